@@ -1,0 +1,106 @@
+//! What a checkpoint holds against what its specification says it must hold.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use lns_spec::{ModelSpec, TensorShape};
+
+use crate::{StorageType, TensorInfo};
+
+/// Names shown of each kind before the rest is only counted.
+const SHOWN: usize = 8;
+
+/// Differences between a checkpoint's tensors and its specification's.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TensorAudit {
+    /// Tensors the model needs and the files lack.
+    pub missing: Vec<TensorShape>,
+    /// Tensors in the files that the model has no place for.
+    pub unexpected: Vec<String>,
+    /// Tensors of another shape than the model's.
+    pub misshapen: Vec<Misshapen>,
+    /// Tensors the model needs, of a type that is not read.
+    pub unreadable: Vec<(String, StorageType)>,
+}
+
+/// A tensor of another shape than the model's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misshapen {
+    /// Its name.
+    pub name: String,
+    /// What the model needs.
+    pub expected: Vec<usize>,
+    /// What the file holds.
+    pub found: Vec<usize>,
+}
+
+impl TensorAudit {
+    pub(crate) fn new<'a>(spec: &ModelSpec, tensors: impl Iterator<Item = &'a TensorInfo>) -> Self {
+        let mut present: HashMap<&str, &TensorInfo> =
+            tensors.map(|tensor| (tensor.name.as_str(), tensor)).collect();
+        let mut audit = Self::default();
+        for expected in spec.tensors() {
+            let Some(found) = present.remove(expected.name.as_str()) else {
+                audit.missing.push(expected);
+                continue;
+            };
+            if found.dtype.block().is_none() {
+                audit.unreadable.push((expected.name.clone(), found.dtype));
+            }
+            if found.shape != expected.shape {
+                let TensorShape { name, shape } = expected;
+                let found = found.shape.clone();
+                audit.misshapen.push(Misshapen { name, expected: shape, found });
+            }
+        }
+        // An untied head is expected, so one that is left here is a copy of a tied one.
+        let harmless =
+            |name: &str| name == "lm_head.weight" || name.ends_with(".rotary_emb.inv_freq");
+        audit.unexpected =
+            present.into_keys().filter(|name| !harmless(name)).map(str::to_owned).collect();
+        audit.unexpected.sort_unstable();
+        audit
+    }
+
+    /// Whether every tensor is there, readable and in shape, and nothing else is.
+    pub fn is_clean(&self) -> bool {
+        self.missing.is_empty()
+            && self.unexpected.is_empty()
+            && self.misshapen.is_empty()
+            && self.unreadable.is_empty()
+    }
+}
+
+impl fmt::Display for TensorAudit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_clean() {
+            return f.write_str("all tensors are as the model needs them");
+        }
+        let missing =
+            self.missing.iter().map(|tensor| format!("{:?} {:?}", tensor.name, tensor.shape));
+        let unexpected = self.unexpected.iter().map(|name| format!("{name:?}"));
+        let misshapen = self.misshapen.iter().map(|tensor| {
+            format!("{:?} is {:?}, needs {:?}", tensor.name, tensor.found, tensor.expected)
+        });
+        let unreadable = self.unreadable.iter().map(|(name, dtype)| format!("{name:?} is {dtype}"));
+        let mut separator = "";
+        for (kind, mut names) in [
+            ("missing", missing.collect::<Vec<_>>()),
+            ("unexpected", unexpected.collect()),
+            ("misshapen", misshapen.collect()),
+            ("of a type that is not read", unreadable.collect()),
+        ] {
+            if names.is_empty() {
+                continue;
+            }
+            let count = names.len();
+            names.truncate(SHOWN);
+            write!(f, "{separator}{count} {kind}: {}", names.join(", "))?;
+            if count > SHOWN {
+                write!(f, " and {} more", count - SHOWN)?;
+            }
+            separator = "; ";
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,202 @@
+//! Everything that can be wrong with a checkpoint on disk, one variant per broken rule.
+
+use std::io;
+use std::path::PathBuf;
+
+use lns_spec::SpecError;
+
+use crate::StorageType;
+
+#[expect(missing_docs, reason = "each variant's message names its fields")]
+/// Why a checkpoint, or a tensor of it, could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The path leads nowhere.
+    #[error(
+        "{path} does not exist; a model is a folder with config.json and model.safetensors, a \
+         .gguf file, or a .safetensors file with its config.json beside it"
+    )]
+    NotFound { path: PathBuf },
+    /// The path is a file of another kind.
+    #[error(
+        "{path} is not a model; a model is a folder with config.json and model.safetensors, a \
+         .gguf file, or a .safetensors file with its config.json beside it"
+    )]
+    NotAModel { path: PathBuf },
+    /// A folder lacks a file that makes it a model.
+    #[error("no {file} in {folder}; {remedy}")]
+    MissingFile { folder: PathBuf, file: &'static str, remedy: &'static str },
+    /// A pipe, a socket or a folder where a file is needed.
+    #[error("{path} is not a regular file")]
+    NotAFile { path: PathBuf },
+    /// The operating system refused.
+    #[error("{path}: {error}")]
+    Io { path: PathBuf, error: io::Error },
+    /// A JSON file that is too large to be what its name says.
+    #[error("{path} has {size} bytes; at most {limit} are read")]
+    JsonTooLarge { path: PathBuf, size: u64, limit: u64 },
+    /// The specification is not one this project runs.
+    #[error("{path}: {error}")]
+    Spec { path: PathBuf, error: SpecError },
+
+    /// The index is not an object with a `weight_map`.
+    #[error("{path}: not an index of shards: {reason}")]
+    Index { path: PathBuf, reason: String },
+    /// The index leads out of its folder.
+    #[error("{path}: shard {shard:?} of tensor {tensor:?} is not a path inside the model's folder")]
+    ShardPath { path: PathBuf, tensor: String, shard: String },
+    /// A shard that the index lists is absent.
+    #[error("{path} lists tensor {tensor:?} in {shard}, which does not exist; fetch the shard")]
+    MissingShard { path: PathBuf, tensor: String, shard: PathBuf },
+    /// A tensor that the index lists is not in its shard.
+    #[error(
+        "{path} lists tensor {tensor:?} in {shard}, which does not hold it; the index and the \
+         shards are not of one model"
+    )]
+    NotInShard { path: PathBuf, tensor: String, shard: PathBuf },
+    /// Two tensors of one name.
+    #[error("tensor {tensor:?} is twice there: in {first} and in {second}")]
+    DuplicateTensor { tensor: String, first: PathBuf, second: PathBuf },
+
+    /// The file ends before the header's length.
+    #[error("{path} has {size} bytes, too few for a safetensors file; fetch it again")]
+    NoHeader { path: PathBuf, size: u64 },
+    /// The header does not fit into the file.
+    #[error(
+        "{path}: the header's length is {header} bytes in a file of {size}; the file is truncated \
+         or not safetensors"
+    )]
+    HeaderLength { path: PathBuf, header: u64, size: u64 },
+    /// The header is larger than the format allows.
+    #[error("{path}: the header's length is {header} bytes; at most {limit} are allowed")]
+    HeaderTooLarge { path: PathBuf, header: u64, limit: u64 },
+    /// The header is not what the format says.
+    #[error("{path}: the header is not valid: {reason}")]
+    Header { path: PathBuf, reason: String },
+    /// Dimensions whose product is beyond any file.
+    #[error("{path}: tensor {tensor:?} of shape {shape:?} has more elements than can be counted")]
+    ShapeOverflow { path: PathBuf, tensor: String, shape: Vec<u64> },
+    /// Tensors overlap, leave a gap, or are out of order.
+    #[error(
+        "{path}: the data of tensor {tensor:?} are at bytes {begin}..{end} but must begin at \
+         {expected}, where those of the tensor before end"
+    )]
+    Offsets { path: PathBuf, tensor: String, begin: usize, end: usize, expected: usize },
+    /// Offsets that contradict shape and type.
+    #[error("{path}: tensor {tensor:?}, {dtype} {shape:?}, takes {expected} bytes but has {found}")]
+    TensorSize {
+        path: PathBuf,
+        tensor: String,
+        dtype: StorageType,
+        shape: Vec<usize>,
+        expected: usize,
+        found: usize,
+    },
+    /// More or fewer bytes than the header describes.
+    #[error(
+        "{path} has {found} bytes but its header describes {expected}; the file is truncated or \
+         damaged: fetch it again"
+    )]
+    DataLength { path: PathBuf, expected: u64, found: u64 },
+
+    /// The magic number is missing.
+    #[error("{path} does not begin with \"GGUF\"; it is not a GGUF file")]
+    NotGguf { path: PathBuf },
+    /// A version other than 2 and 3.
+    #[error("{path} is GGUF version {version}; versions 2 and 3 are read: convert it again")]
+    GgufVersion { path: PathBuf, version: u32 },
+    /// A file for big-endian machines.
+    #[error("{path} is a big-endian GGUF file; only little-endian ones are read")]
+    GgufBigEndian { path: PathBuf },
+    /// One file of several.
+    #[error("{path} is one of {parts} parts of a GGUF file; merge them with llama-gguf-split")]
+    GgufSplit { path: PathBuf, parts: u64 },
+    /// Something is announced that cannot fit into the rest of the file.
+    #[error(
+        "{path}: at byte {offset}, {reading} needs {needed} bytes and {remaining} are left; the \
+         file is truncated or damaged: fetch it again"
+    )]
+    GgufTruncated { path: PathBuf, offset: usize, reading: String, needed: u64, remaining: usize },
+    /// A name longer than the format allows.
+    #[error("{path}: at byte {offset}, {reading} has {length} bytes; at most {limit} are allowed")]
+    GgufNameTooLong { path: PathBuf, offset: usize, reading: String, length: u64, limit: u64 },
+    /// A string that is not UTF-8.
+    #[error("{path}: at byte {offset}, {reading} is not UTF-8")]
+    GgufNotUtf8 { path: PathBuf, offset: usize, reading: String },
+    /// A metadata type that the format does not have.
+    #[error("{path}: at byte {offset}, {reading} has type {number}, which GGUF does not have")]
+    GgufValueType { path: PathBuf, offset: usize, reading: String, number: u32 },
+    /// Arrays of arrays of arrays …
+    #[error("{path}: at byte {offset}, {reading} nests arrays deeper than {limit}")]
+    GgufNesting { path: PathBuf, offset: usize, reading: String, limit: usize },
+    /// A key twice.
+    #[error("{path}: metadata key {key:?} is there twice")]
+    GgufDuplicateKey { path: PathBuf, key: String },
+    /// A key the model cannot be built without is absent.
+    #[error("{path}: metadata key {key:?} is missing")]
+    GgufMissingKey { path: PathBuf, key: String },
+    /// A key whose value has the wrong type or is out of range.
+    #[error("{path}: metadata key {key:?} is {found}; expected {expected}")]
+    GgufKey { path: PathBuf, key: String, found: String, expected: &'static str },
+    /// A key whose value would change the function and is not implemented.
+    #[error("{path}: metadata key {key:?} = {value} is not supported: {why}")]
+    GgufUnsupported { path: PathBuf, key: String, value: String, why: &'static str },
+    /// A model of another kind.
+    #[error("{path}: architecture {architecture:?} is not supported; supported: {supported}")]
+    GgufArchitecture { path: PathBuf, architecture: String, supported: String },
+    /// Rotary factors that no supported scaling explains.
+    #[error(
+        "{path}: the rotary factors in rope_freqs.weight are not supported: {reason}; use the \
+         safetensors folder this file was made from"
+    )]
+    GgufRopeFactors { path: PathBuf, reason: String },
+    /// More than four dimensions.
+    #[error("{path}: tensor {tensor:?} has {count} dimensions; at most {limit} are allowed")]
+    GgufDimensions { path: PathBuf, tensor: String, count: u32, limit: usize },
+    /// A block format that is not read.
+    #[error("{path}: tensor {tensor:?} has ggml type {number}{name}; supported: {supported}")]
+    GgufTensorType { path: PathBuf, tensor: String, number: u32, name: String, supported: String },
+    /// Rows that are not whole blocks.
+    #[error(
+        "{path}: tensor {tensor:?} has rows of {row} elements, not whole {dtype} blocks of {block}"
+    )]
+    GgufRow { path: PathBuf, tensor: String, row: usize, dtype: StorageType, block: usize },
+    /// An offset off the grid.
+    #[error("{path}: the data of tensor {tensor:?} are at {offset}, not a multiple of {alignment}")]
+    GgufMisaligned { path: PathBuf, tensor: String, offset: u64, alignment: u64 },
+    /// Data beyond the file's end.
+    #[error(
+        "{path}: the data of tensor {tensor:?} end at byte {end} in a file of {size}; the file is \
+         truncated or damaged: fetch it again"
+    )]
+    GgufRange { path: PathBuf, tensor: String, end: u128, size: usize },
+    /// Two tensors share bytes.
+    #[error("{path}: the data of tensors {first:?} and {second:?} overlap")]
+    GgufOverlap { path: PathBuf, first: String, second: String },
+
+    /// No tensor of that name.
+    #[error("{path}: there is no tensor {tensor:?}")]
+    MissingTensor { path: PathBuf, tensor: String },
+    /// A shape other than the model's.
+    #[error("{path}: tensor {tensor:?} has shape {found:?}; the model needs {expected:?}")]
+    WrongShape { path: PathBuf, tensor: String, expected: Vec<usize>, found: Vec<usize> },
+    /// A type that holds no real numbers this crate reads.
+    #[error(
+        "{path}: tensor {tensor:?} is {dtype}; weights are read from F64, F32, F16 and BF16 \
+         tensors, and from GGUF blocks"
+    )]
+    WrongType { path: PathBuf, tensor: String, dtype: StorageType },
+    /// Rows asked of something without rows.
+    #[error("{path}: tensor {tensor:?} of shape {shape:?} is not a matrix")]
+    NotAMatrix { path: PathBuf, tensor: String, shape: Vec<usize> },
+    /// A row beyond the last.
+    #[error("{path}: row {row} of tensor {tensor:?} was asked for; it has {rows}")]
+    RowOutOfRange { path: PathBuf, tensor: String, row: u32, rows: usize },
+    /// Query or key rows that are not whole heads.
+    #[error("{path}: tensor {tensor:?} has {rows} rows, not whole heads of {head_dim}")]
+    NotWholeHeads { path: PathBuf, tensor: String, rows: usize, head_dim: usize },
+    /// The machine is too small for the tensor.
+    #[error("{path}: no memory for the {bytes} bytes of tensor {tensor:?}")]
+    OutOfMemory { path: PathBuf, tensor: String, bytes: usize },
+}

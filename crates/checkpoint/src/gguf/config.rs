@@ -1,0 +1,262 @@
+//! GGUF metadata → [`ModelSpec`], by way of the `config.json` that it was made from.
+//!
+//! Keys and defaults are llama.cpp's (`LLM_KV_*` and `llama_model::load_hparams`).
+
+use std::path::Path;
+
+use lns_spec::{ModelSpec, RopeScaling, RopeSpec};
+use serde_json::{Map, Value, json};
+
+use super::metadata::Metadata;
+use crate::decode::decode;
+use crate::{CheckpointError, TensorInfo};
+
+const SUPPORTED: [&str; 3] = ["llama", "qwen2", "qwen3"];
+
+/// Keys (after the architecture's name) that change the function, and the value that does not.
+const REFUSED: [(&str, f64, &str); 16] = [
+    ("expert_count", 0.0, "mixtures of experts are not"),
+    ("attention.clamp_kqv", 0.0, "clamped queries, keys and values are not"),
+    ("attention.max_alibi_bias", 0.0, "ALiBi positions are not"),
+    ("attention.scale", 0.0, "a custom attention scale is not"),
+    ("attention.temperature_scale", 0.0, "attention temperature is not"),
+    ("attention.temperature_length", 0.0, "attention temperature is not"),
+    ("attn_logit_softcapping", 0.0, "soft-capped attention is not"),
+    ("final_logit_softcapping", 0.0, "soft-capped logits are not"),
+    ("logit_scale", 1.0, "scaled logits are not"),
+    ("residual_scale", 1.0, "scaled residuals are not"),
+    ("embedding_scale", 1.0, "scaled embeddings are not"),
+    ("use_parallel_residual", 0.0, "parallel branches are not"),
+    ("rope.scale_linear", 1.0, "this older key is not: convert the model again"),
+    ("rope.scaling.attn_factor", 1.0, "a custom attention factor is not"),
+    ("rope.scaling.yarn_attn_factor", 1.0, "a custom attention factor is not"),
+    ("rope.scaling.yarn_log_multiplier", 0.0, "a custom attention factor is not"),
+];
+
+/// The architecture's name, if it is one that is read.
+pub(super) fn architecture<'a>(metadata: &Metadata<'a>) -> Result<&'a str, CheckpointError> {
+    let key = "general.architecture";
+    let name = metadata.text(key)?.ok_or_else(|| metadata.missing(key))?;
+    if SUPPORTED.contains(&name) {
+        return Ok(name);
+    }
+    Err(CheckpointError::GgufArchitecture {
+        path: metadata.path().to_owned(),
+        architecture: name.to_owned(),
+        supported: SUPPORTED.join(", "),
+    })
+}
+
+/// Typed access to one architecture's keys.
+struct Keys<'m, 'a> {
+    metadata: &'m Metadata<'a>,
+    architecture: &'a str,
+}
+
+impl Keys<'_, '_> {
+    fn key(&self, name: &str) -> String {
+        format!("{}.{name}", self.architecture)
+    }
+
+    fn size(&self, name: &str) -> Result<Option<u64>, CheckpointError> {
+        self.metadata.same_for_all_layers(&self.key(name))
+    }
+
+    fn required_size(&self, name: &str) -> Result<u64, CheckpointError> {
+        self.size(name)?.ok_or_else(|| self.metadata.missing(&self.key(name)))
+    }
+
+    fn number(&self, name: &str) -> Result<Option<f64>, CheckpointError> {
+        self.metadata.number(&self.key(name))
+    }
+}
+
+/// The specification, from the metadata and from which tensors there are.
+pub(super) fn read_spec(
+    metadata: &Metadata<'_>,
+    architecture: &str,
+    tensors: &[TensorInfo],
+) -> Result<ModelSpec, CheckpointError> {
+    let keys = Keys { metadata, architecture };
+    for (name, neutral, why) in REFUSED {
+        metadata.refuse(&keys.key(name), neutral, why)?;
+    }
+    let causal = keys.key("attention.causal");
+    if metadata.flag(&causal)? == Some(false) {
+        return Err(metadata.unsupported(&causal, "attention in both directions is not"));
+    }
+    let mut config = sizes(&keys)?;
+    config.extend(facts_of_tensors(&keys, tensors)?);
+    config.extend(sliding_window(&keys)?);
+    config.extend(rope(&keys)?);
+    config.extend(names(metadata)?);
+    ModelSpec::from_config(&Value::Object(config))
+        .map_err(|error| CheckpointError::Spec { path: metadata.path().to_owned(), error })
+}
+
+fn sizes(keys: &Keys<'_, '_>) -> Result<Map<String, Value>, CheckpointError> {
+    let hidden = keys.required_size("embedding_length")?;
+    let heads = keys.required_size("attention.head_count")?;
+    let epsilon = "attention.layer_norm_rms_epsilon";
+    Ok(object([
+        ("model_type", json!(keys.architecture)),
+        ("max_position_embeddings", json!(keys.required_size("context_length")?)),
+        ("hidden_size", json!(hidden)),
+        ("num_attention_heads", json!(heads)),
+        ("num_key_value_heads", json!(keys.size("attention.head_count_kv")?.unwrap_or(heads))),
+        ("head_dim", json!(head_dim(keys, hidden, heads)?)),
+        ("num_hidden_layers", json!(keys.required_size("block_count")?)),
+        ("intermediate_size", json!(keys.required_size("feed_forward_length")?)),
+        (
+            "rms_norm_eps",
+            json!(keys.number(epsilon)?.ok_or_else(|| keys.metadata.missing(&keys.key(epsilon)))?),
+        ),
+    ]))
+}
+
+fn object<const N: usize>(entries: [(&str, Value); N]) -> Map<String, Value> {
+    entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+fn facts_of_tensors(
+    keys: &Keys<'_, '_>,
+    tensors: &[TensorInfo],
+) -> Result<Map<String, Value>, CheckpointError> {
+    let tensor = |name: &str| tensors.iter().find(|tensor| tensor.name == name);
+    let rows = tensor("model.embed_tokens.weight").and_then(|found| found.shape.first());
+    let vocab_size = match (keys.size("vocab_size")?, rows) {
+        (Some(size), _) => size,
+        (None, Some(rows)) => *rows as u64,
+        (None, None) => keys.metadata.length("tokenizer.ggml.tokens"),
+    };
+    let mut config = object([
+        ("vocab_size", json!(vocab_size)),
+        ("tie_word_embeddings", json!(tensor("lm_head.weight").is_none())),
+    ]);
+    for (key, bias) in [
+        ("attention_bias", "model.layers.0.self_attn.q_proj.bias"),
+        ("mlp_bias", "model.layers.0.mlp.gate_proj.bias"),
+    ] {
+        if tensor(bias).is_some() {
+            config.insert(key.to_owned(), json!(true));
+        }
+    }
+    Ok(config)
+}
+
+fn sliding_window(keys: &Keys<'_, '_>) -> Result<Map<String, Value>, CheckpointError> {
+    let name = "attention.sliding_window";
+    match (keys.size(name)?, keys.size("context_length")?) {
+        (Some(window), Some(context)) if window > 0 && window < context => {
+            if keys.architecture != "llama" {
+                let why = "of this architecture, only models without a sliding window are";
+                return Err(keys.metadata.unsupported(&keys.key(name), why));
+            }
+            // llama.cpp does not tell Mistral from Llama; the window is the difference.
+            Ok(object([("model_type", json!("mistral")), ("sliding_window", json!(window))]))
+        }
+        _ => Ok(Map::new()),
+    }
+}
+
+fn names(metadata: &Metadata<'_>) -> Result<Map<String, Value>, CheckpointError> {
+    let entries = [
+        ("bos_token_id", metadata.whole("tokenizer.ggml.bos_token_id")?.map(Value::from)),
+        ("eos_token_id", metadata.whole("tokenizer.ggml.eos_token_id")?.map(Value::from)),
+        ("_name_or_path", metadata.text("general.name")?.map(Value::from)),
+    ];
+    Ok(entries
+        .into_iter()
+        .filter_map(|(key, value)| value.map(|value| (key.to_owned(), value)))
+        .collect())
+}
+
+fn head_dim(keys: &Keys<'_, '_>, hidden: u64, heads: u64) -> Result<u64, CheckpointError> {
+    let head_dim = match keys.size("attention.key_length")? {
+        Some(head_dim) => head_dim,
+        None if heads > 0 && hidden.is_multiple_of(heads) => hidden / heads,
+        None => {
+            let expected = "a divisor of embedding_length where there is no attention.key_length";
+            return Err(keys.metadata.wrong(&keys.key("attention.head_count"), expected));
+        }
+    };
+    for name in ["attention.value_length", "rope.dimension_count"] {
+        if keys.size(name)?.is_some_and(|size| size != head_dim) {
+            let expected =
+                "the same as attention.key_length, or embedding_length / attention.head_count";
+            return Err(keys.metadata.wrong(&keys.key(name), expected));
+        }
+    }
+    Ok(head_dim)
+}
+
+fn rope(keys: &Keys<'_, '_>) -> Result<Map<String, Value>, CheckpointError> {
+    let theta = keys.number("rope.freq_base")?.unwrap_or(10_000.0);
+    let mut config = object([("rope_theta", json!(theta))]);
+    let key = keys.key("rope.scaling.type");
+    let kind = match keys.metadata.text(&key)? {
+        None | Some("none") => return Ok(config),
+        Some(kind @ ("linear" | "yarn")) => kind,
+        Some(_) => {
+            let why = "only \"none\", \"linear\" and \"yarn\" are";
+            return Err(keys.metadata.unsupported(&key, why));
+        }
+    };
+    let mut scaling = object([("rope_type", json!(kind))]);
+    for (to, from) in [
+        ("factor", "rope.scaling.factor"),
+        ("original_max_position_embeddings", "rope.scaling.original_context_length"),
+        ("beta_fast", "rope.scaling.yarn_beta_fast"),
+        ("beta_slow", "rope.scaling.yarn_beta_slow"),
+    ] {
+        if let Some(number) = keys.number(from)? {
+            scaling.insert(to.to_owned(), json!(number));
+        }
+    }
+    config.insert("rope_scaling".to_owned(), Value::Object(scaling));
+    Ok(config)
+}
+
+/// The scaling behind `rope_freqs.weight`: factors, one for each rotary frequency, which divide it.
+///
+/// llama.cpp writes this table for Llama 3.1 and later without the numbers it was made from. Those
+/// are the published ones (low 1, high 4, 8192 tokens) and the largest factor; they are taken only
+/// if they give the table back.
+pub(super) fn scaling_of_factors(
+    path: &Path,
+    bytes: &[u8],
+    spec: &ModelSpec,
+    table: &TensorInfo,
+) -> Result<RopeScaling, CheckpointError> {
+    let refused = |reason: &str| CheckpointError::GgufRopeFactors {
+        path: path.to_owned(),
+        reason: reason.to_owned(),
+    };
+    if table.elements() != spec.head_dim / 2 {
+        return Err(refused("their number is not half the head's"));
+    }
+    let mut factors = vec![0.0; table.elements()];
+    decode(table.dtype, &bytes[table.range.clone()], &mut factors);
+    if factors.iter().all(|factor| *factor == 1.0) {
+        return Ok(spec.rope.scaling.clone());
+    }
+    if spec.rope.scaling != RopeScaling::Default {
+        return Err(refused("the metadata has another rope scaling as well"));
+    }
+    let scaling = RopeScaling::Llama3 {
+        factor: factors.iter().copied().fold(1.0, f32::max).into(),
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_max_position_embeddings: 8192.0,
+    };
+    let inverse = |scaling: RopeScaling| {
+        let rope = RopeSpec { theta: spec.rope.theta, scaling };
+        rope.frequencies(spec.head_dim, 1, spec.max_position_embeddings).inverse
+    };
+    let (plain, scaled) = (inverse(RopeScaling::Default), inverse(scaling.clone()));
+    let explained = plain.iter().zip(scaled).zip(factors).all(|((plain, scaled), factor)| {
+        let factor = f64::from(factor);
+        (plain / scaled - factor).abs() <= 1e-4 * factor
+    });
+    if explained { Ok(scaling) } else { Err(refused("they are not those of Llama 3")) }
+}

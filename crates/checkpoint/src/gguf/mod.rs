@@ -1,0 +1,103 @@
+//! GGUF files: a header, key-value metadata, a list of tensors, then their data
+//! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>). Versions 2 and 3, little endian.
+
+mod config;
+pub(crate) mod dequantise;
+mod metadata;
+mod tensors;
+mod tokenizer;
+
+use std::path::Path;
+
+use crate::checkpoint::Parts;
+use crate::map::FileMap;
+use crate::safetensors_folder::{folder_of, tokenizer_in};
+use crate::{CheckpointError, Format, TokenizerSource};
+use metadata::{Metadata, Reader};
+
+/// First bytes of every GGUF file.
+pub(crate) const MAGIC: &[u8; 4] = b"GGUF";
+
+/// Key's length, type, a one-byte value.
+const LEAST_ENTRY: u64 = 8 + 4 + 1;
+const DEFAULT_ALIGNMENT: u64 = 32;
+const MAX_ALIGNMENT: u64 = 1 << 16;
+
+/// Opens a GGUF file.
+pub(crate) fn open(path: &Path) -> Result<Parts, CheckpointError> {
+    let map = FileMap::open(path)?;
+    let mut reader = Reader::new(path, map.bytes());
+    read_magic_and_version(&mut reader)?;
+    let tensor_count = reader.count(tensors::LEAST_BYTES)?;
+    let entry_count = reader.count(LEAST_ENTRY)?;
+    let metadata = Metadata::read(&mut reader, entry_count)?;
+    if let Some(parts) = metadata.whole("split.count")?.filter(|parts| *parts > 1) {
+        return Err(CheckpointError::GgufSplit { path: path.to_owned(), parts });
+    }
+    let architecture = config::architecture(&metadata)?;
+    let alignment = alignment(&metadata)?;
+    let entries = tensors::read_entries(&mut reader, tensor_count, alignment)?;
+    let data = (reader.offset() as u64).next_multiple_of(alignment);
+    let mut tensors = tensors::place(path, entries, data, map.bytes().len())?;
+
+    // Not a weight of the model but a table.
+    let rope_factors = tensors
+        .iter()
+        .position(|tensor| tensor.name == "rope_freqs.weight")
+        .map(|place| tensors.remove(place));
+    for tensor in &mut tensors {
+        if let Some(name) = tensors::hugging_face_name(&tensor.name) {
+            tensor.name = name;
+        }
+    }
+    let mut spec = config::read_spec(&metadata, architecture, &tensors)?;
+    if let Some(table) = rope_factors {
+        spec.rope.scaling = config::scaling_of_factors(path, map.bytes(), &spec, &table)?;
+    }
+    if architecture == "llama" {
+        for tensor in tensors.iter_mut().filter(|tensor| is_query_or_key(&tensor.name)) {
+            tensor.interleaved_heads_of = Some(spec.head_dim);
+        }
+    }
+    let tokenizer = match tokenizer::read(&metadata)? {
+        Some(tokenizer) => TokenizerSource::Gguf(Box::new(tokenizer)),
+        None => tokenizer_in(folder_of(path)),
+    };
+    Ok(Parts {
+        format: Format::Gguf,
+        spec,
+        files: vec![path.to_owned()],
+        maps: vec![map],
+        tensors,
+        tokenizer,
+    })
+}
+
+fn read_magic_and_version(reader: &mut Reader<'_>) -> Result<(), CheckpointError> {
+    let path = reader.path;
+    if reader.array::<4>()? != *MAGIC {
+        return Err(CheckpointError::NotGguf { path: path.to_owned() });
+    }
+    match reader.u32()? {
+        2 | 3 => Ok(()),
+        version if (1..=3).contains(&version.swap_bytes()) => {
+            Err(CheckpointError::GgufBigEndian { path: path.to_owned() })
+        }
+        version => Err(CheckpointError::GgufVersion { path: path.to_owned(), version }),
+    }
+}
+
+fn alignment(metadata: &Metadata<'_>) -> Result<u64, CheckpointError> {
+    let key = "general.alignment";
+    match metadata.whole(key)? {
+        None => Ok(DEFAULT_ALIGNMENT),
+        Some(alignment) if alignment.is_power_of_two() && alignment <= MAX_ALIGNMENT => {
+            Ok(alignment)
+        }
+        Some(_) => Err(metadata.wrong(key, "a power of two, at most 65536")),
+    }
+}
+
+fn is_query_or_key(name: &str) -> bool {
+    name.contains(".self_attn.q_proj.") || name.contains(".self_attn.k_proj.")
+}

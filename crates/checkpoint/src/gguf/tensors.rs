@@ -1,0 +1,192 @@
+//! The tensor list of a GGUF file, its checks, and the way back to Hugging Face's names.
+
+use std::path::Path;
+
+use super::metadata::Reader;
+use crate::{CheckpointError, StorageType, TensorInfo};
+
+const MAX_DIMENSIONS: usize = 4;
+/// Name's length, dimension count, type, offset.
+pub(super) const LEAST_BYTES: u64 = 8 + 4 + 4 + 8;
+
+/// Types that are read, with ggml's numbers.
+const READ: [(u32, StorageType); 12] = [
+    (0, StorageType::F32),
+    (1, StorageType::F16),
+    (2, StorageType::Q4_0),
+    (3, StorageType::Q4_1),
+    (6, StorageType::Q5_0),
+    (7, StorageType::Q5_1),
+    (8, StorageType::Q8_0),
+    (12, StorageType::Q4K),
+    (13, StorageType::Q5K),
+    (14, StorageType::Q6K),
+    (28, StorageType::F64),
+    (30, StorageType::BF16),
+];
+
+/// Types that exist but are not read, so that the message can name them.
+const NOT_READ: [(u32, &str); 22] = [
+    (9, "Q8_1"),
+    (10, "Q2_K"),
+    (11, "Q3_K"),
+    (15, "Q8_K"),
+    (16, "IQ2_XXS"),
+    (17, "IQ2_XS"),
+    (18, "IQ3_XXS"),
+    (19, "IQ1_S"),
+    (20, "IQ4_NL"),
+    (21, "IQ3_S"),
+    (22, "IQ2_S"),
+    (23, "IQ4_XS"),
+    (24, "I8"),
+    (25, "I16"),
+    (26, "I32"),
+    (27, "I64"),
+    (29, "IQ1_M"),
+    (34, "TQ1_0"),
+    (35, "TQ2_0"),
+    (39, "MXFP4"),
+    (40, "NVFP4"),
+    (41, "Q1_0"),
+];
+
+/// Reads `count` entries. Ranges are relative to the data section until [`place`] moves them;
+/// names are still GGUF's.
+pub(super) fn read_entries(
+    reader: &mut Reader<'_>,
+    count: u64,
+    alignment: u64,
+) -> Result<Vec<(TensorInfo, u64)>, CheckpointError> {
+    (0..count)
+        .map(|number| {
+            reader.reading = format!("entry {number} of the tensor list");
+            read_entry(reader, alignment)
+        })
+        .collect()
+}
+
+fn read_entry(
+    reader: &mut Reader<'_>,
+    alignment: u64,
+) -> Result<(TensorInfo, u64), CheckpointError> {
+    let name = reader.name()?.to_owned();
+    let path = reader.path;
+    let count = reader.u32()?;
+    if count as usize > MAX_DIMENSIONS {
+        let (path, limit) = (path.to_owned(), MAX_DIMENSIONS);
+        return Err(CheckpointError::GgufDimensions { path, tensor: name, count, limit });
+    }
+    let mut dimensions = Vec::with_capacity(MAX_DIMENSIONS);
+    for _ in 0..count {
+        dimensions.push(reader.u64()?);
+    }
+    // GGUF has the innermost dimension first.
+    dimensions.reverse();
+    let number = reader.u32()?;
+    let Some((_, dtype)) = READ.into_iter().find(|(known, _)| *known == number) else {
+        return Err(unknown_type(path, name, number));
+    };
+    let offset = reader.u64()?;
+    let Some((shape, bytes)) = size(&dimensions, dtype) else {
+        let path = path.to_owned();
+        return Err(CheckpointError::ShapeOverflow { path, tensor: name, shape: dimensions });
+    };
+    let (block, _) = dtype.block().unwrap_or((1, 1));
+    let row = shape.last().copied().unwrap_or(1);
+    if !row.is_multiple_of(block) {
+        let path = path.to_owned();
+        return Err(CheckpointError::GgufRow { path, tensor: name, row, dtype, block });
+    }
+    if !offset.is_multiple_of(alignment) {
+        let path = path.to_owned();
+        return Err(CheckpointError::GgufMisaligned { path, tensor: name, offset, alignment });
+    }
+    let (file, range) = (0, 0..bytes);
+    Ok((TensorInfo { name, dtype, shape, file, range, interleaved_heads_of: None }, offset))
+}
+
+fn unknown_type(path: &Path, tensor: String, number: u32) -> CheckpointError {
+    let name = NOT_READ.into_iter().find(|(known, _)| *known == number);
+    CheckpointError::GgufTensorType {
+        path: path.to_owned(),
+        tensor,
+        number,
+        name: name.map_or_else(String::new, |(_, name)| format!(" ({name})")),
+        supported: READ.map(|(_, dtype)| dtype.name()).join(", "),
+    }
+}
+
+/// Shape and bytes, if both can be counted.
+fn size(dimensions: &[u64], dtype: StorageType) -> Option<(Vec<usize>, usize)> {
+    let shape = dimensions.iter().map(|n| usize::try_from(*n).ok()).collect::<Option<Vec<_>>>()?;
+    let elements = shape.iter().try_fold(1usize, |product, n| product.checked_mul(*n))?;
+    let (block, bytes) = dtype.block()?;
+    Some((shape, elements.div_ceil(block).checked_mul(bytes)?))
+}
+
+/// Moves the ranges to where the data are, after checking that they are in the file and apart.
+pub(super) fn place(
+    path: &Path,
+    entries: Vec<(TensorInfo, u64)>,
+    data: u64,
+    size: usize,
+) -> Result<Vec<TensorInfo>, CheckpointError> {
+    let mut tensors = Vec::with_capacity(entries.len());
+    for (mut tensor, offset) in entries {
+        let start = u128::from(data) + u128::from(offset);
+        let end = start + tensor.range.len() as u128;
+        if end > size as u128 {
+            let (path, tensor) = (path.to_owned(), tensor.name);
+            return Err(CheckpointError::GgufRange { path, tensor, end, size });
+        }
+        // Within the file, so both are usizes.
+        tensor.range = start as usize..end as usize;
+        tensors.push(tensor);
+    }
+    tensors.sort_by_key(|tensor| (tensor.range.start, tensor.range.end));
+    if let Some(pair) = tensors.windows(2).find(|pair| pair[0].range.end > pair[1].range.start) {
+        return Err(CheckpointError::GgufOverlap {
+            path: path.to_owned(),
+            first: pair[0].name.clone(),
+            second: pair[1].name.clone(),
+        });
+    }
+    Ok(tensors)
+}
+
+/// Hugging Face's name of a GGUF tensor of the Llama kind; `None` if it has none.
+pub(super) fn hugging_face_name(name: &str) -> Option<String> {
+    let (stem, suffix) = name.rsplit_once('.')?;
+    if !matches!(suffix, "weight" | "bias") {
+        return None;
+    }
+    let outer = match stem {
+        "token_embd" => Some("model.embed_tokens"),
+        "output_norm" => Some("model.norm"),
+        "output" => Some("lm_head"),
+        _ => None,
+    };
+    if let Some(outer) = outer {
+        return Some(format!("{outer}.{suffix}"));
+    }
+    let (layer, part) = stem.strip_prefix("blk.")?.split_once('.')?;
+    if layer.is_empty() || !layer.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let part = match part {
+        "attn_norm" => "input_layernorm",
+        "attn_q" => "self_attn.q_proj",
+        "attn_k" => "self_attn.k_proj",
+        "attn_v" => "self_attn.v_proj",
+        "attn_output" => "self_attn.o_proj",
+        "attn_q_norm" => "self_attn.q_norm",
+        "attn_k_norm" => "self_attn.k_norm",
+        "ffn_norm" => "post_attention_layernorm",
+        "ffn_gate" => "mlp.gate_proj",
+        "ffn_up" => "mlp.up_proj",
+        "ffn_down" => "mlp.down_proj",
+        _ => return None,
+    };
+    Some(format!("model.layers.{layer}.{part}.{suffix}"))
+}

@@ -1,0 +1,36 @@
+//! Checkpoints as files: safetensors folders and GGUF, read lazily and never trusted.
+//!
+//! [`Checkpoint::open`] parses headers only; numbers are read tensor by tensor from memory-mapped
+//! files, always as f32 in Hugging Face's names and `[out, in]` layout.
+//!
+//! ```no_run
+//! use lns_checkpoint::Checkpoint;
+//!
+//! # fn main() -> Result<(), lns_checkpoint::CheckpointError> {
+//! let checkpoint = Checkpoint::open("SmolLM2-135M".as_ref())?;
+//! assert!(checkpoint.audit().is_clean());
+//! let hidden = checkpoint.spec().hidden_size;
+//! let gain = checkpoint.read_f32("model.norm.weight", &[hidden])?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A weight file that another process truncates while it is mapped kills this process; see
+//! [`Checkpoint`].
+
+mod audit;
+mod checkpoint;
+mod decode;
+mod error;
+mod gguf;
+mod gguf_tokenizer;
+mod map;
+mod safetensors_folder;
+mod safetensors_header;
+mod tensor;
+
+pub use audit::{Misshapen, TensorAudit};
+pub use checkpoint::{Checkpoint, Format, TokenizerSource};
+pub use error::CheckpointError;
+pub use gguf_tokenizer::GgufTokenizer;
+pub use tensor::{StorageType, TensorInfo};

@@ -1,0 +1,180 @@
+//! A model as Hugging Face writes it: `config.json` beside `model.safetensors`, or beside shards
+//! and the `model.safetensors.index.json` that lists them.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Component, Path};
+
+use lns_spec::ModelSpec;
+use serde::Deserialize;
+
+use crate::checkpoint::Parts;
+use crate::map::FileMap;
+use crate::safetensors_header::{UniqueEntries, read_header};
+use crate::{CheckpointError, Format, TokenizerSource};
+
+/// Far above any real `config.json` or index (a 1000-shard index has a few MB).
+const MAX_JSON: u64 = 64 << 20;
+
+const CONFIG: &str = "config.json";
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// Opens a folder.
+pub(crate) fn open_folder(folder: &Path) -> Result<Parts, CheckpointError> {
+    let spec = read_spec(folder)?;
+    let single = folder.join(SINGLE);
+    if single.exists() {
+        return open_file_with(spec, folder, &single);
+    }
+    let index = folder.join(INDEX);
+    if index.exists() {
+        return open_shards(spec, folder, &index);
+    }
+    Err(CheckpointError::MissingFile {
+        folder: folder.to_owned(),
+        file: "model.safetensors or model.safetensors.index.json",
+        remedy: "save the model's weights as safetensors there, or name a .gguf or .safetensors \
+                 file itself",
+    })
+}
+
+/// Opens one file, with the `config.json` beside it.
+pub(crate) fn open_file(file: &Path) -> Result<Parts, CheckpointError> {
+    let folder = folder_of(file);
+    open_file_with(read_spec(folder)?, folder, file)
+}
+
+/// Where `tokenizer.json` is, if it is in `folder`.
+pub(crate) fn tokenizer_in(folder: &Path) -> TokenizerSource {
+    let path = folder.join("tokenizer.json");
+    if path.is_file() { TokenizerSource::Json(path) } else { TokenizerSource::None }
+}
+
+/// The folder a file is in.
+pub(crate) fn folder_of(file: &Path) -> &Path {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+fn open_file_with(spec: ModelSpec, folder: &Path, file: &Path) -> Result<Parts, CheckpointError> {
+    let map = FileMap::open(file)?;
+    let tensors = read_header(file, map.bytes(), 0)?;
+    Ok(Parts {
+        format: Format::Safetensors,
+        spec,
+        files: vec![file.to_owned()],
+        maps: vec![map],
+        tensors,
+        tokenizer: tokenizer_in(folder),
+    })
+}
+
+fn open_shards(spec: ModelSpec, folder: &Path, index: &Path) -> Result<Parts, CheckpointError> {
+    let mut listed: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (tensor, shard) in read_index(index)? {
+        if !is_inside(&shard) {
+            let path = index.to_owned();
+            return Err(CheckpointError::ShardPath { path, tensor, shard });
+        }
+        listed.entry(shard).or_default().push(tensor);
+    }
+    let (mut files, mut maps, mut tensors) = (Vec::new(), Vec::new(), Vec::new());
+    for (shard, listed) in listed {
+        let (path, shard) = (index.to_owned(), folder.join(shard));
+        if !shard.exists() {
+            let tensor = listed.into_iter().next().unwrap_or_default();
+            return Err(CheckpointError::MissingShard { path, tensor, shard });
+        }
+        let map = FileMap::open(&shard)?;
+        let found = read_header(&shard, map.bytes(), files.len())?;
+        let names: HashSet<_> = found.iter().map(|tensor| tensor.name.as_str()).collect();
+        if let Some(tensor) = listed.into_iter().find(|name| !names.contains(name.as_str())) {
+            return Err(CheckpointError::NotInShard { path, tensor, shard });
+        }
+        tensors.extend(found);
+        files.push(shard);
+        maps.push(map);
+    }
+    let tokenizer = tokenizer_in(folder);
+    Ok(Parts { format: Format::Safetensors, spec, files, maps, tensors, tokenizer })
+}
+
+fn read_index(path: &Path) -> Result<BTreeMap<String, String>, CheckpointError> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: UniqueEntries<String>,
+    }
+    let text = read_json(path)?;
+    let index: Index = serde_json::from_slice(&text).map_err(|error| CheckpointError::Index {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })?;
+    Ok(index.weight_map.0)
+}
+
+fn is_inside(shard: &str) -> bool {
+    let path = Path::new(shard);
+    !shard.is_empty()
+        && !shard.contains(['\\', ':', '\0'])
+        && path.components().all(|component| matches!(component, Component::Normal(_)))
+}
+
+fn read_spec(folder: &Path) -> Result<ModelSpec, CheckpointError> {
+    let path = folder.join(CONFIG);
+    if !path.exists() {
+        return Err(CheckpointError::MissingFile {
+            folder: folder.to_owned(),
+            file: CONFIG,
+            remedy: "a model folder holds config.json and model.safetensors (or shards with \
+                     model.safetensors.index.json)",
+        });
+    }
+    let spec = |error| CheckpointError::Spec { path: path.clone(), error };
+    let text = String::from_utf8(read_json(&path)?)
+        .map_err(|error| spec(lns_spec::SpecError::NotJson { reason: error.to_string() }))?;
+    ModelSpec::from_config_text(&text).map_err(spec)
+}
+
+fn read_json(path: &Path) -> Result<Vec<u8>, CheckpointError> {
+    let io = |error| CheckpointError::Io { path: path.to_owned(), error };
+    let metadata = fs::metadata(path).map_err(io)?;
+    if !metadata.is_file() {
+        return Err(CheckpointError::NotAFile { path: path.to_owned() });
+    }
+    let size = metadata.len();
+    if size > MAX_JSON {
+        let limit = MAX_JSON;
+        return Err(CheckpointError::JsonTooLarge { path: path.to_owned(), size, limit });
+    }
+    let mut text = Vec::new();
+    // `take`, because the file may grow between the two calls.
+    File::open(path).and_then(|file| file.take(MAX_JSON).read_to_end(&mut text)).map_err(io)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_may_be_in_the_folder_or_below_and_nowhere_else() {
+        for shard in ["model-00001-of-00002.safetensors", "part/a.safetensors", "..a"] {
+            assert!(is_inside(shard), "{shard} was refused");
+        }
+        for shard in
+            ["", ".", "..", "../a", "a/../../b", "/etc/passwd", "a\\b", "C:a", "a\0", "./a"]
+        {
+            assert!(!is_inside(shard), "{shard} was accepted");
+        }
+    }
+
+    #[test]
+    fn a_bare_file_name_is_in_the_current_folder() {
+        assert_eq!(folder_of(Path::new("a.gguf")), Path::new("."));
+        assert_eq!(folder_of(Path::new("m/a.gguf")), Path::new("m"));
+    }
+}

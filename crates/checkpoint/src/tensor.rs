@@ -1,0 +1,101 @@
+//! What a checkpoint says about a tensor, and how its numbers are stored.
+
+use std::fmt;
+use std::ops::Range;
+
+/// How the numbers of a tensor are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the variants' names are the types' names")]
+pub enum StorageType {
+    F64,
+    F32,
+    F16,
+    BF16,
+    Q8_0,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q4K,
+    Q5K,
+    Q6K,
+    /// A safetensors type that weights are not read from, such as `I64` or `F8_E4M3`.
+    Other(&'static str),
+}
+
+impl StorageType {
+    /// Elements and bytes of a block; a block of plain numbers is one number. `None` for a type
+    /// that is not read.
+    pub const fn block(self) -> Option<(usize, usize)> {
+        Some(match self {
+            Self::F64 => (1, 8),
+            Self::F32 => (1, 4),
+            Self::F16 | Self::BF16 => (1, 2),
+            Self::Q8_0 => (32, 34),
+            Self::Q4_0 => (32, 18),
+            Self::Q4_1 => (32, 20),
+            Self::Q5_0 => (32, 22),
+            Self::Q5_1 => (32, 24),
+            Self::Q4K => (256, 144),
+            Self::Q5K => (256, 176),
+            Self::Q6K => (256, 210),
+            Self::Other(_) => return None,
+        })
+    }
+
+    /// The usual name, e.g. `BF16` or `Q4_K`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F64 => "F64",
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::BF16 => "BF16",
+            Self::Q8_0 => "Q8_0",
+            Self::Q4_0 => "Q4_0",
+            Self::Q4_1 => "Q4_1",
+            Self::Q5_0 => "Q5_0",
+            Self::Q5_1 => "Q5_1",
+            Self::Q4K => "Q4_K",
+            Self::Q5K => "Q5_K",
+            Self::Q6K => "Q6_K",
+            Self::Other(name) => name,
+        }
+    }
+}
+
+impl fmt::Display for StorageType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Name, type, shape and place of one tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Hugging Face's name, e.g. `model.layers.3.mlp.up_proj.weight`; a tensor of a GGUF file that
+    /// has no such name keeps its own.
+    pub name: String,
+    /// How its numbers are stored.
+    pub dtype: StorageType,
+    /// Dimensions, outermost first (`[out, in]`).
+    pub shape: Vec<usize>,
+    /// Which of the checkpoint's files holds it.
+    pub(crate) file: usize,
+    /// Where in that file.
+    pub(crate) range: Range<usize>,
+    /// Set if the rows of each head of so many features are in interleaved rotary order.
+    pub(crate) interleaved_heads_of: Option<usize>,
+}
+
+impl TensorInfo {
+    /// Elements in all.
+    pub fn elements(&self) -> usize {
+        // Checked against overflow when the header was read.
+        self.shape.iter().product()
+    }
+
+    /// Bytes it takes in the file.
+    pub fn bytes(&self) -> usize {
+        self.range.len()
+    }
+}

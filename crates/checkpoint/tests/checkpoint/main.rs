@@ -1,0 +1,9 @@
+//! Checkpoints made in the tests, whole and broken, opened through the public interface.
+
+mod files;
+mod gguf;
+mod gguf_config;
+mod gguf_hostile;
+mod mutation;
+mod safetensors;
+mod safetensors_hostile;

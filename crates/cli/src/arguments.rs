@@ -1,0 +1,274 @@
+//! What was typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use lns_diagnose::Probes;
+
+/// What is the depth of your language model worth?
+///
+/// In Pre-LN transformers the residual stream's variance grows with depth until deep layers barely
+/// change it: "the curse of depth" (arXiv 2502.05795). `lns` shows which layers of a checkpoint work
+/// and which idle, on a CPU, without Python.
+///
+/// MODEL is a Hugging Face folder, a .gguf file, or a .safetensors file with its config.json beside
+/// it; Llama, Mistral, Qwen 2 and Qwen 3, and DeepSeek's dense models.
+#[derive(Debug, Parser)]
+#[command(name = "lns", version, max_term_width = 100, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+
+    /// Only results and errors: no notes, no progress bar
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Fetch a small real model and a text, diagnose it, write a report
+    Quickstart(QuickstartArgs),
+    /// Say what a model is: sizes, norm scheme, tensors, memory needed
+    Inspect(InspectArgs),
+    /// Show which layers of a model work and which idle
+    Diagnose(DiagnoseArgs),
+    /// Measure a model's loss, perplexity and bits per byte on text
+    Eval(EvalArgs),
+    /// Continue a prompt
+    Generate(GenerateArgs),
+    /// Make one page of finished diagnoses, side by side
+    Report(ReportArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell to write for
+        shell: Shell,
+    },
+}
+
+impl Verb {
+    /// Whether standard output is for a program.
+    pub(crate) fn prints_json(&self) -> bool {
+        match self {
+            Self::Inspect(args) => args.json,
+            Self::Diagnose(args) => args.json,
+            Self::Eval(args) => args.json,
+            Self::Quickstart(_)
+            | Self::Generate(_)
+            | Self::Report(_)
+            | Self::Completions { .. } => false,
+        }
+    }
+}
+
+/// Text to read: the same for every verb that reads text.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TextArgs {
+    /// Text: .txt, .jsonl, .json.gz (one {"text": …} a line), or folders of them
+    #[arg(long = "text", value_name = "FILE", num_args = 1.., required = true)]
+    pub(crate) files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) cut: CutArgs,
+}
+
+/// How text is cut.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CutArgs {
+    /// Tokens per window, at most the model's context
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub(crate) window: usize,
+
+    /// Read at most this many tokens: 2048 with windows of 512 is the first four windows
+    #[arg(long, value_name = "N")]
+    pub(crate) max_tokens: Option<u64>,
+
+    /// Begin every window with the model's begin-of-text token
+    #[arg(long)]
+    pub(crate) bos: bool,
+}
+
+/// Where and how to compute.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ComputeArgs {
+    /// Worker threads; all cores if not given
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+
+    /// Where to compute; this build knows cpu
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = device)]
+    pub(crate) device: Cpu,
+
+    /// Read layers from disk one at a time, in memory for one layer. Chosen by itself when the model
+    /// would fill more than half of the free memory
+    #[arg(long)]
+    pub(crate) stream: bool,
+}
+
+/// The one device of this build.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cpu;
+
+fn device(name: &str) -> Result<Cpu, String> {
+    match name {
+        "cpu" => Ok(Cpu),
+        _ => Err("this build computes on cpu only".to_owned()),
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QuickstartArgs {
+    /// Folder for the report
+    #[arg(long, value_name = "DIR", default_value = "quickstart")]
+    pub(crate) out: PathBuf,
+
+    /// Diagnose this model instead of fetching SmolLM2-135M
+    #[arg(long, value_name = "MODEL", requires = "text")]
+    pub(crate) model: Option<PathBuf>,
+
+    /// Use this text instead of fetching the speeches
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub(crate) text: Vec<PathBuf>,
+
+    /// Fetch nothing: diagnose a small freshly initialised Pre-LN / LNS pair
+    #[arg(long, conflicts_with_all = ["model", "text"])]
+    pub(crate) offline: bool,
+
+    /// Worker threads; all cores if not given
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// Folder, .gguf file, or .safetensors file
+    pub(crate) model: PathBuf,
+
+    /// List every tensor
+    #[arg(long)]
+    pub(crate) tensors: bool,
+
+    /// Print machine-readable JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_long_help = probe_help())]
+pub(crate) struct DiagnoseArgs {
+    /// Folder, .gguf file, or .safetensors file
+    pub(crate) model: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) text: TextArgs,
+
+    /// What to measure: names separated by commas, `default`, or `all`; see below for the prices
+    #[arg(long, value_name = "NAMES", default_value = "default")]
+    pub(crate) probes: Probes,
+
+    /// Put another model, or the folder of a finished diagnosis, beside this one
+    #[arg(long, value_name = "OTHER")]
+    pub(crate) against: Option<PathBuf>,
+
+    /// Folder for diagnose.json, report.html and charts/; `diagnosis-MODEL` if not given
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+
+    /// Print diagnose.json (an array of two with --against), and write files only with --out
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvalArgs {
+    /// Folder, .gguf file, or .safetensors file
+    pub(crate) model: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) text: TextArgs,
+
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+
+    /// Print machine-readable JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArgs {
+    /// Folder, .gguf file, or .safetensors file
+    pub(crate) model: PathBuf,
+
+    /// Text to continue
+    #[arg(long)]
+    pub(crate) prompt: String,
+
+    /// Stop after this many tokens
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    pub(crate) max_new_tokens: usize,
+
+    /// 0 always takes the most likely token; higher is bolder
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = non_negative)]
+    pub(crate) temperature: f64,
+
+    /// Keep the fewest tokens whose probabilities reach this sum
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = probability)]
+    pub(crate) top_p: f64,
+
+    /// Keep this many most likely tokens; 0 keeps all
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    pub(crate) top_k: usize,
+
+    /// Seed of the choices
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+
+    /// Threads; all cores if not given
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// Folders that hold a diagnose.json; the first is the subject
+    #[arg(value_name = "DIR", required = true)]
+    pub(crate) runs: Vec<PathBuf>,
+
+    /// Folder for report.html and charts/; the first DIR if not given
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+fn non_negative(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value >= 0.0 && value.is_finite() => Ok(value),
+        _ => Err("expected a number of at least 0".to_owned()),
+    }
+}
+
+fn probability(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value > 0.0 && value <= 1.0 => Ok(value),
+        _ => Err("expected a number above 0, at most 1".to_owned()),
+    }
+}
+
+/// The probes and their prices for a 30-layer model.
+fn probe_help() -> String {
+    const LAYERS: usize = 30;
+    let default = Probes::default();
+    let mut help = format!("Probes, with their price in forward passes for {LAYERS} layers:\n");
+    for probe in lns_diagnose::Probe::ALL {
+        let price = match probe.price(LAYERS) {
+            0.0 => "free".to_owned(),
+            price => format!("{price:.0}"),
+        };
+        let mark = if default.has(probe) { "*" } else { " " };
+        help += &format!("  {mark} {:<10} {price:>5}  {}\n", probe.name(), probe.measures());
+    }
+    help + "  * in the default set. \"free\" shares the one pass that every diagnosis makes."
+}

@@ -1,0 +1,187 @@
+//! `lns inspect`: what a model is.
+
+use std::collections::BTreeMap;
+
+use lns_checkpoint::{Checkpoint, Format, TensorInfo, TokenizerSource};
+use serde_json::json;
+
+use crate::{
+    arguments::InspectArgs,
+    model::{bytes, f32_bytes},
+    printer::Printer,
+};
+
+pub(crate) fn run(args: &InspectArgs, printer: &Printer) -> anyhow::Result<()> {
+    let checkpoint = Checkpoint::open(&args.model)?;
+    printer.json(&as_json(&checkpoint))?;
+    printer.result(&as_text(&checkpoint, args.tensors))?;
+    let audit = checkpoint.audit();
+    if audit.is_clean() {
+        Ok(())
+    } else {
+        Err(layernorm_scaling::LoadError::Audit {
+            path: checkpoint.path().display().to_string(),
+            audit,
+        }
+        .into())
+    }
+}
+
+/// Bytes in memory when layers are read from disk: the largest layer or the head, as f32.
+fn streaming_bytes(checkpoint: &Checkpoint) -> u64 {
+    let spec = checkpoint.spec();
+    let count = spec.parameter_count();
+    4 * (count.layers / spec.num_hidden_layers as u64).max(count.embedding)
+}
+
+/// Stored bytes and number of tensors by storage type.
+fn by_type<'a>(tensors: impl Iterator<Item = &'a TensorInfo>) -> BTreeMap<String, (usize, u64)> {
+    let mut types = BTreeMap::new();
+    for tensor in tensors {
+        let entry: &mut (usize, u64) = types.entry(tensor.dtype.to_string()).or_default();
+        entry.0 += 1;
+        entry.1 += tensor.bytes() as u64;
+    }
+    types
+}
+
+fn tokenizer_name(checkpoint: &Checkpoint) -> String {
+    match checkpoint.tokenizer() {
+        TokenizerSource::Json(path) => path.display().to_string(),
+        TokenizerSource::Gguf(gguf) => format!(
+            "in the GGUF: {} tokens, model {}{}",
+            gguf.tokens.len(),
+            gguf.model,
+            gguf.pre.map(|pre| format!(", pre-tokenizer {pre}")).unwrap_or_default()
+        ),
+        TokenizerSource::None => "none".to_owned(),
+    }
+}
+
+fn as_json(checkpoint: &Checkpoint) -> serde_json::Value {
+    let tensors: Vec<_> = checkpoint
+        .tensors()
+        .map(|t| json!({"name": t.name, "dtype": t.dtype.to_string(), "shape": t.shape}))
+        .collect();
+    let audit = checkpoint.audit();
+    json!({
+        "model": checkpoint.path().display().to_string(),
+        "config": checkpoint.spec().to_config(),
+        "norm_scheme": checkpoint.spec().norm_scheme,
+        "parameters": checkpoint.spec().parameter_count(),
+        "parameters_total": checkpoint.spec().parameter_count().total(),
+        "memory_bytes": f32_bytes(checkpoint.spec()),
+        "streaming_memory_bytes": streaming_bytes(checkpoint),
+        "files": checkpoint.files(),
+        "tokenizer": tokenizer_name(checkpoint),
+        "complete": audit.is_clean(),
+        "tensors": tensors,
+    })
+}
+
+fn as_text(checkpoint: &Checkpoint, every_tensor: bool) -> String {
+    let spec = checkpoint.spec();
+    let count = spec.parameter_count();
+    let millions = |n: u64| format!("{:.1} M", n as f64 / 1e6);
+    let format = match checkpoint.format() {
+        Format::Safetensors => "safetensors",
+        Format::Gguf => "GGUF",
+    };
+    let stored: Vec<_> = by_type(checkpoint.tensors())
+        .into_iter()
+        .map(|(dtype, (tensors, size))| format!("{tensors} {dtype} ({})", bytes(size)))
+        .collect();
+    let head = if spec.tie_word_embeddings { "tied".to_owned() } else { millions(count.head) };
+    let window = match spec.sliding_windows.iter().filter_map(|window| *window).max() {
+        Some(window) => {
+            let layers = spec.sliding_windows.iter().flatten().count();
+            format!(", sliding window {window} in {layers} layers")
+        }
+        None => String::new(),
+    };
+    let mut lines = vec![
+        (
+            "model",
+            format!(
+                "{} ({format}, {} files)",
+                checkpoint.path().display(),
+                checkpoint.files().len()
+            ),
+        ),
+        ("family", spec.family.model_type().to_owned()),
+        ("norm scheme", spec.norm_scheme.to_string()),
+        (
+            "layers",
+            format!(
+                "{} × {}, MLP {}",
+                spec.num_hidden_layers, spec.hidden_size, spec.intermediate_size
+            ),
+        ),
+        (
+            "attention",
+            format!(
+                "{} heads of {}, {} key/value{window}",
+                spec.num_attention_heads, spec.head_dim, spec.num_key_value_heads
+            ),
+        ),
+        (
+            "context",
+            format!(
+                "{} tokens, RoPE base {}{}",
+                spec.max_position_embeddings,
+                spec.rope.theta,
+                scaling(spec)
+            ),
+        ),
+        ("vocabulary", format!("{} (tokenizer: {})", spec.vocab_size, tokenizer_name(checkpoint))),
+        (
+            "parameters",
+            format!(
+                "{} (layers {}, embedding {}, head {head})",
+                millions(count.total()),
+                millions(count.layers),
+                millions(count.embedding)
+            ),
+        ),
+        ("stored", stored.join(", ")),
+        (
+            "memory",
+            format!(
+                "{} to compute in f32, or about {} reading layer by layer (--stream)",
+                bytes(f32_bytes(spec)),
+                bytes(streaming_bytes(checkpoint))
+            ),
+        ),
+    ];
+    if spec.depths != lns_spec::ModelSpec::unpruned_depths(spec.num_hidden_layers) {
+        let depths: Vec<_> = spec.depths.iter().map(ToString::to_string).collect();
+        lines.push((
+            "depths",
+            format!("{} of {} trained layers", depths.join(", "), spec.trained_layers),
+        ));
+    }
+    let mut text: String =
+        lines.iter().map(|(key, value)| format!("{key:<12} {value}\n")).collect();
+    if every_tensor {
+        text.push('\n');
+        for tensor in checkpoint.tensors() {
+            text += &format!(
+                "{:<52} {:<5} {:?}\n",
+                tensor.name,
+                tensor.dtype.to_string(),
+                tensor.shape
+            );
+        }
+    }
+    text
+}
+
+fn scaling(spec: &lns_spec::ModelSpec) -> &'static str {
+    match spec.rope.scaling {
+        lns_spec::RopeScaling::Default => "",
+        lns_spec::RopeScaling::Linear { .. } => ", scaled (linear)",
+        lns_spec::RopeScaling::Dynamic { .. } => ", scaled (dynamic)",
+        lns_spec::RopeScaling::Llama3 { .. } => ", scaled (llama3)",
+        lns_spec::RopeScaling::Yarn { .. } => ", scaled (yarn)",
+    }
+}

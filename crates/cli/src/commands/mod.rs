@@ -1,0 +1,33 @@
+//! One file per verb.
+
+mod diagnose;
+mod eval;
+mod generate;
+mod inspect;
+mod output;
+mod quickstart;
+mod report;
+
+use clap::CommandFactory;
+
+use crate::{
+    arguments::{Cli, Verb},
+    printer::Printer,
+};
+
+/// Runs the verb.
+pub(crate) fn run(cli: &Cli, printer: &Printer) -> anyhow::Result<()> {
+    match &cli.verb {
+        Verb::Quickstart(args) => quickstart::run(args, printer),
+        Verb::Inspect(args) => inspect::run(args, printer),
+        Verb::Diagnose(args) => diagnose::run(args, printer),
+        Verb::Eval(args) => eval::run(args, printer),
+        Verb::Generate(args) => generate::run(args, printer),
+        Verb::Report(args) => report::run(args, printer),
+        Verb::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "lns", &mut script);
+            printer.stream(&String::from_utf8_lossy(&script))
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Exit codes: 2 for wrong usage or input, 1 for everything else that fails.
+
+use std::process::ExitCode;
+
+use layernorm_scaling::LoadError;
+use lns_checkpoint::CheckpointError;
+use lns_data::DataError;
+use lns_record::RecordError;
+use lns_spec::SpecError;
+
+/// Arguments that are well-formed one by one but do not make sense together or here.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// A [`Usage`] error with this message.
+pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
+    Usage(message.into()).into()
+}
+
+pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let input = error.chain().any(|cause| {
+        cause.is::<Usage>()
+            || cause.is::<CheckpointError>()
+            || cause.is::<LoadError>()
+            || cause.is::<DataError>()
+            || cause.is::<RecordError>()
+            || cause.is::<SpecError>()
+    });
+    ExitCode::from(if input { 2 } else { 1 })
+}

@@ -1,0 +1,108 @@
+//! A checkpoint opened for computing: in memory, or layer by layer from disk.
+
+use std::{num::NonZeroUsize, path::Path, time::Instant};
+
+use layernorm_scaling::{Decoder, LayerSource, StreamingDecoder};
+use lns_checkpoint::{Checkpoint, TokenizerSource};
+use lns_data::Tokenizer;
+use lns_kernels::{Device, Workers};
+use lns_spec::ModelSpec;
+
+use crate::{arguments::ComputeArgs, failure::usage, printer::Printer};
+
+/// The model's own tokenizer.
+pub(crate) fn tokenizer(checkpoint: &Checkpoint) -> anyhow::Result<Tokenizer> {
+    let spec = checkpoint.spec();
+    let tokenizer = match checkpoint.tokenizer() {
+        TokenizerSource::Json(path) => Tokenizer::from_json_file(&path)?,
+        TokenizerSource::Gguf(gguf) => Tokenizer::from_gguf(&gguf, checkpoint.path())?,
+        TokenizerSource::None => {
+            return Err(usage(format!(
+                "{} has no tokenizer; put the model's tokenizer.json beside its weights",
+                checkpoint.path().display()
+            )));
+        }
+    };
+    let tokenizer = match (tokenizer.end_of_text_id(), spec.eos_token_ids().first()) {
+        (None, Some(id)) => tokenizer.with_end_of_text(*id),
+        _ => tokenizer,
+    };
+    Ok(match (tokenizer.bos_id(), spec.bos_token_id()) {
+        (None, Some(id)) => tokenizer.with_bos(id),
+        _ => tokenizer,
+    })
+}
+
+/// Loads the model, or arranges to read it layer by layer when it is too large or `--stream` says so.
+pub(crate) fn load(
+    checkpoint: Checkpoint,
+    compute: &ComputeArgs,
+    printer: &Printer,
+) -> anyhow::Result<Box<dyn LayerSource>> {
+    let needed = f32_bytes(checkpoint.spec());
+    let available = available_memory();
+    let too_large = available.is_some_and(|available| needed > available / 2);
+    if compute.stream || too_large {
+        let why = if compute.stream { "as asked" } else { "it would fill half of the free memory" };
+        printer.note(&format!(
+            "Reading layers from disk one at a time ({why}; all at once would take {}).",
+            bytes(needed)
+        ));
+        return Ok(Box::new(StreamingDecoder::new(checkpoint, Device::flex())?));
+    }
+    let start = Instant::now();
+    let decoder = Decoder::from_checkpoint(&checkpoint, &Device::flex())?;
+    printer.note(&format!(
+        "Loaded {} ({}, {} in memory) in {:.1} s.",
+        checkpoint.path().display(),
+        checkpoint.spec(),
+        bytes(needed),
+        start.elapsed().as_secs_f64()
+    ));
+    Ok(Box::new(decoder))
+}
+
+/// A short name for output folders: the folder's or file's own.
+pub(crate) fn short_name(path: &Path) -> String {
+    let resolved = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let name = if resolved.is_dir() { resolved.file_name() } else { resolved.file_stem() };
+    name.map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Worker threads: as many as asked for, or one per core.
+pub(crate) fn workers(threads: Option<usize>) -> anyhow::Result<Workers> {
+    Ok(Workers::new(thread_count(threads)?)?)
+}
+
+/// The number of threads to use.
+pub(crate) fn thread_count(threads: Option<usize>) -> anyhow::Result<usize> {
+    match threads {
+        Some(0) => Err(usage("--threads 0 cannot compute; use 1 or more")),
+        Some(threads) if threads > 1024 => Err(usage("--threads takes at most 1024")),
+        Some(threads) => Ok(threads),
+        None => Ok(std::thread::available_parallelism().map_or(1, NonZeroUsize::get)),
+    }
+}
+
+/// Bytes of the weights once they are f32 in memory.
+pub(crate) fn f32_bytes(spec: &ModelSpec) -> u64 {
+    spec.parameter_count().total() * 4
+}
+
+/// Memory the system says can be had, where it says so.
+fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+/// A size for a person.
+pub(crate) fn bytes(count: u64) -> String {
+    let count = count as f64;
+    match count {
+        c if c >= 1e9 => format!("{:.2} GB", c / 1e9),
+        c if c >= 1e6 => format!("{:.1} MB", c / 1e6),
+        c => format!("{:.1} kB", c / 1e3),
+    }
+}

@@ -1,0 +1,110 @@
+//! Where words go: results to standard output, everything else to standard error.
+
+use std::{
+    io::{IsTerminal, Write},
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use lns_report::TableStyle;
+use serde::Serialize;
+
+pub(crate) struct Printer {
+    quiet: bool,
+    json: bool,
+}
+
+impl Printer {
+    pub(crate) fn new(quiet: bool, json: bool) -> Self {
+        Self { quiet, json }
+    }
+
+    /// A result for a person; nothing under `--json`.
+    pub(crate) fn result(&self, text: &str) -> anyhow::Result<()> {
+        if self.json { Ok(()) } else { write_stdout(text) }
+    }
+
+    /// A result for a program; nothing without `--json`.
+    pub(crate) fn json(&self, value: &impl Serialize) -> anyhow::Result<()> {
+        if !self.json {
+            return Ok(());
+        }
+        write_stdout(&(serde_json::to_string_pretty(value)? + "\n"))
+    }
+
+    /// Text as it is made.
+    pub(crate) fn stream(&self, text: &str) -> anyhow::Result<()> {
+        write_stdout(text)
+    }
+
+    /// What is happening, for a person who waits.
+    pub(crate) fn note(&self, text: &str) {
+        if !self.quiet {
+            let _ = writeln!(std::io::stderr(), "{text}");
+        }
+    }
+
+    pub(crate) fn error(&self, error: &anyhow::Error) {
+        let _ = writeln!(std::io::stderr(), "error: {error:#}");
+    }
+
+    /// How wide and how plain a table on standard output should be.
+    pub(crate) fn table_style(&self) -> TableStyle {
+        let terminal = std::io::stdout().is_terminal();
+        let width = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+        let terminal_width = || terminal_size::terminal_size().map_or(100, |size| size.0.0.into());
+        let width = width.unwrap_or_else(terminal_width);
+        let color = terminal && std::env::var_os("NO_COLOR").is_none();
+        TableStyle { width, color, unicode: true }
+    }
+
+    /// A bar for work that reads `tokens` tokens `passes` times over.
+    pub(crate) fn progress(&self, what: &str, passes: u64, tokens_per_pass: f64) -> Progress {
+        let shown = !self.quiet && std::io::stderr().is_terminal();
+        let total = (passes as f64 * tokens_per_pass) as u64;
+        let bar = if shown { ProgressBar::new(total) } else { ProgressBar::hidden() };
+        let template = "{msg} {wide_bar:.cyan/dim} {percent:>3} %  {per_sec}  {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            let style = style.with_key(
+                "per_sec",
+                |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
+                    let _ = write!(out, "{:.0} tokens/s", state.per_sec());
+                },
+            );
+            bar.set_style(style);
+        }
+        bar.set_message(what.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Progress { bar, done: AtomicU64::new(0), tokens_per_pass }
+    }
+}
+
+/// A progress bar, counted in tokens through the whole model.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    done: AtomicU64,
+    tokens_per_pass: f64,
+}
+
+impl Progress {
+    pub(crate) fn advance(&self, passes: u64) {
+        let done = self.done.fetch_add(passes, Ordering::Relaxed) + passes;
+        self.bar.set_position((done as f64 * self.tokens_per_pass) as u64);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Writes to standard output; a reader that went away is not an error.
+fn write_stdout(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        result => Ok(result?),
+    }
+}

@@ -1,0 +1,345 @@
+//! The model's tokenizer: the `tokenizers` library behind errors instead of panics, with the bytes
+//! of text that each token stands for.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use lns_checkpoint::GgufTokenizer;
+use tokenizers::ModelWrapper;
+
+use crate::cut::Cut;
+use crate::{DataError, StreamDecoder, gguf};
+
+/// The largest `tokenizer.json` that is read; Gemma's, with 262,144 tokens, has 33 MB.
+const MAX_TOKENIZER_JSON: u64 = 512 << 20;
+
+/// Names of the token that ends a text, in the order they are looked for. A model for chat ends its
+/// turns with another token, but between documents stands the one of its pre-training.
+const END_OF_TEXT: [&str; 6] =
+    ["<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<｜end▁of▁sentence｜>", "[EOS]"];
+
+/// Names of the token that begins a text.
+const BEGIN_OF_TEXT: [&str; 6] =
+    ["<|begin_of_text|>", "<s>", "<bos>", "<|startoftext|>", "<｜begin▁of▁sentence｜>", "[BOS]"];
+
+/// Text to token ids and back.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    vocab_size: usize,
+    bos: Option<u32>,
+    end_of_text: Option<u32>,
+    cut: Option<Cut>,
+}
+
+/// The tokens of a text.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Encoding {
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// For each token, how many bytes of the text it stands for. They sum to the text's length:
+    /// bytes that tokens share count for the first of them, and bytes that the tokenizer drops
+    /// count for the token that follows (at the end of the text, for the last one).
+    pub bytes: Vec<u32>,
+}
+
+impl Tokenizer {
+    /// Reads a Hugging Face `tokenizer.json`. Truncation and padding that it asks for are dropped.
+    ///
+    /// The beginning-of-sequence and end-of-text tokens are found by their usual names; the model's
+    /// `config.json` knows better ([`Tokenizer::with_bos`], [`Tokenizer::with_end_of_text`]).
+    pub fn from_json_file(path: &Path) -> Result<Self, DataError> {
+        let refused = |reason| DataError::TokenizerJson { path: path.to_owned(), reason };
+        let failed = |source| DataError::Io { path: path.to_owned(), source };
+        let mut json = Vec::new();
+        let file = File::open(path).map_err(failed)?;
+        file.take(MAX_TOKENIZER_JSON + 1).read_to_end(&mut json).map_err(failed)?;
+        if json.len() as u64 > MAX_TOKENIZER_JSON {
+            return Err(refused(format!("larger than {MAX_TOKENIZER_JSON} bytes")));
+        }
+        let inner = guarded(|| tokenizers::Tokenizer::from_bytes(&json)).map_err(refused)?;
+        if let ModelWrapper::BPE(bpe) = inner.get_model()
+            && bpe.dropout.is_some_and(|dropout| dropout > 0.0)
+        {
+            return Err(refused("model.dropout makes tokens random; set it to null".to_owned()));
+        }
+        let vocab = inner.get_vocab(true);
+        let vocab_size = vocab.values().max().map_or(0, |&id| id as usize + 1);
+        if vocab_size == 0 {
+            return Err(refused("the vocabulary is empty".to_owned()));
+        }
+        let added = inner.get_added_vocabulary().get_vocab();
+        let named = |names: &[&str]| names.iter().find_map(|name| added.get(*name).copied());
+        let (bos, end_of_text) = (named(&BEGIN_OF_TEXT), named(&END_OF_TEXT));
+        Self::new(inner, vocab_size, bos, end_of_text).map_err(refused)
+    }
+
+    /// Builds the tokenizer inside a GGUF file; `source` names the file in messages.
+    ///
+    /// Text is split as in the model's original `tokenizer.json`. The end-of-text token is
+    /// `<|endoftext|>` where the vocabulary has it, and else the file's end-of-sequence token.
+    pub fn from_gguf(gguf: &GgufTokenizer, source: &Path) -> Result<Self, DataError> {
+        let inner = gguf::tokenizer(gguf, source)?;
+        let end_of_text = inner.token_to_id("<|endoftext|>").or(gguf.eos_token_id);
+        Self::new(inner, gguf.tokens.len(), gguf.bos_token_id, end_of_text)
+            .map_err(|what| DataError::GgufVocabulary { path: source.to_owned(), what })
+    }
+
+    fn new(
+        mut inner: tokenizers::Tokenizer,
+        vocab_size: usize,
+        bos: Option<u32>,
+        end_of_text: Option<u32>,
+    ) -> Result<Self, String> {
+        // Special tokens are never added, so a post-processor could only blur the offsets.
+        inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|error| error.to_string())?;
+        let cut = Cut::of(&inner);
+        Ok(Self { inner, vocab_size, bos, end_of_text, cut })
+    }
+
+    /// The same tokenizer with another end-of-text token, such as the model's `eos_token_id`.
+    #[must_use]
+    pub fn with_end_of_text(self, id: u32) -> Self {
+        Self { end_of_text: Some(id), ..self }
+    }
+
+    /// The same tokenizer with another beginning-of-sequence token.
+    #[must_use]
+    pub fn with_bos(self, id: u32) -> Self {
+        Self { bos: Some(id), ..self }
+    }
+
+    /// The highest token id, added tokens included, plus one.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The token that begins a sequence.
+    pub fn bos_id(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// The token that stands between documents.
+    pub fn end_of_text_id(&self) -> Option<u32> {
+        self.end_of_text
+    }
+
+    /// Tokenises a text without adding special tokens. Special tokens that are spelt out in the
+    /// text, such as `<|im_start|>`, become those tokens.
+    pub fn encode(&self, text: &str) -> Result<Encoding, DataError> {
+        let refused = |reason| DataError::Encode { bytes: text.len(), reason };
+        let length = u32::try_from(text.len())
+            .map_err(|_| refused(format!("at most {} at a time", u32::MAX)))?;
+        let encoding = guarded(|| self.inner.encode(text, false)).map_err(refused)?;
+        Ok(Encoding {
+            ids: encoding.get_ids().to_vec(),
+            bytes: bytes_per_token(encoding.get_offsets(), length),
+        })
+    }
+
+    /// Turns token ids back into text, special tokens spelt out. Bytes that are not UTF-8 become
+    /// U+FFFD, and ids that the vocabulary lacks are left out.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, DataError> {
+        guarded(|| self.inner.decode(ids, false))
+            .map_err(|reason| DataError::Decode { count: ids.len(), reason })
+    }
+
+    /// A decoder for tokens that come one at a time.
+    pub fn stream_decoder(&self) -> StreamDecoder<'_> {
+        StreamDecoder::new(self)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn to_json(&self) -> String {
+        self.inner.to_string(false).unwrap()
+    }
+
+    /// The vocabulary's spelling of a token.
+    pub(crate) fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// Where a text may be cut to be tokenised in pieces.
+    pub(crate) fn cut(&self) -> Option<Cut> {
+        self.cut
+    }
+
+    /// Tokenises a piece that stands behind a [`Cut`].
+    pub(crate) fn encode_continuation(&self, text: &str) -> Result<Encoding, DataError> {
+        match (self.cut, text.strip_prefix(' ')) {
+            (Some(Cut::Prefixed), Some(rest)) => {
+                let mut encoding = self.encode(rest)?;
+                if let Some(first) = encoding.bytes.first_mut() {
+                    *first += 1;
+                }
+                Ok(encoding)
+            }
+            _ => self.encode(text),
+        }
+    }
+}
+
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Tokenizer")
+            .field("vocab_size", &self.vocab_size)
+            .field("bos", &self.bos)
+            .field("end_of_text", &self.end_of_text)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Runs a call into the tokenizers library, which panics on some vocabularies that its own checks
+/// let through.
+pub(crate) fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("the tokenizers library panicked".to_owned()),
+    }
+}
+
+/// Shares `length` bytes among tokens by where each one ends.
+fn bytes_per_token(offsets: &[(usize, usize)], length: u32) -> Vec<u32> {
+    let mut covered = 0;
+    let mut bytes: Vec<u32> = offsets
+        .iter()
+        .map(|&(_, end)| {
+            let end = u32::try_from(end).map_or(length, |end| end.min(length)).max(covered);
+            end - std::mem::replace(&mut covered, end)
+        })
+        .collect();
+    if let Some(last) = bytes.last_mut() {
+        *last += length - covered;
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::golden::{PRE, build, byte_level, text, tokenizers};
+
+    /// A `tokenizer.json` of five tokens, changed.
+    fn from_json(change: impl FnOnce(&mut Value)) -> Result<Tokenizer, DataError> {
+        let special = |id: u32, content: &str| {
+            json!({"id": id, "content": content, "single_word": false, "lstrip": false,
+                   "rstrip": false, "normalized": false, "special": true})
+        };
+        let mut json = json!({
+            "version": "1.0", "truncation": null, "padding": null,
+            "added_tokens": [special(3, "<s>"), special(5, "</s>")],
+            "normalizer": null, "post_processor": null,
+            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true},
+            "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true},
+            "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2, "<s>": 3, "Ġ": 4},
+                      "merges": [["a", "b"]]},
+        });
+        change(&mut json);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokenizer.json");
+        fs::write(&path, json.to_string()).unwrap();
+        Tokenizer::from_json_file(&path)
+    }
+
+    proptest! {
+        #[test]
+        fn the_bytes_of_the_tokens_sum_to_the_text(text in text()) {
+            for tokenizer in tokenizers() {
+                let encoding = tokenizer.encode(&text).unwrap();
+                prop_assert_eq!(encoding.ids.len(), encoding.bytes.len());
+                prop_assert_eq!(encoding.bytes.iter().sum::<u32>() as usize, text.len());
+            }
+        }
+
+        #[test]
+        fn a_byte_level_vocabulary_gives_the_text_back(text in text()) {
+            let composes = |pre: &str| pre == "qwen2";
+            for (_, tokenizer) in PRE.iter().zip(tokenizers()).filter(|(pre, _)| !composes(pre)) {
+                let ids = tokenizer.encode(&text).unwrap().ids;
+                prop_assert_eq!(tokenizer.decode(&ids).unwrap(), text.as_str());
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_of_a_character_that_tokens_share_count_once() {
+        let tokenizer = build(&byte_level("smollm"));
+        let encoding = tokenizer.encode("b😀 b").unwrap();
+        assert_eq!(encoding.bytes, [1, 4, 0, 0, 0, 2]);
+    }
+
+    #[test]
+    fn bytes_that_the_tokenizer_drops_count_for_the_next_token() {
+        let tokenizer = from_json(|_| ()).unwrap();
+        let encoding = tokenizer.encode("xxabxxx").unwrap();
+        assert_eq!((encoding.ids, encoding.bytes), (vec![2], vec![7]));
+        let encoding = tokenizer.encode("axa").unwrap();
+        assert_eq!((encoding.ids, encoding.bytes), (vec![0, 0], vec![1, 2]));
+    }
+
+    #[test]
+    fn a_tokenizer_json_is_read() {
+        let tokenizer = from_json(|_| ()).unwrap();
+        assert_eq!(tokenizer.vocab_size(), 6, "</s> has id 5");
+        assert_eq!((tokenizer.bos_id(), tokenizer.end_of_text_id()), (Some(3), Some(5)));
+        let encoding = tokenizer.encode("ab ab</s>").unwrap();
+        assert_eq!(encoding.ids, [2, 4, 2, 5]);
+        assert_eq!(encoding.bytes, [2, 1, 2, 4]);
+        assert_eq!(tokenizer.decode(&encoding.ids).unwrap(), "ab ab</s>");
+    }
+
+    #[test]
+    fn nothing_is_added_cut_off_or_filled_up() {
+        let tokenizer = from_json(|json| {
+            json["truncation"] = json!({"max_length": 1, "strategy": "LongestFirst", "stride": 0,
+                                        "direction": "Right"});
+            json["padding"] = json!({"strategy": {"Fixed": 8}, "direction": "Right",
+                "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "a"});
+            json["post_processor"] = json!({"type": "TemplateProcessing",
+                "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+                "pair": [{"Sequence": {"id": "A", "type_id": 0}}],
+                "special_tokens": {"<s>": {"id": "<s>", "ids": [3], "tokens": ["<s>"]}}});
+        })
+        .unwrap();
+        assert_eq!(tokenizer.encode("ab ab").unwrap().ids, [2, 4, 2]);
+    }
+
+    #[test]
+    fn a_bad_tokenizer_json_is_an_error() {
+        let message = |change: fn(&mut Value)| from_json(change).unwrap_err().to_string();
+        assert!(message(|json| *json = json!([1])).contains("not a usable tokenizer.json"));
+        assert!(message(|json| json["model"]["dropout"] = json!(0.5)).contains("dropout"));
+        assert!(
+            message(|json| {
+                json["model"] = json!({"type": "BPE", "vocab": {}, "merges": []});
+                json["added_tokens"] = json!([]);
+            })
+            .contains("the vocabulary is empty")
+        );
+        let absent = Tokenizer::from_json_file(Path::new("no/such/tokenizer.json")).unwrap_err();
+        assert!(absent.to_string().contains("no/such/tokenizer.json: cannot be read"));
+    }
+
+    #[test]
+    fn a_vocabulary_that_makes_the_library_panic_is_an_error() {
+        // The library keeps room for the longest token only, and this merge makes a longer one.
+        let error = from_json(|json| json["model"]["merges"] = json!([["<s>", "ab"]])).unwrap_err();
+        assert!(error.to_string().contains("panicked"), "{error}");
+    }
+
+    #[test]
+    fn ids_that_the_vocabulary_lacks_are_left_out() {
+        let tokenizer = from_json(|_| ()).unwrap();
+        assert_eq!(tokenizer.decode(&[0, 77, 1]).unwrap(), "ab");
+    }
+}

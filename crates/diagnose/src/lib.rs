@@ -1,0 +1,143 @@
+//! Which layers of a model work and which idle: probes over a running decoder, and what they say.
+//!
+//! One pass through the layers yields every statistic of the default set; the layers may come from
+//! memory or from disk, one at a time. Definitions stand with the fields of
+//! [`DiagnoseRecord`](lns_record::DiagnoseRecord).
+
+mod angular;
+mod gradients;
+mod lens;
+mod pass;
+mod probes;
+mod statistics;
+mod verdict;
+
+pub use probes::{Probe, Probes, UnknownProbe};
+pub use verdict::{fit_growth, judge};
+
+use std::time::Instant;
+
+use layernorm_scaling::{LayerSource, LoadError};
+use lns_data::Window;
+use lns_eval::{Progress, mean, standard_error};
+use lns_kernels::Workers;
+use lns_record::{
+    BaselineRecord, BlockRecord, DiagnoseRecord, LayerRecord, ProbeRecord, TextRecord,
+};
+
+/// Runs the probes on `windows`, each of the same length and at least two tokens long.
+///
+/// `name` and `files` go into the record as they are.
+///
+/// # Errors
+/// [`LoadError`] when a layer cannot be read.
+pub fn diagnose(
+    source: &dyn LayerSource,
+    windows: &[Window],
+    probes: &Probes,
+    workers: &Workers,
+    progress: Progress<'_>,
+    (name, files): (String, Vec<String>),
+) -> Result<DiagnoseRecord, LoadError> {
+    let spec = source.spec();
+    let length = windows.first().map_or(0, |window| window.ids.len());
+    let mut record = DiagnoseRecord {
+        name,
+        model: spec.to_config(),
+        text: TextRecord {
+            files,
+            tokens: (windows.len() * length) as u64,
+            windows: windows.len() as u64,
+            window_len: length as u64,
+        },
+        baseline: BaselineRecord { nll: 0.0, perplexity: 0.0, nll_stderr: None },
+        stream: Vec::new(),
+        layers: spec
+            .layers()
+            .map(|layer| LayerRecord { layer: layer.get(), ..LayerRecord::default() })
+            .collect(),
+        angular_distance: Vec::new(),
+        blocks: Vec::new(),
+        lens: Vec::new(),
+        verdict: judge(&[], &[], &[]),
+        probes: Vec::new(),
+    };
+    let timed = |name: String, start: Instant, record: &mut DiagnoseRecord| {
+        record.probes.push(ProbeRecord { name, seconds: start.elapsed().as_secs_f64() });
+    };
+
+    let start = Instant::now();
+    let found = pass::run(source, windows, probes, workers, progress)?;
+    fill(&mut record, &found);
+    timed(probes.of_one_pass(), start, &mut record);
+
+    if probes.has(Probe::Gradients) {
+        let start = Instant::now();
+        let norms = gradients::gradient_norms(source, windows, workers, progress)?;
+        for (layer, norms) in record.layers.iter_mut().zip(norms) {
+            layer.gradient_norm = finite(norms.parameters);
+            layer.stream_gradient_norm = finite(norms.stream);
+        }
+        timed(Probe::Gradients.name().to_owned(), start, &mut record);
+    }
+    if probes.has(Probe::Jacobian) {
+        let start = Instant::now();
+        let distances = gradients::jacobian_distances(source, windows, workers, progress)?;
+        for (layer, (distance, stderr)) in record.layers.iter_mut().zip(distances) {
+            layer.jacobian_identity_distance = finite(distance);
+            layer.jacobian_stderr = stderr.and_then(finite);
+        }
+        timed(Probe::Jacobian.name().to_owned(), start, &mut record);
+    }
+    record.verdict = judge(&record.stream, &record.layers, &record.blocks);
+    Ok(record)
+}
+
+/// Layer passes over one window that [`diagnose`] will report to its progress.
+pub fn work(layers: usize, windows: usize, probes: &Probes) -> u64 {
+    let differentiated = [Probe::Gradients, Probe::Jacobian];
+    let dear = differentiated.into_iter().filter(|probe| probes.has(*probe)).count() as u64;
+    pass::work(layers, windows, probes) + dear * gradients::work(layers, windows)
+}
+
+/// A number fit for JSON.
+fn finite(value: f64) -> Option<f64> {
+    value.is_finite().then_some(value)
+}
+
+fn fill(record: &mut DiagnoseRecord, found: &pass::Findings) {
+    let nll = mean(&found.baseline);
+    record.baseline =
+        BaselineRecord { nll, perplexity: nll.exp(), nll_stderr: standard_error(&found.baseline) };
+    record.stream.clone_from(&found.stream);
+    record.layers.clone_from(&found.layers);
+    record.angular_distance.clone_from(&found.angular);
+    record.blocks = most_redundant(&found.angular);
+    record.lens.clone_from(&found.lens);
+}
+
+/// For each n, the block of n layers whose ends are closest (Gromov et al., arXiv 2403.17887):
+/// argmin over i of d(stream\[i\], stream\[i + n\]), the first of equals.
+fn most_redundant(angular: &[Vec<f64>]) -> Vec<BlockRecord> {
+    (1..=angular.len())
+        .filter_map(|n| {
+            let distances =
+                angular.iter().enumerate().filter_map(|(i, row)| Some((i, *row.get(n - 1)?)));
+            let (start, distance) = distances.min_by(|a, b| a.1.total_cmp(&b.1))?;
+            Some(BlockRecord { n, start, distance })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_redundant_block_is_the_closest_pair_of_its_length() {
+        let angular = vec![vec![0.3, 0.5, 0.6], vec![0.1, 0.4], vec![0.1]];
+        let blocks: Vec<_> =
+            most_redundant(&angular).iter().map(|b| (b.n, b.start, b.distance)).collect();
+        assert_eq!(blocks, [(1, 1, 0.1), (2, 1, 0.4), (3, 0, 0.6)]);
+    }
+}

@@ -1,0 +1,373 @@
+//! The one pass through the layers that yields every statistic and the leave-one-out losses.
+//!
+//! Layer by layer, so that weights may come from disk. Beside the untouched model run its variants:
+//! removing layer i means that the stream entering i enters i + 1, so variant i starts there and
+//! shares everything before. After layer j there are j + 2 streams per window, each a job for any
+//! worker; sums are taken in a fixed order afterwards.
+
+use burn::tensor::Tensor;
+use layernorm_scaling::{Head, LayerSource, LoadError, TransformerLayerWithScaling, rotary_table};
+use lns_data::Window;
+use lns_eval::{Progress, mean, mean_of, predictors, standard_error};
+use lns_kernels::{RotaryTable, Workers, with_slices};
+use lns_record::{LayerRecord, LensRecord, RemovalRecord, StreamRecord};
+use lns_spec::{LayerIndex, Site};
+
+use crate::{
+    Probe, Probes,
+    angular::{distance_sum, reciprocal_norms},
+    lens,
+    statistics::{LayerSums, StreamSums, change_sums, stream_sums, variance_sum},
+};
+
+/// Bytes of residual streams held at once.
+const STREAM_BUDGET: usize = 1 << 30;
+
+/// What the pass found.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    /// Mean loss of each window.
+    pub(crate) baseline: Vec<f64>,
+    pub(crate) stream: Vec<StreamRecord>,
+    pub(crate) layers: Vec<LayerRecord>,
+    pub(crate) angular: Vec<Vec<f64>>,
+    pub(crate) lens: Vec<LensRecord>,
+}
+
+/// What a variant lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Removed {
+    Layer,
+    Attention,
+    Mlp,
+}
+
+/// The stream of a model that lacks something, for one window.
+struct Variant {
+    removed: Removed,
+    layer: usize,
+    stream: Tensor<3>,
+}
+
+/// One window on its way through the layers.
+struct Run {
+    /// stream\[0\], … of the untouched model; only the newest if nothing needs the others.
+    streams: Vec<Tensor<3>>,
+    variants: Vec<Variant>,
+}
+
+/// What the untouched model's step through a layer yields.
+struct Step {
+    stream: Tensor<3>,
+    variants: Vec<Variant>,
+    sums: LayerSums,
+}
+
+/// A finished window.
+struct Finished {
+    baseline: f64,
+    /// Loss and identity of each variant.
+    losses: Vec<(Removed, usize, f64)>,
+}
+
+/// Sums over windows, in window order.
+struct Totals {
+    streams: Vec<StreamSums>,
+    layers: Vec<LayerSums>,
+    angular: Vec<Vec<f64>>,
+    lens: Vec<(f64, usize)>,
+    windows: Vec<Finished>,
+}
+
+/// Bytes of streams one window needs at the end of the pass.
+fn bytes_per_window(layers: usize, length: usize, hidden: usize, probes: &Probes) -> usize {
+    let mut streams = if keeps_streams(probes) { layers + 1 } else { 2 };
+    streams += if probes.has(Probe::Removal) { layers } else { 0 };
+    streams += if probes.has(Probe::Sublayers) { 2 * layers } else { 0 };
+    streams * length * hidden * size_of::<f32>()
+}
+
+fn keeps_streams(probes: &Probes) -> bool {
+    probes.has(Probe::Angular) || probes.has(Probe::Lens)
+}
+
+/// Layer passes over one window that [`run`] reports to its progress.
+pub(crate) fn work(layers: usize, windows: usize, probes: &Probes) -> u64 {
+    let later = layers * layers.saturating_sub(1) / 2;
+    let variants =
+        usize::from(probes.has(Probe::Removal)) + if probes.has(Probe::Sublayers) { 2 } else { 0 };
+    ((layers + variants * later) * windows) as u64
+}
+
+pub(crate) fn run(
+    source: &dyn LayerSource,
+    windows: &[Window],
+    probes: &Probes,
+    workers: &Workers,
+    progress: Progress<'_>,
+) -> Result<Findings, LoadError> {
+    let spec = source.spec();
+    let (layers, hidden) = (spec.num_hidden_layers, spec.hidden_size);
+    let length = windows.first().map_or(0, |window| window.ids.len());
+    let rotary = rotary_table(spec, length);
+    let per_window = bytes_per_window(layers, length, hidden, probes).max(1);
+    let mut totals = Totals {
+        streams: vec![StreamSums::default(); layers + 1],
+        layers: vec![LayerSums::default(); layers],
+        angular: (0..layers).map(|i| vec![0.0; layers - i]).collect(),
+        lens: vec![(0.0, 0); layers + 1],
+        windows: Vec::with_capacity(windows.len()),
+    };
+    for batch in windows.chunks((STREAM_BUDGET / per_window).max(1)) {
+        let mut runs = start(source, batch)?;
+        for layer in spec.layers() {
+            let weights = source.layer(layer)?;
+            let context = Context { weights: &weights, rotary: &rotary, layer, probes, progress };
+            advance(&mut runs, &context, workers, &mut totals);
+        }
+        finish(&runs, batch, &source.head()?, probes, workers, &mut totals);
+    }
+    Ok(conclude(&totals, length, probes))
+}
+
+fn start(source: &dyn LayerSource, windows: &[Window]) -> Result<Vec<Run>, LoadError> {
+    windows
+        .iter()
+        .map(|window| {
+            Ok(Run { streams: vec![source.embed_ids(&window.ids)?], variants: Vec::new() })
+        })
+        .collect()
+}
+
+struct Context<'a> {
+    weights: &'a TransformerLayerWithScaling,
+    rotary: &'a RotaryTable,
+    layer: LayerIndex,
+    probes: &'a Probes,
+    progress: Progress<'a>,
+}
+
+/// Takes every stream of every window through one layer.
+fn advance(runs: &mut [Run], context: &Context<'_>, workers: &Workers, totals: &mut Totals) {
+    enum Done {
+        Base(Box<Step>),
+        Variant(Tensor<3>),
+    }
+    // The untouched model first: its jobs are the longest.
+    let base = runs.iter().enumerate().map(|(window, _)| (window, None));
+    let variants = runs
+        .iter()
+        .enumerate()
+        .flat_map(|(window, run)| (0..run.variants.len()).map(move |v| (window, Some(v))));
+    let jobs: Vec<(usize, Option<usize>)> = base.chain(variants).collect();
+    let done = workers.map(jobs.len(), |job| {
+        let (window, variant) = jobs[job];
+        let run = &runs[window];
+        let done = match variant {
+            None => Done::Base(Box::new(step(&run.streams[run.streams.len() - 1], context))),
+            Some(v) => {
+                let stream = run.variants[v].stream.clone();
+                Done::Variant(context.weights.forward(stream, context.rotary))
+            }
+        };
+        (context.progress)(1);
+        done
+    });
+    for ((window, variant), done) in jobs.into_iter().zip(done) {
+        let run = &mut runs[window];
+        match (variant, done) {
+            (Some(v), Done::Variant(stream)) => run.variants[v].stream = stream,
+            (_, Done::Base(step)) => {
+                totals.layers[context.layer.get()].add(&step.sums);
+                if !keeps_streams(context.probes) {
+                    let last = run.streams.len() - 1;
+                    totals.streams[context.layer.get()].add(&sums_of(&run.streams[last]));
+                    run.streams.clear();
+                }
+                run.streams.push(step.stream);
+                run.variants.extend(step.variants);
+            }
+            (None, Done::Variant(_)) => unreachable!("a job's result has the job's kind"),
+        }
+    }
+}
+
+/// The untouched model through one layer, and the variants that begin there.
+fn step(stream: &Tensor<3>, context: &Context<'_>) -> Step {
+    let &Context { weights, rotary, layer, probes, .. } = context;
+    let hidden = stream.dims()[2];
+    let attention = weights.branch(Site::Attention, stream.clone(), rotary);
+    let middle = weights.join(Site::Attention, stream.clone(), attention.clone());
+    let mlp = weights.branch(Site::Mlp, middle.clone(), rotary);
+    let out = weights.join(Site::Mlp, middle.clone(), mlp.clone());
+
+    let mut sums = LayerSums::default();
+    if probes.has(Probe::Branches) {
+        with_slices([stream, &out, &attention, &mlp], |[stream, out, attention, mlp]| {
+            (sums.branch_to_stream, sums.cosine) = change_sums(stream, out, hidden);
+            sums.attention_variance = variance_sum(attention, hidden);
+            sums.mlp_variance = variance_sum(mlp, hidden);
+        });
+    }
+    let variant = |removed, stream| Variant { removed, layer: layer.get(), stream };
+    let mut variants = Vec::new();
+    if probes.has(Probe::Removal) {
+        variants.push(variant(Removed::Layer, stream.clone()));
+    }
+    if probes.has(Probe::Sublayers) {
+        let alone = weights.branch(Site::Mlp, stream.clone(), rotary);
+        let without_attention = weights.join(Site::Mlp, stream.clone(), alone);
+        variants.push(variant(Removed::Attention, without_attention));
+        variants.push(variant(Removed::Mlp, middle));
+    }
+    Step { stream: out, variants, sums }
+}
+
+fn sums_of(stream: &Tensor<3>) -> StreamSums {
+    let hidden = stream.dims()[2];
+    with_slices([stream], |[stream]| stream_sums(stream, hidden))
+}
+
+/// Losses, angles and lens of the windows of a batch, once they have left the last layer.
+fn finish(
+    runs: &[Run],
+    windows: &[Window],
+    head: &Head,
+    probes: &Probes,
+    workers: &Workers,
+    totals: &mut Totals,
+) {
+    let targets = |window: usize| &windows[window].ids[1..];
+    let last = |run: &Run| run.streams[run.streams.len() - 1].clone();
+    let jobs: Vec<(usize, Option<usize>)> = runs
+        .iter()
+        .enumerate()
+        .flat_map(|(window, run)| {
+            std::iter::once((window, None))
+                .chain((0..run.variants.len()).map(move |v| (window, Some(v))))
+        })
+        .collect();
+    let losses = workers.map(jobs.len(), |job| {
+        let (window, variant) = jobs[job];
+        let stream = match variant {
+            None => last(&runs[window]),
+            Some(v) => runs[window].variants[v].stream.clone(),
+        };
+        mean_of(&head.nll(predictors(&stream), targets(window)))
+    });
+    for ((window, variant), loss) in jobs.into_iter().zip(losses) {
+        match variant {
+            None => totals.windows.push(Finished { baseline: loss, losses: Vec::new() }),
+            Some(v) => {
+                let Variant { removed, layer, .. } = runs[window].variants[v];
+                if let Some(finished) = totals.windows.last_mut() {
+                    finished.losses.push((removed, layer, loss));
+                }
+            }
+        }
+    }
+    if !keeps_streams(probes) {
+        for run in runs {
+            totals.streams.iter_mut().last().into_iter().for_each(|t| t.add(&sums_of(&last(run))));
+        }
+        return;
+    }
+    let layers = totals.layers.len();
+    for run in runs {
+        let sums = workers.map(layers + 1, |i| sums_of(&run.streams[i]));
+        totals.streams.iter_mut().zip(sums).for_each(|(total, sums)| total.add(&sums));
+        if probes.has(Probe::Angular) {
+            let rows = angular_sums(&run.streams, workers);
+            for (total, row) in totals.angular.iter_mut().zip(rows) {
+                total.iter_mut().zip(row).for_each(|(total, sum)| *total += sum);
+            }
+        }
+        if probes.has(Probe::Lens) {
+            let sums = workers.map(layers + 1, |i| lens::sums(head, &run.streams[i], &last(run)));
+            for (total, (divergence, agreed)) in totals.lens.iter_mut().zip(sums) {
+                total.0 += divergence;
+                total.1 += agreed;
+            }
+        }
+    }
+}
+
+/// Σ over one window's tokens of the angular distance of stream\[i\] and stream\[i + n\], at \[i\]\[n − 1\].
+fn angular_sums(streams: &[Tensor<3>], workers: &Workers) -> Vec<Vec<f64>> {
+    let hidden = streams[0].dims()[2];
+    let norms = workers.map(streams.len(), |i| {
+        with_slices([&streams[i]], |[stream]| reciprocal_norms(stream, hidden))
+    });
+    workers.map(streams.len() - 1, |i| {
+        (i + 1..streams.len())
+            .map(|j| {
+                with_slices([&streams[i], &streams[j]], |[a, b]| {
+                    distance_sum((a, &norms[i]), (b, &norms[j]), hidden)
+                })
+            })
+            .collect()
+    })
+}
+
+fn conclude(totals: &Totals, length: usize, probes: &Probes) -> Findings {
+    let windows = totals.windows.len();
+    let tokens = (windows * length) as f64;
+    let later_tokens = (windows * (length - 1)) as f64;
+    let mut found = Findings {
+        baseline: totals.windows.iter().map(|window| window.baseline).collect(),
+        ..Findings::default()
+    };
+    let streams = totals.streams.iter().enumerate().map(|(index, sums)| StreamRecord {
+        index,
+        variance: sums.variance / tokens,
+        variance_without_first: (sums.variance - sums.first_variance) / later_tokens,
+        rms: (sums.mean_square / tokens).sqrt(),
+    });
+    if probes.has(Probe::Stream) {
+        found.stream = streams.collect();
+    }
+    for (layer, sums) in totals.layers.iter().enumerate() {
+        let mut record = LayerRecord { layer, ..LayerRecord::default() };
+        if probes.has(Probe::Branches) {
+            let cosine = sums.cosine / tokens;
+            record.attention_variance = Some(sums.attention_variance / tokens);
+            record.mlp_variance = Some(sums.mlp_variance / tokens);
+            record.branch_to_stream = Some(sums.branch_to_stream / tokens);
+            record.cosine = Some(cosine);
+            record.block_influence = Some(1.0 - cosine);
+        }
+        record.removal = removal(totals, Removed::Layer, layer);
+        record.removal_attention = removal(totals, Removed::Attention, layer);
+        record.removal_mlp = removal(totals, Removed::Mlp, layer);
+        found.layers.push(record);
+    }
+    if probes.has(Probe::Angular) {
+        let average = |row: &Vec<f64>| row.iter().map(|sum| sum / tokens).collect();
+        found.angular = totals.angular.iter().map(average).collect();
+    }
+    if probes.has(Probe::Lens) {
+        let record = |(index, (divergence, agreed)): (usize, &(f64, usize))| LensRecord {
+            index,
+            kl: divergence / tokens,
+            agreement: *agreed as f64 / tokens,
+        };
+        found.lens = totals.lens.iter().enumerate().map(record).collect();
+    }
+    found
+}
+
+/// Mean paired difference over windows; `None` when the variant was not run.
+fn removal(totals: &Totals, removed: Removed, layer: usize) -> Option<RemovalRecord> {
+    let differences: Vec<f64> = totals
+        .windows
+        .iter()
+        .flat_map(|window| {
+            let own = window.losses.iter().filter(|loss| (loss.0, loss.1) == (removed, layer));
+            own.map(|loss| loss.2 - window.baseline)
+        })
+        .collect();
+    if differences.is_empty() {
+        return None;
+    }
+    Some(RemovalRecord { delta_nll: mean(&differences), stderr: standard_error(&differences) })
+}

@@ -1,0 +1,155 @@
+//! Token-weighted loss of a model on windows of text: negative log-likelihood, perplexity, bits per
+//! byte, with the standard error over windows.
+//!
+//! Inside a window every token but the first is predicted. The mean is over predicted tokens, and the
+//! denominator is their number: a model of constant logits has a loss of exactly ln(vocabulary).
+
+use std::time::Instant;
+
+use burn::tensor::Tensor;
+use layernorm_scaling::{LayerSource, LoadError, TransformerLayerWithScaling, rotary_table};
+use lns_data::Window;
+use lns_kernels::Workers;
+use lns_record::EvalRecord;
+use lns_spec::LayerIndex;
+
+/// Called with the number of layer passes over one window that were just finished.
+pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);
+
+/// Bytes of residual streams held at once when the layers come from disk.
+const STREAM_BUDGET: usize = 1 << 28;
+
+/// Loss of a model on a text, window by window.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evaluation {
+    /// Mean nats per predicted token of each window.
+    pub window_nll: Vec<f64>,
+    /// Predicted tokens of each window, all equal.
+    pub predicted: usize,
+    /// Bytes of text the predicted tokens stand for.
+    pub bytes: u64,
+    /// Wall-clock seconds of computation.
+    pub seconds: f64,
+}
+
+impl Evaluation {
+    /// Mean nats per predicted token.
+    pub fn nll(&self) -> f64 {
+        mean(&self.window_nll)
+    }
+
+    /// Standard error of [`nll`](Self::nll) over windows; `None` with fewer than two.
+    pub fn stderr(&self) -> Option<f64> {
+        standard_error(&self.window_nll)
+    }
+
+    /// The record that `eval --json` prints.
+    pub fn record(&self, model: String, window_len: usize) -> EvalRecord {
+        let tokens = (self.window_nll.len() * self.predicted) as u64;
+        let bits = self.nll() / std::f64::consts::LN_2 * tokens as f64;
+        EvalRecord {
+            model,
+            tokens,
+            bytes: self.bytes,
+            nll: self.nll(),
+            perplexity: self.nll().exp(),
+            bits_per_byte: (self.bytes > 0).then(|| bits / self.bytes as f64),
+            nll_stderr: self.stderr(),
+            windows: self.window_nll.len() as u64,
+            window_len: window_len as u64,
+            seconds: self.seconds,
+        }
+    }
+}
+
+/// Arithmetic mean; NaN of nothing.
+pub fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// Sample standard deviation over √n; `None` with fewer than two values.
+pub fn standard_error(values: &[f64]) -> Option<f64> {
+    if values.len() < 2 {
+        return None;
+    }
+    let mean = mean(values);
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    let count = values.len() as f64;
+    Some((squares / (count - 1.0) / count).sqrt())
+}
+
+/// Layer passes that [`evaluate`] will report.
+pub fn work(source: &dyn LayerSource, windows: &[Window]) -> u64 {
+    (source.spec().num_hidden_layers * windows.len()) as u64
+}
+
+/// Evaluates `source` on `windows`, each of the same length.
+///
+/// A model in memory is run window by window; one on disk layer by layer, so that each layer is read
+/// once per batch of windows.
+///
+/// # Errors
+/// [`LoadError`] when a layer cannot be read.
+pub fn evaluate(
+    source: &dyn LayerSource,
+    windows: &[Window],
+    workers: &Workers,
+    progress: Progress<'_>,
+) -> Result<Evaluation, LoadError> {
+    let length = windows.first().map_or(0, |window| window.ids.len());
+    let spec = source.spec();
+    let rotary = rotary_table(spec, length);
+    let per_window = length * spec.hidden_size * size_of::<f32>();
+    let batch = (STREAM_BUDGET / per_window.max(1)).max(workers.count());
+    let head = source.head()?;
+    let mut window_nll = Vec::with_capacity(windows.len());
+    let start = Instant::now();
+    for windows in windows.chunks(batch) {
+        let mut streams = windows
+            .iter()
+            .map(|window| source.embed_ids(&window.ids))
+            .collect::<Result<Vec<_>, _>>()?;
+        for first in (0..spec.num_hidden_layers).step_by(source.layers_at_once()) {
+            let group = layers(source, first)?;
+            streams = workers.map(streams.len(), |window| {
+                group.iter().fold(streams[window].clone(), |stream, layer| {
+                    progress(1);
+                    layer.forward(stream, &rotary)
+                })
+            });
+        }
+        window_nll.extend(workers.map(windows.len(), |window| {
+            let losses = head.nll(predictors(&streams[window]), &windows[window].ids[1..]);
+            mean_of(&losses)
+        }));
+    }
+    let bytes = windows.iter().flat_map(|window| &window.bytes[1..]).map(|n| u64::from(*n)).sum();
+    Ok(Evaluation {
+        window_nll,
+        predicted: length.saturating_sub(1),
+        bytes,
+        seconds: start.elapsed().as_secs_f64(),
+    })
+}
+
+/// The layers from `first` that the source holds at once.
+fn layers(
+    source: &dyn LayerSource,
+    first: usize,
+) -> Result<Vec<TransformerLayerWithScaling>, LoadError> {
+    let end = (first + source.layers_at_once()).min(source.spec().num_hidden_layers);
+    (first..end).map(|layer| source.layer(LayerIndex::new(layer))).collect()
+}
+
+/// The positions of a \[1, T, H\] stream that predict a token: all but the last, \[T − 1, H\].
+pub fn predictors(stream: &Tensor<3>) -> Tensor<2> {
+    let [_, length, hidden] = stream.dims();
+    stream.clone().narrow(1, 0, length - 1).reshape([length - 1, hidden])
+}
+
+/// Mean of a tensor's elements, summed in f64.
+pub fn mean_of(losses: &Tensor<1>) -> f64 {
+    lns_kernels::with_slices([losses], |[losses]| {
+        losses.iter().map(|loss| f64::from(*loss)).sum::<f64>() / losses.len() as f64
+    })
+}

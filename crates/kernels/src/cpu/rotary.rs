@@ -1,0 +1,23 @@
+//! Rotary position embedding, rotate-half order: feature j turns with feature j + head_dim/2.
+
+use super::dispatch;
+
+dispatch! {
+    /// Rotates every head of `x` in place. `x`: tokens × (heads · head_dim), token t of each sequence
+    /// of `length` tokens at row t of `cos` and `sin` (rows × head_dim/2).
+    pub(crate) fn rotate(x: &mut [f32], cos: &[f32], sin: &[f32], width: usize, head_dim: usize, length: usize) {
+        let half = head_dim / 2;
+        for (token, row) in x.chunks_exact_mut(width).enumerate() {
+            let at = (token % length) * half;
+            let (cos, sin) = (&cos[at..at + half], &sin[at..at + half]);
+            for head in row.chunks_exact_mut(head_dim) {
+                let (first, second) = head.split_at_mut(half);
+                for j in 0..half {
+                    let (a, b) = (first[j], second[j]);
+                    first[j] = a * cos[j] - b * sin[j];
+                    second[j] = b * cos[j] + a * sin[j];
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Cosines and sines of every position, made once per model.
+
+use std::sync::Arc;
+
+use lns_spec::RopeFrequencies;
+
+/// cos and sin of position × inverse frequency, times the attention factor. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct RotaryTable {
+    cos: Arc<[f32]>,
+    sin: Arc<[f32]>,
+    pairs: usize,
+    positions: usize,
+}
+
+impl RotaryTable {
+    /// A table for positions `0..positions`, computed in f64.
+    pub fn new(frequencies: &RopeFrequencies, positions: usize) -> Self {
+        let table = |f: fn(f64) -> f64| -> Arc<[f32]> {
+            (0..positions)
+                .flat_map(|position| {
+                    frequencies.inverse.iter().map(move |inverse| {
+                        (f(position as f64 * inverse) * frequencies.attention_factor) as f32
+                    })
+                })
+                .collect()
+        };
+        Self {
+            cos: table(f64::cos),
+            sin: table(f64::sin),
+            pairs: frequencies.inverse.len(),
+            positions,
+        }
+    }
+
+    /// Features per head.
+    pub fn head_dim(&self) -> usize {
+        2 * self.pairs
+    }
+
+    /// Positions in the table.
+    pub fn positions(&self) -> usize {
+        self.positions
+    }
+
+    /// cos and sin of `tokens` positions from `start`: tokens × head_dim/2 each.
+    pub(crate) fn rows(&self, start: usize, tokens: usize) -> (&[f32], &[f32]) {
+        let range = start * self.pairs..(start + tokens) * self.pairs;
+        (&self.cos[range.clone()], &self.sin[range])
+    }
+}

@@ -1,0 +1,77 @@
+//! Keys and values of the tokens seen so far, so that generation computes each token once.
+
+use burn::tensor::Tensor;
+
+/// The cache of one layer: \[B, tokens, key_value_heads · head_dim\], twice.
+#[derive(Debug, Default)]
+pub struct LayerCache {
+    room: Option<(Tensor<3>, Tensor<3>)>,
+    len: usize,
+}
+
+impl LayerCache {
+    /// Tokens in the cache.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing is cached yet.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Adds the keys and values of new tokens and returns those of all tokens.
+    pub(crate) fn append(&mut self, k: Tensor<3>, v: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
+        let [sequences, tokens, width] = k.dims();
+        let end = self.len + tokens;
+        let (mut keys, mut values) = match self.room.take() {
+            Some((keys, values)) if end <= keys.dims()[1] => (keys, values),
+            previous => {
+                // Room doubles, so that the copies add up to a constant per token.
+                let shape = [sequences, end.next_power_of_two().max(64), width];
+                let grown = (Tensor::zeros(shape, &k.device()), Tensor::zeros(shape, &k.device()));
+                match previous {
+                    Some((keys, values)) => {
+                        let old = [0..sequences, 0..self.len, 0..width];
+                        let filled = |room: Tensor<3>, from: Tensor<3>| {
+                            room.slice_assign(old.clone(), from.slice(old.clone()))
+                        };
+                        (filled(grown.0, keys), filled(grown.1, values))
+                    }
+                    None => grown,
+                }
+            }
+        };
+        let new = [0..sequences, self.len..end, 0..width];
+        keys = keys.slice_assign(new.clone(), k);
+        values = values.slice_assign(new, v);
+        self.len = end;
+        let seen = |room: &Tensor<3>| room.clone().narrow(1, 0, end);
+        let result = (seen(&keys), seen(&values));
+        self.room = Some((keys, values));
+        result
+    }
+}
+
+/// One cache per layer.
+#[derive(Debug)]
+pub struct KvCache {
+    pub(crate) layers: Vec<LayerCache>,
+}
+
+impl KvCache {
+    /// An empty cache for a model of `layers` layers.
+    pub fn new(layers: usize) -> Self {
+        Self { layers: (0..layers).map(|_| LayerCache::default()).collect() }
+    }
+
+    /// Tokens in the cache.
+    pub fn len(&self) -> usize {
+        self.layers.first().map_or(0, LayerCache::len)
+    }
+
+    /// Whether nothing is cached yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

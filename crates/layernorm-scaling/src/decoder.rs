@@ -1,0 +1,299 @@
+//! The decoder: embedding, layers, final norm, head. Llama, Mistral, Qwen 2 and Qwen 3 in one, under
+//! any norm scheme (Touvron et al., arXiv 2302.13971; reference: the modelling files of transformers).
+
+use std::sync::Arc;
+
+use burn::{
+    module::{Module, Param},
+    tensor::{Device, Int, Tensor},
+};
+use lns_checkpoint::Checkpoint;
+use lns_kernels::{linear, next_token_nll};
+use lns_spec::{Initialisation, LayerIndex, ModelSpec};
+
+use crate::{
+    KvCache, RmsNormScaling, TransformerLayerWithScaling, rotary_table,
+    weights::{Builder, LoadError, RandomWeights, Weights},
+};
+
+/// Final norm and output projection: from the stream to the next token.
+#[derive(Module, Debug)]
+pub struct Head {
+    /// `model.norm`; never scaled.
+    pub norm: RmsNormScaling,
+    /// \[vocab_size, H\]: `lm_head`, or the embedding when they are tied.
+    pub weight: Tensor<2>,
+}
+
+impl Head {
+    /// Stream \[…, H\] → logits \[…, vocab_size\].
+    pub fn logits<const D: usize>(&self, stream: Tensor<D>) -> Tensor<D> {
+        linear(self.norm.forward(stream), self.weight.clone(), None)
+    }
+
+    /// Stream \[T, H\] and the tokens that follow each → loss of each, in nats.
+    pub fn nll(&self, stream: Tensor<2>, targets: &[u32]) -> Tensor<1> {
+        next_token_nll(self.norm.forward(stream), self.weight.clone(), targets)
+    }
+}
+
+/// A whole model in memory.
+///
+/// A new model with LNS:
+/// ```
+/// use burn::tensor::{Device, Int, Tensor};
+/// use layernorm_scaling::Decoder;
+/// use lns_spec::{NormScheme, Preset};
+///
+/// let device = Device::flex();
+/// let spec = Preset::named("9m").expect("a preset").spec(NormScheme::lns());
+/// let model = Decoder::new(&spec, 42, &device);
+/// let tokens = Tensor::<2, Int>::from_ints([[1, 2, 3, 4]], &device);
+/// let logits = model.forward(tokens);
+/// assert_eq!(logits.dims(), [1, 4, 32_000]);
+/// ```
+#[derive(Module, Debug)]
+pub struct Decoder {
+    /// \[vocab_size, H\]
+    pub embed_tokens: Param<Tensor<2>>,
+    /// `peri`: the norm on the embedding.
+    pub embed_norm: Option<RmsNormScaling>,
+    /// The layers, first to last.
+    pub layers: Vec<TransformerLayerWithScaling>,
+    /// The norm after the last layer.
+    pub norm: RmsNormScaling,
+    /// \[vocab_size, H\]; absent when tied to the embedding.
+    pub lm_head: Option<Param<Tensor<2>>>,
+    #[module(skip)]
+    pub(crate) spec: Arc<ModelSpec>,
+}
+
+impl Decoder {
+    /// A model with N(0, 0.02²) weights that depend on the seed and each tensor's name only, so that
+    /// models of one shape start equal whatever their scheme.
+    pub fn new(spec: &ModelSpec, seed: u64, device: &Device) -> Self {
+        let mut weights = RandomWeights::normal(spec, seed);
+        match Self::build(spec, &mut weights, device) {
+            Ok(decoder) => decoder,
+            Err(error) => unreachable!("random weights are always there: {error}"),
+        }
+    }
+
+    /// As [`new`](Self::new), with another initialisation and embedding deviation
+    /// ([`lns_spec::embedding_std`]).
+    pub fn initialised(
+        spec: &ModelSpec,
+        initialisation: Initialisation,
+        embedding_std: f64,
+        seed: u64,
+        device: &Device,
+    ) -> Self {
+        let mut weights = RandomWeights { spec, initialisation, embedding_std, seed };
+        match Self::build(spec, &mut weights, device) {
+            Ok(decoder) => decoder,
+            Err(error) => unreachable!("random weights are always there: {error}"),
+        }
+    }
+
+    /// Reads a whole checkpoint.
+    ///
+    /// # Errors
+    /// [`LoadError::Audit`] when a tensor is missing, unexpected or misshapen, all of them named;
+    /// [`LoadError::Checkpoint`] when one cannot be read.
+    pub fn from_checkpoint(checkpoint: &Checkpoint, device: &Device) -> Result<Self, LoadError> {
+        audit(checkpoint)?;
+        Self::build(checkpoint.spec(), &mut &*checkpoint, device)
+    }
+
+    fn build(
+        spec: &ModelSpec,
+        weights: &mut dyn Weights,
+        device: &Device,
+    ) -> Result<Self, LoadError> {
+        let outer = &mut Builder::outer(weights, device);
+        let table = [spec.vocab_size, spec.hidden_size];
+        let embed_tokens = outer.param("model.embed_tokens.weight", table)?;
+        let embed_norm = embed_norm(spec, outer)?;
+        let norm = final_norm(spec, outer)?;
+        let lm_head = if spec.tie_word_embeddings {
+            None
+        } else {
+            Some(outer.param("lm_head.weight", table)?)
+        };
+        let layers = spec
+            .layers()
+            .map(|layer| TransformerLayerWithScaling::build(spec, layer, weights, device))
+            .collect::<Result<_, _>>()?;
+        let spec = Arc::new(spec.clone());
+        Ok(Self { embed_tokens, embed_norm, layers, norm, lm_head, spec })
+    }
+
+    /// What the model is.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// Where the weights live.
+    pub fn device(&self) -> Device {
+        self.embed_tokens.val().device()
+    }
+
+    /// The stream that enters layer 0. \[B, T\] → \[B, T, H\]
+    pub fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        let [sequences, length] = tokens.dims();
+        let rows = self.embed_tokens.val().select(0, tokens.reshape([sequences * length]));
+        let stream = rows.reshape([sequences, length, self.spec.hidden_size]);
+        match &self.embed_norm {
+            Some(norm) => norm.forward(stream),
+            None => stream,
+        }
+    }
+
+    /// Final norm and head.
+    pub fn head(&self) -> Head {
+        let weight = self.lm_head.as_ref().unwrap_or(&self.embed_tokens).val();
+        Head { norm: self.norm.clone(), weight }
+    }
+
+    /// Logits of every next token. \[B, T\] → \[B, T, vocab_size\]
+    pub fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        let rotary = rotary_table(&self.spec, tokens.dims()[1]);
+        let mut stream = self.embed(tokens);
+        for layer in &self.layers {
+            stream = layer.forward(stream, &rotary);
+        }
+        self.head().logits(stream)
+    }
+
+    /// The stream before each layer and after the last: L + 1 tensors \[B, T, H\], the last one before
+    /// the final norm.
+    pub fn streams(&self, tokens: Tensor<2, Int>) -> Vec<Tensor<3>> {
+        let rotary = rotary_table(&self.spec, tokens.dims()[1]);
+        let mut streams = vec![self.embed(tokens)];
+        for layer in &self.layers {
+            let stream = streams[streams.len() - 1].clone();
+            streams.push(layer.forward(stream, &rotary));
+        }
+        streams
+    }
+
+    /// Logits of the token after the last one given, the tokens following those in `cache`.
+    /// \[B, T\] → \[B, vocab_size\]
+    pub fn next_logits(
+        &self,
+        tokens: Tensor<2, Int>,
+        rotary: &lns_kernels::RotaryTable,
+        cache: &mut KvCache,
+    ) -> Tensor<2> {
+        let last = tokens.dims()[1] - 1;
+        let mut stream = self.embed(tokens);
+        for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
+            stream = layer.forward_cached(stream, rotary, Some(cache));
+        }
+        self.head().logits(stream.narrow(1, last, 1).squeeze_dim(1))
+    }
+}
+
+/// Refuses a checkpoint whose tensors are not exactly those its config asks for.
+pub(crate) fn audit(checkpoint: &Checkpoint) -> Result<(), LoadError> {
+    let audit = checkpoint.audit();
+    if audit.is_clean() {
+        Ok(())
+    } else {
+        Err(LoadError::Audit { path: checkpoint.path().display().to_string(), audit })
+    }
+}
+
+pub(crate) fn embed_norm(
+    spec: &ModelSpec,
+    outer: &mut Builder<'_>,
+) -> Result<Option<RmsNormScaling>, LoadError> {
+    if !spec.norm_scheme.norms_embedding() {
+        return Ok(None);
+    }
+    let gamma = outer.tensor("model.embed_norm.weight", [spec.hidden_size])?;
+    Ok(Some(RmsNormScaling::new(gamma, spec.rms_norm_eps, 1.0)))
+}
+
+pub(crate) fn final_norm(
+    spec: &ModelSpec,
+    outer: &mut Builder<'_>,
+) -> Result<RmsNormScaling, LoadError> {
+    let gamma = outer.tensor("model.norm.weight", [spec.hidden_size])?;
+    Ok(RmsNormScaling::new(gamma, spec.rms_norm_eps, 1.0))
+}
+
+impl RandomWeights<'_> {
+    /// The default initialisation.
+    pub(crate) fn normal(spec: &ModelSpec, seed: u64) -> RandomWeights<'_> {
+        RandomWeights {
+            spec,
+            initialisation: Initialisation::Normal,
+            embedding_std: Initialisation::STD,
+            seed,
+        }
+    }
+}
+
+/// A layer of a model that is too large for memory, or of one that is not.
+pub trait LayerSource: Sync {
+    /// What the model is.
+    fn spec(&self) -> &ModelSpec;
+
+    /// Where computation happens.
+    fn device(&self) -> Device;
+
+    /// How many layers it can hold at once: all of them, or one when they come from disk.
+    fn layers_at_once(&self) -> usize;
+
+    /// The stream that enters layer 0, for one sequence. \[T\] → \[1, T, H\]
+    ///
+    /// # Errors
+    /// [`LoadError`] when the embedding cannot be read.
+    fn embed_ids(&self, ids: &[u32]) -> Result<Tensor<3>, LoadError>;
+
+    /// One layer.
+    ///
+    /// # Errors
+    /// [`LoadError`] when it cannot be read.
+    fn layer(&self, layer: LayerIndex) -> Result<TransformerLayerWithScaling, LoadError>;
+
+    /// Final norm and head.
+    ///
+    /// # Errors
+    /// [`LoadError`] when they cannot be read.
+    fn head(&self) -> Result<Head, LoadError>;
+}
+
+impl LayerSource for Decoder {
+    fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    fn device(&self) -> Device {
+        Decoder::device(self)
+    }
+
+    fn layers_at_once(&self) -> usize {
+        self.layers.len()
+    }
+
+    fn embed_ids(&self, ids: &[u32]) -> Result<Tensor<3>, LoadError> {
+        Ok(self.embed(ids_tensor(ids, &self.device())))
+    }
+
+    fn layer(&self, layer: LayerIndex) -> Result<TransformerLayerWithScaling, LoadError> {
+        Ok(self.layers[layer.get()].clone())
+    }
+
+    fn head(&self) -> Result<Head, LoadError> {
+        Ok(Decoder::head(self))
+    }
+}
+
+/// Ids as the \[1, T\] tensor the decoder takes.
+pub fn ids_tensor(ids: &[u32], device: &Device) -> Tensor<2, Int> {
+    let ids: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
+    let length = ids.len();
+    Tensor::from_data(burn::tensor::TensorData::new(ids, [1, length]), device)
+}

@@ -1,0 +1,440 @@
+//! One decoder layer: grouped-query attention and a gated MLP, joined to the residual stream by any
+//! norm scheme.
+//!
+//! Shapes: B sequences, T tokens, H = hidden_size, D = head_dim.
+
+use burn::{
+    config::Config,
+    module::{Module, Param},
+    tensor::{Device, Tensor},
+};
+use lns_kernels::{AttentionShape, RotaryTable, causal_attention, linear, rotate, swiglu};
+use lns_spec::{LayerIndex, ModelSpec, NormScheme, Preset, Residual, Site};
+
+use crate::{
+    LayerCache, RmsNormScaling,
+    weights::{Builder, LoadError, RandomWeights},
+};
+
+/// Builds a stand-alone [`TransformerLayerWithScaling`] for use in a model of one's own.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use layernorm_scaling::TransformerLayerWithScalingConfig;
+///
+/// let device = Device::flex();
+/// let config = TransformerLayerWithScalingConfig::new(64, 4, 176, 12, 8);
+/// let (layer, rotary) = (config.init(&device), config.rotary_table(5));
+/// let stream = layer.forward(Tensor::ones([2, 5, 64], &device), &rotary);
+/// assert_eq!(stream.dims(), [2, 5, 64]);
+/// ```
+#[derive(Config, Debug)]
+pub struct TransformerLayerWithScalingConfig {
+    /// Features of the stream.
+    pub hidden_size: usize,
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Features inside the MLP.
+    pub intermediate_size: usize,
+    /// Layers of the whole model.
+    pub num_hidden_layers: usize,
+    /// 0-based index of this layer.
+    pub layer_idx: usize,
+    /// Key/value heads; 0 is as many as query heads.
+    #[config(default = 0)]
+    pub num_key_value_heads: usize,
+    /// Power of ℓ; ½ in the paper.
+    #[config(default = 0.5)]
+    pub exponent: f64,
+    /// Seed of the initial weights.
+    #[config(default = 0)]
+    pub seed: u64,
+}
+
+impl TransformerLayerWithScalingConfig {
+    fn spec(&self) -> ModelSpec {
+        let preset = Preset {
+            name: "layer",
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            num_attention_heads: self.num_attention_heads,
+            num_hidden_layers: self.num_hidden_layers,
+            vocab_size: 1,
+            max_position_embeddings: 1,
+        };
+        let scale = lns_spec::DepthScale { exponent: self.exponent, ..Default::default() };
+        let mut spec = preset.spec(NormScheme::Lns(scale));
+        if self.num_key_value_heads > 0 {
+            spec.num_key_value_heads = self.num_key_value_heads;
+        }
+        spec
+    }
+
+    /// A layer with random weights.
+    ///
+    /// # Panics
+    /// If the sizes do not fit together, with the reason.
+    pub fn init(&self, device: &Device) -> TransformerLayerWithScaling {
+        let spec = self.spec();
+        let valid = spec.validate();
+        assert!(valid.is_ok(), "{}", valid.err().map(|e| e.to_string()).unwrap_or_default());
+        assert!(self.layer_idx < self.num_hidden_layers, "layer_idx is beyond the model");
+        let mut weights = RandomWeights::normal(&spec, self.seed);
+        let layer = LayerIndex::new(self.layer_idx);
+        match TransformerLayerWithScaling::build(&spec, layer, &mut weights, device) {
+            Ok(layer) => layer,
+            Err(error) => unreachable!("random weights are always there: {error}"),
+        }
+    }
+
+    /// Rotary table for this layer's heads, base 10,000.
+    pub fn rotary_table(&self, positions: usize) -> RotaryTable {
+        rotary_table(&self.spec(), positions)
+    }
+}
+
+/// cos and sin for the first `positions` positions of a model.
+pub fn rotary_table(spec: &ModelSpec, positions: usize) -> RotaryTable {
+    let frequencies = spec.rope.frequencies(spec.head_dim, positions, spec.max_position_embeddings);
+    RotaryTable::new(&frequencies, positions)
+}
+
+/// A matrix in Hugging Face layout with an optional bias.
+#[derive(Module, Debug)]
+pub struct Projection {
+    /// \[out, in\]
+    pub weight: Param<Tensor<2>>,
+    /// \[out\]
+    pub bias: Option<Param<Tensor<1>>>,
+}
+
+impl Projection {
+    fn build(
+        builder: &mut Builder<'_>,
+        name: &str,
+        shape: [usize; 2],
+        bias: bool,
+    ) -> Result<Self, LoadError> {
+        Ok(Self {
+            weight: builder.param(&format!("{name}.weight"), shape)?,
+            bias: if bias {
+                Some(builder.param(&format!("{name}.bias"), [shape[0]])?)
+            } else {
+                None
+            },
+        })
+    }
+
+    /// \[…, in\] → \[…, out\]
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+    }
+}
+
+/// Causal grouped-query self-attention with rotary positions.
+#[derive(Module, Debug)]
+pub struct SelfAttention {
+    /// H → heads · D
+    pub q_proj: Projection,
+    /// H → key_value_heads · D
+    pub k_proj: Projection,
+    /// H → key_value_heads · D
+    pub v_proj: Projection,
+    /// heads · D → H
+    pub o_proj: Projection,
+    /// Norm on each query head (Qwen 3).
+    pub q_norm: Option<RmsNormScaling>,
+    /// Norm on each key head (Qwen 3).
+    pub k_norm: Option<RmsNormScaling>,
+    #[module(skip)]
+    shape: AttentionShape,
+}
+
+impl SelfAttention {
+    fn build(
+        spec: &ModelSpec,
+        layer: LayerIndex,
+        builder: &mut Builder<'_>,
+    ) -> Result<Self, LoadError> {
+        let (hidden, queries, keys) = (spec.hidden_size, spec.query_size(), spec.key_value_size());
+        let mut head_norm = |name: &str| -> Result<Option<RmsNormScaling>, LoadError> {
+            if !spec.qk_norm {
+                return Ok(None);
+            }
+            let gamma = builder.tensor(&format!("self_attn.{name}.weight"), [spec.head_dim])?;
+            Ok(Some(RmsNormScaling::new(gamma, spec.rms_norm_eps, 1.0)))
+        };
+        let (q_norm, k_norm) = (head_norm("q_norm")?, head_norm("k_norm")?);
+        let mut projection = |name: &str, shape, bias| {
+            Projection::build(builder, &format!("self_attn.{name}"), shape, bias)
+        };
+        Ok(Self {
+            q_proj: projection("q_proj", [queries, hidden], spec.qkv_bias)?,
+            k_proj: projection("k_proj", [keys, hidden], spec.qkv_bias)?,
+            v_proj: projection("v_proj", [keys, hidden], spec.qkv_bias)?,
+            o_proj: projection("o_proj", [hidden, queries], spec.attention_output_bias)?,
+            q_norm,
+            k_norm,
+            shape: AttentionShape {
+                heads: spec.num_attention_heads,
+                key_value_heads: spec.num_key_value_heads,
+                head_dim: spec.head_dim,
+                window: spec.sliding_windows.get(layer.get()).copied().flatten(),
+            },
+        })
+    }
+
+    /// \[B, T, H\] → \[B, T, H\]; with a cache, the T tokens follow those in it.
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        rotary: &RotaryTable,
+        cache: Option<&mut LayerCache>,
+    ) -> Tensor<3> {
+        let start = cache.as_ref().map_or(0, |cache| cache.len());
+        let heads = |x: Tensor<3>, norm: &Option<RmsNormScaling>| match norm {
+            None => x,
+            Some(norm) => {
+                let [b, t, width] = x.dims();
+                let per_head = x.reshape([b, t, width / self.shape.head_dim, self.shape.head_dim]);
+                norm.forward(per_head).reshape([b, t, width])
+            }
+        };
+        let q = rotate(heads(self.q_proj.forward(x.clone()), &self.q_norm), rotary, start);
+        let k = rotate(heads(self.k_proj.forward(x.clone()), &self.k_norm), rotary, start);
+        let v = self.v_proj.forward(x);
+        let (k, v) = match cache {
+            Some(cache) => cache.append(k, v),
+            None => (k, v),
+        };
+        self.o_proj.forward(causal_attention(q, k, v, &self.shape))
+    }
+}
+
+/// down(silu(gate(x)) · up(x))
+#[derive(Module, Debug)]
+pub struct GatedMlp {
+    /// H → intermediate
+    pub gate_proj: Projection,
+    /// H → intermediate
+    pub up_proj: Projection,
+    /// intermediate → H
+    pub down_proj: Projection,
+}
+
+impl GatedMlp {
+    fn build(spec: &ModelSpec, builder: &mut Builder<'_>) -> Result<Self, LoadError> {
+        let (hidden, inner) = (spec.hidden_size, spec.intermediate_size);
+        let mut projection = |name: &str, shape| {
+            Projection::build(builder, &format!("mlp.{name}"), shape, spec.mlp_bias)
+        };
+        Ok(Self {
+            gate_proj: projection("gate_proj", [inner, hidden])?,
+            up_proj: projection("up_proj", [inner, hidden])?,
+            down_proj: projection("down_proj", [hidden, inner])?,
+        })
+    }
+
+    /// \[…, H\] → \[…, H\]
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let gate = self.gate_proj.forward(x.clone());
+        self.down_proj.forward(swiglu(gate, self.up_proj.forward(x)))
+    }
+}
+
+/// What a branch passes before it joins the stream, in the schemes that have it.
+#[derive(Module, Debug)]
+pub struct BranchEnd {
+    /// `sandwich`, `peri`: the norm on the branch's output.
+    pub norm: Option<RmsNormScaling>,
+    /// `layerscale` \[H\], `skipinit` \[1\]: the learned λ.
+    pub scale: Option<Param<Tensor<1>>>,
+}
+
+impl BranchEnd {
+    fn build(
+        spec: &ModelSpec,
+        residual: Residual,
+        site: &str,
+        builder: &mut Builder<'_>,
+    ) -> Result<Self, LoadError> {
+        let hidden = spec.hidden_size;
+        let mut end = Self { norm: None, scale: None };
+        match residual {
+            Residual::Sandwich => {
+                let gamma = builder.tensor(&format!("{site}_output_layernorm.weight"), [hidden])?;
+                end.norm = Some(RmsNormScaling::new(gamma, spec.rms_norm_eps, 1.0));
+            }
+            Residual::Learned { scalar, .. } => {
+                let width = if scalar { 1 } else { hidden };
+                end.scale = Some(builder.param(&format!("{site}_branch_scale"), [width])?);
+            }
+            Residual::Pre { .. } | Residual::Post { .. } => {}
+        }
+        Ok(end)
+    }
+}
+
+/// A decoder layer under any [`NormScheme`].
+///
+/// Each site can be taken apart, for diagnosis and surgery: [`branch`](Self::branch) is what is
+/// added to the stream, [`join`](Self::join) adds it.
+#[derive(Module, Debug)]
+pub struct TransformerLayerWithScaling {
+    /// The attention site's norm.
+    pub input_layernorm: RmsNormScaling,
+    /// The attention.
+    pub self_attn: SelfAttention,
+    /// The MLP site's norm.
+    pub post_attention_layernorm: RmsNormScaling,
+    /// The MLP.
+    pub mlp: GatedMlp,
+    /// How the attention's output reaches the stream.
+    pub attention_output: BranchEnd,
+    /// How the MLP's output reaches the stream.
+    pub mlp_output: BranchEnd,
+    #[module(skip)]
+    attention_residual: Residual,
+    #[module(skip)]
+    mlp_residual: Residual,
+}
+
+impl TransformerLayerWithScaling {
+    pub(crate) fn build(
+        spec: &ModelSpec,
+        layer: LayerIndex,
+        weights: &mut dyn crate::weights::Weights,
+        device: &Device,
+    ) -> Result<Self, LoadError> {
+        let builder = &mut Builder::layer(weights, device, layer);
+        let attention_residual = spec.residual(layer, Site::Attention);
+        let mlp_residual = spec.residual(layer, Site::Mlp);
+        let norm = |builder: &mut Builder<'_>, name: &str, residual: Residual| {
+            let gamma = builder.tensor(&format!("{name}.weight"), [spec.hidden_size])?;
+            Ok::<_, LoadError>(RmsNormScaling::new(
+                gamma,
+                spec.rms_norm_eps,
+                residual.output_scale(),
+            ))
+        };
+        Ok(Self {
+            input_layernorm: norm(builder, "input_layernorm", attention_residual)?,
+            self_attn: SelfAttention::build(spec, layer, builder)?,
+            post_attention_layernorm: norm(builder, "post_attention_layernorm", mlp_residual)?,
+            mlp: GatedMlp::build(spec, builder)?,
+            attention_output: BranchEnd::build(spec, attention_residual, "attention", builder)?,
+            mlp_output: BranchEnd::build(spec, mlp_residual, "mlp", builder)?,
+            attention_residual,
+            mlp_residual,
+        })
+    }
+
+    /// The stream after the layer. \[B, T, H\] → \[B, T, H\]
+    pub fn forward(&self, stream: Tensor<3>, rotary: &RotaryTable) -> Tensor<3> {
+        self.forward_cached(stream, rotary, None)
+    }
+
+    /// As [`forward`](Self::forward), the T tokens following those in `cache`.
+    pub fn forward_cached(
+        &self,
+        stream: Tensor<3>,
+        rotary: &RotaryTable,
+        cache: Option<&mut LayerCache>,
+    ) -> Tensor<3> {
+        let branch = self.attention_branch(stream.clone(), rotary, cache);
+        let stream = self.join(Site::Attention, stream, branch);
+        let branch = self.mlp_branch(stream.clone());
+        self.join(Site::Mlp, stream, branch)
+    }
+
+    /// What the branch at `site` adds to the stream. \[B, T, H\] → \[B, T, H\]
+    pub fn branch(&self, site: Site, stream: Tensor<3>, rotary: &RotaryTable) -> Tensor<3> {
+        match site {
+            Site::Attention => self.attention_branch(stream, rotary, None),
+            Site::Mlp => self.mlp_branch(stream),
+        }
+    }
+
+    /// The stream after `branch` has joined it at `site`.
+    pub fn join(&self, site: Site, stream: Tensor<3>, branch: Tensor<3>) -> Tensor<3> {
+        let (residual, norm) = self.site(site);
+        match residual {
+            Residual::Post { alpha: 1.0 } => norm.forward(stream + branch),
+            Residual::Post { alpha } => norm.forward(stream.mul_scalar(alpha) + branch),
+            Residual::Pre { .. } | Residual::Sandwich | Residual::Learned { .. } => stream + branch,
+        }
+    }
+
+    fn attention_branch(
+        &self,
+        stream: Tensor<3>,
+        rotary: &RotaryTable,
+        cache: Option<&mut LayerCache>,
+    ) -> Tensor<3> {
+        let x = self.entry(Site::Attention, stream);
+        self.exit(Site::Attention, self.self_attn.forward(x, rotary, cache))
+    }
+
+    fn mlp_branch(&self, stream: Tensor<3>) -> Tensor<3> {
+        let x = self.entry(Site::Mlp, stream);
+        self.exit(Site::Mlp, self.mlp.forward(x))
+    }
+
+    /// What the branch reads: the normed stream, or the stream itself under Post-LN.
+    fn entry(&self, site: Site, stream: Tensor<3>) -> Tensor<3> {
+        let (residual, norm) = self.site(site);
+        match residual {
+            Residual::Post { .. } => stream,
+            Residual::Pre { input_scale, .. } if input_scale != 1.0 => {
+                norm.forward(stream.mul_scalar(input_scale))
+            }
+            Residual::Pre { .. } | Residual::Sandwich | Residual::Learned { .. } => {
+                norm.forward(stream)
+            }
+        }
+    }
+
+    /// What the branch's output becomes before it is added.
+    fn exit(&self, site: Site, branch: Tensor<3>) -> Tensor<3> {
+        let end = match site {
+            Site::Attention => &self.attention_output,
+            Site::Mlp => &self.mlp_output,
+        };
+        let branch = match self.site(site).0 {
+            Residual::Pre { branch_scale, .. } if branch_scale != 1.0 => {
+                branch.mul_scalar(branch_scale)
+            }
+            _ => branch,
+        };
+        match (&end.norm, &end.scale) {
+            (Some(norm), _) => norm.forward(branch),
+            (None, Some(scale)) => branch * scale.val().unsqueeze(),
+            (None, None) => branch,
+        }
+    }
+
+    fn site(&self, site: Site) -> (Residual, &RmsNormScaling) {
+        match site {
+            Site::Attention => (self.attention_residual, &self.input_layernorm),
+            Site::Mlp => (self.mlp_residual, &self.post_attention_layernorm),
+        }
+    }
+
+    /// Gives the layer another residual rule, its gains multiplied by `gain` at each site. Only for
+    /// rules that need the same tensors.
+    pub(crate) fn with_rule(mut self, site: Site, residual: Residual, gain: f64) -> Self {
+        let norm = match site {
+            Site::Attention => {
+                self.attention_residual = residual;
+                &mut self.input_layernorm
+            }
+            Site::Mlp => {
+                self.mlp_residual = residual;
+                &mut self.post_attention_layernorm
+            }
+        };
+        norm.gamma = norm.gamma.clone().map(|gamma| gamma.mul_scalar(gain));
+        norm.set_scale(residual.output_scale());
+        self
+    }
+}

@@ -1,0 +1,168 @@
+//! The norm layers: drop-in replacements for Burn's `RmsNorm` and `LayerNorm` whose output is
+//! multiplied by ℓ^(-exponent) (arXiv 2502.05795, eq. 12).
+//!
+//! The scale is a constant of the layer. It is not a tensor, so no reload, re-initialisation or
+//! device move can lose it, and it is no part of a saved record.
+
+use burn::{
+    config::Config,
+    module::{Module, Param},
+    tensor::{Device, Tensor},
+};
+use lns_kernels::{layer_norm, rms_norm};
+use lns_spec::{DepthScale, LayerIndex};
+
+/// Builds an [`RmsNormScaling`].
+///
+/// `layer_idx` is 0-based: layer 0 is scaled by exactly 1, layer 3 by 1/√4.
+#[derive(Config, Debug)]
+pub struct RmsNormScalingConfig {
+    /// Features of the input.
+    pub d_model: usize,
+    /// 0-based index of the layer the norm belongs to.
+    pub layer_idx: usize,
+    /// Added to the mean square.
+    #[config(default = 1e-6)]
+    pub epsilon: f64,
+    /// Power of ℓ; ½ in the paper, 0 for a plain norm.
+    #[config(default = 0.5)]
+    pub exponent: f64,
+}
+
+impl RmsNormScalingConfig {
+    /// A norm with gain 1.
+    pub fn init(&self, device: &Device) -> RmsNormScaling {
+        let gamma = Tensor::ones([self.d_model], device);
+        RmsNormScaling::new(gamma, self.epsilon, scale(self.layer_idx, self.exponent))
+    }
+}
+
+/// Builds a [`LayerNormScaling`].
+#[derive(Config, Debug)]
+pub struct LayerNormScalingConfig {
+    /// Features of the input.
+    pub d_model: usize,
+    /// 0-based index of the layer the norm belongs to.
+    pub layer_idx: usize,
+    /// Added to the variance.
+    #[config(default = 1e-5)]
+    pub epsilon: f64,
+    /// Power of ℓ; ½ in the paper, 0 for a plain norm.
+    #[config(default = 0.5)]
+    pub exponent: f64,
+    /// Whether there is a bias β. It is scaled with the rest of the output.
+    #[config(default = true)]
+    pub bias: bool,
+}
+
+impl LayerNormScalingConfig {
+    /// A norm with gain 1 and bias 0.
+    pub fn init(&self, device: &Device) -> LayerNormScaling {
+        let bias = || Param::from_tensor(Tensor::zeros([self.d_model], device));
+        LayerNormScaling {
+            gamma: Param::from_tensor(Tensor::ones([self.d_model], device)),
+            beta: self.bias.then(bias),
+            epsilon: self.epsilon,
+            scale: scale(self.layer_idx, self.exponent),
+        }
+    }
+}
+
+fn scale(layer_idx: usize, exponent: f64) -> f64 {
+    DepthScale { exponent, ..DepthScale::default() }.factor(LayerIndex::new(layer_idx).depth())
+}
+
+/// x / √(mean(x²) + eps) · γ · scale
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use layernorm_scaling::RmsNormScalingConfig;
+///
+/// let device = Device::flex();
+/// let norm = RmsNormScalingConfig::new(64, 3).init(&device); // layer 3: ℓ = 4, scale ½
+/// let y = norm.forward(Tensor::<3>::ones([2, 5, 64], &device));
+/// assert_eq!(y.dims(), [2, 5, 64]);
+/// assert_eq!(norm.scale(), 0.5);
+/// ```
+#[derive(Module, Debug)]
+pub struct RmsNormScaling {
+    /// Gain, \[d_model\].
+    pub gamma: Param<Tensor<1>>,
+    #[module(skip)]
+    epsilon: f64,
+    #[module(skip)]
+    scale: f64,
+}
+
+impl RmsNormScaling {
+    /// A norm with the given gain, \[d_model\], and any constant scale.
+    pub fn new(gamma: Tensor<1>, epsilon: f64, scale: f64) -> Self {
+        Self { gamma: Param::from_tensor(gamma), epsilon, scale }
+    }
+
+    /// Normalises the last dimension of `x`, \[…, d_model\].
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        rms_norm(x, self.gamma.val(), self.epsilon, self.scale)
+    }
+
+    /// The constant that multiplies the output.
+    pub fn scale(&self) -> f64 {
+        self.scale
+    }
+
+    pub(crate) fn set_scale(&mut self, scale: f64) {
+        self.scale = scale;
+    }
+}
+
+/// ((x − mean) / √(variance + eps) · γ + β) · scale
+#[derive(Module, Debug)]
+pub struct LayerNormScaling {
+    /// Gain, \[d_model\].
+    pub gamma: Param<Tensor<1>>,
+    /// Bias, \[d_model\].
+    pub beta: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    epsilon: f64,
+    #[module(skip)]
+    scale: f64,
+}
+
+impl LayerNormScaling {
+    /// Normalises the last dimension of `x`, \[…, d_model\].
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let beta = self.beta.as_ref().map(Param::val);
+        layer_norm(x, self.gamma.val(), beta, self.epsilon, self.scale)
+    }
+
+    /// The constant that multiplies the output.
+    pub fn scale(&self) -> f64 {
+        self.scale
+    }
+}
+
+/// [`RmsNormScaling`] as a function: the RMS norm of the last dimension times 1/√(layer_idx + 1).
+///
+/// `x`: \[…, width\], `gamma`: \[width\].
+pub fn rms_norm_scaling<const D: usize>(
+    x: Tensor<D>,
+    gamma: Tensor<1>,
+    epsilon: f64,
+    layer_idx: usize,
+) -> Tensor<D> {
+    rms_norm(x, gamma, epsilon, scale(layer_idx, 0.5))
+}
+
+/// [`LayerNormScaling`] as a function: the layer norm of the last dimension times
+/// 1/√(layer_idx + 1).
+///
+/// `x`: \[…, width\], `gamma` and `beta`: \[width\].
+pub fn layer_norm_scaling<const D: usize>(
+    x: Tensor<D>,
+    gamma: Tensor<1>,
+    beta: Option<Tensor<1>>,
+    epsilon: f64,
+    layer_idx: usize,
+) -> Tensor<D> {
+    layer_norm(x, gamma, beta, epsilon, scale(layer_idx, 0.5))
+}

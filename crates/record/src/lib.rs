@@ -1,0 +1,303 @@
+//! The JSON that one verb writes and another reads.
+//!
+//! Field names are a contract with other programs: fields may be added, not renamed. A probe that
+//! was not run leaves its fields absent. Losses are in nats per token; layers and stream indices are
+//! 0-based: `stream[i]` enters layer i, `stream[L]` leaves the last layer, before the final norm.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// `eval --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvalRecord {
+    /// The model as it was named on the command line.
+    pub model: String,
+    /// Tokens predicted: every token of a window but its first.
+    pub tokens: u64,
+    /// Bytes of text those tokens stand for.
+    pub bytes: u64,
+    /// Mean negative log-likelihood per predicted token, in nats.
+    pub nll: f64,
+    /// e^nll
+    pub perplexity: f64,
+    /// Total nll in bits, divided by `bytes`; absent when the bytes are not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bits_per_byte: Option<f64>,
+    /// Standard error of `nll` over windows; absent with fewer than two.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nll_stderr: Option<f64>,
+    /// Windows the text was cut into.
+    pub windows: u64,
+    /// Tokens per window.
+    pub window_len: u64,
+    /// Wall-clock seconds of computation, loading left out.
+    pub seconds: f64,
+}
+
+/// `diagnose.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DiagnoseRecord {
+    /// The model as it was named on the command line.
+    pub name: String,
+    /// The model's `config.json`, as understood.
+    pub model: Value,
+    /// What it was fed.
+    pub text: TextRecord,
+    /// Loss of the untouched model on the text.
+    pub baseline: BaselineRecord,
+    /// The residual stream, L + 1 entries.
+    pub stream: Vec<StreamRecord>,
+    /// One entry per layer.
+    pub layers: Vec<LayerRecord>,
+    /// `[i][n - 1]` = mean angular distance of `stream[i]` and `stream[i + n]`, in [0, 1] (arccos/π).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub angular_distance: Vec<Vec<f64>>,
+    /// For each n, the block of n layers whose ends are closest: the most redundant one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocks: Vec<BlockRecord>,
+    /// Logit lens by stream index.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lens: Vec<LensRecord>,
+    /// What it comes to.
+    pub verdict: VerdictRecord,
+    /// Probes that ran, with what each cost.
+    pub probes: Vec<ProbeRecord>,
+}
+
+/// The text of a diagnosis.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TextRecord {
+    /// Files, or a description of generated tokens.
+    pub files: Vec<String>,
+    /// Tokens fed, windows × window_len.
+    pub tokens: u64,
+    /// Windows.
+    pub windows: u64,
+    /// Tokens per window.
+    pub window_len: u64,
+}
+
+/// Loss of the untouched model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BaselineRecord {
+    /// Nats per predicted token.
+    pub nll: f64,
+    /// e^nll
+    pub perplexity: f64,
+    /// Standard error of `nll` over windows; absent with fewer than two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nll_stderr: Option<f64>,
+}
+
+/// The residual stream at one point. Variance is over features, averaged over tokens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StreamRecord {
+    /// 0 enters layer 0; L leaves the last layer.
+    pub index: usize,
+    /// Mean over all tokens.
+    pub variance: f64,
+    /// Mean over all tokens but each window's first, which often carries a massive activation.
+    pub variance_without_first: f64,
+    /// √(mean of squares over tokens and features).
+    pub rms: f64,
+}
+
+/// A measured difference with its uncertainty.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct RemovalRecord {
+    /// Loss without the part, minus the loss with it; above 0 means the part helps.
+    pub delta_nll: f64,
+    /// Standard error over windows of the paired difference; absent with fewer than two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr: Option<f64>,
+}
+
+/// What one layer does.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LayerRecord {
+    /// 0-based.
+    pub layer: usize,
+    /// Variance of what attention adds to the stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention_variance: Option<f64>,
+    /// Variance of what the MLP adds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mlp_variance: Option<f64>,
+    /// Mean over tokens of ‖stream[i+1] − stream[i]‖ / ‖stream[i]‖.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch_to_stream: Option<f64>,
+    /// Mean cosine of stream[i] and stream[i+1].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cosine: Option<f64>,
+    /// 1 − cosine (ShortGPT, arXiv 2403.03853).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_influence: Option<f64>,
+    /// The whole layer removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removal: Option<RemovalRecord>,
+    /// Only its attention removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removal_attention: Option<RemovalRecord>,
+    /// Only its MLP removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removal_mlp: Option<RemovalRecord>,
+    /// ‖∂loss/∂θ‖₂ over the layer's parameters θ; loss is the mean over all predicted tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gradient_norm: Option<f64>,
+    /// ‖∂loss/∂stream[i]‖₂ over all tokens and features.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream_gradient_norm: Option<f64>,
+    /// ‖J − I‖_F / ‖I‖_F of the layer's Jacobian ∂stream[i+1]/∂stream[i].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jacobian_identity_distance: Option<f64>,
+    /// Standard error of `jacobian_identity_distance` over random vectors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jacobian_stderr: Option<f64>,
+}
+
+/// The most redundant block of n layers: layers `start..start + n`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BlockRecord {
+    /// Layers in the block.
+    pub n: usize,
+    /// Its first layer.
+    pub start: usize,
+    /// Angular distance across it.
+    pub distance: f64,
+}
+
+/// The final norm and head applied to `stream[index]` as if the model ended there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LensRecord {
+    /// Stream index.
+    pub index: usize,
+    /// KL(final prediction ‖ this prediction), nats per token.
+    pub kl: f64,
+    /// Share of tokens whose most likely next token is already the final one.
+    pub agreement: f64,
+}
+
+/// What the evidence comes to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VerdictRecord {
+    /// e^(entropy of the layers' shares of the total removal cost): L when all layers matter
+    /// equally, 1 when one does everything. Absent without the `removal` probe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective_depth: Option<f64>,
+    /// Layers whose removal costs less than `idle_threshold` nats with two standard errors to spare.
+    #[serde(default)]
+    pub idle_layers: Vec<usize>,
+    /// The threshold, in nats per token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_threshold: Option<f64>,
+    /// How the stream's variance grows with depth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variance_growth: Option<VarianceGrowth>,
+    /// A paragraph for a person.
+    pub text: String,
+    /// One sentence per finding, each with its numbers.
+    #[serde(default)]
+    pub evidence: Vec<String>,
+}
+
+/// The best of four curves through `variance_without_first` against depth.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VarianceGrowth {
+    /// Which curve.
+    pub model: GrowthModel,
+    /// `linear`: variance per layer. `polynomial`: the exponent. `exponential`: growth of the
+    /// logarithm per layer. `flat`: 0.
+    pub rate: f64,
+    /// Share of the evidence for this curve among the four (Schwarz weights), 0 to 1.
+    pub confidence: f64,
+    /// Variance leaving the last layer over variance leaving the first.
+    pub ratio: f64,
+}
+
+/// The four curves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GrowthModel {
+    /// Constant.
+    Flat,
+    /// a + bℓ
+    Linear,
+    /// aℓ^p
+    Polynomial,
+    /// a·e^(kℓ)
+    Exponential,
+}
+
+/// A probe that ran.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProbeRecord {
+    /// Its name.
+    pub name: String,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+}
+
+/// Why a record could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each variant's message names its fields")]
+pub enum RecordError {
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{}: not a diagnosis: {source}; `lns diagnose MODEL --out DIR` writes one", path.display())]
+    Json { path: PathBuf, source: serde_json::Error },
+    #[error("{}: {what}", path.display())]
+    Inconsistent { path: PathBuf, what: String },
+}
+
+impl DiagnoseRecord {
+    /// File name inside an output folder.
+    pub const FILE_NAME: &str = "diagnose.json";
+
+    /// Reads `path`, a `diagnose.json` or a folder that holds one.
+    ///
+    /// # Errors
+    /// [`RecordError`], naming the file.
+    pub fn read(path: &Path) -> Result<Self, RecordError> {
+        let path = if path.is_dir() { path.join(Self::FILE_NAME) } else { path.to_owned() };
+        let bytes = std::fs::read(&path)
+            .map_err(|source| RecordError::Io { path: path.clone(), source })?;
+        let record: Self = serde_json::from_slice(&bytes)
+            .map_err(|source| RecordError::Json { path: path.clone(), source })?;
+        record.check().map_err(|what| RecordError::Inconsistent { path, what })?;
+        Ok(record)
+    }
+
+    /// Whether the tables agree with each other in size, so that readers may index them.
+    fn check(&self) -> Result<(), String> {
+        let layers = self.layers.len();
+        if !self.stream.is_empty() && self.stream.len() != layers + 1 {
+            return Err(format!("`stream` has {} entries for {layers} layers", self.stream.len()));
+        }
+        if let Some(at) = self.layers.iter().enumerate().find(|(i, l)| l.layer != *i) {
+            return Err(format!("`layers[{}]` is layer {}", at.0, at.1.layer));
+        }
+        if !self.angular_distance.is_empty() {
+            let rows = self.angular_distance.len();
+            let ragged = self
+                .angular_distance
+                .iter()
+                .enumerate()
+                .any(|(i, r)| r.len() != layers - i.min(layers));
+            if rows != layers || ragged {
+                return Err(format!("`angular_distance` is not a triangle of {layers} layers"));
+            }
+        }
+        let outside =
+            |block: &BlockRecord| block.start.checked_add(block.n).is_none_or(|end| end > layers);
+        if let Some(block) = self.blocks.iter().find(|block| outside(block)) {
+            return Err(format!("`blocks` names layers {}.. of {layers}", block.start));
+        }
+        if let Some(layer) = self.verdict.idle_layers.iter().find(|layer| **layer >= layers) {
+            return Err(format!("`idle_layers` names layer {layer} of {layers}"));
+        }
+        Ok(())
+    }
+}

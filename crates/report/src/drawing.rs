@@ -1,0 +1,119 @@
+//! One SVG drawing, inside the page or as a file of its own.
+
+use maud::{Markup, PreEscaped, html};
+
+use crate::palette;
+
+/// What every mark looks like; `$name` is an ink of the palette.
+const RULES: &str = "\
+.chart text{font:12.5px system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif;fill:$ink}\
+.chart .heading{font-size:17px;font-weight:650}\
+.chart .quiet{fill:$muted}\
+.chart .end{text-anchor:end}\
+.chart .middle{text-anchor:middle}\
+.chart .tick{fill:$muted;font-variant-numeric:tabular-nums}\
+.grid{stroke:$rule;stroke-width:1}\
+.grid.faint{stroke-opacity:.45}\
+.axis{stroke:$axis;stroke-width:1}\
+.threshold{stroke:$ink;stroke-width:1.25;stroke-dasharray:2 3}\
+.whisker{stroke:$ink;stroke-width:1.1;stroke-opacity:.75}\
+.line{fill:none;stroke-width:2.1;stroke-linejoin:round;stroke-linecap:round}\
+.line.v1{stroke-dasharray:6 5}\
+.line.v2{stroke-dasharray:1.5 4.5}\
+.line.v3{stroke-dasharray:9 4 1.5 4}\
+.bar.v1,.bar.hollow{fill-opacity:.38;stroke-width:1}\
+.bar.hollow{fill-opacity:.12}\
+.bar.idle{fill:$hue1}\
+.bar.thin{stroke-width:0}\
+.whisker.thin{stroke-width:.6}\
+.line.any,.bar.any{stroke:$muted}\
+.bar.any{fill:$muted}\
+.idle-mark{fill:$hue1}\
+.column{fill:transparent}\
+.column:hover{fill:$hover}\
+.unknown{fill:$rule}\
+.redundant{fill:$paper;stroke:$ink}\
+.cells rect:hover{stroke:$ink;stroke-width:.12}";
+
+/// The style sheet of all drawings with literal colours, or with the page's custom properties.
+pub(crate) fn rules(themed: bool) -> String {
+    let hues = (0..palette::HUES).map(|hue| {
+        format!(
+            ".line.h{hue}{{stroke:$hue{hue}}}.dot.h{hue},.bar.h{hue},.idle-mark.h{hue}{{fill:$hue{hue}}}\
+             .bar.h{hue}{{stroke:$hue{hue};stroke-width:0}}"
+        )
+    });
+    let rules = hues.collect::<String>() + RULES;
+    if themed { palette::themed(&rules) } else { palette::literal(&rules) }
+}
+
+/// Room a drawing asks for on the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// A row of its own.
+    Row,
+    /// Half a row.
+    Half,
+}
+
+impl Room {
+    /// Width in the drawing's units, which are pixels where the page has the room.
+    pub(crate) fn width(self) -> f64 {
+        match self {
+            Self::Row => 960.0,
+            Self::Half => 472.0,
+        }
+    }
+}
+
+/// A finished drawing and the words that belong to it.
+pub(crate) struct Drawing {
+    /// File name without its ending; also the id on the page.
+    pub(crate) name: String,
+    pub(crate) title: String,
+    /// What it shows and how to read it.
+    pub(crate) caption: String,
+    pub(crate) room: Room,
+    pub(crate) height: f64,
+    pub(crate) body: Markup,
+}
+
+impl Drawing {
+    /// For the page, which has the style sheet, the heading and the caption.
+    pub(crate) fn inline(&self) -> Markup {
+        self.svg(0.0, html! {})
+    }
+
+    /// A file of its own: with its heading, its style sheet and its paper.
+    pub(crate) fn standalone(&self) -> String {
+        let paper = palette::literal(".chart>.paper{fill:$paper}");
+        let extra = html! {
+            style { (PreEscaped(rules(false))) (PreEscaped(paper)) }
+            rect.paper x="-16" y="-52" width=(self.room.width() + 32.0) height=(self.height + 64.0) rx="6" {}
+            text.heading x="0" y="-20" { (self.title) }
+        };
+        self.svg(16.0, extra).into_string()
+    }
+
+    fn svg(&self, margin: f64, extra: Markup) -> Markup {
+        let (width, height) = (self.room.width() + 2.0 * margin, self.height);
+        let (above, below) = if margin > 0.0 { (52.0, 12.0) } else { (0.0, 0.0) };
+        let (title, caption) = (format!("{}-title", self.name), format!("{}-caption", self.name));
+        html! {
+            svg.chart xmlns="http://www.w3.org/2000/svg" role="img"
+                viewBox=(format!("{} {} {} {}", -margin, -above, width, height + above + below))
+                width=(width) height=(height + above + below)
+                aria-labelledby=(title) aria-describedby=(caption) {
+                title id=(title) { (self.title) }
+                desc id=(caption) { (self.caption) }
+                (extra)
+                (self.body)
+            }
+        }
+    }
+}
+
+/// A coordinate: two decimals are finer than any screen.
+pub(crate) fn px(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}

@@ -1,0 +1,421 @@
+//! The report: one HTML page that needs nothing beside itself, no script and no network.
+
+use lns_record::{DiagnoseRecord, GrowthModel, VarianceGrowth, VerdictRecord};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use serde_json::Value;
+
+use crate::charts::drawings;
+use crate::columns;
+use crate::drawing::{Drawing, Room, rules};
+use crate::number::{count, figure, measured, number, percent};
+use crate::palette::{HUES, properties, themed};
+use crate::probes::{ALL_PROBES, missing_probes};
+use crate::text::{clean, clean_lines, labels, layer_list};
+
+const PAGE_RULES: &str = include_str!("page.css");
+
+/// The page of one model, or of several side by side; the first is the subject.
+pub fn diagnosis_page(records: &[DiagnoseRecord]) -> String {
+    let labels = labels(records);
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                // Nothing may load or run, even if text of a stranger slipped through escaping.
+                meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { "Depth diagnosis: " (labels.join(", ")) }
+                style { (PreEscaped(properties())) (PreEscaped(themed(PAGE_RULES))) (PreEscaped(rules(true))) }
+            }
+            body {
+                main {
+                    (heading(&labels))
+                    (verdicts(records, &labels))
+                    (facts(records, &labels))
+                    (charts(&drawings(records)))
+                    (numbers(records, &labels))
+                    (reading())
+                    (not_measured(records, &labels))
+                }
+            }
+        }
+    };
+    page.into_string()
+}
+
+fn heading(labels: &[String]) -> Markup {
+    html! {
+        header {
+            p.over { "Depth diagnosis" }
+            h1 {
+                @for (at, label) in labels.iter().enumerate() {
+                    @if at > 0 { span.against { " against " } }
+                    (label)
+                }
+            }
+        }
+    }
+}
+
+fn verdicts(records: &[DiagnoseRecord], labels: &[String]) -> Markup {
+    html! {
+        section.several[records.len() > 1] {
+            @for (at, (record, label)) in records.iter().zip(labels).enumerate() {
+                article.verdict {
+                    @if records.len() > 1 {
+                        h3 { span.key style=(format!("background:var(--hue{})", at % HUES)) {} (label) }
+                    }
+                    p.lead { (clean(&record.verdict.text)) }
+                    (stats(record))
+                    @if !record.verdict.evidence.is_empty() {
+                        ul.evidence {
+                            @for finding in &record.verdict.evidence { li { (clean(finding)) } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The verdict's three numbers.
+fn stats(record: &DiagnoseRecord) -> Markup {
+    let (verdict, layers) = (&record.verdict, record.layers.len());
+    html! {
+        dl.stats {
+            @if let Some(depth) = verdict.effective_depth {
+                (stat("Effective depth", &number(depth), html! { " of " (layers) }, "layers that share the work"))
+            }
+            @if record.layers.iter().any(|layer| layer.removal.is_some()) {
+                @let idle = &verdict.idle_layers;
+                @let detail = idle_detail(verdict);
+                (stat("Idle layers", &idle.len().to_string(), html! { " of " (layers) }, &detail))
+            }
+            @if let Some(growth) = &verdict.variance_growth {
+                (stat("Variance growth", growth_name(growth.model), growth_rate(growth), &growth_detail(growth)))
+            }
+        }
+    }
+}
+
+fn idle_detail(verdict: &VerdictRecord) -> String {
+    match (verdict.idle_layers.is_empty(), verdict.idle_threshold) {
+        (false, _) => layer_list(&verdict.idle_layers),
+        (true, Some(threshold)) => format!("none is surely below {} nats", number(threshold)),
+        (true, None) => String::new(),
+    }
+}
+
+fn stat(name: &str, value: &str, unit: Markup, detail: &str) -> Markup {
+    html! {
+        div {
+            dt { (name) }
+            dd {
+                div.value { (value) small { (unit) } }
+                div.detail { (detail) }
+            }
+        }
+    }
+}
+
+fn growth_name(model: GrowthModel) -> &'static str {
+    match model {
+        GrowthModel::Flat => "flat",
+        GrowthModel::Linear => "linear",
+        GrowthModel::Polynomial => "polynomial",
+        GrowthModel::Exponential => "exponential",
+    }
+}
+
+fn growth_rate(growth: &VarianceGrowth) -> Markup {
+    html! {
+        @match growth.model {
+            GrowthModel::Flat => {},
+            GrowthModel::Linear => { " " (number(growth.rate)) " per layer" },
+            GrowthModel::Polynomial => { " depth" sup { (number(growth.rate)) } },
+            GrowthModel::Exponential => { " ×" (number(growth.rate.exp())) " per layer" },
+        }
+    }
+}
+
+fn growth_detail(growth: &VarianceGrowth) -> String {
+    format!(
+        "×{} from the first layer's output to the last; {} of the evidence among four curves",
+        number(growth.ratio),
+        percent(growth.confidence)
+    )
+}
+
+fn facts(records: &[DiagnoseRecord], labels: &[String]) -> Markup {
+    let all: Vec<Vec<(&str, String)>> = records.iter().map(facts_of).collect();
+    let Some(first) = all.first() else { return html! {} };
+    html! {
+        @if all.len() == 1 {
+            dl.facts {
+                @for (name, fact) in first.iter().filter(|(_, fact)| !fact.is_empty()) {
+                    div { dt { (name) } dd { (fact) } }
+                }
+            }
+        } @else {
+            h2 { "What was measured" }
+            div.scroll {
+                table {
+                    thead { tr { th {} @for label in labels { th.words scope="col" { (label) } } } }
+                    tbody {
+                        @for (at, (name, _)) in first.iter().enumerate() {
+                            tr {
+                                th.words scope="row" { (name) }
+                                @for facts in &all { td.words { (facts[at].1) } }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Always the same names in the same order.
+fn facts_of(record: &DiagnoseRecord) -> Vec<(&'static str, String)> {
+    let (text, baseline) = (&record.text, &record.baseline);
+    // The standard error of e^x is e^x times that of x, to first order.
+    let perplexity_stderr = baseline.nll_stderr.map(|stderr| baseline.perplexity * stderr);
+    let tokens = format!(
+        "{} = {} windows × {}",
+        count(text.tokens),
+        count(text.windows),
+        count(text.window_len)
+    );
+    vec![
+        ("Model", clean(&record.name)),
+        ("Architecture", architecture(&record.model)),
+        ("Layers", record.layers.len().to_string()),
+        ("Text", files(&text.files)),
+        ("Tokens", tokens),
+        ("Loss, nats per token", measured(baseline.nll, baseline.nll_stderr)),
+        ("Perplexity", measured(baseline.perplexity, perplexity_stderr)),
+    ]
+}
+
+/// `llama, 576 wide, scheme lns`, from what `config.json` says of it.
+fn architecture(model: &Value) -> String {
+    let text = |key: &str| model.get(key).and_then(Value::as_str).map(clean);
+    let scheme = model.get("norm_scheme").and_then(|scheme| scheme.get("name"));
+    let parts = [
+        text("model_type"),
+        model.get("hidden_size").and_then(Value::as_u64).map(|width| format!("{width} wide")),
+        scheme.and_then(Value::as_str).map(|name| format!("scheme {}", clean(name))),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn files(files: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let mut text = files.iter().take(SHOWN).map(|f| clean(f)).collect::<Vec<_>>().join(", ");
+    if files.len() > SHOWN {
+        text += &format!(" and {} more", files.len() - SHOWN);
+    }
+    text
+}
+
+fn charts(drawings: &[Drawing]) -> Markup {
+    html! {
+        @if !drawings.is_empty() {
+            h2 { "Layer by layer" }
+            div.charts {
+                @for drawing in drawings {
+                    figure id=(drawing.name) .row[drawing.room == Room::Row] .half[drawing.room == Room::Half] {
+                        h3 { (drawing.title) }
+                        div.scroll { (drawing.inline()) }
+                        figcaption { (drawing.caption) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A column of a table of all numbers: its heading and how to fill it.
+type Column = (&'static str, fn(&DiagnoseRecord) -> Vec<String>);
+
+const STREAM: [Column; 8] = [
+    ("variance", |r| columns::stream(r, |s| s.variance)),
+    ("without first token", |r| columns::stream(r, |s| s.variance_without_first)),
+    ("rms", |r| columns::stream(r, |s| s.rms)),
+    ("attention variance", |r| columns::layers(r, |l| l.attention_variance)),
+    ("MLP variance", |r| columns::layers(r, |l| l.mlp_variance)),
+    ("branch to stream", |r| columns::layers(r, |l| l.branch_to_stream)),
+    ("cosine", |r| columns::layers(r, |l| l.cosine)),
+    ("block influence", |r| columns::layers(r, |l| l.block_influence)),
+];
+
+const EFFECT: [Column; 8] = [
+    ("Δ loss, layer", |r| columns::removals(r, |l| l.removal)),
+    ("Δ loss, attention", |r| columns::removals(r, |l| l.removal_attention)),
+    ("Δ loss, MLP", |r| columns::removals(r, |l| l.removal_mlp)),
+    ("gradient norm", |r| columns::layers(r, |l| l.gradient_norm)),
+    ("stream gradient", |r| columns::layers(r, |l| l.stream_gradient_norm)),
+    ("‖J − I‖ / ‖I‖", columns::jacobian),
+    ("lens KL", |r| columns::lens(r, |lens| figure(lens.kl))),
+    ("lens agreement", |r| columns::lens(r, |lens| percent(lens.agreement))),
+];
+
+fn numbers(records: &[DiagnoseRecord], labels: &[String]) -> Markup {
+    html! {
+        h2 { "All numbers" }
+        p.small {
+            "Row i has the stream that enters layer i and what layer i does; the last row is the stream \
+             that leaves the last layer. Losses are in nats per token, ± is one standard error."
+        }
+        @for (record, label) in records.iter().zip(labels) {
+            @if records.len() > 1 { h3.model { (label) } }
+            @if missing_probes(record).len() == ALL_PROBES { p.small { "No probe left any." } }
+            (table(record, "Stream and branches", &STREAM))
+            (table(record, "Removal, gradients, predictions", &EFFECT))
+            (blocks(record))
+            (configuration(record, label))
+        }
+    }
+}
+
+/// Nothing when every column is empty.
+fn table(record: &DiagnoseRecord, caption: &str, columns: &[Column]) -> Markup {
+    let columns = columns.iter().map(|(name, fill)| (*name, fill(record)));
+    let filled = |(_, cells): &(&str, Vec<String>)| cells.iter().any(|cell| !cell.is_empty());
+    let columns: Vec<(&str, Vec<String>)> = columns.filter(filled).collect();
+    let rows = columns.iter().map(|(_, cells)| cells.iter().rposition(|c| !c.is_empty()));
+    let rows = rows.flatten().max().map_or(0, |last| last + 1);
+    let is_idle = |i: &usize| record.verdict.idle_layers.contains(i);
+    html! {
+        @if !columns.is_empty() {
+            div.scroll {
+                table.numbers {
+                    caption { (caption) }
+                    thead { tr { th scope="col" { "i" } @for (name, _) in &columns { th scope="col" { (name) } } } }
+                    tbody {
+                        @for i in 0..rows {
+                            tr.idle[is_idle(&i)] {
+                                th scope="row" { @if is_idle(&i) { "idle " } (i) }
+                                @for (_, cells) in &columns { td { (cells[i]) } }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn blocks(record: &DiagnoseRecord) -> Markup {
+    html! {
+        @if !record.blocks.is_empty() {
+            details {
+                summary { "Most redundant block of each size" }
+                div.scroll {
+                    table {
+                        thead { tr { th scope="col" { "n" } th scope="col" { "layers" } th scope="col" { "angular distance" } } }
+                        tbody {
+                            @for block in &record.blocks {
+                                tr {
+                                    td { (block.n) }
+                                    td { (block.start) ".." (block.start.saturating_add(block.n)) }
+                                    td { (number(block.distance)) }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn configuration(record: &DiagnoseRecord, label: &str) -> Markup {
+    let json = serde_json::to_string_pretty(&record.model).unwrap_or_default();
+    html! {
+        @if !record.model.is_null() {
+            details {
+                summary { "config.json of " (label) ", as understood" }
+                pre { (clean_lines(&json)) }
+            }
+        }
+    }
+}
+
+fn reading() -> Markup {
+    let paper = |place: &str| html! { a href="https://arxiv.org/abs/2502.05795" { "arXiv 2502.05795" } ", " (place) };
+    html! {
+        h2 { "How to read this" }
+        dl.terms {
+            dt { "Curse of depth" }
+            dd {
+                "In a Pre-LN model the variance of the residual stream grows with depth while what a layer \
+                 can add does not; deep layers then come close to passing their input on (" (paper("§3, eq. 5–7")) "). \
+                 LayerNorm Scaling multiplies the output of each norm of layer i by 1/√(i + 1) (" (paper("eq. 12")) ")."
+            }
+            dt { "Layer i, n layers" }
+            dd { "Layers count from 0. A range such as " code { "21..25" } " is 21, 22, 23, 24." }
+            dt { "Removal cost" }
+            dd {
+                "The loss with the layer left out, minus the loss with it, on the same windows. The only \
+                 evidence here that a layer is needed; the others tell why. Likelihood may miss what \
+                 generation or reasoning needs a layer for."
+            }
+            dt { "Idle layer" }
+            dd { "A layer whose removal costs less than the threshold with two standard errors to spare." }
+            dt { "Effective depth" }
+            dd {
+                "e" sup { "entropy" } " of the layers' shares of the total removal cost: the number of layers when all \
+                 matter equally, 1 when one does everything."
+            }
+            dt { "Variance growth" }
+            dd {
+                "The best of four curves through the variance without the first token, with its Schwarz \
+                 weight among the four. The theory allows linear to exponential growth for Pre-LN (" (paper("eq. 7"))
+                ") and less than quadratic growth under LayerNorm Scaling (" (paper("eq. 14")) ")."
+            }
+            dt { "Angular distance" }
+            dd {
+                "arccos(cosine)/π of the stream before and after n layers (" (paper("eq. 1"))
+                "; Gromov et al., " a href="https://arxiv.org/abs/2403.17887" { "arXiv 2403.17887" }
+                "), averaged over every token, not the last one alone. A small distance suggests a block to \
+                 prune; only removal shows that it can be."
+            }
+            dt { "Block influence" }
+            dd {
+                "1 − mean cosine of a layer's input and output (ShortGPT, "
+                a href="https://arxiv.org/abs/2403.03853" { "arXiv 2403.03853" } ")."
+            }
+        }
+    }
+}
+
+fn not_measured(records: &[DiagnoseRecord], labels: &[String]) -> Markup {
+    html! {
+        h2 { "What was not measured" }
+        @for (record, label) in records.iter().zip(labels) {
+            @let missing = missing_probes(record);
+            @if records.len() > 1 { h3 { (label) } }
+            @if missing.is_empty() {
+                p { "Every probe ran." }
+            } @else {
+                ul.evidence {
+                    @for probe in missing {
+                        li { (probe.measures) ": " code { "--probes " (probe.name) } }
+                    }
+                }
+            }
+            @if !record.probes.is_empty() {
+                p.small { (costs(record)) }
+            }
+        }
+    }
+}
+
+fn costs(record: &DiagnoseRecord) -> String {
+    let cost = |probe: &lns_record::ProbeRecord| {
+        format!("{} {} s", clean(&probe.name), number(probe.seconds))
+    };
+    format!("Probes that ran: {}.", record.probes.iter().map(cost).collect::<Vec<_>>().join(", "))
+}

@@ -1,0 +1,419 @@
+//! The same numbers for a terminal: what has room, most telling first.
+
+use std::fmt::Write;
+
+use lns_record::{DiagnoseRecord, LayerRecord};
+use unicode_width::UnicodeWidthStr;
+
+use crate::columns;
+use crate::number::{count, figure, measured, number, percent};
+use crate::probes::missing_probes;
+use crate::scale::Scale;
+use crate::text::{clean, labels, layer_list, shortened};
+
+/// What the terminal can show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableStyle {
+    /// Columns; least telling parts are left out to fit.
+    pub width: usize,
+    /// Whether to use ANSI colours.
+    pub color: bool,
+    /// Whether to use characters beyond ASCII.
+    pub unicode: bool,
+}
+
+/// Between columns.
+const GAP: usize = 2;
+/// A bar is worth its room from this width on, and takes no more than this.
+const BAR: std::ops::RangeInclusive<usize> = 6..=24;
+
+/// Places in the reading order.
+const VARIANCE_BARS: usize = 2;
+const REMOVAL_BARS: usize = 13;
+
+#[derive(Clone, Copy)]
+enum Tone {
+    Plain,
+    Strong,
+    Quiet,
+    Idle,
+}
+
+impl TableStyle {
+    fn paint(self, text: &str, tone: Tone) -> String {
+        let code = match tone {
+            Tone::Strong => "1",
+            Tone::Quiet => "2",
+            Tone::Idle => "33",
+            Tone::Plain => return text.to_owned(),
+        };
+        if self.color { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
+
+    /// `text` in the characters that the terminal has.
+    fn spell(self, text: &str) -> String {
+        if self.unicode {
+            return text.to_owned();
+        }
+        let mut spelt = String::new();
+        for c in text.chars() {
+            match c {
+                '−' | '–' | '─' => spelt.push('-'),
+                '±' => spelt.push_str("+-"),
+                'Δ' => spelt.push('d'),
+                '×' => spelt.push('x'),
+                '·' => spelt.push_str("--"),
+                '…' => spelt.push_str(".."),
+                '‖' => spelt.push_str("||"),
+                '\u{202f}' => spelt.push(' '),
+                c if c.is_ascii() => spelt.push(c),
+                _ => spelt.push('?'),
+            }
+        }
+        spelt
+    }
+
+    /// `share` of `width`, in eighths of a column.
+    fn bar(self, share: f64, width: usize) -> String {
+        let eighths = (share.clamp(0.0, 1.0) * width as f64 * 8.0).round() as usize;
+        let (full, part) = (eighths / 8, eighths % 8);
+        if !self.unicode {
+            return "#".repeat(full + usize::from(part >= 4));
+        }
+        let end = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][part];
+        "█".repeat(full) + end
+    }
+
+    /// Words of `text` in lines that fit.
+    fn wrap(self, text: &str, tone: Tone, out: &mut String) {
+        let mut line = String::new();
+        for word in self.spell(text).split_whitespace() {
+            if !line.is_empty() && line.width() + 1 + word.width() > self.width {
+                let _ = writeln!(out, "{}", self.paint(&line, tone));
+                line.clear();
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+        if !line.is_empty() {
+            let _ = writeln!(out, "{}", self.paint(&line, tone));
+        }
+    }
+}
+
+enum Cells {
+    /// Set flush right.
+    Text(Vec<String>),
+    /// Shares of a full bar.
+    Bars(Vec<Option<f64>>),
+}
+
+struct Column {
+    /// Columns of one group stay or go together; its name stands above them.
+    group: &'static str,
+    heading: String,
+    cells: Cells,
+}
+
+impl Column {
+    fn width(&self) -> usize {
+        let cells = match &self.cells {
+            Cells::Text(cells) => cells.iter().map(|cell| cell.width()).max().unwrap_or(0),
+            Cells::Bars(_) => *BAR.start(),
+        };
+        cells.max(self.heading.width())
+    }
+
+    /// For a reader who does not see it; a bar has none, it repeats its neighbour.
+    fn name(self) -> Option<String> {
+        match self.cells {
+            Cells::Text(_) if self.group.is_empty() => Some(self.heading),
+            Cells::Text(_) => Some(self.group.to_owned()),
+            Cells::Bars(_) => None,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match &self.cells {
+            Cells::Text(cells) => cells.iter().all(String::is_empty),
+            Cells::Bars(shares) => shares.iter().all(Option::is_none),
+        }
+    }
+}
+
+/// One model's numbers by layer, with its verdict.
+pub fn diagnosis_table(record: &DiagnoseRecord, style: TableStyle) -> String {
+    let mut out = String::new();
+    let label = labels(std::slice::from_ref(record)).concat();
+    style.wrap(&format!("{label} · {}", summary(record)), Tone::Strong, &mut out);
+    out.push('\n');
+    let (shown, dropped) = fit(diagnosis_columns(record, style), style.width);
+    let tone = |row: usize| match record.verdict.idle_layers.contains(&row) {
+        true => Tone::Idle,
+        false => Tone::Plain,
+    };
+    write_table(&shown, columns::rows(record), tone, style, &mut out);
+    out.push('\n');
+    for note in notes(record, &shown, &dropped) {
+        style.wrap(&note, Tone::Quiet, &mut out);
+    }
+    out.push('\n');
+    style.wrap(&clean(&record.verdict.text), Tone::Plain, &mut out);
+    out.trim_end().to_owned() + "\n"
+}
+
+/// `30 layers · 2 048 tokens · loss 3.11 ± 0.05 · perplexity 22.4`
+fn summary(record: &DiagnoseRecord) -> String {
+    format!(
+        "{} layers · {} tokens · loss {} · perplexity {}",
+        record.layers.len(),
+        count(record.text.tokens),
+        measured(record.baseline.nll, record.baseline.nll_stderr),
+        number(record.baseline.perplexity)
+    )
+}
+
+/// Most telling first, so that [`fit`] drops from the end; the numbers give the reading order, and
+/// columns with the same number stay or go together.
+fn diagnosis_columns(record: &DiagnoseRecord, style: TableStyle) -> Vec<(usize, Column)> {
+    let text = |order, heading: &str, cells: Vec<String>| {
+        let cells = cells.iter().map(|cell| style.spell(cell)).collect();
+        (order, Column { group: "", heading: style.spell(heading), cells: Cells::Text(cells) })
+    };
+    let bars = |order, shares: Vec<Option<f64>>| {
+        (order, Column { group: "", heading: String::new(), cells: Cells::Bars(shares) })
+    };
+    let depth = record.layers.len();
+    let name = |i: usize| if i < depth { i.to_string() } else { "out".to_owned() };
+    let idle = |i: usize| if record.verdict.idle_layers.contains(&i) { "idle" } else { "" };
+    let rows = || 0..columns::rows(record);
+    vec![
+        text(0, "layer", rows().map(name).collect()),
+        text(12, "Δ loss", columns::removals(record, |l| l.removal)),
+        text(14, "", rows().map(|i| idle(i).to_owned()).collect()),
+        bars(REMOVAL_BARS, removal_shares(record)),
+        text(1, "variance", columns::stream(record, |s| s.variance_without_first)),
+        text(11, "Δ attention", columns::removals(record, |l| l.removal_attention)),
+        text(11, "Δ MLP", columns::removals(record, |l| l.removal_mlp)),
+        text(6, "influence", columns::layers(record, |l| l.block_influence)),
+        text(5, "ratio", columns::layers(record, |l| l.branch_to_stream)),
+        text(7, "‖J−I‖", columns::layers(record, |l| l.jacobian_identity_distance)),
+        text(9, "lens KL", columns::lens(record, |lens| figure(lens.kl))),
+        text(9, "agree", columns::lens(record, |lens| percent(lens.agreement))),
+        text(8, "gradient", columns::layers(record, |l| l.gradient_norm)),
+        text(3, "all tokens", columns::stream(record, |s| s.variance)),
+        text(4, "var attention", columns::layers(record, |l| l.attention_variance)),
+        text(4, "var MLP", columns::layers(record, |l| l.mlp_variance)),
+        bars(VARIANCE_BARS, variance_shares(record)),
+    ]
+}
+
+fn removal_scale(record: &DiagnoseRecord) -> Scale {
+    Scale::signed(record.layers.iter().filter_map(|l| l.removal.map(|r| r.delta_nll)))
+}
+
+fn variance_scale(record: &DiagnoseRecord) -> Scale {
+    Scale::positive(record.stream.iter().map(|s| s.variance_without_first))
+}
+
+fn removal_shares(record: &DiagnoseRecord) -> Vec<Option<f64>> {
+    let scale = removal_scale(record);
+    let zero = scale.baseline();
+    let share = |layer: &LayerRecord| {
+        Some((scale.place(layer.removal?.delta_nll)? - zero) / (1.0 - zero).max(f64::MIN_POSITIVE))
+    };
+    record.layers.iter().map(share).collect()
+}
+
+fn variance_shares(record: &DiagnoseRecord) -> Vec<Option<f64>> {
+    let scale = variance_scale(record);
+    record.stream.iter().map(|s| scale.place(s.variance_without_first)).collect()
+}
+
+fn notes(record: &DiagnoseRecord, shown: &[(usize, Column)], dropped: &[String]) -> Vec<String> {
+    let mut notes = Vec::new();
+    let bars = |order, scale: Scale| -> String {
+        let shown = shown.iter().any(|(found, _)| *found == order);
+        scale.note().filter(|_| shown).map(|note| format!(" Bars: {note}.")).unwrap_or_default()
+    };
+    if !record.stream.is_empty() {
+        notes.push(format!(
+            "variance: of the stream entering the layer, without each window's first token.{}",
+            bars(VARIANCE_BARS, variance_scale(record))
+        ));
+    }
+    if record.layers.iter().any(|layer| layer.removal.is_some()) {
+        notes.push(format!(
+            "Δ loss: nats per token lost without the layer, ± one standard error.{}",
+            bars(REMOVAL_BARS, removal_scale(record))
+        ));
+    }
+    if !dropped.is_empty() {
+        notes.push(format!("No room at this width for: {}.", dropped.join(", ")));
+    }
+    let missing: Vec<&str> = missing_probes(record).iter().map(|probe| probe.name).collect();
+    if !missing.is_empty() {
+        notes.push(format!("Not measured: --probes {} would.", missing.join(",")));
+    }
+    notes
+}
+
+/// Several models side by side, layer by layer.
+pub fn comparison_table(records: &[DiagnoseRecord], style: TableStyle) -> String {
+    let mut out = String::new();
+    for (at, (record, label)) in records.iter().zip(labels(records)).enumerate() {
+        let mut line = format!("#{} {label} · {}", at + 1, summary(record));
+        if let Some(depth) = record.verdict.effective_depth {
+            let _ = write!(line, " · effective depth {}", number(depth));
+        }
+        style.wrap(&line, Tone::Strong, &mut out);
+        if !record.verdict.idle_layers.is_empty() {
+            let idle = layer_list(&record.verdict.idle_layers);
+            style.wrap(&format!("#{} idle layers: {idle}", at + 1), Tone::Idle, &mut out);
+        }
+    }
+    out.push('\n');
+    let rows = records.iter().map(columns::rows).max().unwrap_or(0);
+    let (shown, dropped) = fit(comparison_columns(records, rows, style), style.width);
+    write_table(&shown, rows, |_| Tone::Plain, style, &mut out);
+    out.push('\n');
+    let note = "variance: of the stream entering the layer (the row after a model's last layer: leaving \
+                it), without each window's first token. Δ loss: nats per token lost without the layer, \
+                ± one standard error; * idle.";
+    style.wrap(note, Tone::Quiet, &mut out);
+    if !dropped.is_empty() {
+        style.wrap(
+            &format!("No room at this width for: {}.", dropped.join(", ")),
+            Tone::Quiet,
+            &mut out,
+        );
+    }
+    out
+}
+
+fn comparison_columns(
+    records: &[DiagnoseRecord],
+    rows: usize,
+    style: TableStyle,
+) -> Vec<(usize, Column)> {
+    type Fill = fn(&DiagnoseRecord) -> Vec<String>;
+    let groups: [(usize, &str, Fill); 3] = [
+        (3, "Δ loss", marked_removals),
+        (1, "variance", |record| columns::stream(record, |s| s.variance_without_first)),
+        (2, "influence", |record| columns::layers(record, |l| l.block_influence)),
+    ];
+    let names = (0..rows).map(|i| i.to_string()).collect();
+    let layer = Column { group: "", heading: "layer".to_owned(), cells: Cells::Text(names) };
+    let mut columns = vec![(0, layer)];
+    for (order, group, fill) in groups {
+        for (at, record) in records.iter().enumerate() {
+            let cells = Cells::Text(fill(record).iter().map(|cell| style.spell(cell)).collect());
+            columns.push((order, Column { group, heading: format!("#{}", at + 1), cells }));
+        }
+    }
+    columns
+}
+
+/// With a star on idle layers.
+fn marked_removals(record: &DiagnoseRecord) -> Vec<String> {
+    let mark = |i: usize| if record.verdict.idle_layers.contains(&i) { "*" } else { " " };
+    let cells = columns::removals(record, |l| l.removal).into_iter().enumerate();
+    cells.map(|(i, cell)| if cell.is_empty() { cell } else { cell + mark(i) }).collect()
+}
+
+/// Keeps what fits in `width`, given the most telling first, and puts it in reading order; also
+/// names what was left out. Bars grow into what is left.
+fn fit(columns: Vec<(usize, Column)>, width: usize) -> (Vec<(usize, Column)>, Vec<String>) {
+    let (mut shown, mut dropped): (Vec<(usize, Column)>, Vec<String>) = (Vec::new(), Vec::new());
+    let mut used = 0;
+    let columns: Vec<_> = columns.into_iter().filter(|(_, column)| !column.is_empty()).collect();
+    let groups = columns.chunk_by(|a, b| a.0 == b.0).map(<[_]>::len).collect::<Vec<_>>();
+    let mut columns = columns.into_iter();
+    for (at, size) in groups.into_iter().enumerate() {
+        let group: Vec<(usize, Column)> = columns.by_ref().take(size).collect();
+        let wide: usize = group.iter().map(|(_, column)| column.width() + GAP).sum();
+        // The layers and the first group are the table: they stay in the narrowest terminal.
+        if at < 2 || used + wide <= width + GAP {
+            used += wide;
+            shown.extend(group);
+        } else {
+            dropped.extend(group.into_iter().filter_map(|(_, column)| column.name()));
+        }
+    }
+    shown.sort_by_key(|(order, _)| *order);
+    dropped.dedup();
+    (shown, dropped)
+}
+
+fn write_table(
+    columns: &[(usize, Column)],
+    rows: usize,
+    tone: impl Fn(usize) -> Tone,
+    style: TableStyle,
+    out: &mut String,
+) {
+    let columns: Vec<&Column> = columns.iter().map(|(_, column)| column).collect();
+    let widths = widths(&columns, style.width);
+    if columns.iter().any(|column| !column.group.is_empty()) {
+        line(&group_line(&columns, &widths, style), Tone::Strong, style, out);
+    }
+    let headings: Vec<String> = columns.iter().map(|column| column.heading.clone()).collect();
+    line(&joined(&headings, &columns, &widths), Tone::Strong, style, out);
+    for row in 0..rows {
+        let cell = |(column, width): (&&Column, &usize)| match &column.cells {
+            Cells::Text(cells) => cells.get(row).cloned().unwrap_or_default(),
+            Cells::Bars(shares) => {
+                shares.get(row).copied().flatten().map(|s| style.bar(s, *width)).unwrap_or_default()
+            }
+        };
+        let cells: Vec<String> = columns.iter().zip(&widths).map(cell).collect();
+        line(&joined(&cells, &columns, &widths), tone(row), style, out);
+    }
+}
+
+fn line(text: &str, tone: Tone, style: TableStyle, out: &mut String) {
+    let _ = writeln!(out, "{}", style.paint(text.trim_end(), tone));
+}
+
+/// The room that is left goes to the bars, in equal parts.
+fn widths(columns: &[&Column], width: usize) -> Vec<usize> {
+    let is_bar = |column: &&Column| matches!(column.cells, Cells::Bars(_));
+    let used: usize = columns.iter().map(|column| column.width() + GAP).sum();
+    let bars = columns.iter().filter(|column| is_bar(column)).count().max(1);
+    let share = (width + GAP).saturating_sub(used) / bars;
+    let widened = |column: &&Column| match is_bar(column) {
+        true => (column.width() + share).min(*BAR.end()),
+        false => column.width(),
+    };
+    columns.iter().map(widened).collect()
+}
+
+fn joined(cells: &[String], columns: &[&Column], widths: &[usize]) -> String {
+    let mut text = String::new();
+    for ((cell, column), width) in cells.iter().zip(columns).zip(widths) {
+        let pad = " ".repeat(width.saturating_sub(cell.width()));
+        match column.cells {
+            Cells::Text(_) => text += &(pad + cell),
+            Cells::Bars(_) => text += &(cell.clone() + &pad),
+        }
+        text += &" ".repeat(GAP);
+    }
+    text
+}
+
+/// Group names, each over its columns at the end of a rule.
+fn group_line(columns: &[&Column], widths: &[usize], style: TableStyle) -> String {
+    let mut text = String::new();
+    let mut at = 0;
+    for group in columns.chunk_by(|a, b| a.group == b.group) {
+        let wide: usize = widths[at..at + group.len()].iter().map(|width| width + GAP).sum();
+        let name = shortened(&style.spell(group[0].group), wide - GAP);
+        let rule = if name.is_empty() { " " } else { "─" };
+        let rule = rule.repeat((wide - GAP).saturating_sub(name.width() + 1));
+        text += &format!("{} {name}{}", style.spell(&rule), " ".repeat(GAP));
+        at += group.len();
+    }
+    text
+}

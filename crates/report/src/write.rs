@@ -1,0 +1,68 @@
+//! The report's files: each written beside its place, synced and renamed, so that a reader finds
+//! the old one or the new one.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use lns_record::DiagnoseRecord;
+use tempfile::{Builder, NamedTempFile};
+
+use crate::{diagnosis_charts, diagnosis_page};
+
+/// Why a report could not be written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each variant's message names its fields")]
+pub enum ReportError {
+    #[error("a report needs at least one diagnosis; `lns diagnose MODEL --out DIR` writes one")]
+    NoRecords,
+    #[error("{}: cannot make this folder: {source}", path.display())]
+    Folder { path: PathBuf, source: std::io::Error },
+    #[error("{}: cannot write: {source}", path.display())]
+    Write { path: PathBuf, source: std::io::Error },
+}
+
+/// Writes `report.html` and `charts/*.svg` into `dir` and says where; charts of an earlier report
+/// that this one does not have are left alone.
+///
+/// # Errors
+/// [`ReportError`], naming the file.
+pub fn write_report(dir: &Path, records: &[DiagnoseRecord]) -> Result<Vec<PathBuf>, ReportError> {
+    if records.is_empty() {
+        return Err(ReportError::NoRecords);
+    }
+    let charts = dir.join("charts");
+    std::fs::create_dir_all(&charts)
+        .map_err(|source| ReportError::Folder { path: charts.clone(), source })?;
+    let mut written = vec![write(dir.join("report.html"), &diagnosis_page(records))?];
+    for chart in diagnosis_charts(records) {
+        written.push(write(charts.join(format!("{}.svg", chart.name)), &chart.svg)?);
+    }
+    Ok(written)
+}
+
+fn write(path: PathBuf, text: &str) -> Result<PathBuf, ReportError> {
+    match replace(&path, text) {
+        Ok(()) => Ok(path),
+        Err(source) => Err(ReportError::Write { path, source }),
+    }
+}
+
+fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut file = beside(path)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}
+
+/// A file in the same folder, as readable as any other: reports are made to be shown.
+fn beside(path: &Path) -> std::io::Result<NamedTempFile> {
+    let mut builder = Builder::new();
+    builder.prefix(".report-").suffix(".partial");
+    #[cfg(unix)]
+    let mode: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    #[cfg(unix)]
+    builder.permissions(mode);
+    builder.tempfile_in(path.parent().unwrap_or(Path::new(".")))
+}

@@ -1,0 +1,139 @@
+//! The page: whole without anything beside it, and safe with names from strangers.
+
+#![allow(clippy::unwrap_used, reason = "what is missing fails the test")]
+
+mod sample;
+
+use lns_report::{ReportError, diagnosis_charts, diagnosis_page, write_report};
+use roxmltree::Document;
+
+/// The SVG drawings of a page.
+fn drawings(page: &str) -> Vec<&str> {
+    let starts = page.match_indices("<svg").map(|(at, _)| &page[at..]);
+    starts.map(|rest| &rest[..rest.find("</svg>").unwrap() + "</svg>".len()]).collect()
+}
+
+#[test]
+fn the_page_tells_the_verdict_first_and_then_draws_every_chart() {
+    let records = [sample::full("models/smol.gguf", 30)];
+    let page = diagnosis_page(&records);
+    let order = [
+        "<h1>smol.gguf</h1>",
+        "The middle of this model works little",
+        "Effective depth",
+        "12.4",
+        "Removing layer 0 costs 8.05",
+        "models/smol.gguf",
+        "3.11 ± 0.04",
+        "Layer by layer",
+        "<svg",
+        "All numbers",
+        "How to read this",
+        "What was not measured",
+    ];
+    let places: Vec<usize> = order.iter().map(|text| page.find(text).expect(text)).collect();
+    assert!(places.is_sorted(), "{places:?}");
+    let drawings = drawings(&page);
+    assert_eq!(drawings.len(), diagnosis_charts(&records).len());
+    for drawing in drawings {
+        Document::parse(drawing).unwrap();
+    }
+}
+
+#[test]
+fn the_page_needs_nothing_beside_itself() {
+    let page = diagnosis_page(&[sample::full("m", 4)]);
+    for outside in ["<script", "<link", "<img", "@import", "url(", "src="] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    assert!(page.contains("default-src 'none'"));
+    assert!(!page.contains('$'), "a placeholder is left in a style sheet");
+}
+
+#[test]
+fn text_of_strangers_is_shown_and_never_obeyed() {
+    let hostile = "</title><script>alert(1)</script><b onclick=\"x\">\u{0}\u{202e}";
+    let mut record = sample::full(hostile, 4);
+    record.model = serde_json::json!({"model_type": hostile, hostile: "</pre><script>"});
+    record.text.files = vec![hostile.to_owned(); 9];
+    record.verdict.text = hostile.to_owned();
+    record.verdict.evidence = vec![hostile.to_owned()];
+    record.probes[0].name = hostile.to_owned();
+    let page = diagnosis_page(&[record.clone(), record]);
+    assert!(!page.contains("<script") && !page.contains("<b onclick"));
+    assert!(page.contains("&lt;script&gt;"));
+    assert!(!page.contains('\0') && !page.contains('\u{202e}'));
+    assert!(page.contains(" and 6 more"));
+}
+
+#[test]
+fn a_record_without_any_probe_says_how_to_measure() {
+    let page = diagnosis_page(&[sample::bare("m", 12)]);
+    for probe in
+        ["stream", "branches", "angular", "removal", "sublayers", "gradients", "jacobian", "lens"]
+    {
+        assert!(page.contains(&format!("<code>--probes {probe}</code>")), "{probe}");
+    }
+    assert!(drawings(&page).is_empty());
+    assert!(!page.contains("layers that share the work"));
+}
+
+#[test]
+fn probes_that_ran_are_not_called_missing() {
+    let page = diagnosis_page(&[sample::default_probes("m", 12)]);
+    assert!(page.contains("--probes sublayers") && page.contains("--probes lens"));
+    assert!(!page.contains("--probes removal") && !page.contains("--probes stream"));
+    assert!(diagnosis_page(&[sample::full("m", 12)]).contains("Every probe ran."));
+}
+
+#[test]
+fn several_models_stand_side_by_side_under_their_own_names() {
+    let page =
+        diagnosis_page(&[sample::full("runs/a/model", 30), sample::full("runs/b/model", 12)]);
+    // The last parts of the paths are the same, so the whole paths tell them apart.
+    assert!(page.contains("runs/a/model<span class=\"against\"> against </span>runs/b/model"));
+    assert_eq!(page.matches("<article class=\"verdict\">").count(), 2);
+    assert_eq!(page.matches("id=\"angular-").count(), 2 * 3);
+}
+
+#[test]
+fn numbers_that_are_not_finite_do_not_break_the_page() {
+    let mut record = sample::full("m", 4);
+    record.baseline.nll = f64::NAN;
+    record.baseline.perplexity = f64::INFINITY;
+    record.stream[1].variance = f64::NAN;
+    record.verdict.effective_depth = Some(f64::NAN);
+    let page = diagnosis_page(&[record]);
+    drawings(&page).into_iter().for_each(|drawing| assert!(Document::parse(drawing).is_ok()));
+    assert!(page.contains("infinite"));
+}
+
+#[test]
+fn a_report_is_written_whole_and_replaces_the_old_one() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("report.html"), "old").unwrap();
+    let records = [sample::default_probes("m", 4)];
+    let written = write_report(dir.path(), &records).unwrap();
+    assert_eq!(written.len(), 1 + 5);
+    assert_eq!(std::fs::read_to_string(&written[0]).unwrap(), diagnosis_page(&records));
+    assert_eq!(written[1], dir.path().join("charts/variance.svg"));
+    let left: Vec<_> =
+        std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+}
+
+#[test]
+fn an_error_names_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("report.html")).unwrap();
+    let error = write_report(dir.path(), &[sample::bare("m", 1)]).unwrap_err();
+    assert!(matches!(error, ReportError::Write { .. }));
+    assert!(error.to_string().contains("report.html"), "{error}");
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let error = write_report(&file, &[sample::bare("m", 1)]).unwrap_err();
+    assert!(
+        error.to_string().contains("file/charts") || error.to_string().contains("file\\charts")
+    );
+    assert!(matches!(write_report(dir.path(), &[]), Err(ReportError::NoRecords)));
+}

@@ -1,0 +1,95 @@
+//! The terminal's tables, as they are printed.
+
+#![allow(clippy::unwrap_used, reason = "what is missing fails the test")]
+
+mod sample;
+
+use lns_report::{TableStyle, comparison_table, diagnosis_table};
+use unicode_width::UnicodeWidthStr;
+
+const PLAIN: TableStyle = TableStyle { width: 80, color: false, unicode: true };
+
+#[test]
+fn a_default_diagnosis_at_80_columns() {
+    let table = diagnosis_table(&sample::default_probes("models/smol.gguf", 8), PLAIN);
+    insta::assert_snapshot!(table);
+}
+
+#[test]
+fn a_full_diagnosis_at_120_columns() {
+    let style = TableStyle { width: 120, ..PLAIN };
+    insta::assert_snapshot!(diagnosis_table(&sample::full("models/smol.gguf", 8), style));
+}
+
+#[test]
+fn a_diagnosis_in_ascii() {
+    let style = TableStyle { unicode: false, ..PLAIN };
+    let table = diagnosis_table(&sample::default_probes("模型.gguf", 3), style);
+    assert!(table.is_ascii());
+    insta::assert_snapshot!(table);
+}
+
+#[test]
+fn two_models_of_different_depth_side_by_side() {
+    let mut other = sample::default_probes("runs/lns", 4);
+    other.verdict.idle_layers = vec![2];
+    let records = [sample::full("runs/pre", 6), other];
+    insta::assert_snapshot!(comparison_table(&records, PLAIN));
+}
+
+#[test]
+fn no_line_is_wider_than_the_terminal() {
+    let records = [sample::full("a", 30), sample::full("b", 24), sample::full("c", 200)];
+    for width in [60, 80, 100, 120, 200] {
+        for unicode in [true, false] {
+            let style = TableStyle { width, unicode, color: false };
+            let tables = [diagnosis_table(&records[0], style), comparison_table(&records, style)];
+            for line in tables.iter().flat_map(|table| table.lines()) {
+                assert!(line.width() <= width, "{} > {width}: {line}", line.width());
+            }
+        }
+    }
+}
+
+#[test]
+fn colours_mark_idle_layers_and_change_no_text() {
+    let record = sample::default_probes("m", 30);
+    let colored = diagnosis_table(&record, TableStyle { color: true, ..PLAIN });
+    let idle: Vec<&str> = colored.lines().filter(|line| line.contains("\u{1b}[33m")).collect();
+    assert_eq!(idle.len(), record.verdict.idle_layers.len());
+    assert!(idle.iter().all(|line| line.contains("idle")));
+    let mut plain = colored;
+    for code in ["\u{1b}[0m", "\u{1b}[1m", "\u{1b}[2m", "\u{1b}[33m"] {
+        plain = plain.replace(code, "");
+    }
+    assert_eq!(plain, diagnosis_table(&record, PLAIN));
+}
+
+#[test]
+fn a_name_cannot_command_the_terminal() {
+    let mut record = sample::bare("\u{1b}]0;owned\u{7}\u{1b}[2J", 1);
+    record.verdict.text = "\u{1b}[31mred\nline".to_owned();
+    let table = diagnosis_table(&record, PLAIN) + &comparison_table(&[record], PLAIN);
+    assert!(!table.contains(['\u{1b}', '\u{7}']));
+}
+
+#[test]
+fn records_with_nothing_or_with_nonsense_still_make_tables() {
+    let mut odd = sample::full("odd", 5);
+    odd.stream.truncate(1);
+    odd.lens[0].index = usize::MAX;
+    odd.verdict.idle_layers = vec![usize::MAX];
+    for layer in &mut odd.layers {
+        layer.block_influence = Some(f64::NAN);
+        layer.removal.as_mut().unwrap().stderr = Some(f64::INFINITY);
+    }
+    let records = [sample::bare("none", 0), sample::bare("bare", 3), odd];
+    for width in [0, 1, 10, 80] {
+        let style = TableStyle { width, ..PLAIN };
+        for record in &records {
+            assert!(diagnosis_table(record, style).contains("layer"));
+        }
+        assert!(comparison_table(&records, style).contains("#3"));
+    }
+    assert!(comparison_table(&[], PLAIN).contains("layer"));
+}
