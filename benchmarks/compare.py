@@ -4,10 +4,11 @@
         --text 1962-Kennedy-1.txt --rounds 3
 
 Both sides read the same GGUF file and the same 4 windows of 512 tokens, with the same number of
-threads, and each measurement is a fresh process. PyTorch is transformers in f32 with SDPA attention
-under inference_mode, and the better of one window at a time and all four in a batch.
+threads. PyTorch is transformers in f32 with SDPA attention under inference_mode, and the better of
+one window at a time and all four in a batch.
 
-forward    tokens/s of the losses of all windows; start, loading and one warm-up pass are left out
+forward    tokens/s of the losses of all windows, start and loading left out; PyTorch may warm up
+           once, `lns eval` is a fresh process each time
 diagnosis  stream statistics, branches, the angular matrix and the removal of each layer. PyTorch
            does it with one recorded pass and one pass per layer left out; `work` is without start
            and loading, `wall` is the whole process
@@ -138,10 +139,10 @@ class Sides:
         command += ["--text", args.text, "--threads", args.threads, "--repeats", args.repeats]
         return run([*command, "--batch", self.torch_batch])
 
-    def _lns(self, *verb, more=()):
+    def _lns(self, verb):
         args = self.args
-        command = [args.lns, *verb, args.model, "--text", args.text, "--threads", args.threads]
-        return run([*command, "--window", WINDOW, "--max-tokens", TOKENS, "--json", *more])
+        command = [args.lns, verb, args.model, "--text", args.text, "--threads", args.threads]
+        return run([*command, "--window", WINDOW, "--max-tokens", TOKENS, "--json", "--quiet"])
 
     def forward_torch(self):
         """Tokens/s and loss; also settles the batch size of the diagnosis."""
@@ -153,11 +154,11 @@ class Sides:
         return {"tokens_per_second": TOKENS / min(medians.values()), "nll": result["nll"]}
 
     def forward_lns(self):
-        """Tokens/s of `lns bench forward`, loss of `lns eval`."""
-        result, _ = self._lns("bench", "forward", more=("--repeats", self.args.repeats))
-        speed = TOKENS / statistics.median(result["seconds"])
+        """Tokens/s and loss of `lns eval`, a fresh process each time."""
+        results = [self._lns("eval")[0] for _ in range(self.args.repeats)]
+        speed = TOKENS / statistics.median(result["seconds"] for result in results)
         print(f"  lns forward: {speed:.0f} tokens/s", flush=True)
-        return {"tokens_per_second": speed, "nll": self._lns("eval")[0]["nll"]}
+        return {"tokens_per_second": speed, "nll": results[0]["nll"]}
 
     def diagnosis_torch(self):
         """Seconds with and without start and loading."""

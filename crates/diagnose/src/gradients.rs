@@ -113,15 +113,14 @@ fn squares(tensor: &Tensor<3>) -> f64 {
 fn head_gradient(head: &Head, last: &Tensor<3>, targets: &[u32], predicted: f64) -> Tensor<3> {
     let [_, length, hidden] = last.dims();
     let rows = predictors(last);
-    let device = last.device().autodiff();
-    let head = head.clone().fork(&device);
+    let head = head.clone().no_grad().train();
     let mut gradients = Vec::new();
     for (start, targets) in (0..targets.len()).step_by(HEAD_ROWS).zip(targets.chunks(HEAD_ROWS)) {
         let chunk = rows.clone().narrow(0, start, targets.len());
         let leaf = Tensor::from_inner(chunk).require_grad();
         let normed = head.norm.forward(leaf.clone());
-        let weight = Tensor::from_inner(head.weight.clone().inner());
-        let loss = composite::next_token_nll(normed, weight, targets).sum().div_scalar(predicted);
+        let loss = composite::next_token_nll(normed, head.weight.clone(), targets);
+        let loss = loss.sum().div_scalar(predicted);
         gradients.extend(leaf.grad(&loss.backward()));
     }
     // The last position predicts nothing.
@@ -137,9 +136,9 @@ fn layer_gradients(
     upstream: Tensor<3>,
     rotary: &RotaryTable,
 ) -> (Tensor<3>, Vec<f32>) {
-    let device = input.device().autodiff();
     let zeros = input.zeros_like();
-    let layer = layer.clone().fork(&device);
+    // Leaves of its own, so that the windows' tapes stay apart.
+    let layer = layer.clone().train();
     let leaf = Tensor::from_inner(input).require_grad();
     let out = layer.forward(leaf.clone(), rotary);
     let gradients = (out * Tensor::from_inner(upstream)).sum().backward();

@@ -326,7 +326,7 @@ mod tests {
             let growth = fit_growth(&stream(|l| f(l) * ripple(l), 30)).expect("enough layers");
             assert_eq!(growth.model, model, "{growth:?}");
             assert!((growth.rate - rate).abs() <= 0.1 * rate.max(0.1), "{growth:?}");
-            assert!(growth.confidence > 0.8, "{growth:?}");
+            assert!(growth.confidence > 0.6, "{growth:?}");
         }
     }
 

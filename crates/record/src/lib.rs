@@ -168,7 +168,8 @@ pub struct BlockRecord {
     pub distance: f64,
 }
 
-/// The final norm and head applied to `stream[index]` as if the model ended there.
+/// The final norm and head applied to `stream[index]` as if the model ended there, averaged over
+/// every token of every window.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LensRecord {
     /// Stream index.
@@ -183,7 +184,8 @@ pub struct LensRecord {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VerdictRecord {
     /// e^(entropy of the layers' shares of the total removal cost): L when all layers matter
-    /// equally, 1 when one does everything. Absent without the `removal` probe.
+    /// equally, 1 when one does everything. Removals that lower the loss count as 0, and if all do,
+    /// so does the depth. Absent without the `removal` probe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective_depth: Option<f64>,
     /// Layers whose removal costs less than `idle_threshold` nats with two standard errors to spare.

@@ -9,7 +9,7 @@ const TINY: f64 = 1e-300;
 pub(crate) fn drawable(value: f64) -> Option<f64> {
     match value.abs() {
         size if size < TINY => Some(0.0),
-        size if size < 1.0 / TINY => Some(value),
+        size if size <= 1.0 / TINY => Some(value),
         _ => None,
     }
 }

@@ -103,7 +103,11 @@ impl Scale {
 
     fn symmetric(linear: f64, values: &[f64]) -> Self {
         let curve = Curve::Symmetric { linear };
-        let end = |size: f64| if size > 0.0 { round_up(size.max(linear)) } else { 0.0 };
+        // Rounding up must not leave what can be drawn.
+        let end = |size: f64| match size {
+            size if size > 0.0 => drawable(round_up(size.max(linear))).unwrap_or(size),
+            _ => 0.0,
+        };
         let below = end(values.iter().fold(0.0, |most, v| most.max(-v)));
         let above = end(values.iter().fold(0.0, |most, v| most.max(*v)));
         let place = |v: f64| curve.forward(v).unwrap_or(0.0);

@@ -270,7 +270,7 @@ fn set_all(record: &mut DiagnoseRecord, next: &mut impl FnMut() -> f64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn any_numbers_can_be_drawn(values in proptest::collection::vec(proptest::num::f64::ANY, 1..90)) {
@@ -279,4 +279,12 @@ proptest! {
         set_all(&mut record, &mut || values.next().unwrap());
         charts(&[record]).iter().for_each(check);
     }
+}
+
+#[test]
+fn the_largest_number_that_can_be_drawn_has_a_place_on_its_axis() {
+    let mut values = [0.0, -8.9e299, 0.0, 0.0, 0.0, 2e-268].into_iter().cycle();
+    let mut record = sample::full("m", 4);
+    set_all(&mut record, &mut || values.next().unwrap());
+    charts(&[record]).iter().for_each(check);
 }

@@ -1,0 +1,349 @@
+//! The program as its user meets it: real commands on tiny checkpoints, results, files, errors.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use assert_cmd::Command;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A copy of a golden checkpoint with a tokenizer of words w0, w1, … and a text of 200 of them.
+struct Bench {
+    dir: TempDir,
+}
+
+impl Bench {
+    fn new(golden: &str) -> Self {
+        let dir = TempDir::new().expect("a temporary folder");
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/tiny").join(golden);
+        let model = dir.path().join("model");
+        fs::create_dir(&model).expect("writable");
+        for entry in fs::read_dir(from).expect("in the repository") {
+            let entry = entry.expect("readable");
+            fs::copy(entry.path(), model.join(entry.file_name())).expect("copies");
+        }
+        let bench = Self { dir };
+        bench.tokenizer(96);
+        let words: Vec<String> = (0..200).map(|i| format!("w{}", i * 7 % 96)).collect();
+        fs::write(bench.path("text.txt"), words.join(" ")).expect("writable");
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn tokenizer(&self, words: usize) {
+        let vocab: serde_json::Map<String, Value> =
+            (0..words).map(|i| (format!("w{i}"), json!(i))).collect();
+        let tokenizer = json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+            "normalizer": null, "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null,
+            "decoder": null, "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "w0"},
+        });
+        fs::write(self.path("model/tokenizer.json"), tokenizer.to_string()).expect("writable");
+    }
+
+    fn config(&self, change: impl FnOnce(&mut Value)) {
+        let path = self.path("model/config.json");
+        let text = fs::read_to_string(&path).expect("there");
+        let mut config = serde_json::from_str(&text).expect("JSON");
+        change(&mut config);
+        fs::write(path, config.to_string()).expect("writable");
+    }
+
+    fn lns(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::cargo_bin("lns").expect("the program is built");
+        command.current_dir(self.dir.path()).args(arguments);
+        command
+    }
+
+    /// Runs a command that must succeed; its standard output.
+    fn succeeds(&self, arguments: &[&str]) -> String {
+        let output = self.lns(arguments).assert().success().get_output().clone();
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    /// Runs a command that must fail with `code`; its error.
+    fn fails(&self, arguments: &[&str], code: i32) -> String {
+        let output = self.lns(arguments).assert().code(code).get_output().clone();
+        let error = String::from_utf8(output.stderr).expect("UTF-8");
+        assert!(error.contains("error: "), "{error}");
+        assert!(!error.contains("panicked"), "{error}");
+        assert!(output.stdout.is_empty(), "results on standard output beside an error");
+        error
+    }
+}
+
+const EVAL: [&str; 7] = ["eval", "model", "--text", "text.txt", "--window", "16", "--json"];
+
+#[test]
+fn eval_prints_the_contract_and_nothing_else() {
+    let bench = Bench::new("llama");
+    let record: Value = serde_json::from_str(&bench.succeeds(&EVAL)).expect("only JSON");
+    for key in ["model", "tokens", "bytes", "nll", "perplexity", "bits_per_byte", "nll_stderr"] {
+        assert!(!record[key].is_null(), "{key} is missing");
+    }
+    assert_eq!(record["windows"], 12, "200 tokens are 12 windows of 16, the rest is dropped");
+    assert_eq!(record["tokens"], 12 * 15);
+    let (nll, ppl) = (record["nll"].as_f64().expect("a number"), record["perplexity"].as_f64());
+    assert!((nll.exp() - ppl.expect("a number")).abs() < 1e-9);
+}
+
+#[test]
+fn max_tokens_is_exactly_the_first_windows() {
+    let bench = Bench::new("llama");
+    let mut arguments = EVAL.to_vec();
+    arguments.extend(["--max-tokens", "64"]);
+    let record: Value = serde_json::from_str(&bench.succeeds(&arguments)).expect("only JSON");
+    assert_eq!(record["windows"], 4);
+}
+
+#[test]
+fn diagnose_writes_record_page_and_charts_and_shows_a_table() {
+    let bench = Bench::new("llama");
+    let arguments = ["diagnose", "model", "--text", "text.txt", "--window", "16", "--out", "found"];
+    let table = bench.succeeds(&arguments);
+    assert!(table.contains("3 layers") && table.contains("Δ loss"), "{table}");
+    let record: Value =
+        serde_json::from_slice(&fs::read(bench.path("found/diagnose.json")).expect("written"))
+            .expect("JSON");
+    assert_eq!(record["stream"].as_array().map(Vec::len), Some(4));
+    assert_eq!(record["layers"][2]["layer"], 2);
+    assert_eq!(record["angular_distance"][1].as_array().map(Vec::len), Some(2));
+    assert!(record["verdict"]["effective_depth"].is_number());
+    let page = fs::read_to_string(bench.path("found/report.html")).expect("written");
+    assert!(page.contains("<svg") && !page.contains("<script"));
+    assert!(fs::read_dir(bench.path("found/charts")).expect("written").count() >= 4);
+}
+
+#[test]
+fn diagnose_as_json_prints_the_record_and_writes_no_file() {
+    let bench = Bench::new("qwen3");
+    let arguments = ["diagnose", "model", "--text", "text.txt", "--window", "16", "--json"];
+    let record: Value = serde_json::from_str(&bench.succeeds(&arguments)).expect("only JSON");
+    assert_eq!(record["model"]["model_type"], "qwen3");
+    assert!(!bench.path("diagnosis-model").exists());
+}
+
+#[test]
+fn two_models_or_a_model_and_a_finished_run_stand_side_by_side() {
+    let bench = Bench::new("scheme-lns");
+    bench.tokenizer(32);
+    let words: Vec<String> = (0..80).map(|i| format!("w{}", i * 7 % 32)).collect();
+    fs::write(bench.path("text.txt"), words.join(" ")).expect("writable");
+    let of = ["diagnose", "model", "--text", "text.txt", "--window", "8"];
+    bench.succeeds(&[&of[..], &["--out", "first"]].concat());
+    for other in ["first", "model", "first/diagnose.json"] {
+        let both = bench.succeeds(&[&of[..], &["--json", "--against", other]].concat());
+        let both: Value = serde_json::from_str(&both).expect("only JSON");
+        assert_eq!(both[0]["baseline"], both[1]["baseline"], "{other}");
+    }
+    let table = bench.succeeds(&["report", "first", "first", "--out", "page"]);
+    assert!(!table.is_empty() && bench.path("page/report.html").is_file());
+    let error = bench.fails(&[&of[..], &["--against", "nowhere"]].concat(), 2);
+    assert!(error.contains("nowhere"), "{error}");
+}
+
+#[test]
+fn inspect_says_what_the_model_is() {
+    let bench = Bench::new("scheme-lns-pruned");
+    let text = bench.succeeds(&["inspect", "model", "--tensors"]);
+    for part in ["lns", "1, 3, 4 of 4 trained layers", "model.layers.2.mlp.down_proj.weight"] {
+        assert!(text.contains(part), "{part} is missing in\n{text}");
+    }
+    let json: Value =
+        serde_json::from_str(&bench.succeeds(&["inspect", "model", "--json"])).expect("only JSON");
+    assert_eq!(json["complete"], true);
+    assert_eq!(json["norm_scheme"]["name"], "lns");
+}
+
+#[test]
+fn generate_continues_a_prompt_and_repeats_itself_for_a_seed() {
+    let bench = Bench::new("mistral");
+    let arguments =
+        ["generate", "model", "--prompt", "w3 w1", "--max-new-tokens", "6", "--temperature", "1"];
+    let first = bench.succeeds(&arguments);
+    assert!(first.starts_with("w3 w1") && first.len() > "w3 w1 ".len(), "{first}");
+    assert_eq!(bench.succeeds(&arguments), first);
+    assert_ne!(bench.succeeds(&[&arguments[..], &["--seed", "5"]].concat()), first);
+    bench.fails(&["generate", "model", "--prompt", ""], 2);
+}
+
+#[test]
+fn quickstart_without_a_network_diagnoses_a_fresh_pair() {
+    let bench = Bench::new("llama");
+    let text = bench.succeeds(&["quickstart", "--offline", "--out", "start"]);
+    assert!(text.contains("freshly initialised, pre") && text.contains("freshly initialised, lns"));
+    assert!(bench.path("start/report.html").is_file());
+}
+
+#[test]
+fn help_and_completions_are_there() {
+    let bench = Bench::new("llama");
+    let help = bench.succeeds(&["diagnose", "--help"]);
+    assert!(help.contains("jacobian") && help.contains("forward passes"), "{help}");
+    assert!(bench.succeeds(&["completions", "bash"]).contains("diagnose"));
+}
+
+#[test]
+fn wrong_usage_names_the_remedy() {
+    let bench = Bench::new("llama");
+    fs::write(bench.path("empty.txt"), "").expect("writable");
+    fs::write(bench.path("short.txt"), "w1 w2 w3").expect("writable");
+    let eval = |text: &str, more: &[&str]| {
+        bench.fails(&[&["eval", "model", "--text", text][..], more].concat(), 2)
+    };
+    assert!(eval("empty.txt", &[]).contains("no text in empty.txt"));
+    assert!(eval("short.txt", &["--window", "16"]).contains("3 tokens"));
+    assert!(eval("text.txt", &["--window", "100000"]).contains("context"));
+    assert!(eval("text.txt", &["--window", "16", "--max-tokens", "15"]).contains("window"));
+    assert!(eval("text.txt", &["--window", "16", "--threads", "0"]).contains("--threads"));
+    assert!(eval("gone.txt", &[]).contains("gone.txt"));
+    fs::write(bench.path("occupied"), "a file").expect("writable");
+    let error = bench.fails(
+        &["diagnose", "model", "--text", "text.txt", "--window", "16", "--out", "occupied"],
+        2,
+    );
+    assert!(error.contains("occupied") && error.contains("file"), "{error}");
+    assert_eq!(fs::read_to_string(bench.path("occupied")).expect("still there"), "a file");
+    bench.lns(&["diagnose", "model", "--text", "t", "--probes", "Stream"]).assert().code(2);
+    bench.lns(&["eval", "model", "--text", "t", "--device", "cuda"]).assert().code(2);
+}
+
+#[test]
+fn a_vocabulary_larger_than_the_embedding_is_refused() {
+    let bench = Bench::new("llama");
+    bench.tokenizer(200);
+    fs::write(bench.path("text.txt"), "w150 ".repeat(40)).expect("writable");
+    let error = bench.fails(&["eval", "model", "--text", "text.txt", "--window", "16"], 2);
+    assert!(error.contains("150") && error.contains("96"), "{error}");
+}
+
+#[test]
+fn a_damaged_checkpoint_gives_an_error_that_names_file_and_fault() {
+    type Damage = (&'static str, fn(&Bench), &'static [&'static str]);
+    let cases: [Damage; 12] = [
+        (
+            "llama-bf16-sharded",
+            |b| fs::remove_file(b.path("model/model-00002-of-00003.safetensors")).expect("there"),
+            &["model-00002-of-00003.safetensors"],
+        ),
+        ("llama", |b| rewrite(b, |bytes| bytes.truncate(bytes.len() - 9)), &["model.safetensors"]),
+        ("llama", |b| rewrite(b, |bytes| bytes.truncate(5)), &["model.safetensors"]),
+        ("llama", |b| rewrite(b, |bytes| bytes[..8].fill(0xff)), &["header"]),
+        (
+            "llama",
+            |b| header(b, |h| h["model.norm.weight"]["data_offsets"] = json!([0, 128])),
+            &["model.safetensors"],
+        ),
+        (
+            "llama",
+            |b| header(b, |h| h["model.norm.weight"]["shape"] = json!([1u64 << 40, 1u64 << 40])),
+            &["model.norm.weight"],
+        ),
+        ("llama", |b| header(b, |h| h["model.norm.weight"]["dtype"] = json!("I32")), &["I32"]),
+        (
+            "llama",
+            |b| {
+                header(b, |h| {
+                    let tensor = h["model.norm.weight"].take();
+                    h.as_object_mut().expect("an object").remove("model.norm.weight");
+                    h["model.other.weight"] = tensor;
+                });
+            },
+            &["model.norm.weight", "model.other.weight"],
+        ),
+        ("llama", |b| b.config(|c| c["hidden_size"] = json!(64)), &["model.norm.weight", "64"]),
+        ("llama", |b| b.config(|c| c["model_type"] = json!("bert")), &["config.json", "bert"]),
+        (
+            "llama",
+            |b| b.config(|c| c["num_attention_heads"] = json!(7)),
+            &["config.json", "num_attention_heads"],
+        ),
+        (
+            "llama-bf16-sharded",
+            |b| {
+                let path = b.path("model/model.safetensors.index.json");
+                let text = fs::read_to_string(&path).expect("there");
+                fs::write(path, text.replace("model-00001", "../model-00001")).expect("writable");
+            },
+            &["..", "inside"],
+        ),
+    ];
+    for (index, (golden, damage, parts)) in cases.into_iter().enumerate() {
+        let bench = Bench::new(golden);
+        damage(&bench);
+        for verb in
+            [&EVAL[..], &["diagnose", "model", "--text", "text.txt", "--window", "16", "--json"]]
+        {
+            let error = bench.fails(verb, 2);
+            for part in parts {
+                assert!(error.contains(part), "case {index}: no {part:?} in {error}");
+            }
+        }
+    }
+}
+
+fn rewrite(bench: &Bench, change: impl FnOnce(&mut Vec<u8>)) {
+    let path = bench.path("model/model.safetensors");
+    let mut bytes = fs::read(&path).expect("there");
+    change(&mut bytes);
+    fs::write(path, bytes).expect("writable");
+}
+
+/// Changes the header of the safetensors file, keeping the data behind it.
+fn header(bench: &Bench, change: impl FnOnce(&mut Value)) {
+    rewrite(bench, |bytes| {
+        let length = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
+        let mut header = serde_json::from_slice(&bytes[8..8 + length]).expect("JSON");
+        change(&mut header);
+        let text = header.to_string();
+        let data = bytes.split_off(8 + length);
+        *bytes = (text.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(text.as_bytes());
+        bytes.extend(data);
+    });
+}
+
+#[test]
+fn a_hostile_gguf_gives_an_error() {
+    let bench = Bench::new("llama");
+    let head = |tensors: u64, pairs: u64| {
+        let mut bytes = b"GGUF".to_vec();
+        bytes.extend(3u32.to_le_bytes());
+        bytes.extend(tensors.to_le_bytes());
+        bytes.extend(pairs.to_le_bytes());
+        bytes
+    };
+    let mut long_string = head(0, 1);
+    long_string.extend((1u64 << 60).to_le_bytes());
+    long_string.extend(b"general.architecture");
+    let mut unknown_type = head(1, 1);
+    let text = |bytes: &mut Vec<u8>, text: &str| {
+        bytes.extend((text.len() as u64).to_le_bytes());
+        bytes.extend(text.as_bytes());
+    };
+    text(&mut unknown_type, "general.architecture");
+    unknown_type.extend(8u32.to_le_bytes());
+    text(&mut unknown_type, "llama");
+    text(&mut unknown_type, "token_embd.weight");
+    unknown_type.extend(1u32.to_le_bytes());
+    unknown_type.extend(32u64.to_le_bytes());
+    unknown_type.extend(77u32.to_le_bytes());
+    unknown_type.extend(0u64.to_le_bytes());
+    unknown_type.resize(4096, 0);
+    let many = head(u64::MAX, u64::MAX);
+    for (name, bytes, part) in [
+        ("string.gguf", long_string, "1152921504606846976"),
+        ("type.gguf", unknown_type, "77"),
+        ("many.gguf", many, "many.gguf"),
+        ("empty.gguf", Vec::new(), "empty.gguf"),
+    ] {
+        fs::write(bench.path(name), bytes).expect("writable");
+        let error = bench.fails(&["inspect", name], 2);
+        assert!(error.contains(name) && error.contains(part), "{error}");
+    }
+}

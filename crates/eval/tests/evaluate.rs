@@ -1,0 +1,79 @@
+//! Evaluation: the mean, its error and its denominator.
+
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use burn::tensor::Device;
+use layernorm_scaling::{Decoder, LayerSource, StreamingDecoder};
+use lns_checkpoint::Checkpoint;
+use lns_data::Window;
+use lns_eval::{evaluate, mean, standard_error};
+use lns_kernels::Workers;
+
+fn checkpoint() -> Checkpoint {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../golden/tiny/llama");
+    Checkpoint::open(&path).expect("in the repository")
+}
+
+fn model() -> Decoder {
+    Decoder::from_checkpoint(&checkpoint(), &Device::flex()).expect("loads")
+}
+
+fn windows(count: u32, length: u32) -> Vec<Window> {
+    (0..count)
+        .map(|window| Window {
+            ids: (0..length).map(|i| (i * 11 + window * 29 + 1) % 96).collect(),
+            bytes: (0..length).map(|i| i % 4).collect(),
+        })
+        .collect()
+}
+
+#[test]
+fn a_model_of_constant_logits_has_a_loss_of_exactly_ln_vocabulary() {
+    let mut model = model();
+    model.norm.gamma = model.norm.gamma.map(|gamma| gamma.zeros_like());
+    let workers = Workers::new(2).expect("threads start");
+    let found = evaluate(&model, &windows(3, 24), &workers, &|_| {}).expect("evaluates");
+    let record = found.record("constant".to_owned(), 24);
+    assert!((record.nll - f64::from((96f64).ln() as f32)).abs() < 1e-14);
+    assert_eq!((record.tokens, record.windows), (3 * 23, 3), "all but the first of each window");
+    assert!(record.nll_stderr.expect("three windows") < 1e-15);
+    assert_eq!(record.bytes, 3 * (1..24).map(|i| i % 4).sum::<u64>());
+}
+
+#[test]
+fn memory_disk_and_thread_counts_give_the_same_bits() {
+    let (model, windows) = (model(), windows(5, 17));
+    let streaming = StreamingDecoder::new(checkpoint(), Device::flex()).expect("opens");
+    let losses = |source: &dyn LayerSource, threads| {
+        let workers = Workers::new(threads).expect("threads start");
+        evaluate(source, &windows, &workers, &|_| {}).expect("evaluates").window_nll
+    };
+    let first = losses(&model, 1);
+    assert_eq!(losses(&model, 3), first);
+    assert_eq!(losses(&streaming, 2), first);
+    assert!(first.iter().all(|loss| *loss > 1.0) && first[0] != first[1]);
+}
+
+#[test]
+fn progress_counts_every_layer_pass() {
+    let (model, windows) = (model(), windows(5, 8));
+    let done = AtomicU64::new(0);
+    let advance = |passes| {
+        done.fetch_add(passes, Ordering::Relaxed);
+    };
+    let workers = Workers::new(2).expect("threads start");
+    evaluate(&model, &windows, &workers, &advance).expect("evaluates");
+    assert_eq!(done.into_inner(), lns_eval::work(&model, &windows));
+}
+
+#[test]
+fn the_standard_error_is_that_of_the_mean() {
+    assert_eq!(standard_error(&[3.0]), None);
+    let values = [1.0, 2.0, 4.0, 5.0]; // sample variance 10/3
+    let error = standard_error(&values).expect("four values");
+    assert!((error - (10f64 / 3.0 / 4.0).sqrt()).abs() < 1e-15);
+    assert_eq!(mean(&values), 3.0);
+}

@@ -1,0 +1,244 @@
+//! Every fused operation against its composite, computed in f64, over random and awkward shapes.
+
+use burn::tensor::{DType, Device, Distribution, Tensor};
+use lns_kernels::{
+    AttentionShape, RotaryTable, Workers, causal_attention, composite, divergence_to, layer_norm,
+    linear, next_token_nll, rms_norm, rotate, swiglu, with_slices, with_threads,
+};
+use lns_spec::{RopeScaling, RopeSpec};
+use proptest::prelude::*;
+
+fn random<const D: usize>(shape: [usize; D], scale: f64) -> Tensor<D> {
+    Tensor::random(shape, Distribution::Normal(0.0, scale), &Device::flex())
+}
+
+/// The tensor in f64, which only the composite form serves.
+fn exact<const D: usize>(x: &Tensor<D>) -> Tensor<D> {
+    x.clone().cast(DType::F64)
+}
+
+/// Largest difference of a fused result and its f64 reference, relative to the largest value.
+fn difference<const D: usize>(fused: &Tensor<D>, reference: Tensor<D>) -> f64 {
+    assert_eq!(fused.dtype(), DType::F32);
+    assert_eq!(reference.dtype(), DType::F64, "the reference is computed in f64");
+    assert_eq!(fused.dims(), reference.dims());
+    let fused: Vec<f64> = fused.clone().into_data().iter::<f64>().collect();
+    let reference: Vec<f64> = reference.into_data().iter::<f64>().collect();
+    let largest = reference.iter().fold(1e-30f64, |a, b| a.max(b.abs()));
+    fused.iter().zip(&reference).fold(0f64, |a, (x, y)| a.max((x - y).abs())) / largest
+}
+
+fn table(head_dim: usize, positions: usize) -> RotaryTable {
+    let rope = RopeSpec { theta: 10_000.0, scaling: RopeScaling::Default };
+    RotaryTable::new(&rope.frequencies(head_dim, positions, positions), positions)
+}
+
+fn values<const D: usize>(x: &Tensor<D>) -> Vec<f32> {
+    x.clone().into_data().iter::<f32>().collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn norms(rows in 1usize..9, width in 2usize..131, scale in 0.05f64..2.0, spread in 0.01f64..50.0) {
+        let x = random([rows, width], spread);
+        let (gamma, beta) = (random([width], 1.0), random([width], 1.0));
+        let fused = rms_norm(x.clone(), gamma.clone(), 1e-5, scale);
+        let reference = rms_norm(exact(&x), exact(&gamma), 1e-5, scale);
+        prop_assert!(difference(&fused, reference) < 2e-6);
+
+        for beta in [None, Some(beta)] {
+            let fused = layer_norm(x.clone(), gamma.clone(), beta.clone(), 1e-5, scale);
+            let beta = beta.as_ref().map(exact);
+            let reference = layer_norm(exact(&x), exact(&gamma), beta, 1e-5, scale);
+            // Two close features magnify the rounding of their mean.
+            prop_assert!(difference(&fused, reference) < 1e-4);
+        }
+    }
+
+    #[test]
+    fn linear_products(rows in 1usize..70, input in 1usize..140, output in 1usize..90, biased: bool) {
+        let (x, weight) = (random([1, rows, input], 1.0), random([output, input], 1.0));
+        let bias = biased.then(|| random([output], 1.0));
+        let fused = linear(x.clone(), weight.clone(), bias.clone());
+        let reference = linear(exact(&x), exact(&weight), bias.as_ref().map(exact));
+        prop_assert!(difference(&fused, reference) < 3e-6);
+    }
+
+    #[test]
+    fn rotations(tokens in 1usize..40, heads in 1usize..4, half in 1usize..40, start in 0usize..7) {
+        let x = random([2, tokens, heads * 2 * half], 1.0);
+        let table = table(2 * half, start + tokens);
+        let fused = rotate(x.clone(), &table, start);
+        prop_assert!(difference(&fused, rotate(exact(&x), &table, start)) < 1e-6);
+    }
+
+    #[test]
+    fn attention(
+        queries in 1usize..150, cached in 0usize..30, key_value_heads in 1usize..4, group in 1usize..4,
+        half in 1usize..130, window in prop::option::of(1usize..80), spread in 0.1f64..4.0,
+    ) {
+        let head_dim = 2 * half;
+        let shape = AttentionShape { heads: group * key_value_heads, key_value_heads, head_dim, window };
+        let q = random([2, queries, shape.heads * head_dim], spread);
+        let k = random([2, queries + cached, key_value_heads * head_dim], 1.0);
+        let v = random([2, queries + cached, key_value_heads * head_dim], 1.0);
+        let fused = causal_attention(q.clone(), k.clone(), v.clone(), &shape);
+        let reference = causal_attention(exact(&q), exact(&k), exact(&v), &shape);
+        prop_assert!(difference(&fused, reference) < 2e-5);
+    }
+
+    #[test]
+    fn gated_units(count in 1usize..200, spread in 0.1f64..30.0) {
+        let (gate, up) = (random([1, count], spread), random([1, count], 1.0));
+        let fused = swiglu(gate.clone(), up.clone());
+        prop_assert!(difference(&fused, swiglu(exact(&gate), exact(&up))) < 1e-6);
+    }
+
+    #[test]
+    fn losses(rows in 1usize..40, width in 1usize..40, vocabulary in 2usize..2600, spread in 0.1f64..5.0) {
+        let (hidden, head) = (random([rows, width], spread), random([vocabulary, width], 1.0));
+        let targets: Vec<u32> = (0..rows).map(|row| ((row * 7919) % vocabulary) as u32).collect();
+        let fused = next_token_nll(hidden.clone(), head.clone(), &targets);
+        let reference = next_token_nll(exact(&hidden), exact(&head), &targets);
+        prop_assert!(difference(&fused, reference) < 1e-5);
+    }
+
+    #[test]
+    fn divergences(rows in 1usize..70, width in 1usize..20, vocabulary in 2usize..300) {
+        let (p, q) = (random([rows, width], 1.0), random([rows, width], 1.0));
+        let head = random([vocabulary, width], 1.0);
+        let found = divergence_to(&p, &q, &head);
+        prop_assert_eq!(found.len(), rows);
+        let log = |x: &Tensor<2>| {
+            let logits = composite::linear(exact(x), exact(&head), None);
+            burn::tensor::activation::log_softmax(logits, 1)
+        };
+        let (p, q) = (log(&p), log(&q));
+        let expected: Vec<f64> =
+            (p.clone().exp() * (p - q)).sum_dim(1).into_data().iter::<f64>().collect();
+        for ((found, _), expected) in found.iter().zip(&expected) {
+            prop_assert!((found - expected).abs() < 1e-5 * (1.0 + expected), "{found} {expected}");
+        }
+    }
+}
+
+#[test]
+fn more_rows_than_one_block_of_the_loss_are_right() {
+    let (hidden, head) = (random([1100, 8], 1.0), random([1500, 8], 1.0));
+    let targets: Vec<u32> = (0..1100).map(|row| (row * 13 % 1500) as u32).collect();
+    let fused = next_token_nll(hidden.clone(), head.clone(), &targets);
+    assert!(difference(&fused, next_token_nll(exact(&hidden), exact(&head), &targets)) < 1e-6);
+}
+
+#[test]
+fn a_model_of_constant_logits_loses_exactly_the_logarithm_of_its_vocabulary() {
+    for vocabulary in [1usize, 2, 1000, 1024, 1025, 49_152] {
+        let head = Tensor::<2>::zeros([vocabulary, 4], &Device::flex());
+        let loss = next_token_nll(random([3, 4], 1.0), head, &[0, 0, vocabulary as u32 - 1]);
+        assert_eq!(values(&loss), [(vocabulary as f64).ln() as f32; 3]);
+    }
+}
+
+#[test]
+fn huge_logits_neither_overflow_nor_vanish() {
+    let hidden = Tensor::<2>::from_floats([[1e4, 0.0], [-1e4, 0.0]], &Device::flex());
+    let head = Tensor::<2>::from_floats([[1.0, 0.0], [-1.0, 0.0]], &Device::flex());
+    let loss = values(&next_token_nll(hidden, head, &[0, 0]));
+    assert!(loss[0].abs() < 1e-6 && loss[1] == 2e4, "{loss:?}");
+}
+
+#[test]
+fn views_and_transposes_are_read_where_they_lie() {
+    let x = random([5, 64], 1.0);
+    let gamma = random([64], 1.0);
+    let view = x.clone().narrow(0, 2, 2);
+    let fused = rms_norm(view.clone(), gamma.clone(), 1e-6, 1.0);
+    assert!(difference(&fused, rms_norm(exact(&view), exact(&gamma), 1e-6, 1.0)) < 1e-6);
+    let weight = random([64, 30], 1.0);
+    let fused = linear(x.clone(), weight.clone().transpose(), None);
+    assert!(difference(&fused, exact(&x).matmul(exact(&weight))) < 1e-6);
+    let columns = random([7, 20], 1.0).transpose();
+    with_slices([&columns], |[slice]| assert_eq!(slice, values(&columns)));
+}
+
+#[test]
+fn an_operation_that_works_in_place_leaves_a_shared_input_alone() {
+    let x = random([1, 4, 8], 1.0);
+    let before = values(&x);
+    let _ = rotate(x.clone(), &table(8, 4), 0);
+    let _ = swiglu(x.clone(), x.clone());
+    assert_eq!(values(&x), before);
+}
+
+#[test]
+fn results_are_the_same_bits_for_any_number_of_threads_and_every_repeat() {
+    let shape = AttentionShape { heads: 6, key_value_heads: 2, head_dim: 16, window: None };
+    let q = random([1, 200, 96], 1.0);
+    let (k, v) = (random([1, 200, 32], 1.0), random([1, 200, 32], 1.0));
+    let (weight, token) = (random([500, 96], 1.0), random([1, 96], 1.0));
+    let all = || {
+        let attended = causal_attention(q.clone(), k.clone(), v.clone(), &shape);
+        let projected = linear(attended.clone(), weight.clone(), None);
+        let one = linear(token.clone(), weight.clone(), None);
+        let hidden = projected.clone().reshape([200, 500]).narrow(1, 0, 96);
+        let nll = next_token_nll(hidden, weight.clone(), &[7; 200]);
+        [values(&attended), values(&projected), values(&one), values(&nll)]
+    };
+    let first = with_threads(1, all).expect("threads start");
+    for threads in [1, 2, 3, 5] {
+        assert_eq!(with_threads(threads, all).expect("threads start"), first, "{threads} threads");
+    }
+    let workers = Workers::new(3).expect("threads start");
+    for found in workers.map(4, |_| all()) {
+        assert_eq!(found, first);
+    }
+}
+
+#[test]
+fn bf16_tensors_go_through_the_composite_and_give_numbers() {
+    let x = random([3, 32], 100.0).cast(DType::BF16);
+    let gamma = Tensor::<1>::ones([32], &Device::flex()).cast(DType::BF16);
+    let y = rms_norm(x, gamma, 1e-6, 0.5);
+    assert_eq!(y.dtype(), DType::BF16);
+    assert!(values(&y.cast(DType::F32)).iter().all(|y| y.is_finite()));
+}
+
+#[test]
+fn gradients_flow_through_the_composites_and_equal_finite_differences() {
+    let leaf = |x: &Tensor<3>| Tensor::<3>::from_inner(exact(x)).require_grad();
+    let shape = AttentionShape { heads: 4, key_value_heads: 2, head_dim: 4, window: Some(3) };
+    let inputs = [random([1, 5, 16], 1.0), random([1, 6, 8], 1.0), random([1, 6, 8], 1.0)];
+    let probe = exact(&random([1, 5, 16], 1.0));
+    let leaves = inputs.each_ref().map(leaf);
+    let [q, k, v] = leaves.clone();
+    let out = causal_attention(rotate(q, &table(4, 9), 1), k, v, &shape);
+    let gradients = (out * Tensor::from_inner(probe.clone())).sum().backward();
+    let objective = |[q, k, v]: [Tensor<3>; 3]| -> f64 {
+        let out = causal_attention(rotate(q, &table(4, 9), 1), k, v, &shape);
+        (out * probe.clone()).sum().into_data().iter::<f64>().next().expect("one number")
+    };
+    for which in 0..3 {
+        let gradient: Vec<f64> = leaves[which]
+            .grad(&gradients)
+            .expect("a gradient for every input")
+            .into_data()
+            .iter::<f64>()
+            .collect();
+        for at in (0..gradient.len()).step_by(5) {
+            let moved = |step: f64| {
+                let mut inputs = inputs.each_ref().map(exact);
+                let dims = inputs[which].dims();
+                let mut values: Vec<f64> =
+                    inputs[which].clone().into_data().iter::<f64>().collect();
+                values[at] += step;
+                let data = burn::tensor::TensorData::new(values, dims);
+                inputs[which] = Tensor::from_data(data, (&Device::flex(), DType::F64));
+                objective(inputs)
+            };
+            let slope = (moved(1e-5) - moved(-1e-5)) / 2e-5;
+            assert!((slope - gradient[at]).abs() < 1e-7, "{which} {at}: {slope} {}", gradient[at]);
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Truths of LayerNorm Scaling that need no training.
+
+use std::path::PathBuf;
+
+use burn::{
+    module::Module,
+    tensor::{Device, Distribution, Int, Tensor},
+};
+use layernorm_scaling::{
+    ConversionError, Decoder, LayerNormScalingConfig, RmsNormScaling, RmsNormScalingConfig,
+    layer_norm_scaling, rms_norm_scaling,
+};
+use lns_checkpoint::Checkpoint;
+use lns_spec::{DepthScale, ModelSpec, NormScheme, Placement, Preset, Residual, Site, Sites};
+
+fn spec(scheme: NormScheme) -> ModelSpec {
+    let preset = Preset {
+        name: "tiny",
+        hidden_size: 32,
+        intermediate_size: 48,
+        num_attention_heads: 4,
+        num_hidden_layers: 6,
+        vocab_size: 64,
+        max_position_embeddings: 64,
+    };
+    preset.spec(scheme)
+}
+
+fn tokens() -> Tensor<2, Int> {
+    let ids: Vec<i32> = (0..32).map(|i| (i * 7 + 3) % 64).collect();
+    Tensor::from_data(burn::tensor::TensorData::new(ids, [2, 16]), &Device::flex())
+}
+
+fn logits(model: &Decoder) -> Vec<f32> {
+    model.forward(tokens()).into_data().iter::<f32>().collect()
+}
+
+fn relative(a: &[f32], b: &[f32]) -> f32 {
+    let largest = b.iter().fold(0f32, |m, x| m.max(x.abs()));
+    a.iter().zip(b).fold(0f32, |m, (x, y)| m.max((x - y).abs())) / largest
+}
+
+fn golden(folder: &str) -> Decoder {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../golden/tiny").join(folder);
+    let checkpoint = Checkpoint::open(&path).expect(folder);
+    Decoder::from_checkpoint(&checkpoint, &Device::flex()).expect(folder)
+}
+
+#[test]
+fn folding_the_scale_into_the_gain_gives_a_pre_ln_model_of_the_same_function() {
+    // Trained-like weights: large, with gains away from 1.
+    for folder in ["scheme-lns", "scheme-lns-quarter", "scheme-lns-mlp", "scheme-lns-pruned"] {
+        let model = golden(folder);
+        let before = logits_of(&model);
+        let folded = model.fold().expect(folder);
+        assert_eq!(folded.spec().norm_scheme, NormScheme::Pre {});
+        let difference = relative(&logits_of(&folded), &before);
+        assert!(difference < 1e-5, "{folder}: {difference:e}");
+    }
+}
+
+fn logits_of(model: &Decoder) -> Vec<f32> {
+    let ids: Vec<u32> = (0..16).map(|i| (i * 5 + 1) % model.spec().vocab_size as u32).collect();
+    let tokens = layernorm_scaling::ids_tensor(&ids, &Device::flex());
+    model.forward(tokens).into_data().iter::<f32>().collect()
+}
+
+#[test]
+fn taking_on_the_scale_with_larger_gains_keeps_the_function_of_every_family() {
+    for folder in ["llama", "mistral", "qwen2", "qwen3"] {
+        let model = golden(folder);
+        let before = logits_of(&model);
+        let scaled = model.with_layernorm_scaling(DepthScale::default()).expect(folder);
+        assert_eq!(scaled.spec().norm_scheme, NormScheme::lns());
+        assert_eq!(scaled.layers[2].input_layernorm.scale(), 1.0 / 3f64.sqrt());
+        let difference = relative(&logits_of(&scaled), &before);
+        assert!(difference < 1e-5, "{folder}: {difference:e}");
+    }
+}
+
+#[test]
+fn conversions_refuse_schemes_they_would_break() {
+    let lns = Decoder::new(&spec(NormScheme::lns()), 1, &Device::flex());
+    let refused = lns.clone().with_layernorm_scaling(DepthScale::default());
+    assert!(matches!(refused, Err(ConversionError::NotPreNorm { .. })));
+    let pre = Decoder::new(&spec(NormScheme::Pre {}), 1, &Device::flex());
+    assert!(matches!(pre.fold(), Err(ConversionError::NotScaled { .. })));
+}
+
+#[test]
+fn the_scale_changes_the_function_and_the_branch_scale_is_another_function() {
+    let of = |scheme| logits(&Decoder::new(&spec(scheme), 1, &Device::flex()));
+    let (pre, lns) = (of(NormScheme::Pre {}), of(NormScheme::lns()));
+    let branch = of("branch-scale".parse().expect("a scheme"));
+    assert!(relative(&lns, &pre) > 1e-3);
+    assert!(relative(&branch, &lns) > 1e-3, "LNS is not a scale on the branch's output");
+}
+
+#[test]
+fn scaling_before_the_norm_changes_nothing() {
+    let scale = DepthScale { placement: Placement::Input, ..DepthScale::default() };
+    // A wide embedding, so that epsilon is negligible beside the stream's mean square.
+    let of = |scheme| {
+        let spec = spec(scheme);
+        let initialisation = lns_spec::Initialisation::Normal;
+        let std = lns_spec::embedding_std(true);
+        logits(&Decoder::initialised(&spec, initialisation, std, 1, &Device::flex()))
+    };
+    let (pre, before) = (of(NormScheme::Pre {}), of(NormScheme::Lns(scale)));
+    assert!(relative(&before, &pre) < 1e-5, "{:e}", relative(&before, &pre));
+}
+
+#[test]
+fn layer_zero_and_the_final_norm_are_not_scaled() {
+    let model = Decoder::new(&spec(NormScheme::lns()), 1, &Device::flex());
+    for layer in 0..6 {
+        let expected = 1.0 / ((layer + 1) as f64).sqrt();
+        assert_eq!(model.layers[layer].input_layernorm.scale(), expected);
+        assert_eq!(model.layers[layer].post_attention_layernorm.scale(), expected);
+    }
+    assert_eq!(model.layers[0].input_layernorm.scale().to_bits(), 1f64.to_bits());
+    assert_eq!(model.norm.scale().to_bits(), 1f64.to_bits());
+    let first = model.streams(tokens())[1].clone().into_data();
+    let plain = Decoder::new(&spec(NormScheme::Pre {}), 1, &Device::flex());
+    let first_plain = plain.streams(tokens())[1].clone().into_data();
+    assert_eq!(first, first_plain, "layer 0 of LNS is layer 0 of Pre-LN, bit for bit");
+}
+
+#[test]
+fn the_scale_survives_a_reload_a_device_move_and_a_reinitialisation_of_the_weights() {
+    let device = Device::flex();
+    let norm = RmsNormScalingConfig::new(8, 3).init(&device);
+    let record = norm.clone().into_record();
+    let other = RmsNormScalingConfig::new(8, 3).init(&device).load_record(record);
+    assert_eq!(other.scale(), 0.5);
+    assert_eq!(other.to_device(&device.clone().autodiff()).scale(), 0.5);
+    assert_eq!(norm.num_params(), 8, "the scale is not a parameter");
+}
+
+#[test]
+fn initial_weights_depend_on_seed_and_name_not_on_the_scheme() {
+    let device = Device::flex();
+    let weight = |scheme, seed| {
+        let model = Decoder::new(&spec(scheme), seed, &device);
+        model.layers[3].mlp.up_proj.weight.val().into_data()
+    };
+    assert_eq!(weight(NormScheme::Pre {}, 5), weight(NormScheme::lns(), 5));
+    assert_eq!(weight(NormScheme::Pre {}, 5), weight(NormScheme::Sandwich {}, 5));
+    assert_ne!(weight(NormScheme::Pre {}, 5), weight(NormScheme::Pre {}, 6));
+}
+
+#[test]
+fn the_scale_reaches_attention_once_and_a_gated_mlp_twice() {
+    // Values carry 1/√ℓ, so the attention branch's variance falls as 1/ℓ; silu(gate)·up is of degree
+    // two in a small input, so the MLP branch's falls as 1/ℓ². The same stream enters every layer.
+    let device = Device::flex();
+    let preset = Preset {
+        hidden_size: 128,
+        intermediate_size: 352,
+        num_hidden_layers: 24,
+        ..Preset::named("9m").expect("a preset")
+    };
+    let model = Decoder::new(&preset.spec(NormScheme::lns()), 3, &device);
+    let stream = Tensor::<3>::random([1, 24, 128], Distribution::Normal(0.0, 1.0), &device);
+    let rotary = layernorm_scaling::rotary_table(model.spec(), 24);
+    for (site, expected) in [(Site::Attention, -1.0), (Site::Mlp, -2.0)] {
+        let points: Vec<(f64, f64)> = (1..=24)
+            .map(|depth| {
+                let branch = model.layers[depth - 1].branch(site, stream.clone(), &rotary);
+                let square = branch.square().mean().into_data().iter::<f64>().next();
+                ((depth as f64).ln(), square.expect("one number").ln())
+            })
+            .collect();
+        let mean = |f: fn(&(f64, f64)) -> f64| points.iter().map(f).sum::<f64>() / 24.0;
+        let (x, y) = (mean(|p| p.0), mean(|p| p.1));
+        let slope = points.iter().map(|p| (p.0 - x) * (p.1 - y)).sum::<f64>()
+            / points.iter().map(|p| (p.0 - x).powi(2)).sum::<f64>();
+        assert!((slope - expected).abs() < 0.08, "{site:?}: exponent {slope}");
+    }
+}
+
+#[test]
+fn norm_modules_equal_their_functions_and_the_formula() {
+    let device = Device::flex();
+    let x = Tensor::<3>::random([2, 3, 10], Distribution::Normal(1.0, 2.0), &device);
+    let gamma = Tensor::<1>::random([10], Distribution::Normal(1.0, 0.3), &device);
+    let beta = Tensor::<1>::random([10], Distribution::Normal(0.0, 0.3), &device);
+
+    let norm = RmsNormScaling::new(gamma.clone(), 1e-6, 1.0 / 5f64.sqrt());
+    let by_function = rms_norm_scaling(x.clone(), gamma.clone(), 1e-6, 4);
+    assert_eq!(norm.forward(x.clone()).into_data(), by_function.clone().into_data());
+    let rows: Vec<f32> = x.clone().into_data().iter::<f32>().collect();
+    let (g, b): (Vec<f32>, Vec<f32>) = (
+        gamma.clone().into_data().iter::<f32>().collect(),
+        beta.clone().into_data().iter::<f32>().collect(),
+    );
+    let found: Vec<f32> = by_function.into_data().iter::<f32>().collect();
+    for (row, found) in rows.chunks(10).zip(found.chunks(10)) {
+        let square = row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / 10.0;
+        for i in 0..10 {
+            let exact = f64::from(row[i]) / (square + 1e-6).sqrt() * f64::from(g[i]) / 5f64.sqrt();
+            assert!((f64::from(found[i]) - exact).abs() < 1e-6);
+        }
+    }
+
+    let mut module = LayerNormScalingConfig::new(10, 4).init(&device);
+    assert_eq!(module.scale(), 1.0 / 5f64.sqrt());
+    module.gamma = module.gamma.map(|_| gamma.clone());
+    module.beta = module.beta.map(|b| b.map(|_| beta.clone()));
+    let by_function = layer_norm_scaling(x.clone(), gamma, Some(beta), 1e-5, 4);
+    assert_eq!(module.forward(x).into_data(), by_function.clone().into_data());
+    let found: Vec<f32> = by_function.into_data().iter::<f32>().collect();
+    for (row, found) in rows.chunks(10).zip(found.chunks(10)) {
+        let mean = row.iter().map(|x| f64::from(*x)).sum::<f64>() / 10.0;
+        let variance = row.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / 10.0;
+        for i in 0..10 {
+            let normed = (f64::from(row[i]) - mean) / (variance + 1e-5).sqrt();
+            let exact = (normed * f64::from(g[i]) + f64::from(b[i])) / 5f64.sqrt();
+            assert!((f64::from(found[i]) - exact).abs() < 1e-6, "β is scaled with the rest");
+        }
+    }
+    let unbiased = LayerNormScalingConfig::new(10, 4).with_bias(false).init(&device);
+    assert!(unbiased.beta.is_none());
+}
+
+#[test]
+fn sites_of_the_scale_reach_the_norms_they_name() {
+    let attention_only = Sites { attention: true, mlp: false };
+    let scheme = NormScheme::Lns(DepthScale { sites: attention_only, ..DepthScale::default() });
+    let model = Decoder::new(&spec(scheme), 1, &Device::flex());
+    assert_eq!(model.layers[3].input_layernorm.scale(), 0.5);
+    assert_eq!(model.layers[3].post_attention_layernorm.scale(), 1.0);
+    let index = lns_spec::LayerIndex::new(3);
+    assert!(
+        matches!(model.spec().residual(index, Site::Mlp), Residual::Pre { output_scale, .. } if output_scale == 1.0)
+    );
+}
