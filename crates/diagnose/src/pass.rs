@@ -56,7 +56,7 @@ struct Run {
     variants: Vec<Variant>,
 }
 
-/// What the untouched model's step through a layer yields.
+/// What a step through a layer yields; only the untouched model's has variants and sums.
 struct Step {
     stream: Tensor<3>,
     variants: Vec<Variant>,
@@ -149,47 +149,44 @@ struct Context<'a> {
 
 /// Takes every stream of every window through one layer.
 fn advance(runs: &mut [Run], context: &Context<'_>, workers: &Workers, totals: &mut Totals) {
-    enum Done {
-        Base(Box<Step>),
-        Variant(Tensor<3>),
-    }
     // The untouched model first: its jobs are the longest.
-    let base = runs.iter().enumerate().map(|(window, _)| (window, None));
-    let variants = runs
-        .iter()
-        .enumerate()
-        .flat_map(|(window, run)| (0..run.variants.len()).map(move |v| (window, Some(v))));
-    let jobs: Vec<(usize, Option<usize>)> = base.chain(variants).collect();
+    let base = (0..runs.len()).map(|window| (window, None));
+    let jobs: Vec<(usize, Option<usize>)> = base.chain(variant_jobs(runs)).collect();
     let done = workers.map(jobs.len(), |job| {
         let (window, variant) = jobs[job];
         let run = &runs[window];
-        let done = match variant {
-            None => Done::Base(Box::new(step(&run.streams[run.streams.len() - 1], context))),
+        let step = match variant {
+            None => step(&run.streams[run.streams.len() - 1], context),
             Some(v) => {
                 let stream = run.variants[v].stream.clone();
-                Done::Variant(context.weights.forward(stream, context.rotary))
+                let stream = context.weights.forward(stream, context.rotary);
+                Step { stream, variants: Vec::new(), sums: LayerSums::default() }
             }
         };
         (context.progress)(1);
-        done
+        step
     });
-    for ((window, variant), done) in jobs.into_iter().zip(done) {
+    for ((window, variant), step) in jobs.into_iter().zip(done) {
         let run = &mut runs[window];
-        match (variant, done) {
-            (Some(v), Done::Variant(stream)) => run.variants[v].stream = stream,
-            (_, Done::Base(step)) => {
-                totals.layers[context.layer.get()].add(&step.sums);
-                if !keeps_streams(context.probes) {
-                    let last = run.streams.len() - 1;
-                    totals.streams[context.layer.get()].add(&sums_of(&run.streams[last]));
-                    run.streams.clear();
-                }
-                run.streams.push(step.stream);
-                run.variants.extend(step.variants);
-            }
-            (None, Done::Variant(_)) => unreachable!("a job's result has the job's kind"),
+        if let Some(v) = variant {
+            run.variants[v].stream = step.stream;
+            continue;
         }
+        totals.layers[context.layer.get()].add(&step.sums);
+        if !keeps_streams(context.probes) {
+            let entering = run.streams.remove(0);
+            totals.streams[context.layer.get()].add(&sums_of(&entering));
+        }
+        run.streams.push(step.stream);
+        run.variants.extend(step.variants);
     }
+}
+
+/// Every variant of every window, as (window, place in its variants).
+fn variant_jobs(runs: &[Run]) -> impl Iterator<Item = (usize, Option<usize>)> + '_ {
+    runs.iter()
+        .enumerate()
+        .flat_map(|(window, run)| (0..run.variants.len()).map(move |v| (window, Some(v))))
 }
 
 /// The untouched model through one layer, and the variants that begin there.
@@ -237,16 +234,11 @@ fn finish(
     workers: &Workers,
     totals: &mut Totals,
 ) {
+    let first = totals.windows.len();
     let targets = |window: usize| &windows[window].ids[1..];
     let last = |run: &Run| run.streams[run.streams.len() - 1].clone();
-    let jobs: Vec<(usize, Option<usize>)> = runs
-        .iter()
-        .enumerate()
-        .flat_map(|(window, run)| {
-            std::iter::once((window, None))
-                .chain((0..run.variants.len()).map(move |v| (window, Some(v))))
-        })
-        .collect();
+    let base = (0..runs.len()).map(|window| (window, None));
+    let jobs: Vec<(usize, Option<usize>)> = base.chain(variant_jobs(runs)).collect();
     let losses = workers.map(jobs.len(), |job| {
         let (window, variant) = jobs[job];
         let stream = match variant {
@@ -260,9 +252,7 @@ fn finish(
             None => totals.windows.push(Finished { baseline: loss, losses: Vec::new() }),
             Some(v) => {
                 let Variant { removed, layer, .. } = runs[window].variants[v];
-                if let Some(finished) = totals.windows.last_mut() {
-                    finished.losses.push((removed, layer, loss));
-                }
+                totals.windows[first + window].losses.push((removed, layer, loss));
             }
         }
     }

@@ -316,7 +316,8 @@ mod tests {
     fn each_kind_of_growth_is_recognised_with_its_rate() {
         // A deterministic ripple of ±5 %, so that no curve fits exactly.
         let ripple = |depth: f64| 1.0 + 0.05 * (depth * 2.7).sin();
-        let cases: [(GrowthModel, f64, fn(f64) -> f64); 4] = [
+        type Case = (GrowthModel, f64, fn(f64) -> f64);
+        let cases: [Case; 4] = [
             (GrowthModel::Flat, 0.0, |_| 3.0),
             (GrowthModel::Linear, 2.0, |l| 5.0 + 2.0 * l),
             (GrowthModel::Polynomial, 2.0, |l| 0.3 * l * l),

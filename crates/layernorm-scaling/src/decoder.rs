@@ -200,7 +200,8 @@ pub(crate) fn audit(checkpoint: &Checkpoint) -> Result<(), LoadError> {
     if audit.is_clean() {
         Ok(())
     } else {
-        Err(LoadError::Audit { path: checkpoint.path().display().to_string(), audit })
+        let path = checkpoint.path().display().to_string();
+        Err(LoadError::Audit { path, audit: Box::new(audit) })
     }
 }
 

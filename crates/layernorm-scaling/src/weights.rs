@@ -19,7 +19,7 @@ pub enum LoadError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     #[error("{path}: the tensors are not those of its config.json\n{audit}")]
-    Audit { path: String, audit: TensorAudit },
+    Audit { path: String, audit: Box<TensorAudit> },
 }
 
 /// Fetches one named tensor of a known shape, row-major.

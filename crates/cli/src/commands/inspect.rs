@@ -21,7 +21,7 @@ pub(crate) fn run(args: &InspectArgs, printer: &Printer) -> anyhow::Result<()> {
     } else {
         Err(layernorm_scaling::LoadError::Audit {
             path: checkpoint.path().display().to_string(),
-            audit,
+            audit: Box::new(audit),
         }
         .into())
     }
