@@ -75,9 +75,9 @@ pub(crate) struct TextArgs {
 /// How text is cut.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CutArgs {
-    /// Tokens per window, at most the model's context
-    #[arg(long, value_name = "N", default_value_t = 512)]
-    pub(crate) window: usize,
+    /// Tokens per window; 512, or the model's context where that is shorter
+    #[arg(long, value_name = "N")]
+    pub(crate) window: Option<usize>,
 
     /// Read at most this many tokens: 2048 with windows of 512 is the first four windows
     #[arg(long, value_name = "N")]
@@ -154,6 +154,7 @@ pub(crate) struct InspectArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(override_usage = "lns diagnose <MODEL> --text <FILE>... [OPTIONS]")]
 #[command(after_long_help = probe_help())]
 pub(crate) struct DiagnoseArgs {
     /// Folder, .gguf file, or .safetensors file
@@ -170,7 +171,8 @@ pub(crate) struct DiagnoseArgs {
     #[arg(long, value_name = "OTHER")]
     pub(crate) against: Option<PathBuf>,
 
-    /// Folder for diagnose.json, report.html and charts/; `diagnosis-MODEL` if not given
+    /// Folder for diagnose.json, report.html and charts/ (and against.json); `diagnosis-MODEL` if not
+    /// given
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
 
@@ -183,6 +185,7 @@ pub(crate) struct DiagnoseArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(override_usage = "lns eval <MODEL> --text <FILE>... [OPTIONS]")]
 pub(crate) struct EvalArgs {
     /// Folder, .gguf file, or .safetensors file
     pub(crate) model: PathBuf,
@@ -206,6 +209,10 @@ pub(crate) struct GenerateArgs {
     /// Text to continue
     #[arg(long)]
     pub(crate) prompt: String,
+
+    /// Begin with the model's begin-of-text token, as Llama and Mistral were trained
+    #[arg(long)]
+    pub(crate) bos: bool,
 
     /// Stop after this many tokens
     #[arg(long, value_name = "N", default_value_t = 128)]

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use layernorm_scaling::LoadError;
 use lns_checkpoint::CheckpointError;
 use lns_data::DataError;
+use lns_eval::RunError;
 use lns_record::RecordError;
 use lns_spec::SpecError;
 
@@ -30,6 +31,7 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
         cause.is::<Usage>()
             || cause.is::<CheckpointError>()
             || cause.is::<LoadError>()
+            || cause.is::<RunError>()
             || cause.is::<DataError>()
             || cause.is::<RecordError>()
             || cause.is::<SpecError>()

@@ -33,6 +33,17 @@ pub(crate) fn tokenizer(checkpoint: &Checkpoint) -> anyhow::Result<Tokenizer> {
     })
 }
 
+/// A note when the tokenizer knows more tokens than the model: such ids are refused where they occur.
+pub(crate) fn compare_vocabularies(spec: &ModelSpec, tokenizer: &Tokenizer, printer: &Printer) {
+    let (known, rows) = (tokenizer.vocab_size(), spec.vocab_size);
+    if known > rows {
+        printer.note(&format!(
+            "The tokenizer has {known} tokens, the model's embedding {rows} rows; text that needs one \
+             of the others is refused."
+        ));
+    }
+}
+
 /// Loads the model, or arranges to read it layer by layer when it is too large or `--stream` says so.
 pub(crate) fn load(
     checkpoint: Checkpoint,
@@ -40,9 +51,7 @@ pub(crate) fn load(
     printer: &Printer,
 ) -> anyhow::Result<Box<dyn LayerSource>> {
     let needed = f32_bytes(checkpoint.spec());
-    let available = available_memory();
-    let too_large = available.is_some_and(|available| needed > available / 2);
-    if compute.stream || too_large {
+    if compute.stream || is_too_large(checkpoint.spec()) {
         let why = if compute.stream { "as asked" } else { "it would fill half of the free memory" };
         printer.note(&format!(
             "Reading layers from disk one at a time ({why}; all at once would take {}).",
@@ -60,6 +69,25 @@ pub(crate) fn load(
         start.elapsed().as_secs_f64()
     ));
     Ok(Box::new(decoder))
+}
+
+/// The whole model in memory, for what cannot be done layer by layer.
+pub(crate) fn load_whole(checkpoint: &Checkpoint) -> anyhow::Result<Decoder> {
+    let spec = checkpoint.spec();
+    if is_too_large(spec) {
+        return Err(usage(format!(
+            "{} needs {} in memory, more than half of what is free; use a smaller model or a larger \
+             machine",
+            checkpoint.path().display(),
+            bytes(f32_bytes(spec))
+        )));
+    }
+    Ok(Decoder::from_checkpoint(checkpoint, &Device::flex())?)
+}
+
+/// Whether the weights would fill more than half of the free memory.
+fn is_too_large(spec: &ModelSpec) -> bool {
+    available_memory().is_some_and(|available| f32_bytes(spec) > available / 2)
 }
 
 /// A short name for output folders: the folder's or file's own.

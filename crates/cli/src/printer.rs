@@ -46,7 +46,7 @@ impl Printer {
     }
 
     pub(crate) fn error(&self, error: &anyhow::Error) {
-        let _ = writeln!(std::io::stderr(), "error: {error:#}");
+        let _ = writeln!(std::io::stderr(), "error: {}", described(error));
     }
 
     /// How wide and how plain a table on standard output should be.
@@ -56,7 +56,7 @@ impl Printer {
         let terminal_width = || terminal_size::terminal_size().map_or(100, |size| size.0.0.into());
         let width = width.unwrap_or_else(terminal_width);
         let color = terminal && std::env::var_os("NO_COLOR").is_none();
-        TableStyle { width, color, unicode: true }
+        TableStyle { width, color, unicode: speaks_unicode() }
     }
 
     /// A bar for work that reads `tokens` tokens `passes` times over.
@@ -78,6 +78,24 @@ impl Printer {
         bar.enable_steady_tick(Duration::from_millis(200));
         Progress { bar, done: AtomicU64::new(0), tokens_per_pass }
     }
+}
+
+/// The error and those causes that its text does not already hold.
+fn described(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |text, cause| {
+        let cause = cause.to_string();
+        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
+    })
+}
+
+/// Whether the locale says that the terminal shows Unicode; so does no locale at all.
+fn speaks_unicode() -> bool {
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG"));
+    locale.is_none_or(|locale| {
+        let locale = locale.to_ascii_lowercase();
+        locale.contains("utf-8") || locale.contains("utf8")
+    })
 }
 
 /// A progress bar, counted in tokens through the whole model.

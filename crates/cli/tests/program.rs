@@ -120,6 +120,25 @@ fn diagnose_writes_record_page_and_charts_and_shows_a_table() {
 }
 
 #[test]
+fn a_model_of_no_numbers_is_an_error_not_a_diagnosis() {
+    let bench = Bench::new("llama");
+    let path = bench.path("model/model.safetensors");
+    let bytes = fs::read(&path).expect("there");
+    let length = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
+    let head: Value = serde_json::from_slice(&bytes[8..8 + length]).expect("JSON");
+    let at = head["model.layers.1.mlp.down_proj.weight"]["data_offsets"][0].as_u64();
+    let at = 8 + length + at.expect("an offset") as usize;
+    rewrite(&bench, |bytes| bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes()));
+    for verb in ["eval", "diagnose"] {
+        let error = bench.fails(&[verb, "model", "--text", "text.txt", "--window", "16"], 2);
+        assert!(error.contains("not a finite number"), "{error}");
+    }
+    let error = bench.lns(&["generate", "model", "--prompt", "w1"]).assert().code(2);
+    let error = String::from_utf8_lossy(&error.get_output().stderr).into_owned();
+    assert!(error.contains("not numbers"), "{error}");
+}
+
+#[test]
 fn diagnose_as_json_prints_the_record_and_writes_no_file() {
     let bench = Bench::new("qwen3");
     let arguments = ["diagnose", "model", "--text", "text.txt", "--window", "16", "--json"];
@@ -143,8 +162,15 @@ fn two_models_or_a_model_and_a_finished_run_stand_side_by_side() {
     }
     let table = bench.succeeds(&["report", "first", "first", "--out", "page"]);
     assert!(!table.is_empty() && bench.path("page/report.html").is_file());
-    let error = bench.fails(&[&of[..], &["--against", "nowhere"]].concat(), 2);
-    assert!(error.contains("nowhere"), "{error}");
+    for wrong in ["nowhere", "text.txt"] {
+        let error = bench.fails(&[&of[..], &["--out", "new", "--against", wrong]].concat(), 2);
+        assert!(error.contains(wrong), "{error}");
+        assert!(!bench.path("new").exists(), "{wrong}: the first model was measured for nothing");
+    }
+    bench.succeeds(&[&of[..], &["--out", "pair", "--against", "model"]].concat());
+    assert!(
+        bench.path("pair/diagnose.json").is_file() && bench.path("pair/against.json").is_file()
+    );
 }
 
 #[test]
@@ -209,8 +235,19 @@ fn wrong_usage_names_the_remedy() {
     );
     assert!(error.contains("occupied") && error.contains("file"), "{error}");
     assert_eq!(fs::read_to_string(bench.path("occupied")).expect("still there"), "a file");
-    bench.lns(&["diagnose", "model", "--text", "t", "--probes", "Stream"]).assert().code(2);
-    bench.lns(&["eval", "model", "--text", "t", "--device", "cuda"]).assert().code(2);
+    let error = bench.fails(
+        &["diagnose", "model", "--text", "text.txt", "--window", "16", "--out", "text.txt/sub"],
+        2,
+    );
+    assert!(error.contains("text.txt/sub"), "{error}");
+    let eval = ["eval", "model", "--text", "text.txt", "--window", "16"];
+    let error = bench.fails(&[&eval[..], &["--device", "cuda"]].concat(), 2);
+    assert!(error.contains("cpu only"), "{error}");
+    let diagnose = ["diagnose", "model", "--text", "text.txt", "--probes", "Stream"];
+    let error = bench.fails(&diagnose, 2);
+    assert!(error.contains("\"Stream\" is not a probe"), "{error}");
+    let error = bench.fails(&["diagnose", "nope", "--text", "text.txt"], 2);
+    assert!(error.contains("nope") && !bench.path("diagnosis-nope").exists(), "{error}");
 }
 
 #[test]

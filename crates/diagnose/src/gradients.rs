@@ -2,8 +2,8 @@
 //! identity.
 //!
 //! The derivative is taken one layer at a time: forward without autodiff keeping each layer's input,
-//! then from the last layer to the first forward again with autodiff and backward. Memory is the
-//! streams and one layer's tape.
+//! then from the last layer to the first forward again with autodiff and backward. Memory is every
+//! window's streams, (L + 1) · T · H numbers each, and one layer's tape and gradient per worker.
 
 use burn::{
     module::{Module, ModuleVisitor, Param},
@@ -11,7 +11,7 @@ use burn::{
 };
 use layernorm_scaling::{Head, LayerSource, LoadError, TransformerLayerWithScaling, rotary_table};
 use lns_data::Window;
-use lns_eval::{Progress, mean, predictors, standard_error};
+use lns_eval::{Progress, RunError, mean, predictors, standard_error, window_length};
 use lns_kernels::{RotaryTable, Workers, composite, with_slices};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
@@ -68,8 +68,8 @@ pub(crate) fn gradient_norms(
     windows: &[Window],
     workers: &Workers,
     progress: Progress<'_>,
-) -> Result<Vec<GradientNorms>, LoadError> {
-    let length = windows.first().map_or(0, |window| window.ids.len());
+) -> Result<Vec<GradientNorms>, RunError> {
+    let length = window_length(windows)?;
     let rotary = rotary_table(source.spec(), length);
     let streams = streams(source, windows, &rotary, workers, progress)?;
     let predicted = (windows.len() * (length - 1)) as f64;
@@ -82,18 +82,22 @@ pub(crate) fn gradient_norms(
     let layers: Vec<_> = source.spec().layers().collect();
     for layer in layers.into_iter().rev() {
         let weights = source.layer(layer)?;
-        let results = workers.map(windows.len(), |window| {
-            let input = streams[window][layer.get()].clone();
-            let result = layer_gradients(&weights, input, upstream[window].clone(), &rotary);
-            progress(1);
-            result
-        });
         let mut sum: Vec<f64> = Vec::new();
-        upstream.clear();
-        for (input_gradient, parameters) in results {
-            sum.resize(parameters.len(), 0.0);
-            sum.iter_mut().zip(parameters).for_each(|(sum, g)| *sum += f64::from(g));
-            upstream.push(input_gradient);
+        // As many windows as workers, so that no more gradients than that are held at once.
+        for first in (0..windows.len()).step_by(workers.count()) {
+            let count = workers.count().min(windows.len() - first);
+            let results = workers.map(count, |job| {
+                let window = first + job;
+                let input = streams[window][layer.get()].clone();
+                let result = layer_gradients(&weights, input, upstream[window].clone(), &rotary);
+                progress(1);
+                result
+            });
+            for (job, (input_gradient, parameters)) in results.into_iter().enumerate() {
+                sum.resize(parameters.len(), 0.0);
+                sum.iter_mut().zip(parameters).for_each(|(sum, g)| *sum += f64::from(g));
+                upstream[first + job] = input_gradient;
+            }
         }
         let stream_squares: f64 = upstream.iter().map(squares).sum();
         norms.push(GradientNorms {
@@ -170,8 +174,8 @@ pub(crate) fn jacobian_distances(
     windows: &[Window],
     workers: &Workers,
     progress: Progress<'_>,
-) -> Result<Vec<(f64, Option<f64>)>, LoadError> {
-    let length = windows.first().map_or(0, |window| window.ids.len());
+) -> Result<Vec<(f64, Option<f64>)>, RunError> {
+    let length = window_length(windows)?;
     let rotary = rotary_table(source.spec(), length);
     let streams = streams(source, windows, &rotary, workers, progress)?;
     let mut distances = Vec::new();

@@ -17,20 +17,21 @@ pub use verdict::{fit_growth, judge};
 
 use std::time::Instant;
 
-use layernorm_scaling::{LayerSource, LoadError};
+use layernorm_scaling::LayerSource;
 use lns_data::Window;
-use lns_eval::{Progress, mean, standard_error};
+use lns_eval::{Progress, RunError, mean, standard_error, window_length};
 use lns_kernels::Workers;
 use lns_record::{
     BaselineRecord, BlockRecord, DiagnoseRecord, LayerRecord, ProbeRecord, TextRecord,
 };
+use lns_spec::ModelSpec;
 
 /// Runs the probes on `windows`, each of the same length and at least two tokens long.
 ///
 /// `name` and `files` go into the record as they are.
 ///
 /// # Errors
-/// [`LoadError`] when a layer cannot be read.
+/// [`RunError`] when there is no window, a layer cannot be read, or a number is not finite.
 pub fn diagnose(
     source: &dyn LayerSource,
     windows: &[Window],
@@ -38,9 +39,9 @@ pub fn diagnose(
     workers: &Workers,
     progress: Progress<'_>,
     (name, files): (String, Vec<String>),
-) -> Result<DiagnoseRecord, LoadError> {
+) -> Result<DiagnoseRecord, RunError> {
     let spec = source.spec();
-    let length = windows.first().map_or(0, |window| window.ids.len());
+    let length = window_length(windows)?;
     let mut record = DiagnoseRecord {
         name,
         model: spec.to_config(),
@@ -75,8 +76,8 @@ pub fn diagnose(
         let start = Instant::now();
         let norms = gradients::gradient_norms(source, windows, workers, progress)?;
         for (layer, norms) in record.layers.iter_mut().zip(norms) {
-            layer.gradient_norm = finite(norms.parameters);
-            layer.stream_gradient_norm = finite(norms.stream);
+            layer.gradient_norm = Some(norms.parameters);
+            layer.stream_gradient_norm = Some(norms.stream);
         }
         timed(Probe::Gradients.name().to_owned(), start, &mut record);
     }
@@ -84,8 +85,8 @@ pub fn diagnose(
         let start = Instant::now();
         let distances = gradients::jacobian_distances(source, windows, workers, progress)?;
         for (layer, (distance, stderr)) in record.layers.iter_mut().zip(distances) {
-            layer.jacobian_identity_distance = finite(distance);
-            layer.jacobian_stderr = stderr.and_then(finite);
+            layer.jacobian_identity_distance = Some(distance);
+            layer.jacobian_stderr = stderr;
         }
         timed(Probe::Jacobian.name().to_owned(), start, &mut record);
     }
@@ -93,16 +94,12 @@ pub fn diagnose(
     Ok(record)
 }
 
-/// Layer passes over one window that [`diagnose`] will report to its progress.
-pub fn work(layers: usize, windows: usize, probes: &Probes) -> u64 {
+/// Layer passes over one window that [`diagnose`] will report to its progress; a head counts as the
+/// layers it costs as much as.
+pub fn work(spec: &ModelSpec, windows: usize, probes: &Probes) -> u64 {
     let differentiated = [Probe::Gradients, Probe::Jacobian];
     let dear = differentiated.into_iter().filter(|probe| probes.has(*probe)).count() as u64;
-    pass::work(layers, windows, probes) + dear * gradients::work(layers, windows)
-}
-
-/// A number fit for JSON.
-fn finite(value: f64) -> Option<f64> {
-    value.is_finite().then_some(value)
+    pass::work(spec, windows, probes) + dear * gradients::work(spec.num_hidden_layers, windows)
 }
 
 fn fill(record: &mut DiagnoseRecord, found: &pass::Findings) {

@@ -8,10 +8,12 @@
 use burn::tensor::Tensor;
 use layernorm_scaling::{Head, LayerSource, LoadError, TransformerLayerWithScaling, rotary_table};
 use lns_data::Window;
-use lns_eval::{Progress, mean, mean_of, predictors, standard_error};
+use lns_eval::{
+    Progress, RunError, mean, mean_of, predictors, require_finite, standard_error, window_length,
+};
 use lns_kernels::{RotaryTable, Workers, with_slices};
 use lns_record::{LayerRecord, LensRecord, RemovalRecord, StreamRecord};
-use lns_spec::{LayerIndex, Site};
+use lns_spec::{LayerIndex, ModelSpec, Site};
 
 use crate::{
     Probe, Probes,
@@ -92,11 +94,19 @@ fn keeps_streams(probes: &Probes) -> bool {
 }
 
 /// Layer passes over one window that [`run`] reports to its progress.
-pub(crate) fn work(layers: usize, windows: usize, probes: &Probes) -> u64 {
-    let later = layers * layers.saturating_sub(1) / 2;
-    let variants =
-        usize::from(probes.has(Probe::Removal)) + if probes.has(Probe::Sublayers) { 2 } else { 0 };
-    ((layers + variants * later) * windows) as u64
+pub(crate) fn work(spec: &ModelSpec, windows: usize, probes: &Probes) -> u64 {
+    let layers = spec.num_hidden_layers as u64;
+    let kinds = u64::from(probes.has(Probe::Removal)) + 2 * u64::from(probes.has(Probe::Sublayers));
+    let passes = layers + kinds * layers * (layers - 1) / 2;
+    let lenses = if probes.has(Probe::Lens) { 2 * (layers + 1) } else { 0 };
+    let heads = 1 + kinds * layers + lenses;
+    (passes + heads * head_passes(spec)) * windows as u64
+}
+
+/// How many layers a head costs as much as, at least one.
+fn head_passes(spec: &ModelSpec) -> u64 {
+    let count = spec.parameter_count();
+    (count.embedding * spec.num_hidden_layers as u64 / count.layers.max(1)).max(1)
 }
 
 pub(crate) fn run(
@@ -105,10 +115,10 @@ pub(crate) fn run(
     probes: &Probes,
     workers: &Workers,
     progress: Progress<'_>,
-) -> Result<Findings, LoadError> {
+) -> Result<Findings, RunError> {
     let spec = source.spec();
     let (layers, hidden) = (spec.num_hidden_layers, spec.hidden_size);
-    let length = windows.first().map_or(0, |window| window.ids.len());
+    let length = window_length(windows)?;
     let rotary = rotary_table(spec, length);
     let per_window = bytes_per_window(layers, length, hidden, probes).max(1);
     let mut totals = Totals {
@@ -125,8 +135,10 @@ pub(crate) fn run(
             let context = Context { weights: &weights, rotary: &rotary, layer, probes, progress };
             advance(&mut runs, &context, workers, &mut totals);
         }
-        finish(&runs, batch, &source.head()?, probes, workers, &mut totals);
+        let report = |heads: u64| progress(heads * head_passes(spec));
+        finish(&runs, batch, &source.head()?, probes, workers, &report, &mut totals);
     }
+    check(&totals)?;
     Ok(conclude(&totals, length, probes))
 }
 
@@ -232,6 +244,7 @@ fn finish(
     head: &Head,
     probes: &Probes,
     workers: &Workers,
+    progress: Progress<'_>,
     totals: &mut Totals,
 ) {
     let first = totals.windows.len();
@@ -245,7 +258,9 @@ fn finish(
             None => last(&runs[window]),
             Some(v) => runs[window].variants[v].stream.clone(),
         };
-        mean_of(&head.nll(predictors(&stream), targets(window)))
+        let loss = mean_of(&head.nll(predictors(&stream), targets(window)));
+        progress(1);
+        loss
     });
     for ((window, variant), loss) in jobs.into_iter().zip(losses) {
         match variant {
@@ -273,7 +288,11 @@ fn finish(
             }
         }
         if probes.has(Probe::Lens) {
-            let sums = workers.map(layers + 1, |i| lens::sums(head, &run.streams[i], &last(run)));
+            let sums = workers.map(layers + 1, |i| {
+                let sums = lens::sums(head, &run.streams[i], &last(run));
+                progress(2);
+                sums
+            });
             for (total, (divergence, agreed)) in totals.lens.iter_mut().zip(sums) {
                 total.0 += divergence;
                 total.1 += agreed;
@@ -299,6 +318,31 @@ fn angular_sums(streams: &[Tensor<3>], workers: &Workers) -> Vec<Vec<f64>> {
     })
 }
 
+/// Refuses a model that yields what is not a number: no statistic of it would mean anything.
+fn check(totals: &Totals) -> Result<(), RunError> {
+    for (index, sums) in totals.streams.iter().enumerate() {
+        if !sums.mean_square.is_finite() {
+            let what = match index.checked_sub(1) {
+                None => "the embedding".to_owned(),
+                Some(layer) => format!("the stream after layer {layer}"),
+            };
+            let lost = totals.windows.iter().position(|window| !window.baseline.is_finite());
+            return Err(RunError::NotFinite { what, window: lost.unwrap_or(0) });
+        }
+    }
+    let baseline: Vec<f64> = totals.windows.iter().map(|window| window.baseline).collect();
+    require_finite("the loss", &baseline)?;
+    for (window, finished) in totals.windows.iter().enumerate() {
+        if let Some((_, layer, _)) = finished.losses.iter().find(|loss| !loss.2.is_finite()) {
+            return Err(RunError::NotFinite {
+                what: format!("the loss without layer {layer}"),
+                window,
+            });
+        }
+    }
+    Ok(())
+}
+
 fn conclude(totals: &Totals, length: usize, probes: &Probes) -> Findings {
     let windows = totals.windows.len();
     let tokens = (windows * length) as f64;
@@ -322,6 +366,12 @@ fn conclude(totals: &Totals, length: usize, probes: &Probes) -> Findings {
             let cosine = sums.cosine / tokens;
             record.attention_variance = Some(sums.attention_variance / tokens);
             record.mlp_variance = Some(sums.mlp_variance / tokens);
+            // A stream without variance has no ratio.
+            let entering = totals.streams[layer].variance;
+            if entering > 0.0 {
+                record.attention_to_stream = Some(sums.attention_variance / entering);
+                record.mlp_to_stream = Some(sums.mlp_variance / entering);
+            }
             record.branch_to_stream = Some(sums.branch_to_stream / tokens);
             record.cosine = Some(cosine);
             record.block_influence = Some(1.0 - cosine);

@@ -8,6 +8,9 @@ use lns_record::{
 /// errors to spare: 0.02 nats are 2 % of perplexity.
 const IDLE_THRESHOLD: f64 = 0.02;
 
+/// Below this weight the best curve is named in the evidence only.
+const SURE_OF_SHAPE: f64 = 0.6;
+
 /// Judges a model by what was measured; each part is absent if its probe was not run.
 pub fn judge(
     stream: &[StreamRecord],
@@ -45,6 +48,8 @@ struct RemovalVerdict {
     idle: Vec<usize>,
     /// Idle layers in the second half of the model.
     idle_deep: usize,
+    /// Whether every layer's removal costs more than the threshold, with two standard errors to spare.
+    all_needed: bool,
 }
 
 fn judge_removal(layers: &[LayerRecord], evidence: &mut Vec<String>) -> Option<RemovalVerdict> {
@@ -54,9 +59,12 @@ fn judge_removal(layers: &[LayerRecord], evidence: &mut Vec<String>) -> Option<R
     let cheapest = removals.iter().min_by(|a, b| a.1.delta_nll.total_cmp(&b.1.delta_nll))?;
     let idle: Vec<usize> = removals
         .iter()
-        .filter(|(_, r)| r.delta_nll + 2.0 * r.stderr.unwrap_or(0.0) < IDLE_THRESHOLD)
+        .filter(|(_, r)| r.stderr.is_some_and(|e| r.delta_nll + 2.0 * e < IDLE_THRESHOLD))
         .map(|(layer, _)| *layer)
         .collect();
+    let all_needed = removals
+        .iter()
+        .all(|(_, r)| r.stderr.is_some_and(|e| r.delta_nll - 2.0 * e > IDLE_THRESHOLD));
     let effective_depth =
         effective_depth(&removals.iter().map(|r| r.1.delta_nll).collect::<Vec<_>>());
     evidence.push(format!(
@@ -68,13 +76,14 @@ fn judge_removal(layers: &[LayerRecord], evidence: &mut Vec<String>) -> Option<R
     ));
     if removals.iter().any(|(_, r)| r.stderr.is_none()) {
         evidence.push(
-            "There was one window, so removal costs have no error bars; more text gives them."
+            "There was one window, so removal costs have no error bars and no layer can be called \
+             idle; more text gives them."
                 .to_owned(),
         );
     }
     let half = layers.len() / 2;
     let idle_deep = idle.iter().filter(|layer| **layer >= half).count();
-    Some(RemovalVerdict { effective_depth, idle, idle_deep })
+    Some(RemovalVerdict { effective_depth, idle, idle_deep, all_needed })
 }
 
 /// e^(entropy of the shares): how many layers of equal worth would be as evenly spread. Removals that
@@ -159,17 +168,16 @@ fn linear(points: &[(f64, f64)]) -> (f64, f64) {
 
 fn growth_sentence(growth: &VarianceGrowth, stream: &[StreamRecord]) -> String {
     let shape = match growth.model {
-        GrowthModel::Flat => "stays level".to_owned(),
-        GrowthModel::Linear => format!("grows linearly, by {} per layer", number(growth.rate)),
-        GrowthModel::Polynomial => format!("grows as depth to the power {}", number(growth.rate)),
-        GrowthModel::Exponential => format!(
-            "grows exponentially, by {} % per layer",
-            number((growth.rate.exp() - 1.0) * 100.0)
-        ),
+        GrowthModel::Flat => "level".to_owned(),
+        GrowthModel::Linear => format!("linear, by {} per layer", number(growth.rate)),
+        GrowthModel::Polynomial => format!("depth to the power {}", number(growth.rate)),
+        GrowthModel::Exponential => {
+            format!("exponential, by {} % per layer", number((growth.rate.exp() - 1.0) * 100.0))
+        }
     };
     let at = |index: usize| stream.get(index).map_or(f64::NAN, |s| s.variance_without_first);
     format!(
-        "The stream's variance (first token left out) {shape} (weight of this curve among four: \
+        "The stream's variance (first token left out) best fits: {shape} (weight among four curves: \
          {:.0} %); it leaves layer 0 at {} and the last layer at {}, a factor of {}.",
         growth.confidence * 100.0,
         number(at(1)),
@@ -187,7 +195,7 @@ fn first_token_share(stream: &[StreamRecord]) -> Option<String> {
     (ratio(largest) > 3.0).then(|| {
         format!(
             "At stream {} the first token alone lifts the mean variance from {} to {}: a massive \
-             activation. Every number here is also given without it.",
+             activation. The variance is also given without it.",
             largest.index,
             number(largest.variance_without_first),
             number(largest.variance)
@@ -231,44 +239,62 @@ fn summary(
     removal: Option<&RemovalVerdict>,
     growth: Option<&VarianceGrowth>,
 ) -> String {
-    let grows = |growth: &VarianceGrowth| {
-        let factor = number(growth.ratio);
-        match growth.model {
-            GrowthModel::Flat => "the stream's variance stays level with depth".to_owned(),
-            GrowthModel::Linear => format!("the stream's variance grows {factor}-fold, linearly"),
-            GrowthModel::Polynomial => {
-                format!("the stream's variance grows {factor}-fold, polynomially")
-            }
-            GrowthModel::Exponential => {
-                format!("the stream's variance grows {factor}-fold, exponentially")
-            }
-        }
-    };
     let Some(removal) = removal else {
         return match growth {
             Some(growth) => format!(
                 "Layer removal was not measured, so which layers idle is open; {}.",
-                grows(growth)
+                growth_in_short(growth)
             ),
             None => "Too little was measured for a verdict.".to_owned(),
         };
     };
     let idle = match removal.idle.len() {
-        0 => format!("No layer is idle: removing any one costs more than {IDLE_THRESHOLD} nats."),
-        count => format!(
-            "{count} of {layers} layers idle ({}), {} of them in the deeper half: removing any one \
-             costs less than {IDLE_THRESHOLD} nats per token.",
-            list(&removal.idle),
-            removal.idle_deep
+        0 if removal.all_needed => {
+            format!("No layer is idle: removing any one costs more than {IDLE_THRESHOLD} nats.")
+        }
+        0 => format!(
+            "No layer is surely idle (costing less than {IDLE_THRESHOLD} nats with two standard errors \
+             to spare)."
         ),
+        count => {
+            let deep = match layers {
+                1 => String::new(),
+                _ => format!(", {} of them in the deeper half", removal.idle_deep),
+            };
+            format!(
+                "{count} of {layers} layers idle ({}){deep}: removing any one costs less than \
+                 {IDLE_THRESHOLD} nats per token.",
+                list(&removal.idle)
+            )
+        }
     };
     let depth = format!(
         "The cost of removal is spread as over {:.1} equally useful layers of {layers}",
         removal.effective_depth
     );
     match growth {
-        Some(growth) => format!("{idle} {depth}; {}.", grows(growth)),
+        Some(growth) => format!("{idle} {depth}; {}.", growth_in_short(growth)),
         None => format!("{idle} {depth}."),
+    }
+}
+
+/// "the stream's variance grows 416-fold, exponentially"
+fn growth_in_short(growth: &VarianceGrowth) -> String {
+    if growth.model == GrowthModel::Flat {
+        return "the stream's variance stays level with depth".to_owned();
+    }
+    let change = if growth.ratio >= 1.0 {
+        format!("the stream's variance grows {}-fold", number(growth.ratio))
+    } else {
+        format!("the stream's variance falls to {} of its start", number(growth.ratio))
+    };
+    match growth.model {
+        _ if growth.confidence < SURE_OF_SHAPE => {
+            format!("{change}, by what curve is undecided")
+        }
+        GrowthModel::Flat | GrowthModel::Linear => format!("{change}, linearly"),
+        GrowthModel::Polynomial => format!("{change}, polynomially"),
+        GrowthModel::Exponential => format!("{change}, exponentially"),
     }
 }
 
@@ -352,6 +378,27 @@ mod tests {
         assert!(verdict.text.contains("1 of 4 layers idle (2), 1 of them in the deeper half"));
         let verdict = judge(&[], &layers(&[0.5, 0.4, 0.3, 0.2], 0.005), &[]);
         assert!(verdict.idle_layers.is_empty() && verdict.text.contains("No layer is idle"));
+        let verdict = judge(&[], &layers(&[0.5, 0.03, 0.3, -0.2], 0.2), &[]);
+        assert!(verdict.idle_layers.is_empty() && verdict.text.contains("surely idle"));
+    }
+
+    #[test]
+    fn one_window_calls_no_layer_idle() {
+        let mut layers = layers(&[0.5, 0.0, -0.1, 0.3], 0.0);
+        layers.iter_mut().for_each(|layer| {
+            layer.removal = layer.removal.map(|removal| RemovalRecord { stderr: None, ..removal });
+        });
+        let verdict = judge(&[], &layers, &[]);
+        assert!(verdict.idle_layers.is_empty() && verdict.text.contains("surely idle"));
+        assert!(verdict.evidence.iter().any(|sentence| sentence.contains("one window")));
+    }
+
+    #[test]
+    fn a_falling_variance_does_not_grow_and_an_open_shape_is_called_open() {
+        let falling = judge(&stream(|l| 8.0 * (-0.2 * l).exp(), 20), &[], &[]);
+        assert!(falling.text.contains("falls to") && falling.text.contains("exponentially"));
+        let four = judge(&stream(|l| [0.0, 1.0, 1.3, 1.1, 1.5][l as usize], 4), &[], &[]);
+        assert!(!four.text.contains("linearly") && !four.text.contains("exponentially"));
     }
 
     #[test]

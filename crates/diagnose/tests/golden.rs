@@ -115,8 +115,8 @@ fn the_random_vector_estimate_of_the_jacobian_is_within_its_error_of_the_dense_o
             let found = layer.jacobian_identity_distance.expect("measured");
             let stderr = layer.jacobian_stderr.expect("several vectors");
             let what = format!("{name} {}: {found} ± {stderr}, exactly {exact}", layer.layer);
-            assert!((found - exact).abs() < 4.0 * stderr + 1e-3, "{what}");
-            assert!(stderr < 0.25 * exact, "the estimate says nothing: {what}");
+            assert!((found - exact).abs() < 3.0 * stderr, "{what}");
+            assert!(stderr < 0.15 * exact, "the estimate says nothing: {what}");
         }
     }
 }
@@ -144,11 +144,27 @@ fn a_half_precision_checkpoint_gives_no_nan_anywhere() {
     let windows = [Window { ids, bytes: vec![1; 24] }];
     for name in ["llama-bf16-sharded", "qwen3-bf16-sharded", "llama-f16"] {
         let record = run(&model(name), &windows, "all", 1);
-        let text = serde_json::to_string(&record).expect("serialises");
-        let nulls = text.replace("\":null", "").matches("null").count();
-        assert_eq!(nulls, 0, "{name}: NaN and infinity are written as null");
+        let mut record_as_json = serde_json::to_value(&record).expect("serialises");
+        record_as_json["model"].take();
+        let nulls = record_as_json.to_string().matches("null").count();
+        assert_eq!(nulls, 1, "{name}: NaN and infinity are written as null, as is the model here");
         assert!(record.angular_distance.iter().flatten().all(|d| (0.0..=1.0).contains(d)));
         assert!(record.stream.iter().all(|s| s.variance.is_finite() && s.rms.is_finite()));
+    }
+}
+
+#[test]
+fn a_model_that_yields_no_numbers_is_an_error_that_names_the_layer() {
+    let mut model = model("llama");
+    let down = &mut model.layers[1].mlp.down_proj.weight;
+    *down = down.clone().map(|weight| weight.mul_scalar(f32::INFINITY));
+    let (workers, windows) = (Workers::new(1).expect("threads start"), windows(&expected("llama")));
+    for probes in ["default", "stream", "all"] {
+        let probes: Probes = probes.parse().expect("probes");
+        let labels = (String::new(), Vec::new());
+        let found = diagnose(&model, &windows, &probes, &workers, &|_| {}, labels);
+        let error = found.expect_err("infinite weights").to_string();
+        assert!(error.contains("after layer 1"), "{error}");
     }
 }
 

@@ -16,6 +16,22 @@ use lns_spec::LayerIndex;
 /// Called with the number of layer passes over one window that were just finished.
 pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);
 
+/// Why a model could not be measured on a text.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each variant's message names its fields")]
+pub enum RunError {
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error("there is no window of at least two tokens to measure on")]
+    NoWindows,
+    #[error(
+        "{what} of window {window} is not a finite number; the checkpoint's weights are damaged or its \
+         values leave the range of f32"
+    )]
+    NotFinite { what: String, window: usize },
+}
+
 /// Bytes of residual streams held at once when the layers come from disk.
 const STREAM_BUDGET: usize = 1 << 28;
 
@@ -89,19 +105,18 @@ pub fn work(source: &dyn LayerSource, windows: &[Window]) -> u64 {
 /// once per batch of windows.
 ///
 /// # Errors
-/// [`LoadError`] when a layer cannot be read.
+/// [`RunError`] when there is no window, a layer cannot be read, or a loss is not a number.
 pub fn evaluate(
     source: &dyn LayerSource,
     windows: &[Window],
     workers: &Workers,
     progress: Progress<'_>,
-) -> Result<Evaluation, LoadError> {
-    let length = windows.first().map_or(0, |window| window.ids.len());
+) -> Result<Evaluation, RunError> {
+    let length = window_length(windows)?;
     let spec = source.spec();
     let rotary = rotary_table(spec, length);
     let per_window = length * spec.hidden_size * size_of::<f32>();
     let batch = (STREAM_BUDGET / per_window.max(1)).max(workers.count());
-    let head = source.head()?;
     let mut window_nll = Vec::with_capacity(windows.len());
     let start = Instant::now();
     for windows in windows.chunks(batch) {
@@ -118,11 +133,14 @@ pub fn evaluate(
                 })
             });
         }
+        // After the layers, so that a head from disk is not held beside them.
+        let head = source.head()?;
         window_nll.extend(workers.map(windows.len(), |window| {
             let losses = head.nll(predictors(&streams[window]), &windows[window].ids[1..]);
             mean_of(&losses)
         }));
     }
+    require_finite("the loss", &window_nll)?;
     let bytes = windows.iter().flat_map(|window| &window.bytes[1..]).map(|n| u64::from(*n)).sum();
     Ok(Evaluation {
         window_nll,
@@ -130,6 +148,26 @@ pub fn evaluate(
         bytes,
         seconds: start.elapsed().as_secs_f64(),
     })
+}
+
+/// Tokens per window.
+///
+/// # Errors
+/// [`RunError::NoWindows`] when there is nothing to predict.
+pub fn window_length(windows: &[Window]) -> Result<usize, RunError> {
+    let length = windows.first().map_or(0, |window| window.ids.len());
+    if length < 2 { Err(RunError::NoWindows) } else { Ok(length) }
+}
+
+/// Refuses numbers, one per window, that are not finite.
+///
+/// # Errors
+/// [`RunError::NotFinite`], naming `what` and the first such window.
+pub fn require_finite(what: &str, by_window: &[f64]) -> Result<(), RunError> {
+    match by_window.iter().position(|value| !value.is_finite()) {
+        Some(window) => Err(RunError::NotFinite { what: what.to_owned(), window }),
+        None => Ok(()),
+    }
 }
 
 /// The layers from `first` that the source holds at once.

@@ -44,6 +44,19 @@ fn a_model_of_constant_logits_has_a_loss_of_exactly_ln_vocabulary() {
 }
 
 #[test]
+fn a_loss_that_is_no_number_and_a_text_without_a_window_are_errors() {
+    let mut model = model();
+    model.norm.gamma = model.norm.gamma.map(|gamma| gamma.mul_scalar(f32::NAN));
+    let workers = Workers::new(1).expect("threads start");
+    let error = evaluate(&model, &windows(2, 8), &workers, &|_| {}).expect_err("NaN");
+    assert!(error.to_string().contains("the loss of window 0"), "{error}");
+    for nothing in [vec![], windows(2, 1)] {
+        let error = evaluate(&model, &nothing, &workers, &|_| {}).expect_err("no window");
+        assert!(matches!(error, lns_eval::RunError::NoWindows));
+    }
+}
+
+#[test]
 fn memory_disk_and_thread_counts_give_the_same_bits() {
     let (model, windows) = (model(), windows(5, 17));
     let streaming = StreamingDecoder::new(checkpoint(), Device::flex()).expect("opens");

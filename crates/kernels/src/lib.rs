@@ -6,7 +6,7 @@
 //!   the standard that tests hold the fused form against.
 //!
 //! The function picks the form from the tensor; callers never choose. A backward pass of its own
-//! for a fused operation goes into [`fused`]'s trait as one more method per operation, with
+//! for a fused operation goes into `fused`'s trait as one more method per operation, with
 //! `Autodiff` added to its backend list; nothing here changes for callers.
 //!
 //! Operations use rayon's current pool. [`Workers`] gives each worker thread a pool of one, so that

@@ -81,6 +81,9 @@ impl Decoder {
 
     /// As [`new`](Self::new), with another initialisation and embedding deviation
     /// ([`lns_spec::embedding_std`]).
+    ///
+    /// # Panics
+    /// If `embedding_std` is not a finite number of at least 0.
     pub fn initialised(
         spec: &ModelSpec,
         initialisation: Initialisation,
@@ -88,6 +91,10 @@ impl Decoder {
         seed: u64,
         device: &Device,
     ) -> Self {
+        assert!(
+            embedding_std.is_finite() && embedding_std >= 0.0,
+            "embedding_std: {embedding_std}"
+        );
         let mut weights = RandomWeights { spec, initialisation, embedding_std, seed };
         match Self::build(spec, &mut weights, device) {
             Ok(decoder) => decoder,

@@ -26,12 +26,12 @@ impl Default for Sampling {
     }
 }
 
-/// An endless iterator of next tokens; the caller decides when to stop.
-///
-/// It ends by itself when the model's context is full.
+/// The next tokens, one at a time. It ends at its limit, when the context is full, or when the logits
+/// are no numbers.
 #[derive(Debug)]
 pub struct Generation<'a> {
     model: &'a Decoder,
+    left: usize,
     rotary: RotaryTable,
     cache: KvCache,
     pending: Vec<u32>,
@@ -40,12 +40,13 @@ pub struct Generation<'a> {
 }
 
 impl Decoder {
-    /// Continues `prompt`, at least one token, up to `limit` new ones or the end of the context.
+    /// Continues `prompt`, at least one token, by up to `limit` new ones, to the end of the context at most.
     pub fn generate(&self, prompt: &[u32], limit: usize, sampling: Sampling) -> Generation<'_> {
         let context = self.spec().max_position_embeddings;
         let positions = prompt.len().saturating_add(limit).min(context);
         Generation {
             model: self,
+            left: limit,
             rotary: rotary_table(self.spec(), positions),
             cache: KvCache::new(self.layers.len()),
             pending: prompt.to_vec(),
@@ -60,7 +61,7 @@ impl Iterator for Generation<'_> {
 
     fn next(&mut self) -> Option<u32> {
         let end = self.cache.len() + self.pending.len();
-        if self.pending.is_empty() || end > self.rotary.positions() {
+        if self.left == 0 || self.pending.is_empty() || end > self.rotary.positions() {
             return None;
         }
         let tokens = ids_tensor(&self.pending, &self.model.device());
@@ -68,6 +69,7 @@ impl Iterator for Generation<'_> {
         let logits: Vec<f32> = logits.cast(DType::F32).into_data().iter::<f32>().collect();
         let token = choose(&logits, &self.sampling, &mut self.rng)?;
         self.pending = vec![token];
+        self.left -= 1;
         Some(token)
     }
 }

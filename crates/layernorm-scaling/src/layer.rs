@@ -404,7 +404,10 @@ impl TransformerLayerWithScaling {
             Residual::Pre { branch_scale, .. } if branch_scale != 1.0 => {
                 branch.mul_scalar(branch_scale)
             }
-            _ => branch,
+            Residual::Pre { .. }
+            | Residual::Post { .. }
+            | Residual::Sandwich
+            | Residual::Learned { .. } => branch,
         };
         match (&end.norm, &end.scale) {
             (Some(norm), _) => norm.forward(branch),

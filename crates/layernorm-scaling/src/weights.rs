@@ -6,7 +6,7 @@ use burn::{
     tensor::{Device, Tensor, TensorData},
 };
 use lns_checkpoint::{Checkpoint, CheckpointError, TensorAudit};
-use lns_spec::{Initialisation, LayerIndex, ModelSpec};
+use lns_spec::{Depth, Initialisation, LayerIndex, ModelSpec, Residual, Site};
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
 use rand_distr::{Distribution, Normal};
@@ -43,6 +43,28 @@ pub(crate) struct RandomWeights<'a> {
 }
 
 impl RandomWeights<'_> {
+    fn layer(name: &str) -> Option<LayerIndex> {
+        let layer = name.strip_prefix("model.layers.")?.split('.').next()?.parse().ok()?;
+        Some(LayerIndex::new(layer))
+    }
+
+    fn depth(&self, name: &str) -> Option<Depth> {
+        self.spec.depths.get(Self::layer(name)?.get()).copied()
+    }
+
+    /// Where the learned λ called `name` starts.
+    fn branch_scale(&self, name: &str) -> Option<f32> {
+        let site = match name.rsplit('.').next()? {
+            "attention_branch_scale" => Site::Attention,
+            "mlp_branch_scale" => Site::Mlp,
+            _ => return None,
+        };
+        match self.spec.residual(Self::layer(name)?, site) {
+            Residual::Learned { init, .. } => Some(init as f32),
+            Residual::Pre { .. } | Residual::Post { .. } | Residual::Sandwich => None,
+        }
+    }
+
     /// Standard deviation of the matrix called `name`.
     fn std(&self, name: &str) -> f64 {
         let layers = self.spec.trained_layers;
@@ -54,11 +76,7 @@ impl RandomWeights<'_> {
         } else {
             1.0
         };
-        let depth = name
-            .strip_prefix("model.layers.")
-            .and_then(|rest| rest.split('.').next()?.parse().ok())
-            .and_then(|layer: usize| self.spec.depths.get(layer).copied());
-        gain * match depth {
+        gain * match self.depth(name) {
             Some(depth) if is(&["o_proj", "down_proj"]) => {
                 self.initialisation.output_projection_std(depth, layers)
             }
@@ -77,9 +95,12 @@ impl Weights for RandomWeights<'_> {
         if name.ends_with(".bias") {
             return Ok(vec![0.0; count]);
         }
+        if let Some(init) = self.branch_scale(name) {
+            return Ok(vec![init; count]);
+        }
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ fnv1a(name));
         let Ok(normal) = Normal::new(0.0, self.std(name)) else {
-            unreachable!("standard deviations are finite: `DepthScale` and sizes are validated")
+            unreachable!("`Decoder::initialised` checks the only deviation it is given")
         };
         Ok((0..count).map(|_| normal.sample(&mut rng) as f32).collect())
     }

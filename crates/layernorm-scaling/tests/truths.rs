@@ -127,7 +127,7 @@ fn layer_zero_and_the_final_norm_are_not_scaled() {
 }
 
 #[test]
-fn the_scale_survives_a_reload_a_device_move_and_a_reinitialisation_of_the_weights() {
+fn the_scale_survives_a_reload_and_a_device_move_because_it_is_no_tensor() {
     let device = Device::flex();
     let norm = RmsNormScalingConfig::new(8, 3).init(&device);
     let record = norm.clone().into_record();
@@ -135,6 +135,21 @@ fn the_scale_survives_a_reload_a_device_move_and_a_reinitialisation_of_the_weigh
     assert_eq!(other.scale(), 0.5);
     assert_eq!(other.to_device(&device.clone().autodiff()).scale(), 0.5);
     assert_eq!(norm.num_params(), 8, "the scale is not a parameter");
+}
+
+#[test]
+fn learned_branch_scales_start_where_their_scheme_says() {
+    let device = Device::flex();
+    for (scheme, width, init) in [
+        (NormScheme::LayerScale { init: 1e-4 }, 32, 1e-4),
+        (NormScheme::SkipInit {}, 1, 1.0 / 6f64.sqrt()),
+    ] {
+        let model = Decoder::new(&spec(scheme), 1, &device);
+        for end in [&model.layers[2].attention_output, &model.layers[5].mlp_output] {
+            let scale = end.scale.as_ref().expect("a learned scale").val().into_data();
+            assert_eq!(scale.iter::<f32>().collect::<Vec<_>>(), vec![init as f32; width]);
+        }
+    }
 }
 
 #[test]

@@ -4,10 +4,14 @@
 //! was not run leaves its fields absent. Losses are in nats per token; layers and stream indices are
 //! 0-based: `stream[i]` enters layer i, `stream[L]` leaves the last layer, before the final norm.
 
+mod write;
+
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use write::replace_file;
 
 /// `eval --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,7 +36,7 @@ pub struct EvalRecord {
     pub windows: u64,
     /// Tokens per window.
     pub window_len: u64,
-    /// Wall-clock seconds of computation, loading left out.
+    /// Wall-clock seconds, without loading a model that is in memory, with reading one layer by layer.
     pub seconds: f64,
 }
 
@@ -125,6 +129,12 @@ pub struct LayerRecord {
     /// Variance of what the MLP adds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mlp_variance: Option<f64>,
+    /// `attention_variance` over the variance of stream[i].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention_to_stream: Option<f64>,
+    /// `mlp_variance` over the variance of stream[i].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mlp_to_stream: Option<f64>,
     /// Mean over tokens of ‖stream[i+1] − stream[i]‖ / ‖stream[i]‖.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch_to_stream: Option<f64>,
@@ -137,10 +147,11 @@ pub struct LayerRecord {
     /// The whole layer removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removal: Option<RemovalRecord>,
-    /// Only its attention removed.
+    /// Only its attention removed: the stream passes the site as it came, under Post-LN without the
+    /// site's norm too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removal_attention: Option<RemovalRecord>,
-    /// Only its MLP removed.
+    /// Only its MLP removed, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removal_mlp: Option<RemovalRecord>,
     /// ‖∂loss/∂θ‖₂ over the layer's parameters θ; loss is the mean over all predicted tokens.
@@ -188,7 +199,8 @@ pub struct VerdictRecord {
     /// so does the depth. Absent without the `removal` probe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective_depth: Option<f64>,
-    /// Layers whose removal costs less than `idle_threshold` nats with two standard errors to spare.
+    /// Layers whose removal costs less than `idle_threshold` nats with two standard errors to spare;
+    /// none when there was one window, which gives no standard error.
     #[serde(default)]
     pub idle_layers: Vec<usize>,
     /// The threshold, in nats per token.

@@ -36,4 +36,5 @@ mod write;
 pub use charts::{Chart, diagnosis_charts};
 pub use page::diagnosis_page;
 pub use table::{TableStyle, comparison_table, diagnosis_table};
+pub use text::clean_lines;
 pub use write::{ReportError, write_report};

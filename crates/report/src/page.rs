@@ -239,12 +239,14 @@ fn charts(drawings: &[Drawing]) -> Markup {
 /// A column of a table of all numbers: its heading and how to fill it.
 type Column = (&'static str, fn(&DiagnoseRecord) -> Vec<String>);
 
-const STREAM: [Column; 8] = [
+const STREAM: [Column; 10] = [
     ("variance", |r| columns::stream(r, |s| s.variance)),
     ("without first token", |r| columns::stream(r, |s| s.variance_without_first)),
     ("rms", |r| columns::stream(r, |s| s.rms)),
     ("attention variance", |r| columns::layers(r, |l| l.attention_variance)),
     ("MLP variance", |r| columns::layers(r, |l| l.mlp_variance)),
+    ("attention / stream", |r| columns::layers(r, |l| l.attention_to_stream)),
+    ("MLP / stream", |r| columns::layers(r, |l| l.mlp_to_stream)),
     ("branch to stream", |r| columns::layers(r, |l| l.branch_to_stream)),
     ("cosine", |r| columns::layers(r, |l| l.cosine)),
     ("block influence", |r| columns::layers(r, |l| l.block_influence)),

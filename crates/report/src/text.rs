@@ -12,8 +12,9 @@ pub(crate) fn clean(text: &str) -> String {
     text.chars().map(|c| if acts(c) { '\u{fffd}' } else { c }).collect()
 }
 
-/// [`clean`], keeping line breaks.
-pub(crate) fn clean_lines(text: &str) -> String {
+/// `text` with every character that would act on a terminal or a page instead of being shown replaced
+/// by �, line breaks kept.
+pub fn clean_lines(text: &str) -> String {
     text.split('\n').map(clean).collect::<Vec<_>>().join("\n")
 }
 

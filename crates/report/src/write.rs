@@ -1,11 +1,9 @@
 //! The report's files: each written beside its place, synced and renamed, so that a reader finds
 //! the old one or the new one.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use lns_record::DiagnoseRecord;
-use tempfile::{Builder, NamedTempFile};
+use lns_record::{DiagnoseRecord, replace_file};
 
 use crate::{diagnosis_charts, diagnosis_page};
 
@@ -42,27 +40,8 @@ pub fn write_report(dir: &Path, records: &[DiagnoseRecord]) -> Result<Vec<PathBu
 }
 
 fn write(path: PathBuf, text: &str) -> Result<PathBuf, ReportError> {
-    match replace(&path, text) {
+    match replace_file(&path, text.as_bytes()) {
         Ok(()) => Ok(path),
         Err(source) => Err(ReportError::Write { path, source }),
     }
-}
-
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut file = beside(path)?;
-    file.write_all(text.as_bytes())?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
-}
-
-/// A file in the same folder, as readable as any other: reports are made to be shown.
-fn beside(path: &Path) -> std::io::Result<NamedTempFile> {
-    let mut builder = Builder::new();
-    builder.prefix(".report-").suffix(".partial");
-    #[cfg(unix)]
-    let mode: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-    #[cfg(unix)]
-    builder.permissions(mode);
-    builder.tempfile_in(path.parent().unwrap_or(Path::new(".")))
 }

@@ -250,6 +250,8 @@ fn set_all(record: &mut DiagnoseRecord, next: &mut impl FnMut() -> f64) {
             layer: layer.layer,
             attention_variance: Some(next()),
             mlp_variance: Some(next()),
+            attention_to_stream: Some(next()),
+            mlp_to_stream: Some(next()),
             branch_to_stream: Some(next()),
             cosine: Some(next()),
             block_influence: Some(next()),

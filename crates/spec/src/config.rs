@@ -318,8 +318,9 @@ fn refuse_unsupported(keys: &Keys) -> Result<(), SpecError> {
     for (key, why) in UNSUPPORTED {
         match keys.0.get(key) {
             None | Some(Value::Null | Value::Bool(false)) => {}
-            Some(value) if value.as_f64() == Some(1.0) && key != "alibi" => {}
-            Some(value) if value.as_f64() == Some(0.0) => {}
+            // A factor of one does nothing; a count of none is none.
+            Some(value) if value.as_f64() == Some(1.0) && !key.contains("expert") => {}
+            Some(value) if value.as_f64() == Some(0.0) && key.contains("expert") => {}
             Some(value) => {
                 let SpecError::Invalid { value, .. } = invalid(key, value, "") else { continue };
                 return Err(SpecError::Unsupported {
@@ -392,7 +393,7 @@ fn rope_scaling(
             given.unwrap_or(max_position_embeddings as f64),
         )
     };
-    Ok(match kind {
+    let scaling = match kind {
         "default" => RopeScaling::Default,
         "linear" => RopeScaling::Linear { factor: factor(keys)? },
         "dynamic" => RopeScaling::Dynamic { factor: factor(keys)? },
@@ -430,7 +431,21 @@ fn rope_scaling(
                 why: "only default, linear, dynamic, llama3 and yarn are".to_owned(),
             });
         }
-    })
+    };
+    match scaling {
+        RopeScaling::Llama3 { low_freq_factor: low, high_freq_factor: high, .. } if low >= high => {
+            Err(invalid("high_freq_factor", &json!(high), "more than `low_freq_factor`"))
+        }
+        RopeScaling::Yarn { beta_fast, beta_slow, .. }
+            if !(beta_fast > beta_slow && beta_slow > 0.0) =>
+        {
+            Err(invalid("beta_fast", &json!(beta_fast), "more than `beta_slow`, both above 0"))
+        }
+        RopeScaling::Yarn { attention_factor, .. } if attention_factor <= 0.0 => {
+            Err(invalid("attention_factor", &json!(attention_factor), "a number above 0"))
+        }
+        scaling => Ok(scaling),
+    }
 }
 
 fn sliding_windows(
@@ -438,7 +453,13 @@ fn sliding_windows(
     family: Family,
     layers: usize,
 ) -> Result<Vec<Option<usize>>, SpecError> {
+    // Absent and null differ: the reference classes of Mistral and Qwen fall back to 4096.
+    let absent = !keys.0.contains_key("sliding_window");
     let window = keys.size("sliding_window")?;
+    let window = match family {
+        Family::Mistral | Family::Qwen2 | Family::Qwen3 if absent => Some(4096),
+        Family::Llama | Family::Mistral | Family::Qwen2 | Family::Qwen3 => window,
+    };
     match family {
         Family::Llama => {
             // Llama has no window; a value here belongs to another implementation.
@@ -586,6 +607,13 @@ mod tests {
             ("num_local_experts", json!(8)),
             ("partial_rotary_factor", json!(0.5)),
             ("sliding_window", json!(16)),
+            ("residual_multiplier", json!(0)),
+            ("alibi", json!(true)),
+            ("rope_scaling", json!({"type": "yarn", "factor": 2.0, "beta_fast": 0})),
+            (
+                "rope_scaling",
+                json!({"type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4}),
+            ),
             ("rope_scaling", json!({"type": "longrope", "factor": 2.0})),
             ("rope_scaling", json!({"type": "linear"})),
             ("rope_scaling", json!({"type": "linear", "factor": 0})),
@@ -623,6 +651,16 @@ mod tests {
         let mistral = with(&[("model_type", json!("mistral")), ("sliding_window", json!(16))]);
         let spec = ModelSpec::from_config(&mistral).expect("valid mistral");
         assert_eq!(spec.sliding_windows, [Some(16); 3]);
+        for (value, expected) in [(Some(json!(null)), None), (None, Some(4096))] {
+            let mut config = mistral.clone();
+            match value {
+                Some(value) => config["sliding_window"] = value,
+                None => drop(config.as_object_mut().and_then(|map| map.remove("sliding_window"))),
+            }
+            let spec = ModelSpec::from_config(&config).expect("valid mistral");
+            assert_eq!(spec.sliding_windows, [expected; 3], "absent is the reference's 4096");
+        }
+        let spec = ModelSpec::from_config(&mistral).expect("valid mistral");
         assert_eq!(ModelSpec::from_config(&spec.to_config()).expect("reads back"), spec);
     }
 

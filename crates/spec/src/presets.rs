@@ -62,7 +62,8 @@ impl Preset {
         PRESETS.into_iter().find(|preset| preset.name == name)
     }
 
-    /// The full specification under a norm scheme.
+    /// The full specification under a norm scheme. [`ModelSpec::validate`] says whether a preset of
+    /// one's own fits together.
     pub fn spec(&self, norm_scheme: NormScheme) -> ModelSpec {
         let layers = self.num_hidden_layers;
         ModelSpec {
@@ -73,7 +74,7 @@ impl Preset {
             num_hidden_layers: layers,
             num_attention_heads: self.num_attention_heads,
             num_key_value_heads: self.num_attention_heads,
-            head_dim: self.hidden_size / self.num_attention_heads,
+            head_dim: self.hidden_size.checked_div(self.num_attention_heads).unwrap_or(0),
             max_position_embeddings: self.max_position_embeddings,
             rms_norm_eps: 1e-6,
             rope: RopeSpec { theta: 10_000.0, scaling: RopeScaling::Default },

@@ -311,7 +311,15 @@ impl NormScheme {
     pub fn deepnorm_gain(&self, layers: usize) -> f64 {
         match self {
             Self::DeepNorm {} => (8.0 * layers as f64).powf(-0.25),
-            _ => 1.0,
+            Self::Pre {}
+            | Self::Lns(_)
+            | Self::Post {}
+            | Self::MixLn { .. }
+            | Self::Sandwich {}
+            | Self::Peri {}
+            | Self::BranchScale { .. }
+            | Self::LayerScale { .. }
+            | Self::SkipInit {} => 1.0,
         }
     }
 

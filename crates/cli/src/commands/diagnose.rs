@@ -19,6 +19,17 @@ use crate::{
 };
 
 pub(crate) fn run(args: &DiagnoseArgs, printer: &Printer) -> anyhow::Result<()> {
+    let request = Request {
+        files: &args.text.files,
+        cut: &args.text.cut,
+        probes: &args.probes,
+        compute: &args.compute,
+        workers: &model::workers(args.compute.threads)?,
+    };
+    // Everything is opened before anything is measured: a wrong path should not cost a diagnosis.
+    let subject = request.open(&args.model, printer)?;
+    let other = args.against.as_deref().map(|path| Other::open(path, &request, printer));
+    let other = other.transpose()?;
     let out = match (&args.out, args.json) {
         (Some(dir), _) => Some(dir.clone()),
         (None, true) => None,
@@ -29,53 +40,70 @@ pub(crate) fn run(args: &DiagnoseArgs, printer: &Printer) -> anyhow::Result<()> 
     if let Some(dir) = &out {
         output::prepare(dir)?;
     }
-    let request = Request {
-        files: &args.text.files,
-        cut: &args.text.cut,
-        probes: &args.probes,
-        compute: &args.compute,
-        workers: &model::workers(args.compute.threads)?,
-    };
-    // The other side first when it is a finished run: a wrong path should not cost a diagnosis.
-    let finished = match &args.against {
-        Some(path) if is_finished(path) => Some(DiagnoseRecord::read(path)?),
-        Some(path) if !path.exists() => {
+    let mut records = vec![request.measure(subject, printer)?];
+    match other {
+        Some(Other::Finished(record)) => records.push(*record),
+        Some(Other::Model(opened)) => records.push(request.measure(*opened, printer)?),
+        None => {}
+    }
+    // Files first: what reads the tables may go away.
+    if let Some(dir) = &out {
+        output::write_diagnosis(dir, &records, printer)?;
+    }
+    match &records[..] {
+        [record] => printer.json(record)?,
+        records => printer.json(&records)?,
+    }
+    show(&records, printer)
+}
+
+/// What `--against` names.
+enum Other {
+    Finished(Box<DiagnoseRecord>),
+    Model(Box<Opened>),
+}
+
+impl Other {
+    fn open(path: &Path, request: &Request<'_>, printer: &Printer) -> anyhow::Result<Self> {
+        if !path.exists() {
             return Err(usage(format!(
                 "--against {} does not exist; name a model or the folder of a finished diagnosis",
                 path.display()
             )));
         }
-        _ => None,
-    };
-    let mut records = vec![request.diagnose(&args.model, printer)?];
-    match (&args.against, finished) {
-        (_, Some(record)) => records.push(record),
-        (Some(path), None) => records.push(request.diagnose(path, printer)?),
-        (None, None) => {}
-    }
-    show(&records, printer)?;
-    match &records[..] {
-        [record] => printer.json(record)?,
-        records => printer.json(&records)?,
-    }
-    match out {
-        Some(dir) => output::write_diagnosis(&dir, &records, printer),
-        None => Ok(()),
+        // A model folder may also hold the diagnosis of it.
+        let is_model = path.join("config.json").is_file();
+        let is_finished = path.join(DiagnoseRecord::FILE_NAME).is_file()
+            || path.extension().is_some_and(|extension| extension == "json");
+        if is_finished && !is_model {
+            return Ok(Self::Finished(Box::new(DiagnoseRecord::read(path)?)));
+        }
+        Ok(Self::Model(Box::new(request.open(path, printer)?)))
     }
 }
 
-fn is_finished(path: &Path) -> bool {
-    path.join(DiagnoseRecord::FILE_NAME).is_file() || path.extension().is_some_and(|e| e == "json")
-}
-
-/// The tables, for a person on a terminal.
+/// The tables, for a person on a terminal, and a warning where they do not compare like with like.
 pub(crate) fn show(records: &[DiagnoseRecord], printer: &Printer) -> anyhow::Result<()> {
     let style = printer.table_style();
     for record in records {
         printer.result(&lns_report::diagnosis_table(record, style))?;
     }
-    if records.len() > 1 {
-        printer.result(&format!("\n{}", lns_report::comparison_table(records, style)))?;
+    let [first, others @ ..] = records else { return Ok(()) };
+    if others.is_empty() {
+        return Ok(());
+    }
+    printer.result(&format!("\n{}", lns_report::comparison_table(records, style)))?;
+    let fed = |record: &DiagnoseRecord| (record.text.windows, record.text.window_len);
+    if let Some(other) = others.iter().find(|other| fed(other) != fed(first)) {
+        let shown = |record| {
+            let (windows, length) = fed(record);
+            format!("{} on {windows} windows of {length}", record.name)
+        };
+        printer.note(&format!(
+            "Not the same text: {}, {}. Losses and error bars do not compare.",
+            shown(first),
+            shown(other)
+        ));
     }
     Ok(())
 }
@@ -89,19 +117,31 @@ pub(crate) struct Request<'a> {
     pub(crate) workers: &'a Workers,
 }
 
+/// A model whose files and text were found to be in order; its weights are not read yet.
+pub(crate) struct Opened {
+    name: String,
+    checkpoint: Checkpoint,
+    text: Windows,
+}
+
 impl Request<'_> {
-    pub(crate) fn diagnose(
-        &self,
-        path: &Path,
-        printer: &Printer,
-    ) -> anyhow::Result<DiagnoseRecord> {
+    pub(crate) fn open(&self, path: &Path, printer: &Printer) -> anyhow::Result<Opened> {
         let checkpoint = Checkpoint::open(path)?;
         let tokenizer = model::tokenizer(&checkpoint)?;
+        model::compare_vocabularies(checkpoint.spec(), &tokenizer, printer);
         let text = text::windows(self.files, self.cut, checkpoint.spec(), &tokenizer)?;
+        Ok(Opened { name: path.display().to_string(), checkpoint, text })
+    }
+
+    pub(crate) fn measure(
+        &self,
+        opened: Opened,
+        printer: &Printer,
+    ) -> anyhow::Result<DiagnoseRecord> {
+        let Opened { name, checkpoint, text } = opened;
         let source = model::load(checkpoint, self.compute, printer)?;
         let files = text.files.iter().map(|file| file.display().to_string()).collect();
-        let labels = (path.display().to_string(), files);
-        measure(&*source, &text, self.probes, self.workers, labels, printer)
+        measure(&*source, &text, self.probes, self.workers, (name, files), printer)
     }
 }
 
@@ -115,6 +155,7 @@ pub(crate) fn measure(
     printer: &Printer,
 ) -> anyhow::Result<DiagnoseRecord> {
     let layers = source.spec().num_hidden_layers;
+    printer.note(&text::described(text));
     let dear: Vec<_> = probes
         .iter()
         .filter(|probe| !Probes::default().has(*probe))
@@ -123,7 +164,7 @@ pub(crate) fn measure(
     if !dear.is_empty() {
         printer.note(&format!("Price in forward passes: {}.", dear.join(", ")));
     }
-    let work = lns_diagnose::work(layers, text.windows.len(), probes);
+    let work = lns_diagnose::work(source.spec(), text.windows.len(), probes);
     let progress = printer.progress("Diagnosing", work, text.window as f64 / layers as f64);
     let advance = |passes| progress.advance(passes);
     Ok(lns_diagnose::diagnose(source, &text.windows, probes, workers, &advance, labels)?)

@@ -8,8 +8,10 @@ pub(crate) fn run(args: &EvalArgs, printer: &Printer) -> anyhow::Result<()> {
     let workers = model::workers(args.compute.threads)?;
     let checkpoint = Checkpoint::open(&args.model)?;
     let tokenizer = model::tokenizer(&checkpoint)?;
+    model::compare_vocabularies(checkpoint.spec(), &tokenizer, printer);
     let text = text::windows(&args.text.files, &args.text.cut, checkpoint.spec(), &tokenizer)?;
     let source = model::load(checkpoint, &args.compute, printer)?;
+    printer.note(&text::described(&text));
 
     let work = lns_eval::work(&*source, &text.windows);
     let per_pass = text.window as f64 / source.spec().num_hidden_layers as f64;

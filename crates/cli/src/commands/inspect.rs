@@ -14,7 +14,7 @@ use crate::{
 pub(crate) fn run(args: &InspectArgs, printer: &Printer) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::open(&args.model)?;
     printer.json(&as_json(&checkpoint))?;
-    printer.result(&as_text(&checkpoint, args.tensors))?;
+    printer.result(&lns_report::clean_lines(&as_text(&checkpoint, args.tensors)))?;
     let audit = checkpoint.audit();
     if audit.is_clean() {
         Ok(())
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &InspectArgs, printer: &Printer) -> anyhow::Result<()> {
     }
 }
 
-/// Bytes in memory when layers are read from disk: the largest layer or the head, as f32.
+/// Bytes in memory when layers are read from disk: a layer or the head, as f32; streams come on top.
 fn streaming_bytes(checkpoint: &Checkpoint) -> u64 {
     let spec = checkpoint.spec();
     let count = spec.parameter_count();
@@ -100,14 +100,7 @@ fn as_text(checkpoint: &Checkpoint, every_tensor: bool) -> String {
         None => String::new(),
     };
     let mut lines = vec![
-        (
-            "model",
-            format!(
-                "{} ({format}, {} files)",
-                checkpoint.path().display(),
-                checkpoint.files().len()
-            ),
-        ),
+        ("model", format!("{} ({format}, {})", checkpoint.path().display(), files(checkpoint))),
         ("family", spec.family.model_type().to_owned()),
         ("norm scheme", spec.norm_scheme.to_string()),
         (
@@ -183,5 +176,12 @@ fn scaling(spec: &lns_spec::ModelSpec) -> &'static str {
         lns_spec::RopeScaling::Dynamic { .. } => ", scaled (dynamic)",
         lns_spec::RopeScaling::Llama3 { .. } => ", scaled (llama3)",
         lns_spec::RopeScaling::Yarn { .. } => ", scaled (yarn)",
+    }
+}
+
+fn files(checkpoint: &Checkpoint) -> String {
+    match checkpoint.files().len() {
+        1 => "1 file".to_owned(),
+        count => format!("{count} files"),
     }
 }

@@ -1,47 +1,46 @@
 //! Output folders: checked before the work, written beside and renamed after it.
 
-use std::{io::Write, path::Path};
+use std::{io::ErrorKind, path::Path};
 
 use anyhow::Context;
-use lns_record::DiagnoseRecord;
-use serde::Serialize;
+use lns_record::{DiagnoseRecord, replace_file};
 
 use crate::{failure::usage, printer::Printer};
 
-/// Makes `dir`, so that a path that cannot be one fails before hours of work.
+/// Makes `dir` and its charts/ and tries to write there, so that a path that will not do fails before
+/// hours of work.
 pub(crate) fn prepare(dir: &Path) -> anyhow::Result<()> {
-    if dir.exists() && !dir.is_dir() {
-        return Err(usage(format!(
-            "--out {} is a file; name a folder, which is made if it does not exist",
-            dir.display()
-        )));
+    let charts = dir.join("charts");
+    match std::fs::create_dir_all(&charts) {
+        Err(error)
+            if matches!(error.kind(), ErrorKind::NotADirectory | ErrorKind::AlreadyExists) =>
+        {
+            return Err(usage(format!(
+                "--out {}: there is a file where a folder is needed; name another folder",
+                dir.display()
+            )));
+        }
+        made => made.with_context(|| format!("{} cannot be made", charts.display()))?,
     }
-    std::fs::create_dir_all(dir)
-        .with_context(|| format!("the output folder {} cannot be made", dir.display()))
+    for folder in [dir, &charts] {
+        tempfile::tempfile_in(folder)
+            .with_context(|| format!("{} cannot be written to", folder.display()))?;
+    }
+    Ok(())
 }
 
-/// Writes `value` to `dir/name`: beside it, synced, renamed.
-pub(crate) fn write_json(dir: &Path, name: &str, value: &impl Serialize) -> anyhow::Result<()> {
-    let path = dir.join(name);
-    let write = || -> anyhow::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(dir)?;
-        file.write_all(&serde_json::to_vec_pretty(value)?)?;
-        file.write_all(b"\n")?;
-        file.as_file().sync_all()?;
-        file.persist(&path)?;
-        Ok(())
-    };
-    write().with_context(|| format!("{} cannot be written", path.display()))
-}
-
-/// Writes diagnose.json of the first record, and one report of all.
+/// Writes diagnose.json, against.json if there is a second record, and one report of all.
 pub(crate) fn write_diagnosis(
     dir: &Path,
     records: &[DiagnoseRecord],
     printer: &Printer,
 ) -> anyhow::Result<()> {
-    if let Some(subject) = records.first() {
-        write_json(dir, DiagnoseRecord::FILE_NAME, subject)?;
+    for (name, record) in [DiagnoseRecord::FILE_NAME, "against.json"].into_iter().zip(records) {
+        let path = dir.join(name);
+        let mut json = serde_json::to_vec_pretty(record)?;
+        json.push(b'\n');
+        replace_file(&path, &json)
+            .with_context(|| format!("{} cannot be written", path.display()))?;
     }
     write_report(dir, records, printer)
 }

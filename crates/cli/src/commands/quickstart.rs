@@ -54,7 +54,7 @@ const SPEECHES: Package = Package {
     suffix: ".txt",
 };
 
-const CUT: CutArgs = CutArgs { window: 512, max_tokens: Some(2048), bos: false };
+const CUT: CutArgs = CutArgs { window: None, max_tokens: Some(2048), bos: false };
 
 pub(crate) fn run(args: &QuickstartArgs, printer: &Printer) -> anyhow::Result<()> {
     output::prepare(&args.out)?;
@@ -69,12 +69,12 @@ pub(crate) fn run(args: &QuickstartArgs, printer: &Printer) -> anyhow::Result<()
                 compute: &compute,
                 workers: &workers,
             };
-            vec![request.diagnose(&model, printer)?]
+            vec![request.measure(request.open(&model, printer)?, printer)?]
         }
         None => fresh_pair(&workers, printer)?,
     };
-    show(&records, printer)?;
     output::write_diagnosis(&args.out, &records, printer)?;
+    show(&records, printer)?;
     printer.note(
         "Your own model: lns diagnose MODEL --text FILE. Training a Pre-LN / LNS pair is not part \
          of quickstart yet.",
@@ -84,7 +84,11 @@ pub(crate) fn run(args: &QuickstartArgs, printer: &Printer) -> anyhow::Result<()
 
 /// Model and text: those given, or those fetched; `None`, with the reason said, when there are none.
 fn inputs(args: &QuickstartArgs, printer: &Printer) -> Option<(PathBuf, Vec<PathBuf>)> {
+    const INSTEAD: &str = "To use a model and a text of your own: lns quickstart --model MODEL --text \
+        FILE. Going on with two small freshly initialised models.";
     if args.offline {
+        printer.note(&format!("Not fetched, as asked: {}, {}.", MODEL.what, SPEECHES.what));
+        printer.note(INSTEAD);
         return None;
     }
     let model = match &args.model {
@@ -101,10 +105,7 @@ fn inputs(args: &QuickstartArgs, printer: &Printer) -> Option<(PathBuf, Vec<Path
             for error in [model.err(), text.err()].into_iter().flatten() {
                 printer.note(&format!("Not fetched: {error:#}"));
             }
-            printer.note(
-                "To use a model and a text of your own: lns quickstart --model MODEL --text FILE. \
-                 Going on with two small freshly initialised models.",
-            );
+            printer.note(INSTEAD);
             None
         }
     }

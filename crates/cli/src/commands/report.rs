@@ -12,6 +12,6 @@ pub(crate) fn run(args: &ReportArgs, printer: &Printer) -> anyhow::Result<()> {
     let beside = if first.is_dir() { first.as_path() } else { first.parent().unwrap_or(first) };
     let out = args.out.as_deref().unwrap_or(beside);
     output::prepare(out)?;
-    diagnose::show(&records, printer)?;
-    output::write_report(out, &records, printer)
+    output::write_report(out, &records, printer)?;
+    diagnose::show(&records, printer)
 }

@@ -2,7 +2,7 @@
 
 use super::{
     dispatch,
-    exp::exp_sum,
+    exp::{exp, exp_sum},
     linear::{Strides, product},
     simd::maximum,
 };
@@ -87,23 +87,21 @@ fn logits_of(logits: &mut [f32], hidden: &[f32], head: &[f32], width: usize) {
     );
 }
 
-fn divergence(p: &[f32], q: &[f32]) -> (f64, bool) {
-    let normaliser = |logits: &[f32]| {
-        let mut sum = LogSum::default();
-        sum.add(logits);
-        sum.value()
-    };
-    let (p_sum, q_sum) = (normaliser(p), normaliser(q));
-    let mut total = 0f64;
-    for (p, q) in p.iter().zip(q) {
-        let (log_p, log_q) = (f64::from(*p) - p_sum, f64::from(*q) - q_sum);
-        total += log_p.exp() * (log_p - log_q);
+/// Σ p·(log p − log q) = Σ p·(x − y) − (log Σ eˣ − log Σ eʸ) for logits x of p and y of q.
+fn divergence(x: &[f32], y: &[f32]) -> (f64, bool) {
+    let (mut x_sum, mut y_sum) = (LogSum::default(), LogSum::default());
+    x_sum.add(x);
+    y_sum.add(y);
+    let (mut weights, mut weighted) = (0f64, 0f64);
+    // Blocks added in f64, so that a vocabulary of any size keeps the f32 sums short.
+    for (x, y) in x.chunks(VOCABULARY_BLOCK).zip(y.chunks(VOCABULARY_BLOCK)) {
+        let (block_weights, block_weighted) = weighted_difference(x, y, x_sum.largest);
+        weights += f64::from(block_weights);
+        weighted += f64::from(block_weighted);
     }
-    let argmax = |logits: &[f32]| {
-        let largest = maximum(logits);
-        logits.iter().position(|logit| *logit == largest)
-    };
-    (total.max(0.0), argmax(p) == argmax(q))
+    let argmax = |logits: &[f32], largest: f32| logits.iter().position(|logit| *logit == largest);
+    let agree = argmax(x, x_sum.largest) == argmax(y, y_sum.largest);
+    ((weighted / weights - (x_sum.value() - y_sum.value())).max(0.0), agree)
 }
 
 /// log Σ e^x of the values seen so far, as maximum and scaled sum.
@@ -135,6 +133,20 @@ impl LogSum {
 }
 
 dispatch! {
+    /// Σ e^(x − shift) and Σ e^(x − shift)·(x − y).
+    fn weighted_difference(x: &[f32], y: &[f32], shift: f32) -> (f32, f32) {
+        const LANES: usize = 16;
+        let (mut weights, mut weighted) = ([0f32; LANES], [0f32; LANES]);
+        for (x, y) in x.chunks(LANES).zip(y.chunks(LANES)) {
+            for ((x, y), lane) in x.iter().zip(y).zip(0..LANES) {
+                let weight = exp(x - shift);
+                weights[lane] += weight;
+                weighted[lane] += weight * (x - y);
+            }
+        }
+        (weights.iter().sum(), weighted.iter().sum())
+    }
+
     fn shifted_sum(values: &[f32]) -> (f32, f32) {
         let largest = maximum(values);
         (largest, exp_sum(values, largest))

@@ -55,6 +55,8 @@ fn layer(layer: usize, layers: usize) -> LayerRecord {
         layer,
         attention_variance: Some(0.3 + 3.0 * depth + noise(layer)),
         mlp_variance: Some(1.9 * (1.0 - depth) + 4.0 * depth.powi(3) + noise(layer + 7)),
+        attention_to_stream: Some(0.2 + 0.1 * noise(layer + 3)),
+        mlp_to_stream: Some(0.4 + 0.1 * noise(layer + 5)),
         branch_to_stream: Some(1.4 * (-7.0 * depth).exp() + 0.24 + 0.06 * noise(layer + 11)),
         cosine: Some(cosine),
         block_influence: Some(1.0 - cosine),
