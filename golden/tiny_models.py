@@ -217,7 +217,9 @@ def main():
         write(out, name, config, seed, brief=False)
     for seed, (name, config) in enumerate(families(2)):
         write(out, f"{name}-bf16-sharded", config, seed + 10, torch.bfloat16, "20KB")
-    write(out, "llama-f16", LlamaConfig(**OPTION), 20, torch.float16)
+    for seed, (name, config) in enumerate(families(1)):
+        write(out, f"{name}-f16", config, seed + 20, torch.float16)
+        write(out, f"{name}-f32-sharded", config, seed + 40, torch.float32, "20KB")
     for name, config in options():
         write(out, name, config, 30)
     write_older(out, "llama-linear", older_linear)

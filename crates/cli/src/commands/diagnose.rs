@@ -46,15 +46,13 @@ pub(crate) fn run(args: &DiagnoseArgs, printer: &Printer) -> anyhow::Result<()> 
         Some(Other::Model(opened)) => records.push(request.measure(*opened, printer)?),
         None => {}
     }
-    // Files first: what reads the tables may go away.
     if let Some(dir) = &out {
-        output::write_diagnosis(dir, &records, printer)?;
+        output::finish_diagnosis(dir, &records, printer)?;
     }
     match &records[..] {
-        [record] => printer.json(record)?,
-        records => printer.json(&records)?,
+        [record] => printer.json(record),
+        records => printer.json(&records),
     }
-    show(&records, printer)
 }
 
 /// What `--against` names.

@@ -29,8 +29,9 @@ pub(crate) fn prepare(dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes diagnose.json, against.json if there is a second record, and one report of all.
-pub(crate) fn write_diagnosis(
+/// Writes diagnose.json, against.json if there is a second record, and one report of all, shows the
+/// tables and says where the report is. Files first: what reads the tables may go away.
+pub(crate) fn finish_diagnosis(
     dir: &Path,
     records: &[DiagnoseRecord],
     printer: &Printer,
@@ -42,18 +43,17 @@ pub(crate) fn write_diagnosis(
         replace_file(&path, &json)
             .with_context(|| format!("{} cannot be written", path.display()))?;
     }
-    write_report(dir, records, printer)
+    finish_report(dir, records, printer)
 }
 
-/// Writes the page and charts and says where.
-pub(crate) fn write_report(
+/// Writes the page and charts, shows the tables and says where the report is.
+pub(crate) fn finish_report(
     dir: &Path,
     records: &[DiagnoseRecord],
     printer: &Printer,
 ) -> anyhow::Result<()> {
-    let written = lns_report::write_report(dir, records)?;
-    if let Some(page) = written.iter().find(|path| path.extension().is_some_and(|e| e == "html")) {
-        printer.note(&format!("Report: {}", page.display()));
-    }
+    lns_report::write_report(dir, records)?;
+    super::diagnose::show(records, printer)?;
+    printer.note(&format!("Report: {}", dir.join("report.html").display()));
     Ok(())
 }

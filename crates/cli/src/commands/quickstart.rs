@@ -20,7 +20,7 @@ use lns_spec::{ModelSpec, NormScheme, Preset};
 use sha2::{Digest, Sha256};
 
 use super::{
-    diagnose::{Request, measure, show},
+    diagnose::{Request, measure},
     output,
 };
 use crate::{
@@ -73,8 +73,7 @@ pub(crate) fn run(args: &QuickstartArgs, printer: &Printer) -> anyhow::Result<()
         }
         None => fresh_pair(&workers, printer)?,
     };
-    output::write_diagnosis(&args.out, &records, printer)?;
-    show(&records, printer)?;
+    output::finish_diagnosis(&args.out, &records, printer)?;
     printer.note(
         "Your own model: lns diagnose MODEL --text FILE. Training a Pre-LN / LNS pair is not part \
          of quickstart yet.",

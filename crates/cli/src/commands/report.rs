@@ -2,7 +2,7 @@
 
 use lns_record::DiagnoseRecord;
 
-use super::{diagnose, output};
+use super::output;
 use crate::{arguments::ReportArgs, printer::Printer};
 
 pub(crate) fn run(args: &ReportArgs, printer: &Printer) -> anyhow::Result<()> {
@@ -12,6 +12,5 @@ pub(crate) fn run(args: &ReportArgs, printer: &Printer) -> anyhow::Result<()> {
     let beside = if first.is_dir() { first.as_path() } else { first.parent().unwrap_or(first) };
     let out = args.out.as_deref().unwrap_or(beside);
     output::prepare(out)?;
-    output::write_report(out, &records, printer)?;
-    diagnose::show(&records, printer)
+    output::finish_report(out, &records, printer)
 }
