@@ -19,7 +19,7 @@ failed = False
 def check(what, pairs, bound, relative=False):
     """The largest difference of the pairs (found, expected), against the bound."""
     global failed
-    differences = [abs(a - b) / (abs(b) if relative else 1) for a, b in pairs]
+    differences = [abs(a - b) / (max(abs(b), 1e-3) if relative else 1) for a, b in pairs]
     worst = max(differences)
     failed |= not worst <= bound
     kind = "relative" if relative else "absolute"

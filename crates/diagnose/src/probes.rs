@@ -65,17 +65,17 @@ impl Probe {
     }
 
     /// Its price in forward passes of a model of `layers` layers, beyond the one pass that every
-    /// diagnosis makes. The factors of the autodiff probes were measured on SmolLM2-135M.
+    /// diagnosis makes. The factors were measured on SmolLM2-135M.
     pub fn price(self, layers: usize) -> f64 {
         let layers = layers as f64;
         match self {
             Self::Stream | Self::Branches | Self::Angular => 0.0,
-            // Variant i runs layers i + 1.. and the head; the head is about a fifth of a pass.
-            Self::Removal => layers * 0.6,
-            Self::Sublayers => layers * 1.25,
-            Self::Gradients => 12.0,
-            Self::Jacobian => 16.0,
-            Self::Lens => layers * 0.6,
+            // Variant i runs layers i + 1.. and the head.
+            Self::Removal => layers * 0.52,
+            Self::Sublayers => layers * 1.1,
+            Self::Gradients => 5.0,
+            Self::Jacobian => 6.0,
+            Self::Lens => layers * 0.5,
         }
     }
 }
@@ -86,7 +86,14 @@ pub struct Probes(Vec<Probe>);
 
 impl Default for Probes {
     fn default() -> Self {
-        Self(vec![Probe::Stream, Probe::Branches, Probe::Angular, Probe::Removal])
+        [Probe::Stream, Probe::Branches, Probe::Angular, Probe::Removal].into_iter().collect()
+    }
+}
+
+impl FromIterator<Probe> for Probes {
+    fn from_iter<I: IntoIterator<Item = Probe>>(probes: I) -> Self {
+        let chosen: Vec<Probe> = probes.into_iter().collect();
+        Self(Probe::ALL.into_iter().filter(|probe| chosen.contains(probe)).collect())
     }
 }
 
@@ -139,7 +146,7 @@ impl FromStr for Probes {
                 ),
             }
         }
-        Ok(Self(Probe::ALL.into_iter().filter(|probe| chosen.contains(probe)).collect()))
+        Ok(chosen.into_iter().collect())
     }
 }
 

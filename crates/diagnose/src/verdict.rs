@@ -133,10 +133,14 @@ pub fn fit_growth(stream: &[StreamRecord]) -> Option<VarianceGrowth> {
     };
     let scores = candidates.map(|(_, _, residual, parameters)| criterion(residual, parameters));
     let best = (0..4).min_by(|a, b| scores[*a].total_cmp(&scores[*b]))?;
-    let weights: f64 = scores.iter().map(|score| ((scores[best] - score) / 2.0).exp()).sum();
-    let (model, rate, _, _) = candidates[best];
+    let weights = scores.map(|score| ((scores[best] - score) / 2.0).exp());
+    // A power of one is a line through the origin, and a line is what people call it.
+    let is_line = matches!(best, 1 | 2) && (polynomial.0 - 1.0).abs() < 0.05;
+    let (model, rate, _, _) = candidates[if is_line { 1 } else { best }];
+    let weight = if is_line { weights[1] + weights[2] } else { weights[best] };
+    let confidence = weight / weights.iter().sum::<f64>();
     let (first, last) = (points[0].1, points[points.len() - 1].1);
-    Some(VarianceGrowth { model, rate, confidence: 1.0 / weights, ratio: (last - first).exp() })
+    Some(VarianceGrowth { model, rate, confidence, ratio: (last - first).exp() })
 }
 
 /// Least squares of the log variance on `f(depth)`: slope and sum of squared residuals.
@@ -343,9 +347,10 @@ mod tests {
         // A deterministic ripple of ±5 %, so that no curve fits exactly.
         let ripple = |depth: f64| 1.0 + 0.05 * (depth * 2.7).sin();
         type Case = (GrowthModel, f64, fn(f64) -> f64);
-        let cases: [Case; 4] = [
+        let cases: [Case; 5] = [
             (GrowthModel::Flat, 0.0, |_| 3.0),
             (GrowthModel::Linear, 2.0, |l| 5.0 + 2.0 * l),
+            (GrowthModel::Linear, 5.1, |l| 5.1 * l),
             (GrowthModel::Polynomial, 2.0, |l| 0.3 * l * l),
             (GrowthModel::Exponential, 0.2, |l| 0.5 * (0.2 * l).exp()),
         ];

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, bail};
 use layernorm_scaling::Decoder;
 use lns_data::{Window, Windows};
-use lns_diagnose::Probes;
+use lns_diagnose::{Probe, Probes};
 use lns_kernels::{Device, Workers};
 use lns_record::DiagnoseRecord;
 use lns_spec::{ModelSpec, NormScheme, Preset};
@@ -221,16 +221,18 @@ fn unpack(wheel: &Path, package: &Package, folder: &Path) -> anyhow::Result<()> 
 }
 
 /// A Pre-LN and an LNS model with the same 24 layers of random weights, on random tokens: what the
-/// scheme does before any training.
+/// scheme does to the stream before any training. No layer has learned anything that its removal could
+/// cost, so that is not measured.
 fn fresh_pair(workers: &Workers, printer: &Printer) -> anyhow::Result<Vec<DiagnoseRecord>> {
     let text = random_tokens(2048, 2, 256);
+    let probes: Probes = [Probe::Stream, Probe::Branches, Probe::Angular].into_iter().collect();
     [NormScheme::Pre {}, NormScheme::lns()]
         .into_iter()
         .map(|scheme| {
             let name = format!("freshly initialised, {scheme}");
             let model = Decoder::new(&small_spec(scheme), 0, &Device::flex());
             let labels = (name, vec!["random tokens".to_owned()]);
-            measure(&model, &text, &Probes::default(), workers, labels, printer)
+            measure(&model, &text, &probes, workers, labels, printer)
         })
         .collect()
 }
