@@ -3,7 +3,7 @@
 use super::{
     dispatch,
     exp::{exp, exp_sum},
-    linear::{Strides, product},
+    linear::linear,
     simd::maximum,
 };
 
@@ -40,7 +40,7 @@ pub(crate) fn next_token_nll(
         for (block, head) in head.chunks(VOCABULARY_BLOCK * width).enumerate() {
             let (first, count) = (block * VOCABULARY_BLOCK, head.len() / width);
             let logits = &mut logits[..rows * count];
-            logits_of(logits, hidden, head, width);
+            linear(logits, hidden, head, width);
             for (row, logits) in logits.chunks_exact(count).enumerate() {
                 running[row].add(logits);
                 if let Some(at) = (targets[row] as usize).checked_sub(first)
@@ -70,25 +70,13 @@ pub(crate) fn divergence_to(
     let mut out = Vec::with_capacity(hidden.len() / width);
     for (reference, hidden) in reference.chunks(block * width).zip(hidden.chunks(block * width)) {
         let count = hidden.len() / width * vocabulary;
-        logits_of(&mut p[..count], reference, head, width);
-        logits_of(&mut q[..count], hidden, head, width);
+        linear(&mut p[..count], reference, head, width);
+        linear(&mut q[..count], hidden, head, width);
         for (p, q) in p[..count].chunks_exact(vocabulary).zip(q[..count].chunks_exact(vocabulary)) {
             out.push(divergence(p, q));
         }
     }
     out
-}
-
-fn logits_of(logits: &mut [f32], hidden: &[f32], head: &[f32], width: usize) {
-    let (rows, count) = (hidden.len() / width, head.len() / width);
-    product(
-        [rows, count, width],
-        (logits, Strides::row_major(count)),
-        (hidden, Strides::row_major(width)),
-        (head, Strides::row_major(width).transposed()),
-        1.0,
-        false,
-    );
 }
 
 /// Σ p·(log p − log q) = Σ p·(x − y) − (log Σ eˣ − log Σ eʸ) for logits x of p and y of q.

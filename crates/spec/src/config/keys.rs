@@ -1,0 +1,59 @@
+//! Typed values out of a JSON object, one key at a time: what is left is what nobody understood.
+
+use serde_json::{Map, Value};
+
+use crate::SpecError;
+
+/// Takes typed values out of a JSON object.
+pub(super) struct Keys(pub(super) Map<String, Value>);
+
+impl Keys {
+    pub(super) fn take(&mut self, key: &str) -> Option<Value> {
+        self.0.remove(key).filter(|value| !value.is_null())
+    }
+
+    pub(super) fn typed<T>(
+        &mut self,
+        key: &str,
+        expected: &str,
+        read: impl FnOnce(&Value) -> Option<T>,
+    ) -> Result<Option<T>, SpecError> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        read(&value).map(Some).ok_or_else(|| invalid(key, &value, expected))
+    }
+
+    pub(super) fn size(&mut self, key: &str) -> Result<Option<usize>, SpecError> {
+        self.typed(key, "a whole number of at least 1", |value| {
+            value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0)
+        })
+    }
+
+    pub(super) fn required_size(&mut self, key: &str) -> Result<usize, SpecError> {
+        self.size(key)?.ok_or_else(|| SpecError::Missing { key: key.to_owned() })
+    }
+
+    pub(super) fn number(&mut self, key: &str) -> Result<Option<f64>, SpecError> {
+        self.typed(key, "a number", |value| value.as_f64().filter(|n| n.is_finite()))
+    }
+
+    pub(super) fn required_number(&mut self, key: &str) -> Result<f64, SpecError> {
+        self.number(key)?.ok_or_else(|| SpecError::Missing { key: key.to_owned() })
+    }
+
+    pub(super) fn flag(&mut self, key: &str) -> Result<Option<bool>, SpecError> {
+        self.typed(key, "true or false", Value::as_bool)
+    }
+
+    pub(super) fn text(&mut self, key: &str) -> Result<Option<String>, SpecError> {
+        self.typed(key, "a string", |value| value.as_str().map(str::to_owned))
+    }
+}
+
+/// The error for a value of the wrong type or range, cut to a line.
+pub(super) fn invalid(key: &str, value: &Value, expected: &str) -> SpecError {
+    let mut shown = value.to_string();
+    if shown.chars().count() > 80 {
+        shown = shown.chars().take(77).chain("...".chars()).collect();
+    }
+    SpecError::Invalid { key: key.to_owned(), value: shown, expected: expected.to_owned() }
+}

@@ -1,0 +1,175 @@
+use super::*;
+use crate::{LayerIndex, Residual, RopeSpec, Site};
+
+fn llama() -> Value {
+    json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 96,
+        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0, "torch_dtype": "bfloat16", "made_by": {"a": [1, 2]},
+        "eos_token_id": [2, 95, 96]
+    })
+}
+
+fn with(changes: &[(&str, Value)]) -> Value {
+    let mut config = llama();
+    for (key, value) in changes {
+        config[*key] = value.clone();
+    }
+    config
+}
+
+fn refused(changes: &[(&str, Value)]) -> String {
+    let error = ModelSpec::from_config(&with(changes)).expect_err("must be refused");
+    error.to_string()
+}
+
+#[test]
+fn unknown_keys_survive_a_round_trip() {
+    let spec = ModelSpec::from_config(&llama()).expect("a valid config");
+    let written = spec.to_config();
+    assert_eq!(written["made_by"], json!({"a": [1, 2]}));
+    assert_eq!(written["torch_dtype"], "bfloat16");
+    assert_eq!(written["architectures"], json!(["LlamaForCausalLM"]));
+    assert_eq!(ModelSpec::from_config(&written).expect("reads back"), spec);
+    assert_eq!(spec.eos_token_ids(), [2, 95], "ids beyond the vocabulary are dropped");
+}
+
+#[test]
+fn another_scheme_gets_its_own_model_type_and_comes_back() {
+    let mut spec = ModelSpec::from_config(&llama()).expect("a valid config");
+    spec.norm_scheme = NormScheme::lns();
+    let written = spec.to_config();
+    assert_eq!(written["model_type"], "lns_llama");
+    assert_eq!(written["architectures"], json!(["LnsLlamaForCausalLM"]));
+    assert_eq!(written["norm_scheme"]["name"], "lns");
+    assert_eq!(ModelSpec::from_config(&written).expect("reads back"), spec);
+}
+
+#[test]
+fn a_scheme_hidden_in_a_stock_model_type_is_refused() {
+    let message = refused(&[("norm_scheme", json!({"name": "lns"}))]);
+    assert!(message.contains("lns_llama"), "{message}");
+    let message = refused(&[("model_type", json!("lns_llama"))]);
+    assert!(message.contains("norm_scheme"), "{message}");
+    let message =
+        refused(&[("model_type", json!("lns_llama")), ("norm_scheme", json!({"name": "LNS"}))]);
+    assert!(message.contains("known schemes"), "{message}");
+}
+
+#[test]
+fn a_pruned_model_keeps_each_layers_depth() {
+    let config = with(&[
+        ("model_type", json!("lns_llama")),
+        ("norm_scheme", json!({"name": "lns"})),
+        ("layer_depths", json!([1, 3, 6])),
+        ("trained_layers", json!(6)),
+    ]);
+    let spec = ModelSpec::from_config(&config).expect("a valid pruned model");
+    let last = spec.residual(LayerIndex::new(2), Site::Mlp);
+    assert!(
+        matches!(last, Residual::Pre { output_scale, .. } if output_scale == 1.0 / 6f64.sqrt())
+    );
+    assert_eq!(ModelSpec::from_config(&spec.to_config()).expect("reads back"), spec);
+    for bad in [json!([1, 2]), json!([0, 1, 2]), json!([1, 2, 7]), json!([3, 2, 1]), json!("x")] {
+        refused(&[("layer_depths", bad), ("trained_layers", json!(6))]);
+    }
+}
+
+#[test]
+fn impossible_values_are_refused_by_key() {
+    for (key, value) in [
+        ("num_attention_heads", json!(0)),
+        ("num_attention_heads", json!(5)),
+        ("num_attention_heads", json!(-4)),
+        ("num_attention_heads", json!(4.5)),
+        ("num_key_value_heads", json!(3)),
+        ("num_hidden_layers", json!(1u64 << 60)),
+        ("hidden_size", json!("32")),
+        ("head_dim", json!(7)),
+        ("vocab_size", json!(null)),
+        ("rms_norm_eps", json!(0.0)),
+        ("rope_theta", json!(-1)),
+        ("hidden_act", json!("gelu")),
+        ("quantization_config", json!({"bits": 4})),
+        ("num_local_experts", json!(8)),
+        ("partial_rotary_factor", json!(0.5)),
+        ("sliding_window", json!(16)),
+        ("residual_multiplier", json!(0)),
+        ("alibi", json!(true)),
+        ("rope_scaling", json!({"type": "yarn", "factor": 2.0, "beta_fast": 0})),
+        (
+            "rope_scaling",
+            json!({"type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4}),
+        ),
+        ("rope_scaling", json!({"type": "longrope", "factor": 2.0})),
+        ("rope_scaling", json!({"type": "linear"})),
+        ("rope_scaling", json!({"type": "linear", "factor": 0})),
+        ("rope_scaling", json!([1])),
+    ] {
+        let message = refused(&[(key, value.clone())]);
+        let named = ["rope_type", "num_attention_heads", key].iter().any(|k| message.contains(k));
+        assert!(named, "{key} = {value}: {message}");
+    }
+    let message = refused(&[("model_type", json!("gpt2"))]);
+    assert!(message.contains("gpt2") && message.contains("qwen3"), "{message}");
+    assert!(ModelSpec::from_config_text("{").is_err());
+    assert!(ModelSpec::from_config_text("[]").is_err());
+}
+
+#[test]
+fn families_have_their_own_biases_norms_and_windows() {
+    let qwen2 = with(&[
+        ("model_type", json!("qwen2")),
+        ("use_sliding_window", json!(true)),
+        ("sliding_window", json!(8)),
+        ("max_window_layers", json!(2)),
+    ]);
+    let spec = ModelSpec::from_config(&qwen2).expect("valid qwen2");
+    assert!(spec.qkv_bias && !spec.attention_output_bias && !spec.qk_norm);
+    assert_eq!(spec.sliding_windows, [None, None, Some(8)]);
+    assert_eq!(ModelSpec::from_config(&spec.to_config()).expect("reads back"), spec);
+
+    let qwen3 = with(&[("model_type", json!("qwen3")), ("head_dim", json!(16))]);
+    let spec = ModelSpec::from_config(&qwen3).expect("valid qwen3");
+    assert!(spec.qk_norm && !spec.qkv_bias);
+    assert_eq!(spec.query_size(), 64);
+
+    let mistral = with(&[("model_type", json!("mistral")), ("sliding_window", json!(16))]);
+    let spec = ModelSpec::from_config(&mistral).expect("valid mistral");
+    assert_eq!(spec.sliding_windows, [Some(16); 3]);
+    for (value, expected) in [(Some(json!(null)), None), (None, Some(4096))] {
+        let mut config = mistral.clone();
+        match value {
+            Some(value) => config["sliding_window"] = value,
+            None => drop(config.as_object_mut().and_then(|map| map.remove("sliding_window"))),
+        }
+        let spec = ModelSpec::from_config(&config).expect("valid mistral");
+        assert_eq!(spec.sliding_windows, [expected; 3], "absent is the reference's 4096");
+    }
+    let spec = ModelSpec::from_config(&mistral).expect("valid mistral");
+    assert_eq!(ModelSpec::from_config(&spec.to_config()).expect("reads back"), spec);
+}
+
+#[test]
+fn rope_is_read_from_either_spelling() {
+    let newer = with(&[(
+        "rope_parameters",
+        json!({"rope_type": "linear", "factor": 2.0, "rope_theta": 5e5}),
+    )]);
+    let spec = ModelSpec::from_config(&newer).expect("newer spelling");
+    assert_eq!(spec.rope, RopeSpec { theta: 5e5, scaling: RopeScaling::Linear { factor: 2.0 } });
+    let older = with(&[("rope_scaling", json!({"type": "linear", "factor": 2.0}))]);
+    let spec = ModelSpec::from_config(&older).expect("older spelling");
+    assert_eq!(spec.rope.scaling, RopeScaling::Linear { factor: 2.0 });
+    assert_eq!(ModelSpec::from_config(&spec.to_config()).expect("reads back"), spec);
+}
+
+#[test]
+fn parameter_count_is_the_sum_of_the_tensors() {
+    let spec = ModelSpec::from_config(&llama()).expect("a valid config");
+    let sum: usize = spec.tensors().iter().map(|t| t.shape.iter().product::<usize>()).sum();
+    assert_eq!(spec.parameter_count().total(), sum as u64);
+    let layer = 2 * 32 * 32 + 2 * 16 * 32 + 3 * 32 * 48 + 2 * 32;
+    assert_eq!(sum, 2 * 96 * 32 + 32 + 3 * layer);
+}
