@@ -270,7 +270,7 @@ fn probe_help() -> String {
     let default = Probes::default();
     let mut help = format!("Probes, with their price in forward passes for {LAYERS} layers:\n");
     for probe in lns_diagnose::Probe::ALL {
-        let price = match probe.price(LAYERS) {
+        let price = match lns_diagnose::price(probe, LAYERS) {
             0.0 => "free".to_owned(),
             price => format!("{price:.0}"),
         };

@@ -12,7 +12,8 @@ mod probes;
 mod statistics;
 mod verdict;
 
-pub use probes::{Probe, Probes, UnknownProbe};
+pub use lns_record::Probe;
+pub use probes::{Probes, UnknownProbe, price};
 pub use verdict::{fit_growth, judge};
 
 use std::time::Instant;

@@ -1,82 +1,21 @@
-//! The probes by name, and what each costs.
+//! Sets of probes, and what each probe costs.
 
 use std::{fmt, str::FromStr};
 
-/// One kind of evidence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Probe {
-    /// Variance and rms of the residual stream.
-    Stream,
-    /// Branch variances, their ratio to the stream, cosine, block influence.
-    Branches,
-    /// The whole angular matrix and the most redundant blocks.
-    Angular,
-    /// Loss without each layer.
-    Removal,
-    /// Loss without each layer's attention, and without its MLP.
-    Sublayers,
-    /// Gradient norms.
-    Gradients,
-    /// Distance of each layer's Jacobian from the identity.
-    Jacobian,
-    /// Logit lens.
-    Lens,
-}
+use lns_record::Probe;
 
-impl Probe {
-    /// Every probe, cheap ones first.
-    pub const ALL: [Self; 8] = [
-        Self::Stream,
-        Self::Branches,
-        Self::Angular,
-        Self::Removal,
-        Self::Sublayers,
-        Self::Gradients,
-        Self::Jacobian,
-        Self::Lens,
-    ];
-
-    /// The name on the command line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Stream => "stream",
-            Self::Branches => "branches",
-            Self::Angular => "angular",
-            Self::Removal => "removal",
-            Self::Sublayers => "sublayers",
-            Self::Gradients => "gradients",
-            Self::Jacobian => "jacobian",
-            Self::Lens => "lens",
-        }
-    }
-
-    /// What it measures, in a few words.
-    pub const fn measures(self) -> &'static str {
-        match self {
-            Self::Stream => "variance and rms of the residual stream",
-            Self::Branches => "what attention and MLP add, cosine, block influence",
-            Self::Angular => "angular distance of every pair of layers, most redundant blocks",
-            Self::Removal => "loss without each layer",
-            Self::Sublayers => "loss without each layer's attention, and without its MLP",
-            Self::Gradients => "gradient norm of each layer's parameters and input",
-            Self::Jacobian => "distance of each layer's Jacobian from the identity",
-            Self::Lens => "how far the final prediction is already there after each layer",
-        }
-    }
-
-    /// Its price in forward passes of a model of `layers` layers, beyond the one pass that every
-    /// diagnosis makes. The factors were measured on SmolLM2-135M.
-    pub fn price(self, layers: usize) -> f64 {
-        let layers = layers as f64;
-        match self {
-            Self::Stream | Self::Branches | Self::Angular => 0.0,
-            // Variant i runs layers i + 1.. and the head.
-            Self::Removal => layers * 0.52,
-            Self::Sublayers => layers * 1.1,
-            Self::Gradients => 5.0,
-            Self::Jacobian => 6.0,
-            Self::Lens => layers * 0.5,
-        }
+/// The price of a probe in forward passes of a model of `layers` layers, beyond the one pass that every
+/// diagnosis makes. The factors were measured on SmolLM2-135M.
+pub fn price(probe: Probe, layers: usize) -> f64 {
+    let layers = layers as f64;
+    match probe {
+        Probe::Stream | Probe::Branches | Probe::Angular => 0.0,
+        // Variant i runs layers i + 1.. and the head.
+        Probe::Removal => layers * 0.52,
+        Probe::Sublayers => layers * 1.1,
+        Probe::Gradients => 5.0,
+        Probe::Jacobian => 6.0,
+        Probe::Lens => layers * 0.5,
     }
 }
 

@@ -4,6 +4,7 @@
 //! was not run leaves its fields absent. Losses are in nats per token; layers and stream indices are
 //! 0-based: `stream[i]` enters layer i, `stream[L]` leaves the last layer, before the final norm.
 
+mod probe;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use probe::Probe;
 pub use write::replace_file;
 
 /// `eval --json`.

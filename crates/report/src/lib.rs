@@ -27,7 +27,6 @@ mod number;
 mod page;
 mod palette;
 mod plot;
-mod probes;
 mod scale;
 mod table;
 mod text;

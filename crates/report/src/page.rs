@@ -1,6 +1,6 @@
 //! The report: one HTML page that needs nothing beside itself, no script and no network.
 
-use lns_record::{DiagnoseRecord, GrowthModel, VarianceGrowth, VerdictRecord};
+use lns_record::{DiagnoseRecord, GrowthModel, Probe, VarianceGrowth, VerdictRecord};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::Value;
 
@@ -9,7 +9,6 @@ use crate::columns;
 use crate::drawing::{Drawing, Room, rules};
 use crate::number::{count, figure, measured, number, percent};
 use crate::palette::{HUES, properties, themed};
-use crate::probes::{ALL_PROBES, missing_probes};
 use crate::text::{clean, clean_lines, labels, layer_list};
 
 const PAGE_RULES: &str = include_str!("page.css");
@@ -272,7 +271,7 @@ fn numbers(records: &[DiagnoseRecord], labels: &[String]) -> Markup {
         }
         @for (record, label) in records.iter().zip(labels) {
             @if records.len() > 1 { h3.model { (label) } }
-            @if missing_probes(record).len() == ALL_PROBES { p.small { "No probe left any." } }
+            @if Probe::missing_from(record).len() == Probe::ALL.len() { p.small { "No probe left any." } }
             (table(record, "Stream and branches", &STREAM))
             (table(record, "Removal, gradients, predictions", &EFFECT))
             (blocks(record))
@@ -397,14 +396,14 @@ fn not_measured(records: &[DiagnoseRecord], labels: &[String]) -> Markup {
     html! {
         h2 { "What was not measured" }
         @for (record, label) in records.iter().zip(labels) {
-            @let missing = missing_probes(record);
+            @let missing = Probe::missing_from(record);
             @if records.len() > 1 { h3 { (label) } }
             @if missing.is_empty() {
                 p { "Every probe ran." }
             } @else {
                 ul.evidence {
                     @for probe in missing {
-                        li { (probe.measures) ": " code { "--probes " (probe.name) } }
+                        li { code { "--probes " (probe.name()) } ": " (probe.measures()) }
                     }
                 }
             }

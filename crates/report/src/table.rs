@@ -2,12 +2,11 @@
 
 use std::fmt::Write;
 
-use lns_record::{DiagnoseRecord, LayerRecord};
+use lns_record::{DiagnoseRecord, LayerRecord, Probe};
 use unicode_width::UnicodeWidthStr;
 
 use crate::columns;
 use crate::number::{count, figure, measured, number, percent};
-use crate::probes::missing_probes;
 use crate::scale::Scale;
 use crate::text::{clean, labels, layer_list, shortened};
 
@@ -253,7 +252,7 @@ fn notes(record: &DiagnoseRecord, shown: &[(usize, Column)], dropped: &[String])
     if !dropped.is_empty() {
         notes.push(format!("No room at this width for: {}.", dropped.join(", ")));
     }
-    let missing: Vec<&str> = missing_probes(record).iter().map(|probe| probe.name).collect();
+    let missing: Vec<&str> = Probe::missing_from(record).into_iter().map(Probe::name).collect();
     if !missing.is_empty() {
         notes.push(format!("Not measured: --probes {} would.", missing.join(",")));
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use layernorm_scaling::LayerSource;
 use lns_checkpoint::Checkpoint;
 use lns_data::Windows;
-use lns_diagnose::{Probe, Probes};
+use lns_diagnose::Probes;
 use lns_kernels::Workers;
 use lns_record::DiagnoseRecord;
 
@@ -157,7 +157,7 @@ pub(crate) fn measure(
     let dear: Vec<_> = probes
         .iter()
         .filter(|probe| !Probes::default().has(*probe))
-        .map(|probe: Probe| format!("{} ≈ {:.0}", probe.name(), probe.price(layers)))
+        .map(|probe| format!("{} ≈ {:.0}", probe.name(), lns_diagnose::price(probe, layers)))
         .collect();
     if !dear.is_empty() {
         printer.note(&format!("Price in forward passes: {}.", dear.join(", ")));
