@@ -2,7 +2,7 @@
 //!
 //! One pass through the layers yields every statistic of the default set; the layers may come from
 //! memory or from disk, one at a time. Definitions stand with the fields of
-//! [`DiagnoseRecord`](lns_record::DiagnoseRecord).
+//! [`DiagnoseRecord`].
 
 mod angular;
 mod gradients;

@@ -131,16 +131,16 @@ pub struct LayerRecord {
     /// Variance of what the MLP adds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mlp_variance: Option<f64>,
-    /// `attention_variance` over the variance of stream[i].
+    /// `attention_variance` over the variance of stream\[i\].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attention_to_stream: Option<f64>,
-    /// `mlp_variance` over the variance of stream[i].
+    /// `mlp_variance` over the variance of stream\[i\].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mlp_to_stream: Option<f64>,
-    /// Mean over tokens of ‖stream[i+1] − stream[i]‖ / ‖stream[i]‖.
+    /// Mean over tokens of ‖stream\[i+1\] − stream\[i\]‖ / ‖stream\[i\]‖.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch_to_stream: Option<f64>,
-    /// Mean cosine of stream[i] and stream[i+1].
+    /// Mean cosine of stream\[i\] and stream\[i+1\].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cosine: Option<f64>,
     /// 1 − cosine (ShortGPT, arXiv 2403.03853).
@@ -159,10 +159,10 @@ pub struct LayerRecord {
     /// ‖∂loss/∂θ‖₂ over the layer's parameters θ; loss is the mean over all predicted tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gradient_norm: Option<f64>,
-    /// ‖∂loss/∂stream[i]‖₂ over all tokens and features.
+    /// ‖∂loss/∂stream\[i\]‖₂ over all tokens and features.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream_gradient_norm: Option<f64>,
-    /// ‖J − I‖_F / ‖I‖_F of the layer's Jacobian ∂stream[i+1]/∂stream[i].
+    /// ‖J − I‖_F / ‖I‖_F of the layer's Jacobian ∂stream\[i+1\]/∂stream\[i\].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jacobian_identity_distance: Option<f64>,
     /// Standard error of `jacobian_identity_distance` over random vectors.
