@@ -206,6 +206,27 @@ fn quickstart_without_a_network_diagnoses_a_fresh_pair() {
     assert!(bench.path("start/report.html").is_file());
 }
 
+/// A limit on file size fails a write in the middle, as a full disk does.
+#[cfg(unix)]
+#[test]
+fn a_write_that_fails_names_the_file_and_leaves_the_old_one() {
+    let bench = Bench::new("llama");
+    fs::create_dir(bench.path("out")).expect("writable");
+    fs::write(bench.path("out/diagnose.json"), "old").expect("writable");
+    let program = assert_cmd::cargo::cargo_bin("lns");
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 2; exec '{}' diagnose model --text text.txt --window 16 --out out",
+        program.display()
+    );
+    let mut shell = Command::new("sh");
+    let output = shell.current_dir(bench.dir.path()).args(["-c", &script]).assert().code(1);
+    let error = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    assert!(error.contains("error: out/diagnose.json cannot be written"), "{error}");
+    assert_eq!(fs::read_to_string(bench.path("out/diagnose.json")).expect("there"), "old");
+    let left: Vec<_> = fs::read_dir(bench.path("out")).expect("readable").collect();
+    assert_eq!(left.len(), 2, "charts/ and the old file, nothing half-written: {left:?}");
+}
+
 #[test]
 fn help_and_completions_are_there() {
     let bench = Bench::new("llama");
