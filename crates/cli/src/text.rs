@@ -1,14 +1,36 @@
-//! Text options, resolved: windows of token ids for a model.
+//! A model and its text, resolved: the checkpoint opened, the text cut into windows of its token ids.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use lns_checkpoint::Checkpoint;
 use lns_data::{TextOptions, Tokenizer, Windows, read_windows};
 use lns_spec::ModelSpec;
 
-use crate::{arguments::CutArgs, failure::usage};
+use crate::{arguments::CutArgs, failure::usage, model, printer::Printer};
+
+/// A model whose files and text were found to be in order; its weights are not read yet.
+pub(crate) struct Opened {
+    pub(crate) name: String,
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) text: Windows,
+}
+
+/// Opens the model at `path` and reads `files` with its tokenizer.
+pub(crate) fn open(
+    path: &Path,
+    files: &[PathBuf],
+    cut: &CutArgs,
+    printer: &Printer,
+) -> anyhow::Result<Opened> {
+    let checkpoint = Checkpoint::open(path)?;
+    let tokenizer = model::tokenizer(&checkpoint)?;
+    model::compare_vocabularies(checkpoint.spec(), &tokenizer, printer);
+    let text = windows(files, cut, checkpoint.spec(), &tokenizer)?;
+    Ok(Opened { name: path.display().to_string(), checkpoint, text })
+}
 
 /// Reads `files` for a model, refusing windows beyond its context.
-pub(crate) fn windows(
+fn windows(
     files: &[PathBuf],
     cut: &CutArgs,
     spec: &ModelSpec,

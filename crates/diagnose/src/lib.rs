@@ -22,9 +22,7 @@ use layernorm_scaling::LayerSource;
 use lns_data::Window;
 use lns_eval::{Progress, RunError, mean, standard_error, window_length};
 use lns_kernels::Workers;
-use lns_record::{
-    BaselineRecord, BlockRecord, DiagnoseRecord, LayerRecord, ProbeRecord, TextRecord,
-};
+use lns_record::{BaselineRecord, BlockRecord, DiagnoseRecord, ProbeRecord, TextRecord};
 use lns_spec::ModelSpec;
 
 /// Runs the probes on `windows`, each of the same length and at least two tokens long.
@@ -41,58 +39,57 @@ pub fn diagnose(
     progress: Progress<'_>,
     (name, files): (String, Vec<String>),
 ) -> Result<DiagnoseRecord, RunError> {
-    let spec = source.spec();
     let length = window_length(windows)?;
-    let mut record = DiagnoseRecord {
+    let mut ran = Vec::new();
+    let mut timed = |name: &str, start: Instant| {
+        ran.push(ProbeRecord { name: name.to_owned(), seconds: start.elapsed().as_secs_f64() });
+    };
+
+    let start = Instant::now();
+    let pass::Findings { baseline, stream, mut layers, angular, lens } =
+        pass::run(source, windows, probes, workers, progress)?;
+    timed(&probes.of_one_pass(), start);
+
+    if probes.has(Probe::Gradients) {
+        let start = Instant::now();
+        let norms = gradients::gradient_norms(source, windows, workers, progress)?;
+        for (layer, norms) in layers.iter_mut().zip(norms) {
+            layer.gradient_norm = Some(norms.parameters);
+            layer.stream_gradient_norm = Some(norms.stream);
+        }
+        timed(Probe::Gradients.name(), start);
+    }
+    if probes.has(Probe::Jacobian) {
+        let start = Instant::now();
+        let distances = gradients::jacobian_distances(source, windows, workers, progress)?;
+        for (layer, (distance, stderr)) in layers.iter_mut().zip(distances) {
+            layer.jacobian_identity_distance = Some(distance);
+            layer.jacobian_stderr = stderr;
+        }
+        timed(Probe::Jacobian.name(), start);
+    }
+
+    let (nll, nll_stderr) = (mean(&baseline), standard_error(&baseline));
+    let blocks = most_redundant(&angular);
+    let verdict = judge(&stream, &layers, &blocks);
+    Ok(DiagnoseRecord {
         name,
-        model: spec.to_config(),
+        model: source.spec().to_config(),
         text: TextRecord {
             files,
             tokens: (windows.len() * length) as u64,
             windows: windows.len() as u64,
             window_len: length as u64,
         },
-        baseline: BaselineRecord { nll: 0.0, perplexity: 0.0, nll_stderr: None },
-        stream: Vec::new(),
-        layers: spec
-            .layers()
-            .map(|layer| LayerRecord { layer: layer.get(), ..LayerRecord::default() })
-            .collect(),
-        angular_distance: Vec::new(),
-        blocks: Vec::new(),
-        lens: Vec::new(),
-        verdict: judge(&[], &[], &[]),
-        probes: Vec::new(),
-    };
-    let timed = |name: String, start: Instant, record: &mut DiagnoseRecord| {
-        record.probes.push(ProbeRecord { name, seconds: start.elapsed().as_secs_f64() });
-    };
-
-    let start = Instant::now();
-    let found = pass::run(source, windows, probes, workers, progress)?;
-    fill(&mut record, &found);
-    timed(probes.of_one_pass(), start, &mut record);
-
-    if probes.has(Probe::Gradients) {
-        let start = Instant::now();
-        let norms = gradients::gradient_norms(source, windows, workers, progress)?;
-        for (layer, norms) in record.layers.iter_mut().zip(norms) {
-            layer.gradient_norm = Some(norms.parameters);
-            layer.stream_gradient_norm = Some(norms.stream);
-        }
-        timed(Probe::Gradients.name().to_owned(), start, &mut record);
-    }
-    if probes.has(Probe::Jacobian) {
-        let start = Instant::now();
-        let distances = gradients::jacobian_distances(source, windows, workers, progress)?;
-        for (layer, (distance, stderr)) in record.layers.iter_mut().zip(distances) {
-            layer.jacobian_identity_distance = Some(distance);
-            layer.jacobian_stderr = stderr;
-        }
-        timed(Probe::Jacobian.name().to_owned(), start, &mut record);
-    }
-    record.verdict = judge(&record.stream, &record.layers, &record.blocks);
-    Ok(record)
+        baseline: BaselineRecord { nll, perplexity: nll.exp(), nll_stderr },
+        stream,
+        layers,
+        angular_distance: angular,
+        blocks,
+        lens,
+        verdict,
+        probes: ran,
+    })
 }
 
 /// Layer passes over one window that [`diagnose`] will report to its progress; a head counts as the
@@ -101,17 +98,6 @@ pub fn work(spec: &ModelSpec, windows: usize, probes: &Probes) -> u64 {
     let differentiated = [Probe::Gradients, Probe::Jacobian];
     let dear = differentiated.into_iter().filter(|probe| probes.has(*probe)).count() as u64;
     pass::work(spec, windows, probes) + dear * gradients::work(spec.num_hidden_layers, windows)
-}
-
-fn fill(record: &mut DiagnoseRecord, found: &pass::Findings) {
-    let nll = mean(&found.baseline);
-    record.baseline =
-        BaselineRecord { nll, perplexity: nll.exp(), nll_stderr: standard_error(&found.baseline) };
-    record.stream.clone_from(&found.stream);
-    record.layers.clone_from(&found.layers);
-    record.angular_distance.clone_from(&found.angular);
-    record.blocks = most_redundant(&found.angular);
-    record.lens.clone_from(&found.lens);
 }
 
 /// For each n, the block of n layers whose ends are closest (Gromov et al., arXiv 2403.17887):

@@ -62,7 +62,9 @@ struct Run {
 struct Step {
     stream: Tensor<3>,
     variants: Vec<Variant>,
-    sums: LayerSums,
+    /// Of the stream that entered the layer.
+    entering: StreamSums,
+    layer: LayerSums,
 }
 
 /// A finished window.
@@ -133,12 +135,12 @@ pub(crate) fn run(
         for layer in spec.layers() {
             let weights = source.layer(layer)?;
             let context = Context { weights: &weights, rotary: &rotary, layer, probes, progress };
-            advance(&mut runs, &context, workers, &mut totals);
+            advance(&mut runs, &context, workers, &mut totals)?;
         }
         let report = |heads: u64| progress(heads * head_passes(spec));
-        finish(&runs, batch, &source.head()?, probes, workers, &report, &mut totals);
+        finish(&runs, batch, &source.head()?, probes, workers, &report, &mut totals)?;
     }
-    check(&totals)?;
+    require_finite_losses(&totals)?;
     Ok(conclude(&totals, length, probes))
 }
 
@@ -160,7 +162,12 @@ struct Context<'a> {
 }
 
 /// Takes every stream of every window through one layer.
-fn advance(runs: &mut [Run], context: &Context<'_>, workers: &Workers, totals: &mut Totals) {
+fn advance(
+    runs: &mut [Run],
+    context: &Context<'_>,
+    workers: &Workers,
+    totals: &mut Totals,
+) -> Result<(), RunError> {
     // The untouched model first: its jobs are the longest.
     let base = (0..runs.len()).map(|window| (window, None));
     let jobs: Vec<(usize, Option<usize>)> = base.chain(variant_jobs(runs)).collect();
@@ -172,7 +179,8 @@ fn advance(runs: &mut [Run], context: &Context<'_>, workers: &Workers, totals: &
             Some(v) => {
                 let stream = run.variants[v].stream.clone();
                 let stream = context.weights.forward(stream, context.rotary);
-                Step { stream, variants: Vec::new(), sums: LayerSums::default() }
+                let (entering, layer) = Default::default();
+                Step { stream, variants: Vec::new(), entering, layer }
             }
         };
         (context.progress)(1);
@@ -184,14 +192,34 @@ fn advance(runs: &mut [Run], context: &Context<'_>, workers: &Workers, totals: &
             run.variants[v].stream = step.stream;
             continue;
         }
-        totals.layers[context.layer.get()].add(&step.sums);
+        add_stream(totals, context.layer.get(), window, &step.entering)?;
+        totals.layers[context.layer.get()].add(&step.layer);
         if !keeps_streams(context.probes) {
-            let entering = run.streams.remove(0);
-            totals.streams[context.layer.get()].add(&sums_of(&entering));
+            run.streams.clear();
         }
         run.streams.push(step.stream);
         run.variants.extend(step.variants);
     }
+    Ok(())
+}
+
+/// Adds the sums of stream\[index\] of a window of this batch. Refuses what is not a number: no statistic
+/// of such a model would mean anything.
+fn add_stream(
+    totals: &mut Totals,
+    index: usize,
+    window: usize,
+    sums: &StreamSums,
+) -> Result<(), RunError> {
+    if !sums.mean_square.is_finite() {
+        let what = match index.checked_sub(1) {
+            None => "the embedding".to_owned(),
+            Some(layer) => format!("the stream after layer {layer}"),
+        };
+        return Err(RunError::NotFinite { what, window: totals.windows.len() + window });
+    }
+    totals.streams[index].add(sums);
+    Ok(())
 }
 
 /// Every variant of every window, as (window, place in its variants).
@@ -229,7 +257,7 @@ fn step(stream: &Tensor<3>, context: &Context<'_>) -> Step {
         variants.push(variant(Removed::Attention, without_attention));
         variants.push(variant(Removed::Mlp, middle));
     }
-    Step { stream: out, variants, sums }
+    Step { stream: out, variants, entering: sums_of(stream), layer: sums }
 }
 
 fn sums_of(stream: &Tensor<3>) -> StreamSums {
@@ -246,10 +274,15 @@ fn finish(
     workers: &Workers,
     progress: Progress<'_>,
     totals: &mut Totals,
-) {
+) -> Result<(), RunError> {
     let first = totals.windows.len();
     let targets = |window: usize| &windows[window].ids[1..];
     let last = |run: &Run| run.streams[run.streams.len() - 1].clone();
+    let layers = totals.layers.len();
+    let sums = workers.map(runs.len(), |window| sums_of(&last(&runs[window])));
+    for (window, sums) in sums.iter().enumerate() {
+        add_stream(totals, layers, window, sums)?;
+    }
     let base = (0..runs.len()).map(|window| (window, None));
     let jobs: Vec<(usize, Option<usize>)> = base.chain(variant_jobs(runs)).collect();
     let losses = workers.map(jobs.len(), |job| {
@@ -271,16 +304,7 @@ fn finish(
             }
         }
     }
-    if !keeps_streams(probes) {
-        for run in runs {
-            totals.streams.iter_mut().last().into_iter().for_each(|t| t.add(&sums_of(&last(run))));
-        }
-        return;
-    }
-    let layers = totals.layers.len();
     for run in runs {
-        let sums = workers.map(layers + 1, |i| sums_of(&run.streams[i]));
-        totals.streams.iter_mut().zip(sums).for_each(|(total, sums)| total.add(&sums));
         if probes.has(Probe::Angular) {
             let rows = angular_sums(&run.streams, workers);
             for (total, row) in totals.angular.iter_mut().zip(rows) {
@@ -299,6 +323,7 @@ fn finish(
             }
         }
     }
+    Ok(())
 }
 
 /// Σ over one window's tokens of the angular distance of stream\[i\] and stream\[i + n\], at \[i\]\[n − 1\].
@@ -318,18 +343,8 @@ fn angular_sums(streams: &[Tensor<3>], workers: &Workers) -> Vec<Vec<f64>> {
     })
 }
 
-/// Refuses a model that yields what is not a number: no statistic of it would mean anything.
-fn check(totals: &Totals) -> Result<(), RunError> {
-    for (index, sums) in totals.streams.iter().enumerate() {
-        if !sums.mean_square.is_finite() {
-            let what = match index.checked_sub(1) {
-                None => "the embedding".to_owned(),
-                Some(layer) => format!("the stream after layer {layer}"),
-            };
-            let lost = totals.windows.iter().position(|window| !window.baseline.is_finite());
-            return Err(RunError::NotFinite { what, window: lost.unwrap_or(0) });
-        }
-    }
+/// Refuses losses that are no numbers, of the untouched model or without a part.
+fn require_finite_losses(totals: &Totals) -> Result<(), RunError> {
     let baseline: Vec<f64> = totals.windows.iter().map(|window| window.baseline).collect();
     require_finite("the loss", &baseline)?;
     for (window, finished) in totals.windows.iter().enumerate() {

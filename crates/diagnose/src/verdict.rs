@@ -121,6 +121,9 @@ pub fn fit_growth(stream: &[StreamRecord]) -> Option<VarianceGrowth> {
     let (linear_slope, linear_residual) = linear(&points);
     let mean_log = points.iter().map(|p| p.1).sum::<f64>() / count;
     let flat: f64 = points.iter().map(|p| (p.1 - mean_log).powi(2)).sum();
+    // Places in the list below.
+    const LINEAR: usize = 1;
+    const POLYNOMIAL: usize = 2;
     let candidates = [
         (GrowthModel::Flat, 0.0, flat, 1.0),
         (GrowthModel::Linear, linear_slope, linear_residual, 2.0),
@@ -135,9 +138,9 @@ pub fn fit_growth(stream: &[StreamRecord]) -> Option<VarianceGrowth> {
     let best = (0..4).min_by(|a, b| scores[*a].total_cmp(&scores[*b]))?;
     let weights = scores.map(|score| ((scores[best] - score) / 2.0).exp());
     // A power of one is a line through the origin, and a line is what people call it.
-    let is_line = matches!(best, 1 | 2) && (polynomial.0 - 1.0).abs() < 0.05;
-    let (model, rate, _, _) = candidates[if is_line { 1 } else { best }];
-    let weight = if is_line { weights[1] + weights[2] } else { weights[best] };
+    let is_line = [LINEAR, POLYNOMIAL].contains(&best) && (polynomial.0 - 1.0).abs() < 0.05;
+    let (model, rate, _, _) = candidates[if is_line { LINEAR } else { best }];
+    let weight = if is_line { weights[LINEAR] + weights[POLYNOMIAL] } else { weights[best] };
     let confidence = weight / weights.iter().sum::<f64>();
     let (first, last) = (points[0].1, points[points.len() - 1].1);
     Some(VarianceGrowth { model, rate, confidence, ratio: (last - first).exp() })

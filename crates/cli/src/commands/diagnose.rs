@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use layernorm_scaling::LayerSource;
-use lns_checkpoint::Checkpoint;
 use lns_data::Windows;
 use lns_diagnose::Probes;
 use lns_kernels::Workers;
@@ -15,7 +14,7 @@ use crate::{
     failure::usage,
     model,
     printer::Printer,
-    text,
+    text::{self, Opened},
 };
 
 pub(crate) fn run(args: &DiagnoseArgs, printer: &Printer) -> anyhow::Result<()> {
@@ -115,20 +114,9 @@ pub(crate) struct Request<'a> {
     pub(crate) workers: &'a Workers,
 }
 
-/// A model whose files and text were found to be in order; its weights are not read yet.
-pub(crate) struct Opened {
-    name: String,
-    checkpoint: Checkpoint,
-    text: Windows,
-}
-
 impl Request<'_> {
     pub(crate) fn open(&self, path: &Path, printer: &Printer) -> anyhow::Result<Opened> {
-        let checkpoint = Checkpoint::open(path)?;
-        let tokenizer = model::tokenizer(&checkpoint)?;
-        model::compare_vocabularies(checkpoint.spec(), &tokenizer, printer);
-        let text = text::windows(self.files, self.cut, checkpoint.spec(), &tokenizer)?;
-        Ok(Opened { name: path.display().to_string(), checkpoint, text })
+        text::open(path, self.files, self.cut, printer)
     }
 
     pub(crate) fn measure(

@@ -1,15 +1,16 @@
 //! `lns eval`: loss of a model on text.
 
-use lns_checkpoint::Checkpoint;
-
-use crate::{arguments::EvalArgs, model, printer::Printer, text};
+use crate::{
+    arguments::EvalArgs,
+    model,
+    printer::Printer,
+    text::{self, Opened},
+};
 
 pub(crate) fn run(args: &EvalArgs, printer: &Printer) -> anyhow::Result<()> {
     let workers = model::workers(args.compute.threads)?;
-    let checkpoint = Checkpoint::open(&args.model)?;
-    let tokenizer = model::tokenizer(&checkpoint)?;
-    model::compare_vocabularies(checkpoint.spec(), &tokenizer, printer);
-    let text = text::windows(&args.text.files, &args.text.cut, checkpoint.spec(), &tokenizer)?;
+    let Opened { name, checkpoint, text } =
+        text::open(&args.model, &args.text.files, &args.text.cut, printer)?;
     let source = model::load(checkpoint, &args.compute, printer)?;
     printer.note(&text::described(&text));
 
@@ -20,7 +21,7 @@ pub(crate) fn run(args: &EvalArgs, printer: &Printer) -> anyhow::Result<()> {
     let evaluation = lns_eval::evaluate(&*source, &text.windows, &workers, &advance)?;
     drop(progress);
 
-    let record = evaluation.record(args.model.display().to_string(), text.window);
+    let record = evaluation.record(name, text.window);
     printer.json(&record)?;
     let error = record.nll_stderr.map_or(String::new(), |error| format!(" ± {error:.4}"));
     let bits = record.bits_per_byte.map_or("unknown".to_owned(), |bits| format!("{bits:.4}"));

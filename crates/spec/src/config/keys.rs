@@ -49,11 +49,17 @@ impl Keys {
     }
 }
 
-/// The error for a value of the wrong type or range, cut to a line.
+/// The error for a value of the wrong type or range.
 pub(super) fn invalid(key: &str, value: &Value, expected: &str) -> SpecError {
-    let mut shown = value.to_string();
-    if shown.chars().count() > 80 {
-        shown = shown.chars().take(77).chain("...".chars()).collect();
+    SpecError::Invalid { key: key.to_owned(), value: shown(value), expected: expected.to_owned() }
+}
+
+/// A value for a message, cut to a line.
+pub(super) fn shown(value: &Value) -> String {
+    let text = value.to_string();
+    if text.chars().count() > 80 {
+        text.chars().take(77).chain("...".chars()).collect()
+    } else {
+        text
     }
-    SpecError::Invalid { key: key.to_owned(), value: shown, expected: expected.to_owned() }
 }

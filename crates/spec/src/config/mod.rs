@@ -14,27 +14,36 @@ mod rope;
 use serde_json::{Value, json};
 
 use self::{
-    keys::{Keys, invalid},
+    keys::{Keys, invalid, shown},
     rope::rope_spec,
 };
 use crate::{Activation, Depth, Family, ModelSpec, NormScheme, RopeScaling, SpecError};
 
-/// Keys whose presence (with a value that is not neutral) changes the function.
-const UNSUPPORTED: [(&str, &str); 14] = [
-    ("quantization_config", "quantised safetensors are not read; use the original or a GGUF file"),
-    ("num_experts", "mixtures of experts are not supported"),
-    ("num_local_experts", "mixtures of experts are not supported"),
-    ("n_routed_experts", "mixtures of experts are not supported"),
-    ("partial_rotary_factor", "rotary embedding of a part of each head is not supported"),
-    ("embedding_multiplier", "scaled embeddings are not supported"),
-    ("residual_multiplier", "scaled residuals are not supported"),
-    ("attention_multiplier", "a custom attention scale is not supported"),
-    ("logits_scaling", "scaled logits are not supported"),
-    ("logit_scale", "scaled logits are not supported"),
-    ("final_logit_softcapping", "soft-capped logits are not supported"),
-    ("attn_logit_softcapping", "soft-capped attention is not supported"),
-    ("alibi", "ALiBi positions are not supported"),
-    ("is_encoder_decoder", "encoder-decoder models are not supported"),
+/// Keys that change the function, the number at which each does nothing (beside null and false, which
+/// never do), and why it is refused.
+const UNSUPPORTED: [(&str, Option<f64>, &str); 14] = [
+    (
+        "quantization_config",
+        None,
+        "quantised safetensors are not read; use the original or a GGUF file",
+    ),
+    ("num_experts", Some(0.0), "mixtures of experts are not supported"),
+    ("num_local_experts", Some(0.0), "mixtures of experts are not supported"),
+    ("n_routed_experts", Some(0.0), "mixtures of experts are not supported"),
+    (
+        "partial_rotary_factor",
+        Some(1.0),
+        "rotary embedding of a part of each head is not supported",
+    ),
+    ("embedding_multiplier", Some(1.0), "scaled embeddings are not supported"),
+    ("residual_multiplier", Some(1.0), "scaled residuals are not supported"),
+    ("attention_multiplier", None, "a custom attention scale is not supported"),
+    ("logits_scaling", Some(1.0), "scaled logits are not supported"),
+    ("logit_scale", Some(1.0), "scaled logits are not supported"),
+    ("final_logit_softcapping", None, "soft-capped logits are not supported"),
+    ("attn_logit_softcapping", None, "soft-capped attention is not supported"),
+    ("alibi", None, "ALiBi positions are not supported"),
+    ("is_encoder_decoder", None, "encoder-decoder models are not supported"),
 ];
 
 const SCHEME_PREFIX: &str = "lns_";
@@ -267,17 +276,14 @@ fn family_and_scheme(keys: &mut Keys) -> Result<(Family, NormScheme), SpecError>
 }
 
 fn refuse_unsupported(keys: &Keys) -> Result<(), SpecError> {
-    for (key, why) in UNSUPPORTED {
+    for (key, neutral, why) in UNSUPPORTED {
         match keys.0.get(key) {
             None | Some(Value::Null | Value::Bool(false)) => {}
-            // A factor of one does nothing; a count of none is none.
-            Some(value) if value.as_f64() == Some(1.0) && !key.contains("expert") => {}
-            Some(value) if value.as_f64() == Some(0.0) && key.contains("expert") => {}
+            Some(value) if neutral.is_some() && value.as_f64() == neutral => {}
             Some(value) => {
-                let SpecError::Invalid { value, .. } = invalid(key, value, "") else { continue };
                 return Err(SpecError::Unsupported {
                     key: key.to_owned(),
-                    value,
+                    value: shown(value),
                     why: why.to_owned(),
                 });
             }

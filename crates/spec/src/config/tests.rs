@@ -97,6 +97,9 @@ fn impossible_values_are_refused_by_key() {
         ("sliding_window", json!(16)),
         ("residual_multiplier", json!(0)),
         ("alibi", json!(true)),
+        ("alibi", json!(1)),
+        ("attention_multiplier", json!(1.0)),
+        ("num_experts", json!(1)),
         ("rope_scaling", json!({"type": "yarn", "factor": 2.0, "beta_fast": 0})),
         (
             "rope_scaling",
