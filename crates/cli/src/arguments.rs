@@ -39,6 +39,8 @@ pub(crate) enum Verb {
     Generate(GenerateArgs),
     /// Make one page of finished diagnoses, side by side
     Report(ReportArgs),
+    /// Measure how fast this machine trains and runs models, and what share of its peak that is
+    Bench(BenchArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell to write for
@@ -53,6 +55,7 @@ impl Verb {
             Self::Inspect(args) => args.json,
             Self::Diagnose(args) => args.json,
             Self::Eval(args) => args.json,
+            Self::Bench(args) => args.json,
             Self::Quickstart(_)
             | Self::Generate(_)
             | Self::Report(_)
@@ -248,6 +251,71 @@ pub(crate) struct ReportArgs {
     /// Folder for report.html and charts/; the first DIR if not given
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+}
+
+/// What `bench` measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum BenchMode {
+    /// Forward, backward and AdamW
+    Train,
+    /// Losses without gradients
+    Forward,
+    /// The RMS norm's forward and backward beside a copy of the same memory
+    Norm,
+}
+
+#[derive(Debug, Args)]
+#[command(after_long_help = "Workloads: A, 8 layers × 256, vocabulary 4096, 8 sequences of 256; B, 24 \
+layers × 128, vocabulary 2048, 16 sequences of 128; C, the paper's 130M, 8 sequences of 256; D, as A with \
+2 key/value heads and LNS. Weights and tokens are the same on every machine.")]
+pub(crate) struct BenchArgs {
+    /// Workloads, separated by commas; see below
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "A,B")]
+    pub(crate) workload: Vec<String>,
+
+    /// What to measure of each
+    #[arg(long, value_name = "MODES", value_delimiter = ',', default_value = "train,forward")]
+    pub(crate) mode: Vec<BenchMode>,
+
+    /// Also measure prefill and decode of this model
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: Option<PathBuf>,
+
+    /// Tokens of the prompt for --model
+    #[arg(long, value_name = "N", default_value_t = 512, requires = "model")]
+    pub(crate) prompt_tokens: usize,
+
+    /// Tokens to generate for --model
+    #[arg(long, value_name = "N", default_value_t = 64, requires = "model")]
+    pub(crate) new_tokens: usize,
+
+    /// Seconds of each measurement, and at least five steps
+    #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = non_negative)]
+    pub(crate) seconds: f64,
+
+    /// Record the losses of the first N steps (--json), to hold against another implementation's
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) losses: u64,
+
+    /// Keep only each layer's input and make its activations again: less memory, a third more work
+    #[arg(long)]
+    pub(crate) recompute: bool,
+
+    /// Sequences that a worker takes through at once; all of its share if not given
+    #[arg(long, value_name = "N")]
+    pub(crate) sequences_per_pass: Option<std::num::NonZeroUsize>,
+
+    /// Worker threads; all cores if not given
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+
+    /// Say what training each workload needs, and measure nothing
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) estimate: bool,
+
+    /// Print machine-readable JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 fn non_negative(text: &str) -> Result<f64, String> {

@@ -12,12 +12,9 @@ use burn::{
 use layernorm_scaling::{Head, LayerSource, LoadError, TransformerLayerWithScaling, rotary_table};
 use lns_data::Window;
 use lns_eval::{Progress, RunError, mean, predictors, standard_error, window_length};
-use lns_kernels::{RotaryTable, Workers, composite, with_slices};
+use lns_kernels::{LossTerms, RotaryTable, Workers, backward_from, with_slices};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
-
-/// Rows whose logits are taped at once.
-const HEAD_ROWS: usize = 64;
 
 /// Random vectors per layer and window for the Jacobian. Each has T·H signs, so one already has a
 /// relative error of a few per mille at T·H = 10⁵.
@@ -113,23 +110,18 @@ fn squares(tensor: &Tensor<3>) -> f64 {
     with_slices([tensor], |[values]| values.iter().map(|x| f64::from(*x).powi(2)).sum())
 }
 
-/// ∂(Σ loss / predicted)/∂stream\[L\] of one window, \[1, T, H\], a few rows at a time.
+/// ∂(Σ loss / predicted)/∂stream\[L\] of one window, \[1, T, H\].
 fn head_gradient(head: &Head, last: &Tensor<3>, targets: &[u32], predicted: f64) -> Tensor<3> {
     let [_, length, hidden] = last.dims();
-    let rows = predictors(last);
     let head = head.clone().no_grad().train();
-    let mut gradients = Vec::new();
-    for (start, targets) in (0..targets.len()).step_by(HEAD_ROWS).zip(targets.chunks(HEAD_ROWS)) {
-        let chunk = rows.clone().narrow(0, start, targets.len());
-        let leaf = Tensor::from_inner(chunk).require_grad();
-        let normed = head.norm.forward(leaf.clone());
-        let loss = composite::next_token_nll(normed, head.weight.clone(), targets);
-        let loss = loss.sum().div_scalar(predicted);
-        gradients.extend(leaf.grad(&loss.backward()));
-    }
+    let leaf = Tensor::from_inner(predictors(last)).require_grad();
+    let terms = LossTerms { weight: 1.0 / predicted, z_loss: 0.0 };
+    let (loss, _) = head.loss(leaf.clone(), targets, terms);
+    let found = leaf.grad(&loss.backward());
     // The last position predicts nothing.
-    gradients.push(Tensor::zeros([1, hidden], &last.device()));
-    Tensor::cat(gradients, 0).reshape([1, length, hidden])
+    let nothing = Tensor::zeros([1, hidden], &last.device());
+    let rows = found.into_iter().chain([nothing]).collect();
+    Tensor::cat(rows, 0).reshape([1, length, hidden])
 }
 
 /// Gradient of ⟨layer(input), upstream⟩ with respect to the input and to the parameters, the latter
@@ -145,7 +137,7 @@ fn layer_gradients(
     let layer = layer.clone().train();
     let leaf = Tensor::from_inner(input).require_grad();
     let out = layer.forward(leaf.clone(), rotary);
-    let gradients = (out * Tensor::from_inner(upstream)).sum().backward();
+    let gradients = backward_from(out, upstream);
     let mut collected = Collect { gradients: &gradients, values: Vec::new() };
     layer.visit(&mut collected);
     (leaf.grad(&gradients).unwrap_or(zeros), collected.values)

@@ -2,14 +2,26 @@
 //!
 //! Same signatures as the crate's functions, which call these where the fused form does not apply.
 
-use burn::tensor::{Bool, Int, Tensor, TensorData, activation};
+use burn::tensor::{Bool, DType, Int, Tensor, TensorData, activation, module};
 
-use crate::{AttentionShape, RotaryTable};
+use crate::{AttentionShape, DocumentStarts, Gate, IGNORED, LossTerms, RotaryTable};
 
 /// See [`crate::rms_norm`].
 pub fn rms_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, eps: f64, scale: f64) -> Tensor<D> {
     let rms = x.clone().square().mean_dim(D - 1).add_scalar(eps).sqrt();
     x / rms * gamma.mul_scalar(scale).unsqueeze()
+}
+
+/// See [`crate::add_rms_norm`].
+pub fn add_rms_norm<const D: usize>(
+    stream: Tensor<D>,
+    branch: Tensor<D>,
+    gamma: Tensor<1>,
+    eps: f64,
+    scale: f64,
+) -> (Tensor<D>, Tensor<D>) {
+    let sum = stream + branch;
+    (sum.clone(), rms_norm(sum, gamma, eps, scale))
 }
 
 /// See [`crate::layer_norm`].
@@ -74,21 +86,27 @@ pub fn causal_attention(
     k: Tensor<3>,
     v: Tensor<3>,
     shape: &AttentionShape,
+    documents: Option<&DocumentStarts>,
 ) -> Tensor<3> {
     let ([sequences, queries, width], keys) = (q.dims(), k.dims()[1]);
     let AttentionShape { heads, key_value_heads, head_dim, window } = *shape;
     let group = heads / key_value_heads;
     let offset = keys - queries;
-    let hidden: Vec<bool> = (0..queries)
-        .flat_map(|query| {
-            let position = offset + query;
-            (0..keys).map(move |key| {
-                key > position || window.is_some_and(|window| key + window <= position)
-            })
-        })
-        .collect();
+    // One mask for all sequences, or one for each.
+    let masks = if documents.is_some() { sequences } else { 1 };
+    let mut hidden = Vec::with_capacity(masks * queries * keys);
+    for sequence in 0..masks {
+        for position in offset..keys {
+            let start = documents.map_or(0, |d| d.starts()[sequence * keys + position] as usize);
+            hidden.extend((0..keys).map(|key| {
+                key > position
+                    || key < start
+                    || window.is_some_and(|window| key + window <= position)
+            }));
+        }
+    }
     let hidden = Tensor::<5, Bool>::from_data(
-        TensorData::new(hidden, [1, 1, 1, queries, keys]),
+        TensorData::new(hidden, [masks, 1, 1, queries, keys]),
         &q.device(),
     );
     let split = |x: Tensor<3>| {
@@ -113,17 +131,60 @@ pub fn causal_attention(
         .reshape([sequences, queries, width])
 }
 
-/// See [`crate::swiglu`].
-pub fn swiglu<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
-    activation::silu(gate) * up
+/// See [`crate::gated`].
+pub fn gated<const D: usize>(gate: Tensor<D>, up: Tensor<D>, kind: Gate) -> Tensor<D> {
+    match kind {
+        Gate::Silu => activation::silu(gate) * up,
+        Gate::Gelu => {
+            let inner = gate.clone() + gate.clone().powi_scalar(3).mul_scalar(0.044_715);
+            let root = (2.0 / std::f64::consts::PI).sqrt();
+            gate.mul_scalar(0.5) * (inner.mul_scalar(root).tanh() + 1.0) * up
+        }
+    }
+}
+
+/// See [`crate::embedding`].
+pub fn embedding(table: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
+    module::embedding(table, ids)
 }
 
 /// See [`crate::next_token_nll`]. Holds rows × vocabulary.
 pub fn next_token_nll(hidden: Tensor<2>, head: Tensor<2>, targets: &[u32]) -> Tensor<1> {
-    let rows = targets.len();
-    let targets: Vec<i32> = targets.iter().map(|target| *target as i32).collect();
-    let targets =
-        Tensor::<2, Int>::from_data(TensorData::new(targets, [rows, 1]), &hidden.device());
-    let log_probabilities = activation::log_softmax(hidden.matmul(head.transpose()), 1);
-    log_probabilities.gather(1, targets).reshape([rows]).neg()
+    row_losses(hidden, head, targets).0
+}
+
+/// See [`crate::next_token_loss`]. Holds rows × vocabulary.
+pub fn next_token_loss(
+    hidden: Tensor<2>,
+    head: Tensor<2>,
+    targets: &[u32],
+    terms: LossTerms,
+) -> (Tensor<1>, Tensor<1>) {
+    let (nll, log_sums) = row_losses(hidden, head, targets);
+    let mut total = nll.clone();
+    if terms.z_loss != 0.0 {
+        total = total + log_sums.square().mul_scalar(terms.z_loss);
+    }
+    (total.sum().mul_scalar(terms.weight), nll.detach())
+}
+
+/// The loss and log Σ e^logit of each row, 0 where the target is ignored; logits of half precision are
+/// widened first.
+fn row_losses(hidden: Tensor<2>, head: Tensor<2>, targets: &[u32]) -> (Tensor<1>, Tensor<1>) {
+    let (rows, device) = (targets.len(), hidden.device());
+    let logits = hidden.matmul(head.transpose());
+    let logits = match logits.dtype() {
+        DType::F16 | DType::BF16 => logits.cast(DType::F32),
+        _ => logits,
+    };
+    let counted: Vec<bool> = targets.iter().map(|target| *target == IGNORED).collect();
+    let ignored = Tensor::<1, Bool>::from_data(TensorData::new(counted, [rows]), &device);
+    let targets: Vec<i32> =
+        targets.iter().map(|target| if *target == IGNORED { 0 } else { *target as i32 }).collect();
+    let targets = Tensor::<2, Int>::from_data(TensorData::new(targets, [rows, 1]), &device);
+    let largest = logits.clone().detach().max_dim(1);
+    let log_sums = (logits.clone() - largest.clone()).exp().sum_dim(1).log() + largest;
+    let nll = (log_sums.clone() - logits.gather(1, targets)).reshape([rows]);
+    let kept = |values: Tensor<1>| values.mask_fill(ignored.clone(), 0.0);
+    (kept(nll), kept(log_sums.reshape([rows])))
 }

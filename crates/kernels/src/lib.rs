@@ -1,32 +1,45 @@
 //! The hot operations of a decoder, each in two forms with one signature:
 //!
 //! - **fused**: hand-written loops and `gemm` on the buffers of the CPU backend (`flex`), for `f32`
-//!   tensors that no gradient is asked of;
-//! - **composite**: plain Burn operations, for every other device and dtype and under autodiff, and
-//!   the standard that tests hold the fused form against.
+//!   tensors, with a backward pass of its own;
+//! - **composite**: plain Burn operations, for every other device and dtype, and the standard that
+//!   tests hold the fused form against.
 //!
-//! The function picks the form from the tensor; callers never choose. A backward pass of its own
-//! for a fused operation goes into `fused`'s trait as one more method per operation, with
-//! `Autodiff` added to its backend list; nothing here changes for callers.
+//! The function picks the form from the tensors; callers never choose.
 //!
+//! # Accumulation
+//! Dot products and sums over a row run in f32 over 32 lanes that are added in a fixed order; matrix
+//! products accumulate in f32; gains and biases add their rows' gradients in order in f32; losses and
+//! gradient norms are summed in f64. Every repeat gives the same bits, whatever the number of
+//! threads; another instruction set changes the last ones.
+//!
+//! # Threads
 //! Operations use rayon's current pool. [`Workers`] gives each worker thread a pool of one, so that
 //! inside a worker nothing starts threads; a lone sequence outside uses all of them.
 //!
-//! This is the only room with `unsafe` numerics: the calls into `gemm` and into functions compiled
-//! for a wider instruction set than the target's, each with its reason.
+//! This is the only room with `unsafe` numerics: the calls into `gemm`, functions compiled for a
+//! wider instruction set than the target's, and outputs that are written before they are read; each
+//! with its reason.
 #![allow(unsafe_code)]
 
 pub mod composite;
 mod cpu;
 mod fused;
 mod rotary;
+mod update;
 mod workers;
 
-use burn::tensor::{DType, Tensor};
+use std::sync::Arc;
+
+use burn::tensor::{DType, Gradients, Int, Tensor};
 
 pub use burn::tensor::Device;
 pub use rotary::RotaryTable;
+pub use update::{AdamW, Buffer, Muon, adamw, muon, squared_norm};
 pub use workers::{Workers, with_threads};
+
+/// The target of a position whose loss is not counted.
+pub const IGNORED: u32 = u32::MAX;
 
 /// Heads of a grouped-query attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,10 +54,64 @@ pub struct AttentionShape {
     pub window: Option<usize>,
 }
 
-/// Whether the fused form serves these tensors: CPU, `f32`, no gradient wanted.
+/// Documents packed into one sequence: no token sees another document's. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DocumentStarts(Arc<[u32]>);
+
+impl DocumentStarts {
+    /// `starts`: sequences × keys, for each position the position in its sequence where its document
+    /// starts.
+    ///
+    /// # Panics
+    /// If a document starts after one of its tokens, or starts go back from one token to the next.
+    pub fn new(starts: &[u32], keys: usize) -> Self {
+        assert!(starts.len().is_multiple_of(keys.max(1)), "document starts are not whole sequences");
+        for sequence in starts.chunks(keys.max(1)) {
+            let mut before = 0;
+            for (position, start) in sequence.iter().enumerate() {
+                assert!(*start as usize <= position, "a document starts after its token {position}");
+                assert!(*start >= before, "document starts go back at token {position}");
+                before = *start;
+            }
+        }
+        Self(Arc::from(starts))
+    }
+
+    /// Sequences × keys.
+    pub fn starts(&self) -> &[u32] {
+        &self.0
+    }
+}
+
+/// The activation of a gated MLP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// g · σ(g): SwiGLU.
+    Silu,
+    /// GELU in its tanh form, ½g(1 + tanh(√(2/π)(g + 0.044715g³))): GeGLU.
+    Gelu,
+}
+
+/// How the losses of the rows become one number.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LossTerms {
+    /// Multiplies the sum; 1/tokens makes a mean.
+    pub weight: f64,
+    /// Multiplies the square of log Σ e^logit, which keeps logits from drifting (Chowdhery et al.,
+    /// arXiv 2204.02311, §5); 0 is without.
+    pub z_loss: f64,
+}
+
+impl Default for LossTerms {
+    /// The plain sum.
+    fn default() -> Self {
+        Self { weight: 1.0, z_loss: 0.0 }
+    }
+}
+
+/// Whether the fused form serves these tensors: CPU and `f32`.
 fn is_fused<const D: usize>(x: &Tensor<D>) -> bool {
-    let device = x.device();
-    x.dtype() == DType::F32 && !device.is_autodiff() && device == Device::flex()
+    x.dtype() == DType::F32 && x.device() == Device::flex()
 }
 
 /// Root-mean-square norm times a constant: x / √(mean(x²) + eps) · γ · scale.
@@ -60,6 +127,28 @@ pub fn rms_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, eps: f64, scale:
         fused::rms_norm(x, gamma, eps, scale)
     } else {
         composite::rms_norm(x, gamma, eps, scale)
+    }
+}
+
+/// stream + branch, and the [`rms_norm`] of that sum, reading both once.
+///
+/// `stream`, `branch`: \[…, width\], `gamma`: \[width\]. The join of one site and the norm of the next.
+///
+/// # Panics
+/// If the shapes disagree.
+pub fn add_rms_norm<const D: usize>(
+    stream: Tensor<D>,
+    branch: Tensor<D>,
+    gamma: Tensor<1>,
+    eps: f64,
+    scale: f64,
+) -> (Tensor<D>, Tensor<D>) {
+    assert_eq!(stream.dims(), branch.dims(), "add_rms_norm: stream and branch differ in shape");
+    check_width("gamma", stream.dims()[D - 1], gamma.dims()[0]);
+    if is_fused(&stream) {
+        fused::add_rms_norm(stream, branch, gamma, eps, scale)
+    } else {
+        composite::add_rms_norm(stream, branch, gamma, eps, scale)
     }
 }
 
@@ -120,7 +209,7 @@ pub fn rotate(x: Tensor<3>, table: &RotaryTable, start: usize) -> Tensor<3> {
 ///
 /// `q`: \[sequences, queries, heads · head_dim\]; `k`, `v`: \[sequences, keys, key_value_heads ·
 /// head_dim\] with `keys ≥ queries`: the last query is at the last key's position, as when a cache
-/// precedes it. Result shaped as `q`.
+/// precedes it. `documents` covers every key. Result shaped as `q`.
 ///
 /// # Panics
 /// If the shapes disagree.
@@ -129,6 +218,7 @@ pub fn causal_attention(
     k: Tensor<3>,
     v: Tensor<3>,
     shape: &AttentionShape,
+    documents: Option<&DocumentStarts>,
 ) -> Tensor<3> {
     let ([sequences, queries, q_width], [k_sequences, keys, k_width]) = (q.dims(), k.dims());
     assert!(shape.heads.is_multiple_of(shape.key_value_heads), "attention: heads are not grouped");
@@ -136,42 +226,110 @@ pub fn causal_attention(
     check_width("keys", shape.key_value_heads * shape.head_dim, k_width);
     assert_eq!(k.dims(), v.dims(), "attention: keys and values differ in shape");
     assert!(sequences == k_sequences && queries <= keys, "attention: keys do not cover queries");
+    if let Some(documents) = documents {
+        let given = documents.starts().len();
+        assert_eq!(given, sequences * keys, "attention: documents do not cover the keys");
+    }
     if is_fused(&q) {
-        fused::causal_attention(q, k, v, shape)
+        fused::causal_attention(q, k, v, shape, documents)
     } else {
-        composite::causal_attention(q, k, v, shape)
+        composite::causal_attention(q, k, v, shape, documents)
     }
 }
 
-/// gate · σ(gate) · up, element by element.
+/// activation(gate) · up, element by element: SwiGLU or GeGLU (Shazeer, arXiv 2002.05202).
 ///
 /// # Panics
 /// If the shapes differ.
-pub fn swiglu<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
-    assert_eq!(gate.dims(), up.dims(), "swiglu: gate and up differ in shape");
-    if is_fused(&gate) { fused::swiglu(gate, up) } else { composite::swiglu(gate, up) }
+pub fn gated<const D: usize>(gate: Tensor<D>, up: Tensor<D>, kind: Gate) -> Tensor<D> {
+    assert_eq!(gate.dims(), up.dims(), "gated: gate and up differ in shape");
+    if is_fused(&gate) { fused::gated(gate, up, kind) } else { composite::gated(gate, up, kind) }
 }
 
-/// −log softmax(hidden · headᵀ)\[target\], one number per row, in nats.
+/// Rows of `table`, \[vocabulary, width\], for `ids`, \[sequences, tokens\]; result \[sequences,
+/// tokens, width\].
+///
+/// # Panics
+/// If an id is not in the vocabulary.
+pub fn embedding(table: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
+    if !is_fused(&table) {
+        return composite::embedding(table, ids);
+    }
+    let (shape, vocabulary) = (ids.dims(), table.dims()[0]);
+    let ids: Arc<[u32]> = ids
+        .into_data()
+        .iter::<i64>()
+        .map(|id| match u32::try_from(id) {
+            Ok(id) if (id as usize) < vocabulary => id,
+            _ => panic!("embedding: id {id} is not in the vocabulary of {vocabulary}"),
+        })
+        .collect();
+    fused::embedding(table, ids, shape)
+}
+
+/// −log softmax(hidden · headᵀ)\[target\], one number per row, in nats; 0 where the target is
+/// [`IGNORED`].
 ///
 /// `hidden`: \[rows, width\], `head`: \[vocabulary, width\]. The fused form never holds more than
-/// 512 × 1024 logits.
+/// 512 × 1024 logits. To differentiate, use [`next_token_loss`].
 ///
 /// # Panics
 /// If there is not one target per row, or a target is not in the vocabulary.
 pub fn next_token_nll(hidden: Tensor<2>, head: Tensor<2>, targets: &[u32]) -> Tensor<1> {
-    let ([rows, width], [vocabulary, head_width]) = (hidden.dims(), head.dims());
-    check_width("head", width, head_width);
-    assert_eq!(rows, targets.len(), "next_token_nll: one target per row");
-    assert!(
-        targets.iter().all(|target| (*target as usize) < vocabulary),
-        "next_token_nll: a target is not in the vocabulary of {vocabulary}"
-    );
-    if is_fused(&hidden) {
+    check_targets(&hidden, &head, targets);
+    if is_fused(&hidden) && !hidden.device().is_autodiff() {
         fused::next_token_nll(hidden, head, targets)
     } else {
         composite::next_token_nll(hidden, head, targets)
     }
+}
+
+/// The training objective: weight · Σ (nll + z_loss · (log Σ e^logit)²) over the rows whose target is
+/// not [`IGNORED`], \[1\]; and the nll of each row, \[rows\], which carries no gradient.
+///
+/// The fused form makes the gradients while it holds the logits, 16 Mi of them at most and of at most
+/// 512 rows, and in the backward pass only multiplies them by the scalar's own gradient.
+///
+/// # Panics
+/// If there is not one target per row, or a target is not in the vocabulary.
+pub fn next_token_loss(
+    hidden: Tensor<2>,
+    head: Tensor<2>,
+    targets: &[u32],
+    terms: LossTerms,
+) -> (Tensor<1>, Tensor<1>) {
+    check_targets(&hidden, &head, targets);
+    if is_fused(&hidden) {
+        fused::next_token_loss(hidden, head, targets, terms)
+    } else {
+        composite::next_token_loss(hidden, head, targets, terms)
+    }
+}
+
+/// The gradients of every leaf under `y`, given the gradient of `y`: the backward pass from the middle
+/// of a model.
+///
+/// # Panics
+/// If the shapes differ or `y` is not on a tape.
+pub fn backward_from<const D: usize>(y: Tensor<D>, upstream: Tensor<D>) -> Gradients {
+    assert_eq!(y.dims(), upstream.dims(), "backward_from: the gradient is not shaped as y");
+    let upstream = if upstream.device().is_autodiff() { upstream } else { Tensor::from_inner(upstream) };
+    let start = if is_fused(&y) {
+        fused::start_of_backward(y, upstream)
+    } else {
+        (y * upstream).sum()
+    };
+    start.backward()
+}
+
+fn check_targets(hidden: &Tensor<2>, head: &Tensor<2>, targets: &[u32]) {
+    let ([rows, width], [vocabulary, head_width]) = (hidden.dims(), head.dims());
+    check_width("head", width, head_width);
+    assert_eq!(rows, targets.len(), "next token: one target per row");
+    assert!(
+        targets.iter().all(|target| (*target as usize) < vocabulary || *target == IGNORED),
+        "next token: a target is not in the vocabulary of {vocabulary}"
+    );
 }
 
 /// For each row, KL(softmax(reference · headᵀ) ‖ softmax(hidden · headᵀ)) in nats, and whether the

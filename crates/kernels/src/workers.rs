@@ -31,6 +31,20 @@ impl Workers {
         self.pools.len()
     }
 
+    /// `job(item)` of each item, in the items' order, computed by whichever worker is free.
+    pub fn each<T: Send, R: Send>(&self, items: Vec<T>, job: impl Fn(T) -> R + Sync) -> Vec<R> {
+        let items: Vec<Mutex<Option<T>>> =
+            items.into_iter().map(|item| Mutex::new(Some(item))).collect();
+        self.map(items.len(), |index| {
+            let item = items[index].lock().ok().and_then(|mut item| item.take());
+            // `map` calls each index once, and a lock is held only for the take.
+            item.map(&job)
+        })
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
     /// `job(0)`, …, `job(jobs - 1)`, in that order, computed by whichever worker is free.
     pub fn map<R: Send>(&self, jobs: usize, job: impl Fn(usize) -> R + Sync) -> Vec<R> {
         let next = AtomicUsize::new(0);

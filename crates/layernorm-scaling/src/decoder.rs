@@ -8,7 +8,7 @@ use burn::{
     tensor::{Device, Int, Tensor},
 };
 use lns_checkpoint::Checkpoint;
-use lns_kernels::{linear, next_token_nll};
+use lns_kernels::{LossTerms, embedding, linear, next_token_loss, next_token_nll};
 use lns_spec::{Initialisation, LayerIndex, ModelSpec};
 
 use crate::{
@@ -34,6 +34,17 @@ impl Head {
     /// Stream \[T, H\] and the tokens that follow each → loss of each, in nats.
     pub fn nll(&self, stream: Tensor<2>, targets: &[u32]) -> Tensor<1> {
         next_token_nll(self.norm.forward(stream), self.weight.clone(), targets)
+    }
+
+    /// Stream \[T, H\] and the tokens that follow each → the training objective, \[1\], and the loss of
+    /// each token, \[T\], which carries no gradient.
+    pub fn loss(
+        &self,
+        stream: Tensor<2>,
+        targets: &[u32],
+        terms: LossTerms,
+    ) -> (Tensor<1>, Tensor<1>) {
+        next_token_loss(self.norm.forward(stream), self.weight.clone(), targets, terms)
     }
 }
 
@@ -147,9 +158,7 @@ impl Decoder {
 
     /// The stream that enters layer 0. \[B, T\] → \[B, T, H\]
     pub fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
-        let [sequences, length] = tokens.dims();
-        let rows = self.embed_tokens.val().select(0, tokens.reshape([sequences * length]));
-        let stream = rows.reshape([sequences, length, self.spec.hidden_size]);
+        let stream = embedding(self.embed_tokens.val(), tokens);
         match &self.embed_norm {
             Some(norm) => norm.forward(stream),
             None => stream,
@@ -170,6 +179,24 @@ impl Decoder {
             stream = layer.forward(stream, &rotary);
         }
         self.head().logits(stream)
+    }
+
+    /// The training objective of `tokens`, \[B, T\], each followed by the token of `targets` at the same
+    /// place: the scalar to differentiate, \[1\], and the loss of each token, \[B·T\], which carries no
+    /// gradient.
+    pub fn loss(
+        &self,
+        tokens: Tensor<2, Int>,
+        targets: &[u32],
+        terms: LossTerms,
+    ) -> (Tensor<1>, Tensor<1>) {
+        let rotary = rotary_table(&self.spec, tokens.dims()[1]);
+        let mut stream = self.embed(tokens);
+        for layer in &self.layers {
+            stream = layer.forward(stream, &rotary);
+        }
+        let [sequences, length, hidden] = stream.dims();
+        self.head().loss(stream.reshape([sequences * length, hidden]), targets, terms)
     }
 
     /// The stream before each layer and after the last: L + 1 tensors \[B, T, H\], the last one before

@@ -8,7 +8,7 @@ use burn::{
     module::{Module, Param},
     tensor::{Device, Tensor},
 };
-use lns_kernels::{AttentionShape, RotaryTable, causal_attention, linear, rotate, swiglu};
+use lns_kernels::{AttentionShape, Gate, RotaryTable, causal_attention, gated, linear, rotate};
 use lns_spec::{LayerIndex, ModelSpec, NormScheme, Preset, Residual, Site};
 
 use crate::{
@@ -207,7 +207,7 @@ impl SelfAttention {
             Some(cache) => cache.append(k, v),
             None => (k, v),
         };
-        self.o_proj.forward(causal_attention(q, k, v, &self.shape))
+        self.o_proj.forward(causal_attention(q, k, v, &self.shape, None))
     }
 }
 
@@ -238,7 +238,7 @@ impl GatedMlp {
     /// \[…, H\] → \[…, H\]
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let gate = self.gate_proj.forward(x.clone());
-        self.down_proj.forward(swiglu(gate, self.up_proj.forward(x)))
+        self.down_proj.forward(gated(gate, self.up_proj.forward(x), Gate::Silu))
     }
 }
 
@@ -342,9 +342,25 @@ impl TransformerLayerWithScaling {
         cache: Option<&mut LayerCache>,
     ) -> Tensor<3> {
         let branch = self.attention_branch(stream.clone(), rotary, cache);
-        let stream = self.join(Site::Attention, stream, branch);
-        let branch = self.mlp_branch(stream.clone());
+        let (stream, x) = if self.sites_meet_in_a_sum_and_norm() {
+            self.post_attention_layernorm.forward_sum(stream, branch)
+        } else {
+            let stream = self.join(Site::Attention, stream, branch);
+            (stream.clone(), self.entry(Site::Mlp, stream))
+        };
+        let branch = self.exit(Site::Mlp, self.mlp.forward(x));
         self.join(Site::Mlp, stream, branch)
+    }
+
+    /// Whether the attention's branch is only added and the MLP reads the norm of that sum.
+    fn sites_meet_in_a_sum_and_norm(&self) -> bool {
+        let added = !matches!(self.attention_residual, Residual::Post { .. });
+        let normed = match self.mlp_residual {
+            Residual::Pre { input_scale, .. } => input_scale == 1.0,
+            Residual::Sandwich | Residual::Learned { .. } => true,
+            Residual::Post { .. } => false,
+        };
+        added && normed
     }
 
     /// What the branch at `site` adds to the stream. \[B, T, H\] → \[B, T, H\]

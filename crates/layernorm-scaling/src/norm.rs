@@ -9,7 +9,7 @@ use burn::{
     module::{Module, Param},
     tensor::{Device, Tensor},
 };
-use lns_kernels::{layer_norm, rms_norm};
+use lns_kernels::{add_rms_norm, layer_norm, rms_norm};
 use lns_spec::{DepthScale, LayerIndex};
 
 /// Builds an [`RmsNormScaling`].
@@ -103,6 +103,16 @@ impl RmsNormScaling {
     /// Normalises the last dimension of `x`, \[…, d_model\].
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         rms_norm(x, self.gamma.val(), self.epsilon, self.scale)
+    }
+
+    /// `stream` + `branch`, and that sum normalised: what [`forward`](Self::forward) gives of it, in
+    /// one pass over both.
+    pub fn forward_sum<const D: usize>(
+        &self,
+        stream: Tensor<D>,
+        branch: Tensor<D>,
+    ) -> (Tensor<D>, Tensor<D>) {
+        add_rms_norm(stream, branch, self.gamma.val(), self.epsilon, self.scale)
     }
 
     /// The constant that multiplies the output.

@@ -15,6 +15,54 @@ use serde_json::Value;
 pub use probe::Probe;
 pub use write::replace_file;
 
+/// `bench --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BenchRecord {
+    /// Matrix-product peak of all threads, measured in the same run.
+    pub peak_gflops: f64,
+    /// Worker threads.
+    pub threads: u64,
+    /// What was measured.
+    pub workloads: Vec<BenchResult>,
+    /// The norm against memory, if it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub norm: Option<NormRecord>,
+}
+
+/// One workload in one mode.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BenchResult {
+    /// Name of the workload.
+    pub name: String,
+    /// `train`, `forward`, `prefill` or `decode`.
+    pub mode: String,
+    /// From the median time of a step.
+    pub tokens_per_second: f64,
+    /// Counted as 6 × parameters outside the embedding + 12·L·T·H per token, a third of it for
+    /// forward.
+    pub gflops: f64,
+    /// `gflops` over `peak_gflops`.
+    pub share_of_peak: f64,
+    /// Peak resident memory during this workload, where the system says.
+    pub peak_rss_bytes: Option<u64>,
+    /// Steps measured.
+    pub steps: u64,
+    /// Losses of the first steps, if they were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub losses: Vec<f64>,
+}
+
+/// The RMS norm's forward and backward beside a copy of the same memory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NormRecord {
+    /// GB/s of a copy, bytes read and written.
+    pub copy_gigabytes_per_second: f64,
+    /// GB/s of forward and backward: five passes over the tensor.
+    pub norm_gigabytes_per_second: f64,
+    /// Time with LNS's scale over time without.
+    pub lns_over_plain: f64,
+}
+
 /// `eval --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EvalRecord {

@@ -1,5 +1,6 @@
 //! One file per verb.
 
+mod bench;
 mod diagnose;
 mod eval;
 mod generate;
@@ -24,6 +25,7 @@ pub(crate) fn run(cli: &Cli, printer: &Printer) -> anyhow::Result<()> {
         Verb::Eval(args) => eval::run(args, printer),
         Verb::Generate(args) => generate::run(args, printer),
         Verb::Report(args) => report::run(args, printer),
+        Verb::Bench(args) => bench::run(args, printer),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "lns", &mut script);

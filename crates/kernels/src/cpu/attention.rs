@@ -1,116 +1,324 @@
-//! Causal grouped-query attention, forward.
+//! Causal grouped-query attention, forward and backward.
 //!
-//! Queries go in blocks of rows: the scores of one block against the keys it may see exist at a
-//! time, never tokens × tokens. The softmax is left unnormalised until the product with the values
-//! is done, so that the division touches head_dim numbers per row instead of one per key.
+//! Queries go in blocks of rows against keys in blocks of columns: the scores of one block exist at
+//! a time, never tokens × tokens. Forward keeps a running maximum and sum per row (the online
+//! softmax) and leaves the weights unnormalised until the product with the values is done, so that
+//! the division touches head_dim numbers per row instead of one per key. Backward makes the weights
+//! again from the scores and each row's log-sum (Dao et al., arXiv 2205.14135).
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::{
+    buffer::{over, with_scratch},
     dispatch,
     exp::exp_in_place,
-    linear::{Strides, product},
-    simd::maximum,
+    linear::{Strides, Target, product},
+    simd::{dot, maximum},
 };
 use crate::AttentionShape;
 
 /// Query rows whose scores exist at once. Measured on AVX-512: 64 and 128 are level, 32 is slower.
 const QUERY_BLOCK: usize = 64;
 
-/// One sequence: `queries` × (heads · head_dim) against `keys` × (key_value_heads · head_dim); the
-/// last query is at the last key's position. `out` is shaped as `q`.
-pub(crate) fn causal_attention(
-    out: &mut [f32],
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    shape: &AttentionShape,
-    [queries, keys]: [usize; 2],
-) {
-    let (head_dim, width) = (shape.head_dim, shape.heads * shape.head_dim);
-    let blocks = queries.div_ceil(QUERY_BLOCK);
-    let one = |job: usize| {
-        let (head, block) = (job / blocks, job % blocks);
-        let rows = block * QUERY_BLOCK..((block + 1) * QUERY_BLOCK).min(queries);
-        (head, rows.clone(), attend(q, k, v, shape, head, rows, [queries, keys]))
-    };
-    let jobs = shape.heads * blocks;
-    let mut place = |(head, rows, result): (usize, std::ops::Range<usize>, Vec<f32>)| {
-        for (row, values) in rows.zip(result.chunks_exact(head_dim)) {
-            out[row * width + head * head_dim..][..head_dim].copy_from_slice(values);
-        }
-    };
-    if rayon::current_num_threads() == 1 {
-        (0..jobs).map(one).for_each(&mut place);
-    } else {
-        let results: Vec<_> = (0..jobs).into_par_iter().map(one).collect();
-        results.into_iter().for_each(&mut place);
+/// Keys whose scores exist at once: 64 × 512 scores are 128 KiB.
+const KEY_BLOCK: usize = 512;
+
+/// One sequence's tensors: `q` is queries × (heads · head_dim), `k` and `v` are keys ×
+/// (key_value_heads · head_dim); the last query is at the last key's position.
+#[derive(Clone, Copy)]
+pub(crate) struct Sequence<'a> {
+    pub(crate) q: &'a [f32],
+    pub(crate) k: &'a [f32],
+    pub(crate) v: &'a [f32],
+    pub(crate) shape: &'a AttentionShape,
+    /// For each key's position, where its document starts; `None` is one document.
+    pub(crate) document_starts: Option<&'a [u32]>,
+}
+
+/// What the forward pass leaves for the backward pass, and the gradient that arrives.
+#[derive(Clone, Copy)]
+pub(crate) struct Finished<'a> {
+    /// Shaped as `q`.
+    pub(crate) out: &'a [f32],
+    /// log Σ e^score, heads × queries.
+    pub(crate) log_sums: &'a [f32],
+    /// Shaped as `q`.
+    pub(crate) gradient: &'a [f32],
+}
+
+impl<'a> Sequence<'a> {
+    fn query_width(&self) -> usize {
+        self.shape.heads * self.shape.head_dim
+    }
+
+    fn key_width(&self) -> usize {
+        self.shape.key_value_heads * self.shape.head_dim
+    }
+
+    fn queries(&self) -> usize {
+        self.q.len() / self.query_width()
+    }
+
+    fn keys(&self) -> usize {
+        self.k.len() / self.key_width()
+    }
+
+    /// Position of query row 0.
+    fn offset(&self) -> usize {
+        self.keys() - self.queries()
+    }
+
+    /// The first key that query `row` sees; never decreases from row to row.
+    fn first_key(&self, row: usize) -> usize {
+        let position = self.offset() + row;
+        let windowed = self.shape.window.map_or(0, |window| (position + 1).saturating_sub(window));
+        let document = self.document_starts.map_or(0, |starts| starts[position] as usize);
+        windowed.max(document)
+    }
+
+    /// The blocks of rows of a head.
+    fn row_blocks(&self) -> usize {
+        self.queries().div_ceil(QUERY_BLOCK)
+    }
+
+    fn rows(&self, block: usize) -> Range<usize> {
+        block * QUERY_BLOCK..((block + 1) * QUERY_BLOCK).min(self.queries())
+    }
+
+    /// The blocks of keys that any of `rows` sees.
+    fn key_blocks(&self, rows: &Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
+        let seen = self.first_key(rows.start)..self.offset() + rows.end;
+        seen.clone()
+            .step_by(KEY_BLOCK)
+            .map(move |start| start..(start + KEY_BLOCK).min(seen.end))
+    }
+
+    /// Keys of the block `keys` that query `row` sees, counted from the block's first.
+    fn visible(&self, row: usize, keys: &Range<usize>) -> Range<usize> {
+        let start = self.first_key(row).clamp(keys.start, keys.end);
+        let end = (self.offset() + row + 1).clamp(start, keys.end);
+        start - keys.start..end - keys.start
+    }
+
+    fn query_at(&self, head: usize, row: usize) -> usize {
+        row * self.query_width() + head * self.shape.head_dim
+    }
+
+    fn key_at(&self, head: usize, key: usize) -> usize {
+        let group = self.shape.heads / self.shape.key_value_heads;
+        key * self.key_width() + head / group * self.shape.head_dim
+    }
+
+    /// a · bᵀ / √head_dim or without the root, for rows of one head: `a` has a query's strides, `b` a
+    /// key's.
+    fn rows_by_keys(
+        &self,
+        scores: &mut [f32],
+        a: &[f32],
+        b: &[f32],
+        head: usize,
+        rows: &Range<usize>,
+        keys: &Range<usize>,
+        alpha: f32,
+    ) {
+        product(
+            [rows.len(), keys.len(), self.shape.head_dim],
+            (Target::New(over(scores)), Strides::row_major(keys.len())),
+            (&a[self.query_at(head, rows.start)..], Strides::row_major(self.query_width())),
+            (
+                &b[self.key_at(head, keys.start)..],
+                Strides::row_major(self.key_width()).transposed(),
+            ),
+            alpha,
+        );
+    }
+
+    fn scale(&self) -> f32 {
+        1.0 / (self.shape.head_dim as f32).sqrt()
+    }
+
+    /// Output of one head for a block of query rows: rows × head_dim into `out`, and each row's
+    /// log-sum.
+    fn attend(&self, out: &mut [f32], log_sums: &mut [f32], head: usize, rows: &Range<usize>) {
+        let head_dim = self.shape.head_dim;
+        with_scratch(QUERY_BLOCK * (KEY_BLOCK + 2), |scratch| {
+            let (running, scores) = scratch.split_at_mut(2 * QUERY_BLOCK);
+            let (largest, sums) = running.split_at_mut(QUERY_BLOCK);
+            largest.fill(f32::NEG_INFINITY);
+            sums.fill(0.0);
+            for (block, keys) in self.key_blocks(rows).enumerate() {
+                let scores = &mut scores[..rows.len() * keys.len()];
+                self.rows_by_keys(scores, self.q, self.k, head, rows, &keys, self.scale());
+                for (at, row) in rows.clone().enumerate() {
+                    let scores = &mut scores[at * keys.len()..][..keys.len()];
+                    let visible = self.visible(row, &keys);
+                    let before = largest[at];
+                    let sum = softmax_numerators(
+                        scores,
+                        visible.start,
+                        visible.end,
+                        before,
+                        &mut largest[at],
+                    );
+                    // Earlier blocks were shifted by a smaller maximum.
+                    let shrink = if block == 0 { 0.0 } else { (before - largest[at]).exp() };
+                    if block > 0 && shrink != 1.0 {
+                        out[at * head_dim..][..head_dim].iter_mut().for_each(|o| *o *= shrink);
+                    }
+                    sums[at] = sums[at] * shrink + sum;
+                }
+                let target = if block == 0 { Target::New(over(out)) } else { Target::Added(out) };
+                product(
+                    [rows.len(), head_dim, keys.len()],
+                    (target, Strides::row_major(head_dim)),
+                    (scores, Strides::row_major(keys.len())),
+                    (&self.v[self.key_at(head, keys.start)..], Strides::row_major(self.key_width())),
+                    1.0,
+                );
+            }
+            for (at, row) in out.chunks_exact_mut(head_dim).enumerate() {
+                let inverse = 1.0 / sums[at];
+                row.iter_mut().for_each(|value| *value *= inverse);
+                log_sums[at] = largest[at] + sums[at].ln();
+            }
+        });
     }
 }
 
-/// Output of one head for a block of query rows: rows × head_dim.
-fn attend(
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    shape: &AttentionShape,
-    head: usize,
-    rows: std::ops::Range<usize>,
-    [queries, keys]: [usize; 2],
-) -> Vec<f32> {
-    let head_dim = shape.head_dim;
-    let (q_width, kv_width) = (shape.heads * head_dim, shape.key_value_heads * head_dim);
-    let kv_head = head / (shape.heads / shape.key_value_heads);
-    // Position of query row r is `offset + r`; it sees keys up to and including its own.
-    let offset = keys - queries;
-    let first_key = |row: usize| match shape.window {
-        Some(window) => (offset + row + 1).saturating_sub(window),
-        None => 0,
+/// Attention of one sequence. `out` is shaped as q, `log_sums` is heads × queries.
+pub(crate) fn causal_attention(out: &mut [f32], log_sums: &mut [f32], sequence: &Sequence<'_>) {
+    let (head_dim, queries) = (sequence.shape.head_dim, sequence.queries());
+    let blocks = sequence.row_blocks();
+    let one = |job: usize, result: &mut [f32]| {
+        let (head, rows) = (job / blocks, sequence.rows(job % blocks));
+        let (out, log_sums) = result[..rows.len() * (head_dim + 1)].split_at_mut(rows.len() * head_dim);
+        sequence.attend(out, log_sums, head, &rows);
     };
-    let seen = first_key(rows.start)..offset + rows.end;
-    let (count, width) = (rows.len(), seen.len());
-
-    let mut scores = vec![0f32; count * width];
-    product(
-        [count, width, head_dim],
-        (&mut scores, Strides::row_major(width)),
-        (&q[rows.start * q_width + head * head_dim..], Strides::row_major(q_width)),
-        (
-            &k[seen.start * kv_width + kv_head * head_dim..],
-            Strides::row_major(kv_width).transposed(),
-        ),
-        1.0 / (head_dim as f32).sqrt(),
-        false,
-    );
-    let mut sums = vec![0f32; count];
-    for ((row, scores), sum) in rows.clone().zip(scores.chunks_exact_mut(width)).zip(&mut sums) {
-        let visible = first_key(row) - seen.start..offset + row + 1 - seen.start;
-        *sum = softmax_numerators(scores, visible.start, visible.end);
-    }
-    let mut out = vec![0f32; count * head_dim];
-    product(
-        [count, head_dim, width],
-        (&mut out, Strides::row_major(head_dim)),
-        (&scores, Strides::row_major(width)),
-        (&v[seen.start * kv_width + kv_head * head_dim..], Strides::row_major(kv_width)),
-        1.0,
-        false,
-    );
-    for (row, sum) in out.chunks_exact_mut(head_dim).zip(sums) {
-        for value in row {
-            *value /= sum;
+    let mut place = |job: usize, result: &[f32]| {
+        let (head, rows) = (job / blocks, sequence.rows(job % blocks));
+        let (values, sums) = result[..rows.len() * (head_dim + 1)].split_at(rows.len() * head_dim);
+        log_sums[head * queries..][rows.clone()].copy_from_slice(sums);
+        for (row, values) in rows.zip(values.chunks_exact(head_dim)) {
+            out[sequence.query_at(head, row)..][..head_dim].copy_from_slice(values);
         }
+    };
+    let size = QUERY_BLOCK * (head_dim + 1);
+    let jobs = sequence.shape.heads * blocks;
+    if rayon::current_num_threads() == 1 {
+        with_scratch(size, |result| {
+            for job in 0..jobs {
+                one(job, result);
+                place(job, result);
+            }
+        });
+    } else {
+        let compute = |job: usize| {
+            let mut result = vec![0.0; size];
+            one(job, &mut result);
+            result
+        };
+        let results: Vec<_> = (0..jobs).into_par_iter().map(compute).collect();
+        results.iter().enumerate().for_each(|(job, result)| place(job, result));
     }
-    out
+}
+
+/// Backward of [`causal_attention`]: `dq` is shaped as q, `dk` and `dv` as k; all are added to.
+pub(crate) fn causal_attention_backward(
+    [dq, dk, dv]: [&mut [f32]; 3],
+    sequence: &Sequence<'_>,
+    finished: &Finished<'_>,
+) {
+    let (head_dim, queries) = (sequence.shape.head_dim, sequence.queries());
+    let (q_rows, k_rows) =
+        (Strides::row_major(sequence.query_width()), Strides::row_major(sequence.key_width()));
+    with_scratch(QUERY_BLOCK * 2 * KEY_BLOCK, |scratch| {
+        let (weights, gradients) = scratch.split_at_mut(QUERY_BLOCK * KEY_BLOCK);
+        let blocks = sequence.row_blocks();
+        for job in 0..sequence.shape.heads * blocks {
+            let (head, rows) = (job / blocks, sequence.rows(job % blocks));
+            let first = sequence.query_at(head, rows.start);
+            for keys in sequence.key_blocks(&rows) {
+                let count = rows.len() * keys.len();
+                let (weights, gradients) = (&mut weights[..count], &mut gradients[..count]);
+                let at = sequence.key_at(head, keys.start);
+                let scale = sequence.scale();
+                sequence.rows_by_keys(weights, sequence.q, sequence.k, head, &rows, &keys, scale);
+                let upstream = finished.gradient;
+                sequence.rows_by_keys(gradients, upstream, sequence.v, head, &rows, &keys, 1.0);
+                for (index, row) in rows.clone().enumerate() {
+                    let visible = sequence.visible(row, &keys);
+                    let place = sequence.query_at(head, row);
+                    let along = index * keys.len()..(index + 1) * keys.len();
+                    score_gradients(
+                        &mut weights[along.clone()],
+                        &mut gradients[along],
+                        visible.start,
+                        visible.end,
+                        finished.log_sums[head * queries + row],
+                        &finished.out[place..place + head_dim],
+                        &upstream[place..place + head_dim],
+                        scale,
+                    );
+                }
+                let block = Strides::row_major(keys.len());
+                product(
+                    [keys.len(), head_dim, rows.len()],
+                    (Target::Added(&mut dv[at..]), k_rows),
+                    (weights, block.transposed()),
+                    (&upstream[first..], q_rows),
+                    1.0,
+                );
+                product(
+                    [keys.len(), head_dim, rows.len()],
+                    (Target::Added(&mut dk[at..]), k_rows),
+                    (gradients, block.transposed()),
+                    (&sequence.q[first..], q_rows),
+                    1.0,
+                );
+                product(
+                    [rows.len(), head_dim, keys.len()],
+                    (Target::Added(&mut dq[first..]), q_rows),
+                    (gradients, block),
+                    (&sequence.k[at..], k_rows),
+                    1.0,
+                );
+            }
+        }
+    });
 }
 
 dispatch! {
-    /// e^(score − max) for the visible keys and 0 for the others; returns the sum.
-    fn softmax_numerators(scores: &mut [f32], start: usize, end: usize) -> f32 {
+    /// e^(score − max) for the visible keys and 0 for the others, `largest` the maximum of these
+    /// scores and of `before`; returns the sum.
+    fn softmax_numerators(
+        scores: &mut [f32], start: usize, end: usize, before: f32, largest: &mut f32,
+    ) -> f32 {
         scores[..start].fill(0.0);
         scores[end..].fill(0.0);
         let visible = &mut scores[start..end];
-        let largest = maximum(visible);
-        exp_in_place(visible, largest)
+        if visible.is_empty() {
+            return 0.0;
+        }
+        let here = maximum(visible);
+        *largest = if here > before { here } else { before };
+        exp_in_place(visible, *largest)
+    }
+
+    /// From a row's scores and ∂loss/∂weights to its weights and ∂loss/∂(q · k).
+    fn score_gradients(
+        scores: &mut [f32], gradients: &mut [f32], start: usize, end: usize, log_sum: f32,
+        out: &[f32], upstream: &[f32], scale: f32,
+    ) {
+        for hidden in [0..start, end..scores.len()] {
+            scores[hidden.clone()].fill(0.0);
+            gradients[hidden].fill(0.0);
+        }
+        exp_in_place(&mut scores[start..end], log_sum);
+        let mean = dot(out, upstream);
+        for (gradient, weight) in gradients[start..end].iter_mut().zip(&scores[start..end]) {
+            *gradient = weight * (*gradient - mean) * scale;
+        }
     }
 }

@@ -1,11 +1,13 @@
 //! Cross-entropy and divergence over the vocabulary without ever holding tokens × vocabulary.
 
 use super::{
+    buffer::{over, with_scratch},
     dispatch,
-    exp::{exp, exp_sum},
-    linear::linear,
+    exp::{exp, exp_in_place, exp_sum},
+    linear::{Strides, Target, linear, linear_input_gradient, product},
     simd::maximum,
 };
+use crate::IGNORED;
 
 /// Vocabulary entries whose logits exist at once, for all rows of a block.
 const VOCABULARY_BLOCK: usize = 1024;
@@ -17,30 +19,40 @@ const ROW_BLOCK: usize = 512;
 /// product does not outweigh it (32 rows of a vocabulary of 49,152 took half as long again as 170).
 const DIVERGENCE_LOGITS: usize = 1 << 23;
 
-/// −log softmax(hidden · headᵀ)\[target\] for each row. hidden: rows × width, head: vocabulary × width.
+/// Logits of whole rows that the loss with gradients holds: 64 MiB. The head's gradient is read and
+/// written once per block of rows, so the blocks should not be small.
+const GRADIENT_LOGITS: usize = 1 << 24;
+
+/// What one row contributes.
+#[derive(Clone, Copy)]
+pub(crate) struct RowLoss {
+    /// −log softmax\[target\]
+    pub(crate) nll: f64,
+    /// log Σ e^logit
+    pub(crate) log_sum: f64,
+}
+
+/// The loss of each row; [`IGNORED`] targets give `nll` 0. hidden: rows × width, head: vocabulary ×
+/// width.
 ///
 /// One pass over the vocabulary with a running maximum and sum (the online softmax), so the head is
 /// read once per row block.
-pub(crate) fn next_token_nll(
-    nll: &mut [f32],
+pub(crate) fn row_losses(
     hidden: &[f32],
     head: &[f32],
     targets: &[u32],
     width: usize,
-) {
-    let mut logits = vec![0f32; ROW_BLOCK.min(nll.len()) * VOCABULARY_BLOCK];
-    for ((nll, hidden), targets) in nll
-        .chunks_mut(ROW_BLOCK)
-        .zip(hidden.chunks(ROW_BLOCK * width))
-        .zip(targets.chunks(ROW_BLOCK))
-    {
+) -> Vec<RowLoss> {
+    let mut losses = Vec::with_capacity(targets.len());
+    let mut logits = vec![0f32; ROW_BLOCK.min(targets.len()) * VOCABULARY_BLOCK];
+    for (hidden, targets) in hidden.chunks(ROW_BLOCK * width).zip(targets.chunks(ROW_BLOCK)) {
         let rows = targets.len();
         let mut running = vec![LogSum::default(); rows];
         let mut target_logits = vec![0f32; rows];
         for (block, head) in head.chunks(VOCABULARY_BLOCK * width).enumerate() {
             let (first, count) = (block * VOCABULARY_BLOCK, head.len() / width);
             let logits = &mut logits[..rows * count];
-            linear(logits, hidden, head, width);
+            linear(over(logits), hidden, head, width);
             for (row, logits) in logits.chunks_exact(count).enumerate() {
                 running[row].add(logits);
                 if let Some(at) = (targets[row] as usize).checked_sub(first)
@@ -50,10 +62,92 @@ pub(crate) fn next_token_nll(
                 }
             }
         }
-        for ((nll, sum), logit) in nll.iter_mut().zip(&running).zip(&target_logits) {
-            *nll = (sum.value() - f64::from(*logit)) as f32;
+        for ((target, sum), logit) in targets.iter().zip(&running).zip(&target_logits) {
+            let log_sum = sum.value();
+            let nll = if *target == IGNORED { 0.0 } else { log_sum - f64::from(*logit) };
+            losses.push(RowLoss { nll, log_sum });
         }
     }
+    losses
+}
+
+/// [`row_losses`] with the gradients of weight · Σ (nll + z_loss · log_sum²) over the rows that are
+/// not ignored, which are written to `dhidden` and, if wanted, `dhead`.
+///
+/// With E = e^(logit − max) of a row and s its sum, ∂/∂logits = factor·E − weight·onehot(target),
+/// factor = weight·(1 + 2·z_loss·log_sum)/s: the rows of E·head and of hidden are scaled instead of E.
+pub(crate) fn row_losses_with_gradients(
+    dhidden: &mut [f32],
+    mut dhead: Option<&mut [f32]>,
+    hidden: &[f32],
+    head: &[f32],
+    targets: &[u32],
+    width: usize,
+    [weight, z_loss]: [f64; 2],
+) -> Vec<RowLoss> {
+    let vocabulary = head.len() / width;
+    let block = (GRADIENT_LOGITS / vocabulary).clamp(1, ROW_BLOCK).min(targets.len().max(1));
+    let mut losses = Vec::with_capacity(targets.len());
+    if let Some(dhead) = &mut dhead
+        && targets.is_empty()
+    {
+        dhead.fill(0.0);
+    }
+    with_scratch(block * (vocabulary + width + 1), |scratch| {
+        let (logits, rest) = scratch.split_at_mut(block * vocabulary);
+        let (scaled, factors) = rest.split_at_mut(block * width);
+        for (index, targets) in targets.chunks(block).enumerate() {
+            let rows = targets.len();
+            let range = index * block * width..(index * block + rows) * width;
+            let (hidden, dhidden) = (&hidden[range.clone()], &mut dhidden[range]);
+            let logits = &mut logits[..rows * vocabulary];
+            linear(over(logits), hidden, head, width);
+            for ((logits, target), factor) in
+                logits.chunks_exact_mut(vocabulary).zip(targets).zip(&mut *factors)
+            {
+                let logit = f64::from(logits.get(*target as usize).copied().unwrap_or(0.0));
+                let (largest, sum) = exponentials(logits);
+                let log_sum = f64::from(largest) + f64::from(sum).ln();
+                let ignored = *target == IGNORED;
+                *factor = match ignored {
+                    true => 0.0,
+                    false => (weight * (1.0 + 2.0 * z_loss * log_sum) / f64::from(sum)) as f32,
+                };
+                losses.push(RowLoss { nll: if ignored { 0.0 } else { log_sum - logit }, log_sum });
+            }
+            linear_input_gradient(over(dhidden), logits, head, width);
+            finish_rows(dhidden, head, targets, factors, width, weight as f32);
+            let Some(dhead) = &mut dhead else { continue };
+            let scaled = &mut scaled[..rows * width];
+            scale_rows(scaled, hidden, factors, width);
+            // By blocks of the vocabulary, so that the part of the gradient being added to stays in
+            // the cache while all rows pass over it.
+            for (at, dhead) in dhead.chunks_mut(VOCABULARY_BLOCK * width).enumerate() {
+                let count = dhead.len() / width;
+                let target = match index {
+                    0 => Target::New(over(dhead)),
+                    _ => Target::Added(dhead),
+                };
+                product(
+                    [count, width, rows],
+                    (target, Strides::row_major(width)),
+                    (
+                        &logits[at * VOCABULARY_BLOCK..],
+                        Strides::row_major(vocabulary).transposed(),
+                    ),
+                    (scaled, Strides::row_major(width)),
+                    1.0,
+                );
+            }
+            for (target, hidden) in targets.iter().zip(hidden.chunks_exact(width)) {
+                if *target != IGNORED {
+                    let row = &mut dhead[*target as usize * width..][..width];
+                    subtract(row, hidden, weight as f32);
+                }
+            }
+        }
+    });
+    losses
 }
 
 /// For each row, KL(softmax(reference · headᵀ) ‖ softmax(hidden · headᵀ)) in nats, and whether both
@@ -70,8 +164,8 @@ pub(crate) fn divergence_to(
     let mut out = Vec::with_capacity(hidden.len() / width);
     for (reference, hidden) in reference.chunks(block * width).zip(hidden.chunks(block * width)) {
         let count = hidden.len() / width * vocabulary;
-        linear(&mut p[..count], reference, head, width);
-        linear(&mut q[..count], hidden, head, width);
+        linear(over(&mut p[..count]), reference, head, width);
+        linear(over(&mut q[..count]), hidden, head, width);
         for (p, q) in p[..count].chunks_exact(vocabulary).zip(q[..count].chunks_exact(vocabulary)) {
             out.push(divergence(p, q));
         }
@@ -137,6 +231,46 @@ dispatch! {
             }
         }
         (weights.iter().sum(), weighted.iter().sum())
+    }
+
+    /// logits ← e^(logit − max); the maximum and the sum.
+    fn exponentials(logits: &mut [f32]) -> (f32, f32) {
+        let largest = maximum(logits);
+        (largest, exp_in_place(logits, largest))
+    }
+
+    /// dhidden ← factor · dhidden − weight · head\[target\], row by row.
+    fn finish_rows(
+        dhidden: &mut [f32], head: &[f32], targets: &[u32], factors: &[f32], width: usize,
+        weight: f32,
+    ) {
+        let rows = dhidden.chunks_exact_mut(width).zip(targets).zip(factors);
+        for ((row, target), factor) in rows {
+            if *target == IGNORED {
+                row.fill(0.0);
+                continue;
+            }
+            let head = &head[*target as usize * width..][..width];
+            for (d, w) in row.iter_mut().zip(head) {
+                *d = *d * factor - weight * w;
+            }
+        }
+    }
+
+    fn scale_rows(scaled: &mut [f32], hidden: &[f32], factors: &[f32], width: usize) {
+        let rows = scaled.chunks_exact_mut(width).zip(hidden.chunks_exact(width)).zip(factors);
+        for ((scaled, hidden), factor) in rows {
+            for (s, h) in scaled.iter_mut().zip(hidden) {
+                *s = h * factor;
+            }
+        }
+    }
+
+    /// row ← row − weight · x
+    fn subtract(row: &mut [f32], x: &[f32], weight: f32) {
+        for (row, x) in row.iter_mut().zip(x) {
+            *row -= weight * x;
+        }
     }
 
     fn shifted_sum(values: &[f32]) -> (f32, f32) {

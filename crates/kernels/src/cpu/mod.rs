@@ -8,21 +8,31 @@
 //! instruction sets and picks one when the program runs.
 
 mod attention;
+mod buffer;
+mod embedding;
 mod exp;
+mod gate;
 mod linear;
 mod loss;
 mod norm;
+mod optimiser;
 mod rotary;
 mod simd;
-mod swiglu;
 
-pub(crate) use attention::causal_attention;
-pub(crate) use linear::{add_bias, linear};
-pub(crate) use loss::{divergence_to, next_token_nll};
-pub(crate) use norm::{layer_norm, rms_norm};
+pub(crate) use attention::{Finished, Sequence, causal_attention, causal_attention_backward};
+pub(crate) use buffer::{Unwritten, filled};
+pub(crate) use embedding::{embedding, embedding_backward};
+pub(crate) use gate::{gated, gated_backward};
+pub(crate) use linear::{
+    add_bias, add_rows, linear, linear_input_gradient, new_weight_gradient,
+};
+pub(crate) use loss::{RowLoss, divergence_to, row_losses, row_losses_with_gradients};
+pub(crate) use norm::{
+    add_rms_norm, layer_norm, layer_norm_backward, rms_norm, rms_norm_backward,
+};
+pub(crate) use optimiser::{adamw, muon, squared_norm};
 pub(crate) use rotary::rotate;
 pub(crate) use simd::dispatch;
-pub(crate) use swiglu::swiglu;
 
 #[cfg(test)]
 mod tests;

@@ -3,9 +3,15 @@
 use super::dispatch;
 
 dispatch! {
-    /// Rotates every head of `x` in place. `x`: tokens × (heads · head_dim), token t of each sequence
-    /// of `length` tokens at row t of `cos` and `sin` (rows × head_dim/2).
-    pub(crate) fn rotate(x: &mut [f32], cos: &[f32], sin: &[f32], width: usize, head_dim: usize, length: usize) {
+    /// Rotates every head of `x` in place by `direction` (1, or −1 for the way back) times the
+    /// position's angle. `x`: tokens × (heads · head_dim), token t of each sequence of `length` tokens
+    /// at row t of `cos` and `sin` (rows × head_dim/2).
+    ///
+    /// The backward pass of a rotation is the rotation back, times the table's own factor: the
+    /// transpose of c·R(θ) is c·R(−θ).
+    pub(crate) fn rotate(
+        x: &mut [f32], cos: &[f32], sin: &[f32], direction: f32, width: usize, head_dim: usize, length: usize,
+    ) {
         let half = head_dim / 2;
         for (token, row) in x.chunks_exact_mut(width).enumerate() {
             let at = (token % length) * half;
@@ -13,9 +19,9 @@ dispatch! {
             for head in row.chunks_exact_mut(head_dim) {
                 let (first, second) = head.split_at_mut(half);
                 for j in 0..half {
-                    let (a, b) = (first[j], second[j]);
-                    first[j] = a * cos[j] - b * sin[j];
-                    second[j] = b * cos[j] + a * sin[j];
+                    let (a, b, s) = (first[j], second[j], direction * sin[j]);
+                    first[j] = a * cos[j] - b * s;
+                    second[j] = b * cos[j] + a * s;
                 }
             }
         }

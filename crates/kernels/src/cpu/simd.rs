@@ -48,47 +48,65 @@ macro_rules! dispatch {
 
 pub(crate) use dispatch;
 
-/// Σ aᵢbᵢ over 32 lanes.
+/// Independent partial sums of a reduction.
+const LANES: usize = 32;
+
+/// Σᵢ f(aᵢ, bᵢ, cᵢ), N sums at once, each over 32 lanes. The slices are equally long.
 #[inline(always)]
-pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0f32; 32];
-    let (a_blocks, b_blocks) = (a.chunks_exact(32), b.chunks_exact(32));
-    let tail: f32 = a_blocks.remainder().iter().zip(b_blocks.remainder()).map(|(x, y)| x * y).sum();
-    for (x, y) in a_blocks.zip(b_blocks) {
-        for lane in 0..32 {
-            lanes[lane] += x[lane] * y[lane];
+pub(super) fn sums<const N: usize>(
+    [a, b, c]: [&[f32]; 3],
+    f: impl Fn(f32, f32, f32) -> [f32; N],
+) -> [f32; N] {
+    let mut lanes = [[0f32; LANES]; N];
+    let ((a, a_tail), (b, b_tail), (c, c_tail)) =
+        (a.as_chunks::<LANES>(), b.as_chunks::<LANES>(), c.as_chunks::<LANES>());
+    for ((a, b), c) in a.iter().zip(b).zip(c) {
+        for lane in 0..LANES {
+            let terms = f(a[lane], b[lane], c[lane]);
+            for n in 0..N {
+                lanes[n][lane] += terms[n];
+            }
         }
     }
-    tail + lanes.iter().sum::<f32>()
+    let mut totals = lanes.map(|lanes| lanes.iter().sum::<f32>());
+    for ((a, b), c) in a_tail.iter().zip(b_tail).zip(c_tail) {
+        let terms = f(*a, *b, *c);
+        for n in 0..N {
+            totals[n] += terms[n];
+        }
+    }
+    totals
 }
 
-/// Σ aᵢ over 32 lanes.
+/// Σ aᵢbᵢ.
+#[inline(always)]
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    sums([a, b, b], |a, b, _| [a * b])[0]
+}
+
+/// Σ aᵢ.
 #[inline(always)]
 pub(super) fn sum(a: &[f32]) -> f32 {
-    let mut lanes = [0f32; 32];
-    let blocks = a.chunks_exact(32);
-    let tail: f32 = blocks.remainder().iter().sum();
-    for x in blocks {
-        for lane in 0..32 {
-            lanes[lane] += x[lane];
-        }
+    sums([a, a, a], |a, _, _| [a])[0]
+}
+
+/// a ← a + b.
+#[inline(always)]
+pub(super) fn add_to(a: &mut [f32], b: &[f32]) {
+    for (a, b) in a.iter_mut().zip(b) {
+        *a += b;
     }
-    tail + lanes.iter().sum::<f32>()
 }
 
 /// Largest element; −∞ for an empty slice. A NaN is passed over.
 #[inline(always)]
 pub(super) fn maximum(a: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; 32];
-    let blocks = a.chunks_exact(32);
-    let mut largest = f32::NEG_INFINITY;
-    for &x in blocks.remainder() {
-        largest = if x > largest { x } else { largest };
-    }
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (blocks, tail) = a.as_chunks::<LANES>();
     for x in blocks {
-        for lane in 0..32 {
+        for lane in 0..LANES {
             lanes[lane] = if x[lane] > lanes[lane] { x[lane] } else { lanes[lane] };
         }
     }
-    lanes.iter().fold(largest, |a, &b| if b > a { b } else { a })
+    lanes.iter().chain(tail).fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
 }

@@ -1,5 +1,10 @@
-//! The fused operations as a Burn backend extension: tensors in, slices to [`crate::cpu`], tensors
-//! out.
+//! The fused operations as Burn backend extensions: tensors in, slices to [`crate::cpu`], tensors
+//! out. `forward` computes, `backward` records what the derivative needs.
+
+mod backward;
+mod forward;
+
+use std::sync::Arc;
 
 use burn::{
     backend::{
@@ -10,10 +15,17 @@ use burn::{
     tensor::{Bytes, DType, Shape, Tensor},
 };
 
-use crate::{AttentionShape, RotaryTable, cpu};
+use crate::{AttentionShape, DocumentStarts, Gate, LossTerms, RotaryTable};
 
-/// Operations that run on the CPU's buffers. The crate's functions check shapes before calling.
-#[backend_extension(Flex)]
+/// What an attention call needs beside its tensors.
+#[derive(Debug, Clone)]
+pub(crate) struct Attention {
+    pub(crate) shape: AttentionShape,
+    pub(crate) documents: Option<DocumentStarts>,
+}
+
+/// Operations on the CPU's buffers, differentiable. The crate's functions check shapes first.
+#[backend_extension(Autodiff, Flex)]
 pub(crate) trait FusedOps: Backend {
     /// See [`crate::rms_norm`].
     fn rms_norm(
@@ -22,6 +34,14 @@ pub(crate) trait FusedOps: Backend {
         eps: f64,
         scale: f64,
     ) -> FloatTensor<Self>;
+    /// See [`crate::add_rms_norm`].
+    fn add_rms_norm(
+        x: FloatTensor<Self>,
+        branch: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        eps: f64,
+        scale: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
     /// See [`crate::layer_norm`].
     fn layer_norm(
         x: FloatTensor<Self>,
@@ -41,15 +61,35 @@ pub(crate) trait FusedOps: Backend {
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        shape: AttentionShape,
+        attention: Attention,
     ) -> FloatTensor<Self>;
-    /// See [`crate::swiglu`].
-    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
+    /// See [`crate::gated`].
+    fn gated(gate: FloatTensor<Self>, up: FloatTensor<Self>, kind: Gate) -> FloatTensor<Self>;
+    /// See [`crate::embedding`]; `shape` is that of the ids.
+    fn embedding(
+        table: FloatTensor<Self>,
+        ids: Arc<[u32]>,
+        shape: [usize; 2],
+    ) -> FloatTensor<Self>;
+    /// A 0 whose gradient with respect to `y` is `upstream`; see [`crate::backward_from`].
+    fn start_of_backward(y: FloatTensor<Self>, upstream: FloatTensor<Self>) -> FloatTensor<Self>;
+    /// See [`crate::next_token_loss`].
+    fn next_token_loss(
+        hidden: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        targets: Arc<[u32]>,
+        terms: LossTerms,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+}
+
+/// Operations without a derivative.
+#[backend_extension(Flex)]
+pub(crate) trait PlainOps: Backend {
     /// See [`crate::next_token_nll`].
     fn next_token_nll(
         hidden: FloatTensor<Self>,
         head: FloatTensor<Self>,
-        targets: Vec<u32>,
+        targets: Arc<[u32]>,
     ) -> FloatTensor<Self>;
 }
 
@@ -68,101 +108,12 @@ fn dims(tensor: &FlexTensor) -> Vec<usize> {
     (0..shape.num_dims()).map(|dim| shape[dim]).collect()
 }
 
-/// A new tensor shaped as `x`, filled by `f` from the contiguous elements of `x`.
-fn mapped(x: &FlexTensor, f: impl FnOnce(&mut [f32], &[f32])) -> FlexTensor {
-    let x = x.to_contiguous();
-    let values = elements(&x);
-    let mut y = vec![0f32; values.len()];
-    f(&mut y, values);
-    tensor(y, dims(&x))
-}
-
-/// A copy of `x` that `f` then changes in place; `x` itself when nothing else holds it.
+/// `x` changed in place by `f`, or a copy of it when something else holds its memory.
 fn changed(x: FlexTensor, f: impl FnOnce(&mut [f32])) -> FlexTensor {
     let mut x = x.to_contiguous();
     let (start, length) = (x.layout().start_offset(), x.layout().num_elements());
     f(&mut x.storage_mut::<f32>()[start..start + length]);
     x
-}
-
-impl FusedOps for Flex {
-    fn rms_norm(x: FlexTensor, gamma: FlexTensor, eps: f64, scale: f64) -> FlexTensor {
-        let gamma = gamma.to_contiguous();
-        mapped(&x, |y, x| cpu::rms_norm(y, x, elements(&gamma), eps as f32, scale as f32))
-    }
-
-    fn layer_norm(
-        x: FlexTensor,
-        gamma: FlexTensor,
-        beta: FlexTensor,
-        eps: f64,
-        scale: f64,
-    ) -> FlexTensor {
-        let (gamma, beta) = (gamma.to_contiguous(), beta.to_contiguous());
-        mapped(&x, |y, x| {
-            let (gamma, beta) = (elements(&gamma), elements(&beta));
-            cpu::layer_norm(y, x, gamma, beta, eps as f32, scale as f32);
-        })
-    }
-
-    fn linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
-        let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
-        let (mut shape, outputs) = (dims(&x), dims(&weight));
-        let input = outputs[1];
-        let mut y = vec![0f32; elements(&x).len() / input * outputs[0]];
-        cpu::linear(&mut y, elements(&x), elements(&weight), input);
-        if let Some(last) = shape.last_mut() {
-            *last = outputs[0];
-        }
-        tensor(y, shape)
-    }
-
-    fn add_bias(y: FlexTensor, bias: FlexTensor) -> FlexTensor {
-        let bias = bias.to_contiguous();
-        changed(y, |y| cpu::add_bias(y, elements(&bias)))
-    }
-
-    fn rotate(x: FlexTensor, table: RotaryTable, start: usize) -> FlexTensor {
-        let shape = dims(&x);
-        let (tokens, width) = (shape[1], shape[2]);
-        let (cos, sin) = table.rows(start, tokens);
-        changed(x, |x| cpu::rotate(x, cos, sin, width, table.head_dim(), tokens))
-    }
-
-    fn causal_attention(
-        q: FlexTensor,
-        k: FlexTensor,
-        v: FlexTensor,
-        shape: AttentionShape,
-    ) -> FlexTensor {
-        let (k, v) = (k.to_contiguous(), v.to_contiguous());
-        let (q_dims, k_dims) = (dims(&q), dims(&k));
-        let (queries, keys) = (q_dims[1], k_dims[1]);
-        let (q_size, k_size) = (queries * q_dims[2], keys * k_dims[2]);
-        mapped(&q, |out, q| {
-            let sequences = out
-                .chunks_exact_mut(q_size)
-                .zip(q.chunks_exact(q_size))
-                .zip(elements(&k).chunks_exact(k_size).zip(elements(&v).chunks_exact(k_size)));
-            for ((out, q), (k, v)) in sequences {
-                cpu::causal_attention(out, q, k, v, &shape, [queries, keys]);
-            }
-        })
-    }
-
-    fn swiglu(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
-        let up = up.to_contiguous();
-        changed(gate, |gate| cpu::swiglu(gate, elements(&up)))
-    }
-
-    fn next_token_nll(hidden: FlexTensor, head: FlexTensor, targets: Vec<u32>) -> FlexTensor {
-        let (hidden, head) = (hidden.to_contiguous(), head.to_contiguous());
-        let width = dims(&hidden)[1];
-        let mut nll = vec![0f32; targets.len()];
-        cpu::next_token_nll(&mut nll, elements(&hidden), elements(&head), &targets, width);
-        let rows = nll.len();
-        tensor(nll, vec![rows])
-    }
 }
 
 pub(crate) fn rms_norm<const D: usize>(
@@ -173,6 +124,18 @@ pub(crate) fn rms_norm<const D: usize>(
 ) -> Tensor<D> {
     let (x, gamma) = (x.into_dispatch(), gamma.into_dispatch());
     Tensor::from_dispatch(<Dispatch as FusedOps>::rms_norm(x, gamma, eps, scale))
+}
+
+pub(crate) fn add_rms_norm<const D: usize>(
+    x: Tensor<D>,
+    branch: Tensor<D>,
+    gamma: Tensor<1>,
+    eps: f64,
+    scale: f64,
+) -> (Tensor<D>, Tensor<D>) {
+    let (x, branch, gamma) = (x.into_dispatch(), branch.into_dispatch(), gamma.into_dispatch());
+    let (sum, normed) = <Dispatch as FusedOps>::add_rms_norm(x, branch, gamma, eps, scale);
+    (Tensor::from_dispatch(sum), Tensor::from_dispatch(normed))
 }
 
 pub(crate) fn layer_norm<const D: usize>(
@@ -208,19 +171,42 @@ pub(crate) fn causal_attention(
     k: Tensor<3>,
     v: Tensor<3>,
     shape: &AttentionShape,
+    documents: Option<&DocumentStarts>,
 ) -> Tensor<3> {
     let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as FusedOps>::causal_attention(q, k, v, *shape))
+    let attention = Attention { shape: *shape, documents: documents.cloned() };
+    Tensor::from_dispatch(<Dispatch as FusedOps>::causal_attention(q, k, v, attention))
 }
 
-pub(crate) fn swiglu<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
+pub(crate) fn gated<const D: usize>(gate: Tensor<D>, up: Tensor<D>, kind: Gate) -> Tensor<D> {
     let (gate, up) = (gate.into_dispatch(), up.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as FusedOps>::swiglu(gate, up))
+    Tensor::from_dispatch(<Dispatch as FusedOps>::gated(gate, up, kind))
+}
+
+pub(crate) fn embedding(table: Tensor<2>, ids: Arc<[u32]>, shape: [usize; 2]) -> Tensor<3> {
+    Tensor::from_dispatch(<Dispatch as FusedOps>::embedding(table.into_dispatch(), ids, shape))
+}
+
+pub(crate) fn start_of_backward<const D: usize>(y: Tensor<D>, upstream: Tensor<D>) -> Tensor<1> {
+    let (y, upstream) = (y.into_dispatch(), upstream.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as FusedOps>::start_of_backward(y, upstream))
+}
+
+pub(crate) fn next_token_loss(
+    hidden: Tensor<2>,
+    head: Tensor<2>,
+    targets: &[u32],
+    terms: LossTerms,
+) -> (Tensor<1>, Tensor<1>) {
+    let (hidden, head) = (hidden.into_dispatch(), head.into_dispatch());
+    let (total, nll) =
+        <Dispatch as FusedOps>::next_token_loss(hidden, head, Arc::from(targets), terms);
+    (Tensor::from_dispatch(total), Tensor::from_dispatch(nll))
 }
 
 pub(crate) fn next_token_nll(hidden: Tensor<2>, head: Tensor<2>, targets: &[u32]) -> Tensor<1> {
     let (hidden, head) = (hidden.into_dispatch(), head.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as FusedOps>::next_token_nll(hidden, head, targets.to_vec()))
+    Tensor::from_dispatch(<Dispatch as PlainOps>::next_token_nll(hidden, head, Arc::from(targets)))
 }
 
 pub(crate) fn with_slices<const D: usize, const N: usize, R>(

@@ -1,0 +1,185 @@
+//! The fused operations without derivatives.
+
+use super::*;
+use crate::cpu::{self, Unwritten, filled};
+
+/// A new tensor shaped as `x`, written by `f` from the contiguous elements of `x`.
+fn mapped(x: &FlexTensor, f: impl FnOnce(&mut Unwritten, &[f32])) -> FlexTensor {
+    let x = x.to_contiguous();
+    let values = elements(&x);
+    tensor(filled(values.len(), |y| f(y, values)), dims(&x))
+}
+
+/// Attention, and log Σ e^score: sequences × heads × queries.
+pub(super) fn attend(
+    q: &FlexTensor,
+    k: &FlexTensor,
+    v: &FlexTensor,
+    attention: &Attention,
+) -> (FlexTensor, Vec<f32>) {
+    let shape = dims(q);
+    let (sequences, queries, width) = (shape[0], shape[1], shape[2]);
+    let (mut out, mut log_sums) =
+        (vec![0.0; elements(q).len()], vec![0.0; sequences * queries * attention.shape.heads]);
+    for (index, sequence) in self::sequences(q, k, v, attention).enumerate() {
+        cpu::causal_attention(
+            &mut out[index * queries * width..][..queries * width],
+            &mut log_sums[index * queries * attention.shape.heads..]
+                [..queries * attention.shape.heads],
+            &sequence,
+        );
+    }
+    (tensor(out, shape), log_sums)
+}
+
+/// Each sequence of contiguous q, k and v.
+pub(super) fn sequences<'a>(
+    q: &'a FlexTensor,
+    k: &'a FlexTensor,
+    v: &'a FlexTensor,
+    attention: &'a Attention,
+) -> impl Iterator<Item = cpu::Sequence<'a>> {
+    let (count, keys) = (dims(q)[0], dims(k)[1]);
+    let part = move |tensor: &'a FlexTensor, index: usize| {
+        let size = elements(tensor).len() / count;
+        &elements(tensor)[index * size..][..size]
+    };
+    (0..count).map(move |index| cpu::Sequence {
+        q: part(q, index),
+        k: part(k, index),
+        v: part(v, index),
+        shape: &attention.shape,
+        document_starts: attention
+            .documents
+            .as_ref()
+            .map(|documents| &documents.starts()[index * keys..][..keys]),
+    })
+}
+
+/// The scalar loss and the loss of each row, as tensors.
+pub(super) fn loss_tensors(losses: &[cpu::RowLoss], targets: &[u32], terms: LossTerms) -> [FlexTensor; 2] {
+    let total: f64 = losses
+        .iter()
+        .zip(targets)
+        .filter(|(_, target)| **target != crate::IGNORED)
+        .map(|(row, _)| row.nll + terms.z_loss * row.log_sum * row.log_sum)
+        .sum();
+    let nll: Vec<f32> = losses.iter().map(|row| row.nll as f32).collect();
+    let rows = nll.len();
+    [tensor(vec![(total * terms.weight) as f32], vec![1]), tensor(nll, vec![rows])]
+}
+
+impl FusedOps for Flex {
+    fn rms_norm(x: FlexTensor, gamma: FlexTensor, eps: f64, scale: f64) -> FlexTensor {
+        let gamma = gamma.to_contiguous();
+        mapped(&x, |y, x| cpu::rms_norm(y, x, elements(&gamma), eps as f32, scale as f32))
+    }
+
+    fn add_rms_norm(
+        x: FlexTensor,
+        branch: FlexTensor,
+        gamma: FlexTensor,
+        eps: f64,
+        scale: f64,
+    ) -> (FlexTensor, FlexTensor) {
+        let (x, branch, gamma) = (x.to_contiguous(), branch.to_contiguous(), gamma.to_contiguous());
+        let mut normed = Vec::new();
+        let sum = filled(elements(&x).len(), |sum| {
+            normed = filled(sum.len(), |normed| {
+                let (x, branch) = (elements(&x), elements(&branch));
+                let (eps, scale) = (eps as f32, scale as f32);
+                cpu::add_rms_norm(sum, normed, x, branch, elements(&gamma), eps, scale);
+            });
+        });
+        (tensor(sum, dims(&x)), tensor(normed, dims(&x)))
+    }
+
+    fn layer_norm(
+        x: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        eps: f64,
+        scale: f64,
+    ) -> FlexTensor {
+        let (gamma, beta) = (gamma.to_contiguous(), beta.to_contiguous());
+        mapped(&x, |y, x| {
+            let (gamma, beta) = (elements(&gamma), elements(&beta));
+            cpu::layer_norm(y, x, gamma, beta, eps as f32, scale as f32);
+        })
+    }
+
+    fn linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
+        let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
+        let (mut shape, outputs) = (dims(&x), dims(&weight));
+        let input = outputs[1];
+        let y = filled(elements(&x).len() / input * outputs[0], |y| {
+            cpu::linear(y, elements(&x), elements(&weight), input);
+        });
+        if let Some(last) = shape.last_mut() {
+            *last = outputs[0];
+        }
+        tensor(y, shape)
+    }
+
+    fn add_bias(y: FlexTensor, bias: FlexTensor) -> FlexTensor {
+        let bias = bias.to_contiguous();
+        changed(y, |y| cpu::add_bias(y, elements(&bias)))
+    }
+
+    fn rotate(x: FlexTensor, table: RotaryTable, start: usize) -> FlexTensor {
+        rotated(x, &table, start, 1.0)
+    }
+
+    fn causal_attention(
+        q: FlexTensor,
+        k: FlexTensor,
+        v: FlexTensor,
+        attention: Attention,
+    ) -> FlexTensor {
+        let (q, k, v) = (q.to_contiguous(), k.to_contiguous(), v.to_contiguous());
+        attend(&q, &k, &v, &attention).0
+    }
+
+    fn gated(gate: FlexTensor, up: FlexTensor, kind: Gate) -> FlexTensor {
+        let up = up.to_contiguous();
+        mapped(&gate, |y, gate| cpu::gated(kind, y, gate, elements(&up)))
+    }
+
+    fn embedding(table: FlexTensor, ids: Arc<[u32]>, [rows, columns]: [usize; 2]) -> FlexTensor {
+        let table = table.to_contiguous();
+        let width = dims(&table)[1];
+        let y = filled(ids.len() * width, |y| cpu::embedding(y, elements(&table), &ids, width));
+        tensor(y, vec![rows, columns, width])
+    }
+
+    fn start_of_backward(_: FlexTensor, _: FlexTensor) -> FlexTensor {
+        tensor(vec![0.0], vec![1])
+    }
+
+    fn next_token_loss(
+        hidden: FlexTensor,
+        head: FlexTensor,
+        targets: Arc<[u32]>,
+        terms: LossTerms,
+    ) -> (FlexTensor, FlexTensor) {
+        let (hidden, head) = (hidden.to_contiguous(), head.to_contiguous());
+        let width = dims(&hidden)[1];
+        let losses = cpu::row_losses(elements(&hidden), elements(&head), &targets, width);
+        let [total, nll] = loss_tensors(&losses, &targets, terms);
+        (total, nll)
+    }
+}
+
+impl PlainOps for Flex {
+    fn next_token_nll(hidden: FlexTensor, head: FlexTensor, targets: Arc<[u32]>) -> FlexTensor {
+        Self::next_token_loss(hidden, head, targets, LossTerms::default()).1
+    }
+}
+
+/// `x` turned by `direction` times each position's angle, in place where nothing else holds it.
+pub(super) fn rotated(x: FlexTensor, table: &RotaryTable, start: usize, direction: f32) -> FlexTensor {
+    let shape = dims(&x);
+    let (tokens, width) = (shape[1], shape[2]);
+    let (cos, sin) = table.rows(start, tokens);
+    changed(x, |x| cpu::rotate(x, cos, sin, direction, width, table.head_dim(), tokens))
+}

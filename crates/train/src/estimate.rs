@@ -1,0 +1,107 @@
+//! What training will need, before it is started.
+
+use std::fmt;
+
+use lns_spec::ModelSpec;
+
+use crate::{Optimiser, TrainingOptions};
+
+/// Memory and work of a training step, in bytes and floating-point operations.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Estimate {
+    /// Parameters.
+    pub parameters: u64,
+    /// Workers that have sequences.
+    pub workers: u64,
+    /// The model's f32 weights.
+    pub weights: u64,
+    /// The optimiser's moments.
+    pub moments: u64,
+    /// Of one worker: the gradient of every parameter.
+    pub gradients: u64,
+    /// Of one worker: what the tape keeps of its sequences.
+    pub activations: u64,
+    /// Of one worker: logits held at once, and the gradient of the stream they make.
+    pub logits: u64,
+    /// Floating-point operations of a step: 6 per parameter outside the embedding and token, and
+    /// attention.
+    pub flops: f64,
+}
+
+impl Estimate {
+    /// For batches of `sequences` sequences of `length` tokens on `threads` workers.
+    pub fn new(
+        spec: &ModelSpec,
+        sequences: usize,
+        length: usize,
+        threads: usize,
+        options: &TrainingOptions,
+    ) -> Self {
+        const F32: u64 = size_of::<f32>() as u64;
+        let counts = spec.parameter_count();
+        let parameters = counts.total();
+        let workers = threads.min(sequences).max(1);
+        let share = sequences.div_ceil(workers);
+        let pass = options.sequences_per_pass.map_or(share, |most| share.min(most.get()));
+        let tokens = (pass * length) as u64;
+        let [hidden, queries, keys, inner, layers] = [
+            spec.hidden_size,
+            spec.query_size(),
+            spec.key_value_size(),
+            spec.intermediate_size,
+            spec.num_hidden_layers,
+        ]
+        .map(|size| size as u64);
+        // Kept of a layer: the stream at both sites, both norms' outputs, q, k, v and the attention's
+        // output with its log-sums, gate, up and their product.
+        let of_layer =
+            4 * hidden + 2 * queries + 2 * keys + spec.num_attention_heads as u64 + 3 * inner;
+        let kept = match options.recompute {
+            false => layers * of_layer,
+            true => layers * hidden + of_layer,
+        };
+        let rows = tokens.min(512).min((1 << 24) / spec.vocab_size.max(1) as u64).max(1);
+        let muon = matches!(options.optimiser, Optimiser::Muon { .. });
+        let moments = if muon { 2 * parameters - matrices(spec) } else { 2 * parameters };
+        let work = 6 * (counts.layers + counts.norms + (spec.vocab_size as u64) * hidden)
+            + 12 * layers * length as u64 * queries;
+        Self {
+            parameters,
+            workers: workers as u64,
+            weights: F32 * parameters,
+            moments: F32 * moments,
+            gradients: F32 * parameters,
+            activations: F32 * tokens * (kept + 2 * hidden),
+            logits: F32 * rows * (spec.vocab_size as u64 + hidden),
+            flops: (sequences * length) as f64 * work as f64,
+        }
+    }
+
+    /// The most of one worker at a time. Gradients appear as activations go: at the start of the
+    /// backward pass there are all activations and the head's gradient, at its end all gradients.
+    pub fn worker(&self, spec: &ModelSpec) -> u64 {
+        let head = (spec.vocab_size * spec.hidden_size * size_of::<f32>()) as u64;
+        (self.activations + head).max(self.gradients) + self.logits
+    }
+}
+
+/// Numbers in the layers' matrices.
+fn matrices(spec: &ModelSpec) -> u64 {
+    let layers = spec.layers().flat_map(|layer| spec.layer_tensors(layer));
+    let matrices = layers.filter(|tensor| tensor.shape.len() == 2);
+    matrices.map(|tensor| tensor.shape.iter().product::<usize>() as u64).sum()
+}
+
+impl fmt::Display for Estimate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let gigabytes = |bytes: u64| format!("{:.3} GB", bytes as f64 / 1e9);
+        writeln!(f, "  parameters   {}", self.parameters)?;
+        writeln!(f, "  weights      {}", gigabytes(self.weights))?;
+        writeln!(f, "  optimiser    {}", gigabytes(self.moments))?;
+        writeln!(f, "  per worker   {} of activations", gigabytes(self.activations))?;
+        writeln!(f, "               {} of gradients, which appear as activations go", gigabytes(self.gradients))?;
+        writeln!(f, "               {} of logits", gigabytes(self.logits))?;
+        writeln!(f, "  workers      {}", self.workers)?;
+        write!(f, "  work         {:.3} TFLOP a step", self.flops / 1e12)
+    }
+}

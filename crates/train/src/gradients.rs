@@ -1,0 +1,157 @@
+//! The gradient of one worker's sequences.
+
+use std::ops::Range;
+
+use burn::{
+    module::{Module, ModuleVisitor, Param},
+    tensor::{Gradients, Int, Tensor, TensorData},
+};
+use layernorm_scaling::{Decoder, rotary_table};
+use lns_kernels::{Buffer, LossTerms, backward_from, with_slices};
+
+use crate::Batch;
+
+/// What one worker found.
+pub(crate) struct Share {
+    /// Σ nll over the predicted tokens, in nats.
+    pub(crate) nll: f64,
+    /// Of each parameter, flat, in the order in which the module is visited.
+    pub(crate) gradients: Vec<Buffer>,
+}
+
+/// How a worker goes about its sequences.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Passes {
+    /// Sequences taken through at once.
+    pub(crate) sequences: usize,
+    /// Whether layers' activations are made again in the backward pass instead of being kept.
+    pub(crate) recompute: bool,
+    pub(crate) terms: LossTerms,
+}
+
+/// Gradient of the objective over some sequences of the batch.
+pub(crate) fn share(
+    model: &Decoder,
+    batch: &Batch,
+    sequences: Range<usize>,
+    passes: Passes,
+) -> Share {
+    let (mut nll, mut found) = (0.0, Vec::new());
+    for start in sequences.clone().step_by(passes.sequences) {
+        let part = start..(start + passes.sequences).min(sequences.end);
+        // Leaves of its own: tapes of workers that shared them would be one tape behind one lock.
+        let own = model.clone().train();
+        let (part_nll, part_found) = if passes.recompute {
+            recomputed(&own, model, batch, part, passes.terms)
+        } else {
+            taped(&own, batch, part, passes.terms)
+        };
+        nll += part_nll;
+        found.resize(part_found.len(), None);
+        merge(&mut found, part_found);
+    }
+    Share { nll, gradients: complete(model, found) }
+}
+
+fn ids(model: &Decoder, inputs: &[u32], length: usize) -> Tensor<2, Int> {
+    let ids: Vec<i32> = inputs.iter().map(|id| *id as i32).collect();
+    let shape = [inputs.len() / length, length];
+    Tensor::from_data(TensorData::new(ids, shape), &model.device())
+}
+
+fn sum(nll: &Tensor<1>) -> f64 {
+    with_slices([nll], |[nll]| nll.iter().map(|x| f64::from(*x)).sum())
+}
+
+/// One tape over the whole model.
+fn taped(
+    model: &Decoder,
+    batch: &Batch,
+    sequences: Range<usize>,
+    terms: LossTerms,
+) -> (f64, Vec<Option<Tensor<1>>>) {
+    let (inputs, targets) = batch.part(sequences);
+    let (loss, nll) = model.loss(ids(model, inputs, batch.length()), targets, terms);
+    let found = take(model, &mut loss.backward());
+    (sum(&nll.inner()), found)
+}
+
+/// Forward without a tape, keeping each layer's input; then from the head to the embedding forward
+/// again with a tape and backward, one layer at a time. The same operations on the same numbers as
+/// [`taped`], so the same bits.
+fn recomputed(
+    own: &Decoder,
+    model: &Decoder,
+    batch: &Batch,
+    sequences: Range<usize>,
+    terms: LossTerms,
+) -> (f64, Vec<Option<Tensor<1>>>) {
+    let (inputs, targets) = batch.part(sequences);
+    let mut streams = model.streams(ids(model, inputs, batch.length()));
+    let rotary = rotary_table(model.spec(), batch.length());
+    let leaf = |stream: Tensor<3>| Tensor::from_inner(stream).require_grad();
+    let upstream_of = |leaf: &Tensor<3>, gradients: &mut Gradients| {
+        leaf.grad_remove(gradients).unwrap_or_else(|| leaf.clone().inner().zeros_like())
+    };
+    let Some(last) = streams.pop() else { unreachable!("there is a stream before layer 0") };
+
+    let input = leaf(last);
+    let [b, t, hidden] = input.dims();
+    let (loss, nll) = own.head().loss(input.clone().reshape([b * t, hidden]), targets, terms);
+    let mut gradients = loss.backward();
+    let mut upstream = upstream_of(&input, &mut gradients);
+    let mut found = take(own, &mut gradients);
+    drop((input, loss, gradients));
+    for (layer, stream) in own.layers.iter().zip(streams).rev() {
+        let input = leaf(stream);
+        let out = layer.forward(input.clone(), &rotary);
+        let mut gradients = backward_from(out, upstream);
+        upstream = upstream_of(&input, &mut gradients);
+        merge(&mut found, take(own, &mut gradients));
+    }
+    let embedded = own.embed(ids(model, inputs, batch.length()));
+    let mut gradients = backward_from(embedded, upstream);
+    merge(&mut found, take(own, &mut gradients));
+    (sum(&nll.inner()), found)
+}
+
+/// The gradients of the parameters that have one, in the order in which the module is visited.
+fn take(model: &Decoder, gradients: &mut Gradients) -> Vec<Option<Tensor<1>>> {
+    struct Take<'a>(&'a mut Gradients, Vec<Option<Tensor<1>>>);
+    impl ModuleVisitor for Take<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.1.push(param.val().grad_remove(self.0).map(flat));
+        }
+    }
+    let mut taken = Take(gradients, Vec::new());
+    model.visit(&mut taken);
+    taken.1
+}
+
+fn merge(into: &mut [Option<Tensor<1>>], more: Vec<Option<Tensor<1>>>) {
+    for (into, more) in into.iter_mut().zip(more) {
+        *into = match (into.take(), more) {
+            (Some(sum), Some(gradient)) => Some(gradient + sum),
+            (sum, gradient) => sum.or(gradient),
+        };
+    }
+}
+
+/// Zeros for a parameter that the objective does not depend on.
+fn complete(model: &Decoder, found: Vec<Option<Tensor<1>>>) -> Vec<Buffer> {
+    struct Fill(std::vec::IntoIter<Option<Tensor<1>>>, Vec<Buffer>);
+    impl ModuleVisitor for Fill {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let gradient = self.0.next().flatten();
+            self.1.push(Buffer::new(gradient.unwrap_or_else(|| flat(param.val().zeros_like()))));
+        }
+    }
+    let mut filled = Fill(found.into_iter(), Vec::new());
+    model.visit(&mut filled);
+    filled.1
+}
+
+pub(crate) fn flat<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {
+    let count = tensor.dims().iter().product::<usize>();
+    tensor.reshape([count])
+}

@@ -1,0 +1,234 @@
+//! One training step after another.
+
+use std::num::NonZeroUsize;
+
+use burn::{
+    module::{Module, ModuleMapper, ModuleVisitor, Param},
+    tensor::{Shape, Tensor},
+};
+use layernorm_scaling::Decoder;
+use lns_kernels::{Buffer, LossTerms, Workers};
+
+use crate::{
+    Batch, BatchError, Optimiser,
+    gradients::{Passes, Share, flat, share},
+    optimiser::{Moments, Parameter, Update, gradient_norm},
+};
+
+/// How a [`Trainer`] computes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TrainingOptions {
+    /// The update rule.
+    pub optimiser: Optimiser,
+    /// Largest ‖gradient‖₂ over all parameters; larger ones are scaled down to it.
+    pub clip: Option<f64>,
+    /// Multiplies the squared log-sum of the logits in the objective; 0 is without.
+    pub z_loss: f64,
+    /// Sequences a worker takes through at once; all of its share if `None`. Fewer need less memory;
+    /// the gradient is the same but for the order of its sums.
+    pub sequences_per_pass: Option<NonZeroUsize>,
+    /// Keep only each layer's input and make its activations again in the backward pass: less memory,
+    /// a third more work, the same bits.
+    pub recompute: bool,
+}
+
+impl Default for TrainingOptions {
+    fn default() -> Self {
+        Self {
+            optimiser: Optimiser::default(),
+            clip: None,
+            z_loss: 0.0,
+            sequences_per_pass: None,
+            recompute: false,
+        }
+    }
+}
+
+/// What one step did.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Step {
+    /// Mean loss per predicted token before the update, in nats, without the z-loss.
+    pub loss: f64,
+    /// Tokens that were predicted.
+    pub tokens: usize,
+    /// ‖gradient‖₂ before clipping.
+    pub gradient_norm: f64,
+}
+
+/// A model in training.
+#[derive(Debug)]
+pub struct Trainer {
+    model: Decoder,
+    moments: Moments,
+    options: TrainingOptions,
+    workers: Workers,
+    steps: u64,
+}
+
+impl Trainer {
+    /// Trains `model`, on the CPU in f32, with the given workers.
+    pub fn new(model: Decoder, options: TrainingOptions, workers: Workers) -> Self {
+        let moments = options.optimiser.moments(parameters(&model));
+        Self { model, moments, options, workers, steps: 0 }
+    }
+
+    /// The model as it is now.
+    pub fn model(&self) -> &Decoder {
+        &self.model
+    }
+
+    /// Ends the training.
+    pub fn into_model(self) -> Decoder {
+        self.model
+    }
+
+    /// Steps taken.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// One update from the mean loss over `batch`.
+    ///
+    /// Worker w of n takes the sequences from w·B/n to (w+1)·B/n; fewer sequences than workers leave
+    /// some idle.
+    ///
+    /// # Errors
+    /// [`BatchError::OutOfVocabulary`]; the model is unchanged.
+    pub fn step(&mut self, batch: &Batch, learning_rate: f64) -> Result<Step, BatchError> {
+        batch.check(self.model.spec().vocab_size)?;
+        let predicted = batch.predicted();
+        let shares = self.shares(batch);
+        let loss = shares.iter().map(|share| share.nll).sum::<f64>() / predicted as f64;
+        let gradients: Vec<Vec<&[f32]>> = (0..shares[0].gradients.len())
+            .map(|index| shares.iter().map(|share| share.gradients[index].as_slice()).collect())
+            .collect();
+        let gradient_norm = gradient_norm(&gradients, &self.workers);
+        let scale = match self.options.clip {
+            Some(limit) if gradient_norm > limit => limit / gradient_norm,
+            _ => 1.0,
+        };
+        self.steps += 1;
+        let mut weights = Weights::take(&mut self.model);
+        let updates = weights.buffers.iter_mut().zip(gradients);
+        self.options.optimiser.step(
+            &mut self.moments,
+            updates
+                .map(|(weights, gradients)| Update { weights: weights.as_mut_slice(), gradients })
+                .collect(),
+            learning_rate,
+            scale,
+            self.steps,
+            &self.workers,
+        );
+        weights.put_back(&mut self.model);
+        Ok(Step { loss, tokens: predicted, gradient_norm })
+    }
+
+    /// Every worker's gradient of the mean loss.
+    fn shares(&self, batch: &Batch) -> Vec<Share> {
+        let (sequences, predicted) = (batch.sequences(), batch.predicted() as f64);
+        let count = self.workers.count().min(sequences);
+        let largest = sequences.div_ceil(count);
+        let passes = Passes {
+            sequences: self.options.sequences_per_pass.map_or(largest, NonZeroUsize::get),
+            recompute: self.options.recompute,
+            terms: LossTerms { weight: 1.0 / predicted, z_loss: self.options.z_loss },
+        };
+        self.workers.map(count, |worker| {
+            let own = worker * sequences / count..(worker + 1) * sequences / count;
+            share(&self.model, batch, own, passes)
+        })
+    }
+}
+
+/// The parameters, in the order in which the module is visited.
+fn parameters(model: &Decoder) -> Vec<Parameter> {
+    struct Names {
+        path: Vec<String>,
+        found: Vec<Parameter>,
+    }
+    impl ModuleVisitor for Names {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.path.push(name.to_owned());
+        }
+
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.pop();
+        }
+
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let shape = param.val().dims().to_vec();
+            self.found.push(Parameter { name: self.path.join("."), shape });
+        }
+    }
+    let mut names = Names { path: Vec::new(), found: Vec::new() };
+    model.visit(&mut names);
+    names.found
+}
+
+/// The model's parameters as memory, while they are being changed.
+struct Weights {
+    buffers: Vec<Buffer>,
+    shapes: Vec<Vec<usize>>,
+}
+
+impl Weights {
+    /// Takes every parameter out of the model, which holds placeholders until they are put back.
+    fn take(model: &mut Decoder) -> Self {
+        #[derive(Default)]
+        struct Take {
+            tensors: Vec<Tensor<1>>,
+            shapes: Vec<Vec<usize>>,
+        }
+        impl ModuleMapper for Take {
+            fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+                param.map(|tensor| {
+                    let placeholder = Tensor::zeros([1; D], &tensor.device());
+                    self.shapes.push(tensor.dims().to_vec());
+                    self.tensors.push(flat(tensor));
+                    placeholder
+                })
+            }
+        }
+        let mut taken = Take::default();
+        // The clone shares its memory with the model only until the model is replaced.
+        *model = model.clone().map(&mut taken);
+        let buffers = taken.tensors.into_iter().map(Buffer::new).collect();
+        Self { buffers, shapes: taken.shapes }
+    }
+
+    fn put_back(self, model: &mut Decoder) {
+        struct Put<I>(I);
+        impl<I: Iterator<Item = (Buffer, Vec<usize>)>> ModuleMapper for Put<I> {
+            fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+                let Some((buffer, shape)) = self.0.next() else {
+                    unreachable!("as many parameters come back as were taken")
+                };
+                param.map(|_| buffer.into_tensor::<1>().reshape(Shape::from(shape)))
+            }
+        }
+        *model = model.clone().map(&mut Put(self.buffers.into_iter().zip(self.shapes)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lns_spec::{NormScheme, Preset};
+
+    use super::*;
+
+    #[test]
+    fn taking_and_putting_back_copies_nothing_and_changes_nothing() {
+        let spec = Preset::named("9m").expect("a preset").spec(NormScheme::lns());
+        let mut model = Decoder::new(&spec, 1, &lns_kernels::Device::flex());
+        let address = |weights: &Weights| weights.buffers[0].as_slice().as_ptr();
+        let first = Weights::take(&mut model);
+        assert!(first.buffers.iter().all(Buffer::is_unique), "nothing else holds the weights");
+        let (at, values) = (address(&first), first.buffers[3].as_slice().to_vec());
+        first.put_back(&mut model);
+        let mut second = Weights::take(&mut model);
+        assert_eq!(at, address(&second));
+        assert!(second.buffers.iter().all(Buffer::is_unique));
+        assert_eq!(values, second.buffers[3].as_mut_slice());
+    }
+}
