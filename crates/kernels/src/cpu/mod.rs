@@ -20,7 +20,7 @@ mod rotary;
 mod simd;
 
 pub(crate) use attention::{Finished, Sequence, causal_attention, causal_attention_backward};
-pub(crate) use buffer::{Unwritten, filled};
+pub(crate) use buffer::{Unwritten, filled, keep, zeros};
 pub(crate) use embedding::{embedding, embedding_backward};
 pub(crate) use gate::{gated, gated_backward};
 pub(crate) use linear::{

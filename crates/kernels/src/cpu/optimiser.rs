@@ -11,31 +11,32 @@ use crate::{AdamW, Muon};
 /// Numbers whose gradient is summed at a time: 4 KiB stay in the first-level cache.
 const BLOCK: usize = 1024;
 
-/// Calls `f` with the range of each block and the sum over `parts` of its gradient, taken in the
-/// order of the parts.
+/// The block of a gradient from `start`: its range, and the sum over `parts` taken in their order,
+/// in `total`.
 #[inline(always)]
-fn for_each_block(parts: &[&[f32]], mut f: impl FnMut(std::ops::Range<usize>, &[f32])) {
-    let mut total = [0f32; BLOCK];
-    let length = parts.first().map_or(0, |part| part.len());
-    for start in (0..length).step_by(BLOCK) {
-        let range = start..(start + BLOCK).min(length);
-        let total = &mut total[..range.len()];
-        total.copy_from_slice(&parts[0][range.clone()]);
-        for part in &parts[1..] {
-            add_to(total, &part[range.clone()]);
-        }
-        f(range, total);
+fn summed<'a>(
+    parts: &[&[f32]],
+    start: usize,
+    total: &'a mut [f32; BLOCK],
+) -> (std::ops::Range<usize>, &'a [f32]) {
+    let range = start..(start + BLOCK).min(parts[0].len());
+    let total = &mut total[..range.len()];
+    total.copy_from_slice(&parts[0][range.clone()]);
+    for part in &parts[1..] {
+        add_to(total, &part[range.clone()]);
     }
+    (range, total)
 }
 
 dispatch! {
     /// Σ g² of the summed gradient: f32 within a block of 1024, f64 between blocks.
     pub(crate) fn squared_norm(parts: &[&[f32]]) -> f64 {
-        let mut total = 0f64;
-        for_each_block(parts, |_, g| {
+        let (mut block, mut total) = ([0f32; BLOCK], 0f64);
+        for start in (0..parts[0].len()).step_by(BLOCK) {
+            let (_, g) = summed(parts, start, &mut block);
             let [squares] = sums([g, g, g], |g, _, _| [g * g]);
             total += f64::from(squares);
-        });
+        }
         total
     }
 
@@ -50,7 +51,9 @@ dispatch! {
         let (rate, eps, clip) = (learning_rate as f32, eps as f32, gradient_scale as f32);
         let (m_keep, m_new) = (beta1 as f32, (1.0 - beta1) as f32);
         let (v_keep, v_new) = (beta2 as f32, (1.0 - beta2) as f32);
-        for_each_block(parts, |range, g| {
+        let mut block = [0f32; BLOCK];
+        for start in (0..parts[0].len()).step_by(BLOCK) {
+            let (range, g) = summed(parts, start, &mut block);
             let moments = first[range.clone()].iter_mut().zip(&mut second[range.clone()]);
             for ((w, (m, v)), g) in weights[range].iter_mut().zip(moments).zip(g) {
                 let g = g * clip;
@@ -58,21 +61,23 @@ dispatch! {
                 *v = v_keep * *v + v_new * g * g;
                 *w = *w * keep - rate * (*m * c1) / ((*v * c2).sqrt() + eps);
             }
-        });
+        }
     }
 
     /// momentum ← μ · momentum + g; direction = g + μ · momentum (Nesterov).
     fn muon_direction(
         direction: &mut [f32], momentum: &mut [f32], parts: &[&[f32]], clip: f32, keep: f32,
     ) {
-        for_each_block(parts, |range, g| {
+        let mut block = [0f32; BLOCK];
+        for start in (0..parts[0].len()).step_by(BLOCK) {
+            let (range, g) = summed(parts, start, &mut block);
             let out = direction[range.clone()].iter_mut().zip(&mut momentum[range]);
             for ((d, m), g) in out.zip(g) {
                 let g = g * clip;
                 *m = keep * *m + g;
                 *d = g + keep * *m;
             }
-        });
+        }
     }
 
     fn decay_and_subtract(weights: &mut [f32], direction: &[f32], keep: f32, rate: f32) {

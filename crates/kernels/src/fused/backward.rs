@@ -16,7 +16,7 @@ use burn::backend::{
 };
 
 use super::{forward::*, *};
-use crate::cpu::{self, filled};
+use crate::cpu::{self, filled, zeros};
 
 type Tracked<C> = FloatTensor<Autodiff<Flex, C>>;
 
@@ -176,7 +176,7 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         let (out, log_sums) = attend(&q, &k, &v, &attention);
         let saved = out.clone();
         record::<C, 3>([q_node, k_node, v_node], out, move |dy, _| {
-            let mut found = [&q, &k, &v].map(|x| vec![0f32; elements(x).len()]);
+            let mut found = [&q, &k, &v].map(|x| zeros(elements(x).len()));
             for (index, sequence) in sequences(&q, &k, &v, &attention).enumerate() {
                 let [dq, dk, dv] = &mut found;
                 let (size, key_size) = (sequence.q.len(), sequence.k.len());
@@ -216,7 +216,7 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         let table_dims = dims(&table);
         let y = Flex::embedding(table, ids.clone(), shape);
         record::<C, 1>([node], y, move |dy, _| {
-            let mut dtable = vec![0.0; table_dims[0] * table_dims[1]];
+            let mut dtable = zeros(table_dims[0] * table_dims[1]);
             cpu::embedding_backward(&mut dtable, elements(&dy), &ids, table_dims[1]);
             [Some(tensor(dtable, table_dims))]
         })
@@ -273,8 +273,8 @@ impl LossState {
     fn differentiate(&mut self, head_too: bool) -> Vec<cpu::RowLoss> {
         let width = dims(&self.hidden)[1];
         let mut losses = Vec::new();
-        let mut dhead = head_too.then(|| vec![0f32; elements(&self.head).len()]);
-        let mut dhidden = vec![0f32; elements(&self.hidden).len()];
+        let mut dhead = head_too.then(|| zeros(elements(&self.head).len()));
+        let mut dhidden = zeros(elements(&self.hidden).len());
         losses.extend(cpu::row_losses_with_gradients(
             &mut dhidden,
             dhead.as_deref_mut(),

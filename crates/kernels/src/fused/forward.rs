@@ -1,13 +1,37 @@
 //! The fused operations without derivatives.
 
 use super::*;
-use crate::cpu::{self, Unwritten, filled};
+use rayon::prelude::*;
+
+use crate::cpu::{self, Unwritten, filled, zeros};
 
 /// A new tensor shaped as `x`, written by `f` from the contiguous elements of `x`.
 fn mapped(x: &FlexTensor, f: impl FnOnce(&mut Unwritten, &[f32])) -> FlexTensor {
     let x = x.to_contiguous();
     let values = elements(&x);
     tensor(filled(values.len(), |y| f(y, values)), dims(&x))
+}
+
+/// Numbers below which an operation is not worth spreading over threads.
+const SPREAD: usize = 1 << 15;
+
+/// Calls `f` for blocks of whole rows of y and x, on all threads of rayon's current pool: inside a
+/// worker that is one, and one call.
+fn by_rows(
+    y: &mut Unwritten,
+    x: &[f32],
+    width: usize,
+    f: impl Fn(&mut Unwritten, &[f32], usize) + Sync,
+) {
+    let threads = rayon::current_num_threads();
+    if threads == 1 || x.len() < SPREAD {
+        return f(y, x, 0);
+    }
+    let block = (x.len() / width).div_ceil(threads) * width;
+    y.par_chunks_mut(block)
+        .zip(x.par_chunks(block))
+        .enumerate()
+        .for_each(|(index, (y, x))| f(y, x, index * block));
 }
 
 /// Attention, and log Σ e^score: sequences × heads × queries.
@@ -20,7 +44,7 @@ pub(super) fn attend(
     let shape = dims(q);
     let (sequences, queries, width) = (shape[0], shape[1], shape[2]);
     let (mut out, mut log_sums) =
-        (vec![0.0; elements(q).len()], vec![0.0; sequences * queries * attention.shape.heads]);
+        (zeros(elements(q).len()), vec![0.0; sequences * queries * attention.shape.heads]);
     for (index, sequence) in self::sequences(q, k, v, attention).enumerate() {
         cpu::causal_attention(
             &mut out[index * queries * width..][..queries * width],
@@ -72,7 +96,12 @@ pub(super) fn loss_tensors(losses: &[cpu::RowLoss], targets: &[u32], terms: Loss
 impl FusedOps for Flex {
     fn rms_norm(x: FlexTensor, gamma: FlexTensor, eps: f64, scale: f64) -> FlexTensor {
         let gamma = gamma.to_contiguous();
-        mapped(&x, |y, x| cpu::rms_norm(y, x, elements(&gamma), eps as f32, scale as f32))
+        let gamma = elements(&gamma);
+        mapped(&x, |y, x| {
+            by_rows(y, x, gamma.len(), |y, x, _| {
+                cpu::rms_norm(y, x, gamma, eps as f32, scale as f32);
+            });
+        })
     }
 
     fn add_rms_norm(
@@ -142,7 +171,12 @@ impl FusedOps for Flex {
 
     fn gated(gate: FlexTensor, up: FlexTensor, kind: Gate) -> FlexTensor {
         let up = up.to_contiguous();
-        mapped(&gate, |y, gate| cpu::gated(kind, y, gate, elements(&up)))
+        let up = elements(&up);
+        mapped(&gate, |y, gate| {
+            by_rows(y, gate, 1, |y, gate, start| {
+                cpu::gated(kind, y, gate, &up[start..start + gate.len()]);
+            });
+        })
     }
 
     fn embedding(table: FlexTensor, ids: Arc<[u32]>, [rows, columns]: [usize; 2]) -> FlexTensor {

@@ -3,17 +3,19 @@
 
 mod backward;
 mod forward;
+mod memory;
 
 use std::sync::Arc;
 
 use burn::{
     backend::{
         Backend, Dispatch, Flex, backend_extension,
-        flex::{FlexTensor, Layout},
+        flex::FlexTensor,
         tensor::FloatTensor,
     },
-    tensor::{Bytes, DType, Shape, Tensor},
+    tensor::{DType, Tensor},
 };
+use memory::tensor;
 
 use crate::{AttentionShape, DocumentStarts, Gate, LossTerms, RotaryTable};
 
@@ -97,10 +99,6 @@ pub(crate) trait PlainOps: Backend {
 fn elements(tensor: &FlexTensor) -> &[f32] {
     let start = tensor.layout().start_offset();
     &tensor.storage::<f32>()[start..start + tensor.layout().num_elements()]
-}
-
-fn tensor(values: Vec<f32>, shape: Vec<usize>) -> FlexTensor {
-    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(Shape::from(shape)), DType::F32)
 }
 
 fn dims(tensor: &FlexTensor) -> Vec<usize> {
