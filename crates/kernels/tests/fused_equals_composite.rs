@@ -2,8 +2,9 @@
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use lns_kernels::{
-    AttentionShape, RotaryTable, Workers, causal_attention, composite, divergence_to, layer_norm,
-    linear, next_token_nll, rms_norm, rotate, swiglu, with_slices, with_threads,
+    AttentionShape, DocumentStarts, Gate, RotaryTable, Workers, add_rms_norm, causal_attention,
+    composite, divergence_to, embedding, gated, layer_norm, linear, next_token_nll, rms_norm, rotate,
+    with_slices, with_threads,
 };
 use lns_spec::{RopeScaling, RopeSpec};
 use proptest::prelude::*;
@@ -37,6 +38,18 @@ fn values<const D: usize>(x: &Tensor<D>) -> Vec<f32> {
     x.clone().into_data().iter::<f32>().collect()
 }
 
+/// Documents of `length` tokens, those of the second sequence a token shorter at the front.
+fn documents(sequences: usize, keys: usize, length: usize) -> DocumentStarts {
+    let start = |sequence: usize, key: usize| match key {
+        key if key < sequence => 0,
+        key => sequence + (key - sequence) / length * length,
+    };
+    let starts: Vec<u32> = (0..sequences)
+        .flat_map(|sequence| (0..keys).map(move |key| start(sequence, key) as u32))
+        .collect();
+    DocumentStarts::new(&starts, keys)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -47,6 +60,13 @@ proptest! {
         let fused = rms_norm(x.clone(), gamma.clone(), 1e-5, scale);
         let reference = rms_norm(exact(&x), exact(&gamma), 1e-5, scale);
         prop_assert!(difference(&fused, reference) < 2e-6);
+
+        let branch = random([rows, width], 1.0);
+        let (sum, normed) = add_rms_norm(x.clone(), branch.clone(), gamma.clone(), 1e-5, scale);
+        let (exact_sum, exact_normed) =
+            add_rms_norm(exact(&x), exact(&branch), exact(&gamma), 1e-5, scale);
+        prop_assert!(difference(&sum, exact_sum) < 1e-6);
+        prop_assert!(difference(&normed, exact_normed) < 2e-6);
 
         for beta in [None, Some(beta)] {
             let fused = layer_norm(x.clone(), gamma.clone(), beta.clone(), 1e-5, scale);
@@ -78,22 +98,29 @@ proptest! {
     fn attention(
         queries in 1usize..150, cached in 0usize..30, key_value_heads in 1usize..4, group in 1usize..4,
         half in 1usize..130, window in prop::option::of(1usize..80), spread in 0.1f64..4.0,
+        document in 1usize..60,
     ) {
         let head_dim = 2 * half;
         let shape = AttentionShape { heads: group * key_value_heads, key_value_heads, head_dim, window };
         let q = random([2, queries, shape.heads * head_dim], spread);
         let k = random([2, queries + cached, key_value_heads * head_dim], 1.0);
         let v = random([2, queries + cached, key_value_heads * head_dim], 1.0);
-        let fused = causal_attention(q.clone(), k.clone(), v.clone(), &shape);
-        let reference = causal_attention(exact(&q), exact(&k), exact(&v), &shape);
-        prop_assert!(difference(&fused, reference) < 2e-5);
+        let keys = queries + cached;
+        for documents in [None, Some(documents(2, keys, document))] {
+            let documents = documents.as_ref();
+            let fused = causal_attention(q.clone(), k.clone(), v.clone(), &shape, documents);
+            let reference = causal_attention(exact(&q), exact(&k), exact(&v), &shape, documents);
+            prop_assert!(difference(&fused, reference) < 2e-5);
+        }
     }
 
     #[test]
     fn gated_units(count in 1usize..200, spread in 0.1f64..30.0) {
         let (gate, up) = (random([1, count], spread), random([1, count], 1.0));
-        let fused = swiglu(gate.clone(), up.clone());
-        prop_assert!(difference(&fused, swiglu(exact(&gate), exact(&up))) < 1e-6);
+        for kind in [Gate::Silu, Gate::Gelu] {
+            let fused = gated(gate.clone(), up.clone(), kind);
+            prop_assert!(difference(&fused, gated(exact(&gate), exact(&up), kind)) < 1e-6);
+        }
     }
 
     #[test]
@@ -122,6 +149,27 @@ proptest! {
             prop_assert!((found - expected).abs() < 1e-5 * (1.0 + expected), "{found} {expected}");
         }
     }
+}
+
+#[test]
+fn more_keys_than_one_block_of_the_attention_are_right() {
+    // The largest scores come late, so that earlier blocks are shrunk.
+    let shape = AttentionShape { heads: 2, key_value_heads: 1, head_dim: 8, window: None };
+    let (q, v) = (random([1, 1200, 16], 1.0), random([1, 1200, 8], 1.0));
+    let ramp: Vec<f32> = (0..1200 * 8).map(|i| (i / 8) as f32 / 400.0).collect();
+    let ramp = Tensor::<1>::from_floats(ramp.as_slice(), &Device::flex()).reshape([1, 1200, 8]);
+    let k = random([1, 1200, 8], 1.0) * ramp;
+    let fused = causal_attention(q.clone(), k.clone(), v.clone(), &shape, None);
+    let reference = causal_attention(exact(&q), exact(&k), exact(&v), &shape, None);
+    assert!(difference(&fused, reference) < 2e-5);
+}
+
+#[test]
+fn rows_of_an_embedding_are_the_tables() {
+    let table = random([9, 5], 1.0);
+    let ids = Tensor::from_ints([[3, 0, 8], [3, 3, 1]], &Device::flex());
+    let fused = embedding(table.clone(), ids.clone());
+    assert_eq!(values(&fused), values(&composite::embedding(table, ids)));
 }
 
 #[test]
@@ -168,7 +216,7 @@ fn an_operation_that_works_in_place_leaves_a_shared_input_alone() {
     let x = random([1, 4, 8], 1.0);
     let before = values(&x);
     let _ = rotate(x.clone(), &table(8, 4), 0);
-    let _ = swiglu(x.clone(), x.clone());
+    let _ = gated(x.clone(), x.clone(), Gate::Silu);
     assert_eq!(values(&x), before);
 }
 
@@ -179,7 +227,7 @@ fn results_are_the_same_bits_for_any_number_of_threads_and_every_repeat() {
     let (k, v) = (random([1, 200, 32], 1.0), random([1, 200, 32], 1.0));
     let (weight, token) = (random([500, 96], 1.0), random([1, 96], 1.0));
     let all = || {
-        let attended = causal_attention(q.clone(), k.clone(), v.clone(), &shape);
+        let attended = causal_attention(q.clone(), k.clone(), v.clone(), &shape, None);
         let projected = linear(attended.clone(), weight.clone(), None);
         let one = linear(token.clone(), weight.clone(), None);
         let hidden = projected.clone().reshape([200, 500]).narrow(1, 0, 96);
@@ -213,10 +261,10 @@ fn gradients_flow_through_the_composites_and_equal_finite_differences() {
     let probe = exact(&random([1, 5, 16], 1.0));
     let leaves = inputs.each_ref().map(leaf);
     let [q, k, v] = leaves.clone();
-    let out = causal_attention(rotate(q, &table(4, 9), 1), k, v, &shape);
+    let out = causal_attention(rotate(q, &table(4, 9), 1), k, v, &shape, None);
     let gradients = (out * Tensor::from_inner(probe.clone())).sum().backward();
     let objective = |[q, k, v]: [Tensor<3>; 3]| -> f64 {
-        let out = causal_attention(rotate(q, &table(4, 9), 1), k, v, &shape);
+        let out = causal_attention(rotate(q, &table(4, 9), 1), k, v, &shape, None);
         (out * probe.clone()).sum().into_data().iter::<f64>().next().expect("one number")
     };
     for which in 0..3 {
