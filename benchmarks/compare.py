@@ -126,7 +126,7 @@ def summary(task, results):
             if metric in taken[0]
         }
         numbers = [f"{name} {shown(value)}" for name, value in medians.items()]
-        yield f"{task} {metric}: {', '.join([*numbers, *ratios(metric, medians)])}"
+        yield f"{task} {metric}: {'; '.join([', '.join(numbers), *ratios(metric, medians)])}"
 
 
 def compare(args):
@@ -145,7 +145,7 @@ def compare(args):
         lines += summary(task, measure(task, taking_part, args.rounds))
         if task == "llamacpp":
             lines.append(LLAMACPP_NOTE)
-    print("\n".join(lines))
+    print("", *lines, sep="\n")
 
 
 def task_list(text):

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use burn::tensor::{Int, Tensor, TensorData};
 use layernorm_scaling::{Decoder, Sampling};
-use lns_kernels::{Device, LossTerms, Workers};
+use lns_kernels::{Device, LossTerms, Precision, Workers};
 use lns_record::BenchResult;
 use lns_train::{Batch, BatchError, Decay, Optimiser, Trainer, TrainingOptions};
 
@@ -28,7 +28,7 @@ const LEARNING_RATE: f64 = 1e-3;
 const WARM_UP: u64 = 2;
 
 /// How long to measure, and how.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Effort {
     /// Seconds of measured steps, at least five of them.
     pub seconds: f64,
@@ -38,6 +38,10 @@ pub struct Effort {
     pub losses: u64,
     /// GFLOP/s of [`peak_gflops`], for the shares.
     pub peak_gflops: f64,
+    /// Where the workloads' models live.
+    pub device: Device,
+    /// What their matrix products compute in.
+    pub precision: Precision,
 }
 
 /// The options of the training workloads: AdamW on everything, as the PyTorch side does it.
@@ -58,9 +62,14 @@ pub fn training_options() -> TrainingOptions {
 ///
 /// # Errors
 /// Never for the workloads of [`Workload::all`].
-pub fn train(workload: &Workload, workers: Workers, effort: &Effort) -> Result<BenchResult, BatchError> {
+pub fn train(
+    workload: &Workload,
+    workers: Workers,
+    effort: &Effort,
+) -> Result<BenchResult, BatchError> {
     reset_peak_resident();
-    let mut trainer = Trainer::new(workload.model(), effort.options, workers);
+    let model = workload.model(&effort.device).with_precision(effort.precision);
+    let mut trainer = Trainer::new(model, effort.options, workers);
     let mut losses = Vec::new();
     for step in 0..WARM_UP.max(effort.losses) {
         let done = trainer.step(&workload.batch(step)?, LEARNING_RATE)?;
@@ -74,16 +83,28 @@ pub fn train(workload: &Workload, workers: Workers, effort: &Effort) -> Result<B
         trainer.step(&batch, LEARNING_RATE)?;
         Ok(before.elapsed().as_secs_f64())
     })?;
-    Ok(result(workload.name, "train", workload.tokens(), workload.flops_per_token(), &seconds, effort, losses))
+    Ok(result(
+        workload.name,
+        "train",
+        workload.tokens(),
+        workload.flops_per_token(),
+        &seconds,
+        effort,
+        losses,
+    ))
 }
 
 /// The losses of a workload's batches, without gradients.
 ///
 /// # Errors
 /// Never for the workloads of [`Workload::all`].
-pub fn forward(workload: &Workload, workers: &Workers, effort: &Effort) -> Result<BenchResult, BatchError> {
+pub fn forward(
+    workload: &Workload,
+    workers: &Workers,
+    effort: &Effort,
+) -> Result<BenchResult, BatchError> {
     reset_peak_resident();
-    let model = workload.model();
+    let model = workload.model(&effort.device).with_precision(effort.precision);
     let mut step = 0;
     let mut losses = Vec::new();
     for _ in 0..WARM_UP.max(effort.losses) {
@@ -100,7 +121,15 @@ pub fn forward(workload: &Workload, workers: &Workers, effort: &Effort) -> Resul
         batch_loss(&model, workload, &batch, workers);
         Ok(before.elapsed().as_secs_f64())
     })?;
-    Ok(result(workload.name, "forward", workload.tokens(), workload.flops_per_token() / 3.0, &seconds, effort, losses))
+    Ok(result(
+        workload.name,
+        "forward",
+        workload.tokens(),
+        workload.flops_per_token() / 3.0,
+        &seconds,
+        effort,
+        losses,
+    ))
 }
 
 fn batch_loss(model: &Decoder, workload: &Workload, batch: &Batch, workers: &Workers) -> f64 {
@@ -110,7 +139,7 @@ fn batch_loss(model: &Decoder, workload: &Workload, batch: &Batch, workers: &Wor
         let (inputs, targets) = batch.part(own.clone());
         let ids: Vec<i32> = inputs.iter().map(|id| *id as i32).collect();
         let data = TensorData::new(ids, [own.len(), workload.length]);
-        let tokens = Tensor::<2, Int>::from_data(data, &Device::flex());
+        let tokens = Tensor::<2, Int>::from_data(data, &model.device());
         let (loss, _) = model.loss(tokens, targets, LossTerms::default());
         loss.into_scalar::<f32>()
     });
@@ -119,10 +148,17 @@ fn batch_loss(model: &Decoder, workload: &Workload, batch: &Batch, workers: &Wor
 
 /// A prompt of `length` tokens, up to the first new token: prefill; then one token at a time: decode.
 /// One sequence, the products spread over `threads` by rayon's current pool.
-pub fn generate(name: &str, model: &Decoder, length: usize, new_tokens: usize, effort: &Effort) -> [BenchResult; 2] {
+pub fn generate(
+    name: &str,
+    model: &Decoder,
+    length: usize,
+    new_tokens: usize,
+    effort: &Effort,
+) -> [BenchResult; 2] {
     reset_peak_resident();
     let vocabulary = model.spec().vocab_size as u64;
-    let prompt: Vec<u32> = (0..length as u64).map(|i| ((i * 7919 + 13) % vocabulary) as u32).collect();
+    let prompt: Vec<u32> =
+        (0..length as u64).map(|i| ((i * 7919 + 13) % vocabulary) as u32).collect();
     let (mut prefill, mut decode) = (Vec::new(), Vec::new());
     let start = Instant::now();
     while start.elapsed().as_secs_f64() < effort.seconds || prefill.len() < 3 {

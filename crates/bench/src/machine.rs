@@ -12,7 +12,10 @@ const SECONDS: f64 = 1.0;
 /// median of its repeats.
 pub fn peak_gflops(workers: &Workers) -> f64 {
     let sizes = [256, 512, 768];
-    sizes.map(|size| product_gflops(workers, size, SECONDS / sizes.len() as f64)).into_iter().fold(0.0, f64::max)
+    sizes
+        .map(|size| product_gflops(workers, size, SECONDS / sizes.len() as f64))
+        .into_iter()
+        .fold(0.0, f64::max)
 }
 
 fn product_gflops(workers: &Workers, size: usize, seconds: f64) -> f64 {

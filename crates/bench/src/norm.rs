@@ -47,8 +47,7 @@ pub fn norm_traffic(workers: &Workers, rounds: usize) -> NormTraffic {
 fn seconds(workers: &Workers, scale: f64) -> f64 {
     let times = workers.map(workers.count(), |_| {
         let plain = Device::flex();
-        let random =
-            |shape| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &plain);
+        let random = |shape| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &plain);
         let (x, upstream) = (random([ROWS, WIDTH]), random([ROWS, WIDTH]));
         let mut times = Vec::new();
         for _ in 0..5 {

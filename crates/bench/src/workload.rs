@@ -31,17 +31,18 @@ const BATCHES: u64 = 4;
 impl Workload {
     /// Every workload.
     pub fn all() -> Vec<Self> {
-        let preset = |[vocab_size, hidden_size, intermediate_size, num_hidden_layers, heads]: [usize; 5]| {
-            Preset {
-                name: "workload",
-                hidden_size,
-                intermediate_size,
-                num_attention_heads: heads,
-                num_hidden_layers,
-                vocab_size,
-                max_position_embeddings: 1024,
-            }
-        };
+        let preset =
+            |[vocab_size, hidden_size, intermediate_size, num_hidden_layers, heads]: [usize; 5]| {
+                Preset {
+                    name: "workload",
+                    hidden_size,
+                    intermediate_size,
+                    num_attention_heads: heads,
+                    num_hidden_layers,
+                    vocab_size,
+                    max_position_embeddings: 1024,
+                }
+            };
         let workload = |name, title, shape, scheme: NormScheme, [length, sequences]: [usize; 2]| {
             let mut spec = preset(shape).spec(scheme);
             spec.rms_norm_eps = 1e-5;
@@ -49,11 +50,18 @@ impl Workload {
         };
         let pre = || NormScheme::Pre {};
         let a = [4096, 256, 688, 8, 4];
-        let mut d = workload("D", "as A with 2 key/value heads and LNS", a, NormScheme::lns(), [256, 8]);
+        let mut d =
+            workload("D", "as A with 2 key/value heads and LNS", a, NormScheme::lns(), [256, 8]);
         d.spec.num_key_value_heads = 2;
         vec![
             workload("A", "8 layers × 256, vocabulary 4096", a, pre(), [256, 8]),
-            workload("B", "24 layers × 128, vocabulary 2048", [2048, 128, 352, 24, 4], pre(), [128, 16]),
+            workload(
+                "B",
+                "24 layers × 128, vocabulary 2048",
+                [2048, 128, 352, 24, 4],
+                pre(),
+                [128, 16],
+            ),
             workload("C", "the paper's 130M", [32_000, 768, 2048, 12, 12], pre(), [256, 8]),
             d,
         ]
@@ -72,7 +80,7 @@ impl Workload {
     }
 
     /// The model with its reproducible weights: uniform in ±0.034641016 (deviation 0.02), gains 1.
-    pub fn model(&self) -> Decoder {
+    pub fn model(&self, device: &Device) -> Decoder {
         struct Fill(u64);
         impl ModuleMapper for Fill {
             fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
@@ -88,7 +96,7 @@ impl Workload {
                 })
             }
         }
-        Decoder::new(&self.spec, 0, &Device::flex()).map(&mut Fill(0))
+        Decoder::new(&self.spec, 0, device).map(&mut Fill(0))
     }
 
     /// The batch of step `step`.

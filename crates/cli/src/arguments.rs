@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use lns_diagnose::Probes;
+use lns_kernels::{Device, Precision};
 
 /// What is the depth of your language model worth?
 ///
@@ -98,9 +99,8 @@ pub(crate) struct ComputeArgs {
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
 
-    /// Where to compute; this build knows cpu
-    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = device)]
-    pub(crate) device: Cpu,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
 
     /// Read layers from disk one at a time, in memory for one layer. Chosen by itself when the model
     /// would fill more than half of the free memory
@@ -108,14 +108,46 @@ pub(crate) struct ComputeArgs {
     pub(crate) stream: bool,
 }
 
-/// The one device of this build.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Cpu;
+/// On what, and how exactly.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PlaceArgs {
+    /// Where to compute: cpu, and cuda[:i] or wgpu[:i] in builds with that feature
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = device)]
+    pub(crate) device: Device,
 
-fn device(name: &str) -> Result<Cpu, String> {
+    /// What matrix products compute in; bf16 is for GPUs, parameters stay f32
+    #[arg(long, value_name = "PRECISION", default_value = "f32", value_parser = precision)]
+    pub(crate) precision: Precision,
+}
+
+/// `cpu`, `cuda`, `cuda:1`, …
+fn device(name: &str) -> Result<Device, String> {
+    let (kind, index) = match name.split_once(':') {
+        Some((kind, index)) => {
+            (kind, index.parse().map_err(|_| format!("{index:?} is not a device's number"))?)
+        }
+        None => (name, 0usize),
+    };
+    match kind {
+        "cpu" if index == 0 => Ok(Device::flex()),
+        #[cfg(feature = "cuda")]
+        "cuda" => Ok(Device::cuda(index)),
+        #[cfg(feature = "wgpu")]
+        "wgpu" if !name.contains(':') => Ok(Device::wgpu(lns_kernels::DeviceKind::DefaultDevice)),
+        #[cfg(feature = "wgpu")]
+        "wgpu" => Ok(Device::wgpu(lns_kernels::DeviceKind::DiscreteGpu(index))),
+        "cuda" | "wgpu" => {
+            Err(format!("this build lacks {kind}; build lns with `--features {kind}`"))
+        }
+        _ => Err("expected cpu, cuda[:i] or wgpu[:i]".to_owned()),
+    }
+}
+
+fn precision(name: &str) -> Result<Precision, String> {
     match name {
-        "cpu" => Ok(Cpu),
-        _ => Err("this build computes on cpu only".to_owned()),
+        "f32" => Ok(Precision::F32),
+        "bf16" => Ok(Precision::Bf16),
+        _ => Err("expected f32 or bf16".to_owned()),
     }
 }
 
@@ -265,9 +297,11 @@ pub(crate) enum BenchMode {
 }
 
 #[derive(Debug, Args)]
-#[command(after_long_help = "Workloads: A, 8 layers × 256, vocabulary 4096, 8 sequences of 256; B, 24 \
+#[command(
+    after_long_help = "Workloads: A, 8 layers × 256, vocabulary 4096, 8 sequences of 256; B, 24 \
 layers × 128, vocabulary 2048, 16 sequences of 128; C, the paper's 130M, 8 sequences of 256; D, as A with \
-2 key/value heads and LNS. Weights and tokens are the same on every machine.")]
+2 key/value heads and LNS. Weights and tokens are the same on every machine."
+)]
 pub(crate) struct BenchArgs {
     /// Workloads, separated by commas; see below
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "A,B")]
@@ -308,6 +342,9 @@ pub(crate) struct BenchArgs {
     /// Worker threads; all cores if not given
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
+
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
 
     /// Say what training each workload needs, and measure nothing
     #[arg(long, conflicts_with = "json")]

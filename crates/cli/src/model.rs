@@ -57,10 +57,11 @@ pub(crate) fn load(
             "Reading layers from disk one at a time ({why}; all at once would take {}).",
             bytes(needed)
         ));
-        return Ok(Box::new(StreamingDecoder::new(checkpoint, Device::flex())?));
+        let decoder = StreamingDecoder::new(checkpoint, compute.place.device.clone())?;
+        return Ok(Box::new(decoder.with_precision(compute.place.precision)));
     }
     let start = Instant::now();
-    let decoder = Decoder::from_checkpoint(&checkpoint, &Device::flex())?;
+    let decoder = Decoder::from_checkpoint(&checkpoint, &compute.place.device)?;
     printer.note(&format!(
         "Loaded {} ({}, {} in memory) in {:.1} s.",
         checkpoint.path().display(),
@@ -68,7 +69,7 @@ pub(crate) fn load(
         bytes(needed),
         start.elapsed().as_secs_f64()
     ));
-    Ok(Box::new(decoder))
+    Ok(Box::new(decoder.with_precision(compute.place.precision)))
 }
 
 /// The whole model in memory, for what cannot be done layer by layer.

@@ -228,6 +228,52 @@ fn a_write_that_fails_names_the_file_and_leaves_the_old_one() {
 }
 
 #[test]
+fn bench_prints_the_contract_and_an_estimate() {
+    let bench = Bench::new("llama");
+    let run = bench.succeeds(&[
+        "bench",
+        "--workload",
+        "",
+        "--model",
+        "model",
+        "--prompt-tokens",
+        "16",
+        "--new-tokens",
+        "4",
+        "--seconds",
+        "0",
+        "--threads",
+        "2",
+        "--json",
+    ]);
+    let record: Value = serde_json::from_str(&run).expect("only JSON");
+    assert!(record["peak_gflops"].as_f64().expect("a number") > 0.0);
+    assert_eq!(record["threads"], 2);
+    for (result, mode) in
+        record["workloads"].as_array().expect("a list").iter().zip(["prefill", "decode"])
+    {
+        assert_eq!((&result["name"], &result["mode"]), (&"model".into(), &mode.into()));
+        for key in ["tokens_per_second", "gflops", "share_of_peak"] {
+            assert!(result[key].as_f64().expect(key) > 0.0, "{key}: {result}");
+        }
+    }
+    let estimate = bench.succeeds(&["bench", "--workload", "c", "--estimate", "--threads", "2"]);
+    assert!(estimate.contains("134105856") && estimate.contains("per worker"), "{estimate}");
+}
+
+#[test]
+fn bf16_products_change_a_loss_by_little() {
+    let bench = Bench::new("llama");
+    let nll = |more: &[&str]| {
+        let run = bench.succeeds(&[&EVAL[..], more].concat());
+        let record: Value = serde_json::from_str(&run).expect("only JSON");
+        record["nll"].as_f64().expect("a number")
+    };
+    let difference = (nll(&[]) - nll(&["--precision", "bf16"])).abs();
+    assert!(difference > 0.0 && difference < 0.02, "{difference}");
+}
+
+#[test]
 fn help_and_completions_are_there() {
     let bench = Bench::new("llama");
     let help = bench.succeeds(&["diagnose", "--help"]);
@@ -262,8 +308,18 @@ fn wrong_usage_names_the_remedy() {
     );
     assert!(error.contains("text.txt/sub"), "{error}");
     let eval = ["eval", "model", "--text", "text.txt", "--window", "16"];
-    let error = bench.fails(&[&eval[..], &["--device", "cuda"]].concat(), 2);
-    assert!(error.contains("cpu only"), "{error}");
+    if cfg!(not(feature = "cuda")) {
+        let error = bench.fails(&[&eval[..], &["--device", "cuda:1"]].concat(), 2);
+        assert!(error.contains("lacks cuda") && error.contains("--features cuda"), "{error}");
+    }
+    for (option, value) in [("--device", "gpu"), ("--device", "cpu:x"), ("--precision", "f16")] {
+        let error = bench.fails(&[&eval[..], &[option, value]].concat(), 2);
+        assert!(error.contains(option) && error.contains(value), "{error}");
+    }
+    let error = bench.fails(&["bench", "--workload", "A,E"], 2);
+    assert!(error.contains("--workload E") && error.contains("130M"), "{error}");
+    let error = bench.fails(&["bench", "--workload", "", "--model", "model"], 2);
+    assert!(error.contains("context") && error.contains("--prompt-tokens"), "{error}");
     let diagnose = ["diagnose", "model", "--text", "text.txt", "--probes", "Stream"];
     let error = bench.fails(&diagnose, 2);
     assert!(error.contains("\"Stream\" is not a probe"), "{error}");

@@ -5,6 +5,8 @@
 //! shares everything before. After layer j there are j + 2 streams per window, each a job for any
 //! worker; sums are taken in a fixed order afterwards.
 
+use std::ops::Range;
+
 use burn::tensor::Tensor;
 use layernorm_scaling::{Head, LayerSource, LoadError, TransformerLayerWithScaling, rotary_table};
 use lns_data::Window;
@@ -168,30 +170,28 @@ fn advance(
     workers: &Workers,
     totals: &mut Totals,
 ) -> Result<(), RunError> {
-    // The untouched model first: its jobs are the longest.
-    let base = (0..runs.len()).map(|window| (window, None));
-    let jobs: Vec<(usize, Option<usize>)> = base.chain(variant_jobs(runs)).collect();
-    let done = workers.map(jobs.len(), |job| {
-        let (window, variant) = jobs[job];
-        let run = &runs[window];
-        let step = match variant {
-            None => step(&run.streams[run.streams.len() - 1], context),
-            Some(v) => {
-                let stream = run.variants[v].stream.clone();
-                let stream = context.weights.forward(stream, context.rotary);
-                let (entering, layer) = Default::default();
-                Step { stream, variants: Vec::new(), entering, layer }
-            }
-        };
+    let steps = workers.map(runs.len(), |window| {
+        let streams = &runs[window].streams;
+        let step = step(&streams[streams.len() - 1], context);
         (context.progress)(1);
         step
     });
-    for ((window, variant), step) in jobs.into_iter().zip(done) {
-        let run = &mut runs[window];
-        if let Some(v) = variant {
-            run.variants[v].stream = step.stream;
-            continue;
+    let stacks = stacks(runs);
+    let done = workers.map(stacks.len(), |job| {
+        let (window, range) = stacks[job].clone();
+        let stack = stacked(&runs[window], range.clone());
+        let out = context.weights.forward(stack, context.rotary);
+        (context.progress)(range.len() as u64);
+        out
+    });
+    for ((window, range), stack) in stacks.into_iter().zip(done) {
+        let variants = runs[window].variants[range].iter_mut();
+        for (place, variant) in variants.enumerate() {
+            variant.stream = stack.clone().narrow(0, place, 1);
         }
+    }
+    for (window, step) in steps.into_iter().enumerate() {
+        let run = &mut runs[window];
         add_stream(totals, context.layer.get(), window, &step.entering)?;
         totals.layers[context.layer.get()].add(&step.layer);
         if !keeps_streams(context.probes) {
@@ -222,11 +222,23 @@ fn add_stream(
     Ok(())
 }
 
-/// Every variant of every window, as (window, place in its variants).
-fn variant_jobs(runs: &[Run]) -> impl Iterator<Item = (usize, Option<usize>)> + '_ {
-    runs.iter()
-        .enumerate()
-        .flat_map(|(window, run)| (0..run.variants.len()).map(move |v| (window, Some(v))))
+/// Variants of one window that go through a layer together, so that preparing its weights for the
+/// products is shared.
+const STACK: usize = 4;
+
+/// The variants of every window, as (window, range of its variants), at most [`STACK`] together.
+fn stacks(runs: &[Run]) -> Vec<(usize, Range<usize>)> {
+    let of = |(window, run): (usize, &Run)| {
+        let count = run.variants.len();
+        let range = move |start: usize| (window, start..(start + STACK).min(count));
+        (0..count).step_by(STACK).map(range).collect::<Vec<_>>()
+    };
+    runs.iter().enumerate().flat_map(of).collect()
+}
+
+/// Streams of some variants as one tensor, \[variants, T, H\].
+fn stacked(run: &Run, range: Range<usize>) -> Tensor<3> {
+    Tensor::cat(run.variants[range].iter().map(|variant| variant.stream.clone()).collect(), 0)
 }
 
 /// The untouched model through one layer, and the variants that begin there.
@@ -283,26 +295,23 @@ fn finish(
     for (window, sums) in sums.iter().enumerate() {
         add_stream(totals, layers, window, sums)?;
     }
-    let base = (0..runs.len()).map(|window| (window, None));
-    let jobs: Vec<(usize, Option<usize>)> = base.chain(variant_jobs(runs)).collect();
-    let losses = workers.map(jobs.len(), |job| {
-        let (window, variant) = jobs[job];
-        let stream = match variant {
-            None => last(&runs[window]),
-            Some(v) => runs[window].variants[v].stream.clone(),
-        };
-        let loss = mean_of(&head.nll(predictors(&stream), targets(window)));
+    let loss_of = |window: usize, stream: &Tensor<3>| {
+        let loss = mean_of(&head.nll(predictors(stream), targets(window)));
         progress(1);
         loss
-    });
-    for ((window, variant), loss) in jobs.into_iter().zip(losses) {
-        match variant {
-            None => totals.windows.push(Finished { baseline: loss, losses: Vec::new() }),
-            Some(v) => {
-                let Variant { removed, layer, .. } = runs[window].variants[v];
-                totals.windows[first + window].losses.push((removed, layer, loss));
-            }
-        }
+    };
+    let baselines = workers.map(runs.len(), |window| loss_of(window, &last(&runs[window])));
+    let finished = |baseline| Finished { baseline, losses: Vec::new() };
+    totals.windows.extend(baselines.into_iter().map(finished));
+    let variants: Vec<(usize, &Variant)> = runs
+        .iter()
+        .enumerate()
+        .flat_map(|(window, run)| run.variants.iter().map(move |variant| (window, variant)))
+        .collect();
+    let losses =
+        workers.map(variants.len(), |job| loss_of(variants[job].0, &variants[job].1.stream));
+    for ((window, variant), loss) in variants.into_iter().zip(losses) {
+        totals.windows[first + window].losses.push((variant.removed, variant.layer, loss));
     }
     for run in runs {
         if probes.has(Probe::Angular) {

@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Gradients, Int, Tensor};
 
-pub use burn::tensor::Device;
+pub use burn::tensor::{Device, DeviceKind};
 pub use rotary::RotaryTable;
 pub use update::{AdamW, Buffer, Muon, adamw, muon, squared_norm};
 pub use workers::{Workers, with_threads};
@@ -65,11 +65,17 @@ impl DocumentStarts {
     /// # Panics
     /// If a document starts after one of its tokens, or starts go back from one token to the next.
     pub fn new(starts: &[u32], keys: usize) -> Self {
-        assert!(starts.len().is_multiple_of(keys.max(1)), "document starts are not whole sequences");
+        assert!(
+            starts.len().is_multiple_of(keys.max(1)),
+            "document starts are not whole sequences"
+        );
         for sequence in starts.chunks(keys.max(1)) {
             let mut before = 0;
             for (position, start) in sequence.iter().enumerate() {
-                assert!(*start as usize <= position, "a document starts after its token {position}");
+                assert!(
+                    *start as usize <= position,
+                    "a document starts after its token {position}"
+                );
                 assert!(*start >= before, "document starts go back at token {position}");
                 before = *start;
             }
@@ -90,6 +96,17 @@ pub enum Gate {
     Silu,
     /// GELU in its tanh form, ½g(1 + tanh(√(2/π)(g + 0.044715g³))): GeGLU.
     Gelu,
+}
+
+/// What matrix products compute in. Parameters, the stream, norms and softmax stay as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// As the tensors are: f32.
+    #[default]
+    F32,
+    /// Both factors rounded to bf16 for the product, its result widened again; gradients arrive at the
+    /// parameters in f32. For devices that multiply bf16 faster; the CPU does not.
+    Bf16,
 }
 
 /// How the losses of the rows become one number.
@@ -190,6 +207,27 @@ pub fn linear<const D: usize>(
         check_width("bias", weight.dims()[0], bias.dims()[0]);
     }
     if is_fused(&x) { fused::linear(x, weight, bias) } else { composite::linear(x, weight, bias) }
+}
+
+/// [`linear`] with its product in the given precision; the bias is added in the input's.
+///
+/// # Panics
+/// If the widths disagree.
+pub fn linear_in<const D: usize>(
+    precision: Precision,
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
+    if precision == Precision::F32 {
+        return linear(x, weight, bias);
+    }
+    let dtype = x.dtype();
+    let y = linear(x.cast(DType::BF16), weight.cast(DType::BF16), None).cast(dtype);
+    match bias {
+        Some(bias) => y + bias.unsqueeze(),
+        None => y,
+    }
 }
 
 /// Rotary position embedding in rotate-half order.
@@ -313,12 +351,10 @@ pub fn next_token_loss(
 /// If the shapes differ or `y` is not on a tape.
 pub fn backward_from<const D: usize>(y: Tensor<D>, upstream: Tensor<D>) -> Gradients {
     assert_eq!(y.dims(), upstream.dims(), "backward_from: the gradient is not shaped as y");
-    let upstream = if upstream.device().is_autodiff() { upstream } else { Tensor::from_inner(upstream) };
-    let start = if is_fused(&y) {
-        fused::start_of_backward(y, upstream)
-    } else {
-        (y * upstream).sum()
-    };
+    let upstream =
+        if upstream.device().is_autodiff() { upstream } else { Tensor::from_inner(upstream) };
+    let start =
+        if is_fused(&y) { fused::start_of_backward(y, upstream) } else { (y * upstream).sum() };
     start.backward()
 }
 

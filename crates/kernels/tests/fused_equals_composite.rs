@@ -3,8 +3,8 @@
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use lns_kernels::{
     AttentionShape, DocumentStarts, Gate, RotaryTable, Workers, add_rms_norm, causal_attention,
-    composite, divergence_to, embedding, gated, layer_norm, linear, next_token_nll, rms_norm, rotate,
-    with_slices, with_threads,
+    composite, divergence_to, embedding, gated, layer_norm, linear, next_token_nll, rms_norm,
+    rotate, with_slices, with_threads,
 };
 use lns_spec::{RopeScaling, RopeSpec};
 use proptest::prelude::*;

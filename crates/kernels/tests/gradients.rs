@@ -4,13 +4,14 @@
 use burn::tensor::{DType, Device, Distribution, Tensor, TensorData};
 use lns_kernels::{
     AdamW, AttentionShape, DocumentStarts, Gate, IGNORED, LossTerms, Muon, RotaryTable, Workers,
-    adamw, add_rms_norm, backward_from, causal_attention, embedding, gated, layer_norm, linear, muon,
-    next_token_loss, rms_norm, rotate, squared_norm,
+    adamw, add_rms_norm, backward_from, causal_attention, embedding, gated, layer_norm, linear,
+    muon, next_token_loss, rms_norm, rotate, squared_norm,
 };
 use lns_spec::{RopeScaling, RopeSpec};
 use proptest::prelude::*;
 
 type Flat = Tensor<1>;
+type Operation = dyn Fn(&[Flat]) -> Flat;
 
 fn random(shape: &[usize], scale: f64) -> Flat {
     let count: usize = shape.iter().product();
@@ -27,21 +28,19 @@ fn table(head_dim: usize, positions: usize) -> RotaryTable {
 }
 
 /// The gradients of ⟨f(inputs), upstream⟩ with respect to each input, the tensors being of `dtype`.
-fn gradients(
-    f: &dyn Fn(&[Flat]) -> Flat,
-    inputs: &[Flat],
-    upstream: &Flat,
-    dtype: DType,
-) -> Vec<Vec<f64>> {
+fn gradients(f: &Operation, inputs: &[Flat], upstream: &Flat, dtype: DType) -> Vec<Vec<f64>> {
     let leaf = |x: &Flat| Tensor::from_inner(x.clone().cast(dtype)).require_grad();
     let leaves: Vec<Flat> = inputs.iter().map(leaf).collect();
     let found = backward_from(f(&leaves), upstream.clone().cast(dtype));
-    leaves.iter().map(|leaf| numbers(leaf.grad(&found).expect("every input has a gradient"))).collect()
+    leaves
+        .iter()
+        .map(|leaf| numbers(leaf.grad(&found).expect("every input has a gradient")))
+        .collect()
 }
 
 /// Holds the fused gradients in f32 against the composite's in f64, relative to the largest of each
 /// input, and asks for the same bits again.
-fn check(f: &dyn Fn(&[Flat]) -> Flat, inputs: &[Flat], tolerance: f64) -> Result<(), TestCaseError> {
+fn check(f: &Operation, inputs: &[Flat], tolerance: f64) -> Result<(), TestCaseError> {
     let shape = f(inputs).dims();
     let upstream = Tensor::random(shape, Distribution::Normal(0.0, 1.0), &Device::flex());
     let fused = gradients(f, inputs, &upstream, DType::F32);
@@ -57,13 +56,13 @@ fn check(f: &dyn Fn(&[Flat]) -> Flat, inputs: &[Flat], tolerance: f64) -> Result
 }
 
 /// Holds the composite's gradients in f64 against central differences.
-fn check_differences(f: &dyn Fn(&[Flat]) -> Flat, inputs: &[Flat]) {
+fn check_differences(f: &Operation, inputs: &[Flat]) {
     let shape = f(inputs).dims();
     let upstream = Tensor::random(shape, Distribution::Normal(0.0, 1.0), &Device::flex());
     let found = gradients(f, inputs, &upstream, DType::F64);
     let weights = numbers(upstream);
-    for which in 0..inputs.len() {
-        for at in (0..found[which].len()).step_by(3) {
+    for (which, found) in found.iter().enumerate() {
+        for (at, gradient) in found.iter().enumerate().step_by(3) {
             let moved = |step: f64| -> f64 {
                 let inputs: Vec<Flat> = inputs
                     .iter()
@@ -81,7 +80,6 @@ fn check_differences(f: &dyn Fn(&[Flat]) -> Flat, inputs: &[Flat]) {
                 numbers(f(&inputs)).iter().zip(&weights).map(|(y, w)| y * w).sum()
             };
             let slope = (moved(1e-5) - moved(-1e-5)) / 2e-5;
-            let gradient = found[which][at];
             let allowed = 1e-6 * (1.0 + gradient.abs());
             assert!((slope - gradient).abs() < allowed, "{which} {at}: {slope} {gradient}");
         }
@@ -95,7 +93,7 @@ fn flat<const D: usize>(x: Tensor<D>) -> Flat {
 
 /// Every operation on flat inputs, with inputs of its size.
 struct Case {
-    f: Box<dyn Fn(&[Flat]) -> Flat>,
+    f: Box<Operation>,
     inputs: Vec<Flat>,
 }
 
@@ -199,14 +197,18 @@ fn loss(rows: usize, width: usize, vocabulary: usize, z_loss: f64) -> Case {
     }
 }
 
-fn shape(key_value_heads: usize, group: usize, half: usize, window: Option<usize>) -> AttentionShape {
+fn shape(
+    key_value_heads: usize,
+    group: usize,
+    half: usize,
+    window: Option<usize>,
+) -> AttentionShape {
     AttentionShape { heads: group * key_value_heads, key_value_heads, head_dim: 2 * half, window }
 }
 
 /// Documents of `length` tokens in both of two sequences.
 fn documents(keys: usize, length: usize) -> DocumentStarts {
-    let starts: Vec<u32> =
-        (0..2 * keys).map(|at| (at % keys / length * length) as u32).collect();
+    let starts: Vec<u32> = (0..2 * keys).map(|at| (at % keys / length * length) as u32).collect();
     DocumentStarts::new(&starts, keys)
 }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use burn::{
     module::{Module, Param},
-    tensor::{Device, Int, Tensor},
+    tensor::{DType, Device, Int, Tensor},
 };
 use lns_checkpoint::Checkpoint;
-use lns_kernels::{LossTerms, embedding, linear, next_token_loss, next_token_nll};
+use lns_kernels::{LossTerms, Precision, embedding, linear_in, next_token_loss, next_token_nll};
 use lns_spec::{Initialisation, LayerIndex, ModelSpec};
 
 use crate::{
@@ -23,17 +23,29 @@ pub struct Head {
     pub norm: RmsNormScaling,
     /// \[vocab_size, H\]: `lm_head`, or the embedding when they are tied.
     pub weight: Tensor<2>,
+    #[module(skip)]
+    pub(crate) precision: Precision,
 }
 
 impl Head {
     /// Stream \[…, H\] → logits \[…, vocab_size\].
     pub fn logits<const D: usize>(&self, stream: Tensor<D>) -> Tensor<D> {
-        linear(self.norm.forward(stream), self.weight.clone(), None)
+        linear_in(self.precision, self.norm.forward(stream), self.weight.clone(), None)
+    }
+
+    /// The normed stream and the matrix, as they are multiplied.
+    fn factors(&self, stream: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+        let (hidden, weight) = (self.norm.forward(stream), self.weight.clone());
+        match self.precision {
+            Precision::F32 => (hidden, weight),
+            Precision::Bf16 => (hidden.cast(DType::BF16), weight.cast(DType::BF16)),
+        }
     }
 
     /// Stream \[T, H\] and the tokens that follow each → loss of each, in nats.
     pub fn nll(&self, stream: Tensor<2>, targets: &[u32]) -> Tensor<1> {
-        next_token_nll(self.norm.forward(stream), self.weight.clone(), targets)
+        let (hidden, weight) = self.factors(stream);
+        next_token_nll(hidden, weight, targets)
     }
 
     /// Stream \[T, H\] and the tokens that follow each → the training objective, \[1\], and the loss of
@@ -44,7 +56,8 @@ impl Head {
         targets: &[u32],
         terms: LossTerms,
     ) -> (Tensor<1>, Tensor<1>) {
-        next_token_loss(self.norm.forward(stream), self.weight.clone(), targets, terms)
+        let (hidden, weight) = self.factors(stream);
+        next_token_loss(hidden, weight, targets, terms)
     }
 }
 
@@ -77,6 +90,8 @@ pub struct Decoder {
     pub lm_head: Option<Param<Tensor<2>>>,
     #[module(skip)]
     pub(crate) spec: Arc<ModelSpec>,
+    #[module(skip)]
+    precision: Precision,
 }
 
 impl Decoder {
@@ -143,7 +158,16 @@ impl Decoder {
             .map(|layer| TransformerLayerWithScaling::build(spec, layer, weights, device))
             .collect::<Result<_, _>>()?;
         let spec = Arc::new(spec.clone());
-        Ok(Self { embed_tokens, embed_norm, layers, norm, lm_head, spec })
+        let precision = Precision::F32;
+        Ok(Self { embed_tokens, embed_norm, layers, norm, lm_head, spec, precision })
+    }
+
+    /// The model with its matrix products in another precision; the parameters stay f32.
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        let layers = self.layers.into_iter().map(|layer| layer.with_precision(precision));
+        self.layers = layers.collect();
+        self.precision = precision;
+        self
     }
 
     /// What the model is.
@@ -168,7 +192,7 @@ impl Decoder {
     /// Final norm and head.
     pub fn head(&self) -> Head {
         let weight = self.lm_head.as_ref().unwrap_or(&self.embed_tokens).val();
-        Head { norm: self.norm.clone(), weight }
+        Head { norm: self.norm.clone(), weight, precision: self.precision }
     }
 
     /// Logits of every next token. \[B, T\] → \[B, T, vocab_size\]

@@ -76,15 +76,16 @@ impl Iterator for Generation<'_> {
 
 /// The chosen token; `None` when the logits hold no number.
 fn choose(logits: &[f32], sampling: &Sampling, rng: &mut ChaCha8Rng) -> Option<u32> {
-    let mut ranked: Vec<(u32, f32)> =
-        (0u32..).zip(logits.iter().copied()).filter(|(_, logit)| !logit.is_nan()).collect();
+    let numbers = || (0u32..).zip(logits.iter().copied()).filter(|(_, logit)| !logit.is_nan());
+    if sampling.temperature <= 0.0 {
+        // The first of equals.
+        let best = numbers().reduce(|best, next| if next.1 > best.1 { next } else { best });
+        return best.map(|(id, _)| id);
+    }
+    let mut ranked: Vec<(u32, f32)> = numbers().collect();
     // Stable, so that equal logits keep the order of their ids.
     ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
-    let best = ranked.first()?;
-    if sampling.temperature <= 0.0 {
-        return Some(best.0);
-    }
-    let largest = f64::from(best.1);
+    let largest = f64::from(ranked.first()?.1);
     let weight = |logit: f32| ((f64::from(logit) - largest) / sampling.temperature).exp();
     if sampling.top_k > 0 {
         ranked.truncate(sampling.top_k);

@@ -8,7 +8,9 @@ use burn::{
     module::{Module, Param},
     tensor::{Device, Tensor},
 };
-use lns_kernels::{AttentionShape, Gate, RotaryTable, causal_attention, gated, linear, rotate};
+use lns_kernels::{
+    AttentionShape, Gate, Precision, RotaryTable, causal_attention, gated, linear_in, rotate,
+};
 use lns_spec::{LayerIndex, ModelSpec, NormScheme, Preset, Residual, Site};
 
 use crate::{
@@ -106,6 +108,8 @@ pub struct Projection {
     pub weight: Param<Tensor<2>>,
     /// \[out\]
     pub bias: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    precision: Precision,
 }
 
 impl Projection {
@@ -122,12 +126,14 @@ impl Projection {
             } else {
                 None
             },
+            precision: Precision::F32,
         })
     }
 
     /// \[…, in\] → \[…, out\]
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+        let bias = self.bias.as_ref().map(Param::val);
+        linear_in(self.precision, x, self.weight.val(), bias)
     }
 }
 
@@ -437,6 +443,23 @@ impl TransformerLayerWithScaling {
             Site::Attention => (self.attention_residual, &self.input_layernorm),
             Site::Mlp => (self.mlp_residual, &self.post_attention_layernorm),
         }
+    }
+
+    /// The layer with the products of its projections in another precision.
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        let (attention, mlp) = (&mut self.self_attn, &mut self.mlp);
+        for projection in [
+            &mut attention.q_proj,
+            &mut attention.k_proj,
+            &mut attention.v_proj,
+            &mut attention.o_proj,
+            &mut mlp.gate_proj,
+            &mut mlp.up_proj,
+            &mut mlp.down_proj,
+        ] {
+            projection.precision = precision;
+        }
+        self
     }
 
     /// Gives the layer another residual rule, its gains multiplied by `gain` at each site. Only for

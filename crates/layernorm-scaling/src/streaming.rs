@@ -2,6 +2,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use lns_checkpoint::Checkpoint;
+use lns_kernels::Precision;
 use lns_spec::{LayerIndex, ModelSpec};
 
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
 pub struct StreamingDecoder {
     checkpoint: Checkpoint,
     device: Device,
+    precision: Precision,
 }
 
 impl StreamingDecoder {
@@ -24,7 +26,14 @@ impl StreamingDecoder {
     /// [`LoadError::Audit`] when a tensor is missing, unexpected or misshapen.
     pub fn new(checkpoint: Checkpoint, device: Device) -> Result<Self, LoadError> {
         audit(&checkpoint)?;
-        Ok(Self { checkpoint, device })
+        Ok(Self { checkpoint, device, precision: Precision::F32 })
+    }
+
+    /// With matrix products in another precision; see [`Decoder::with_precision`].
+    ///
+    /// [`Decoder::with_precision`]: crate::Decoder::with_precision
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 }
 
@@ -56,7 +65,9 @@ impl LayerSource for StreamingDecoder {
     }
 
     fn layer(&self, layer: LayerIndex) -> Result<TransformerLayerWithScaling, LoadError> {
-        TransformerLayerWithScaling::build(self.spec(), layer, &mut &self.checkpoint, &self.device)
+        let weights = &mut &self.checkpoint;
+        let layer = TransformerLayerWithScaling::build(self.spec(), layer, weights, &self.device)?;
+        Ok(layer.with_precision(self.precision))
     }
 
     fn head(&self) -> Result<Head, LoadError> {
@@ -68,6 +79,7 @@ impl LayerSource for StreamingDecoder {
         Ok(Head {
             norm: final_norm(spec, outer)?,
             weight: outer.tensor(name, [spec.vocab_size, spec.hidden_size])?,
+            precision: self.precision,
         })
     }
 }

@@ -9,7 +9,9 @@ use lns_kernels::IGNORED;
 pub enum BatchError {
     #[error("a batch of {ids} ids is not whole sequences of {length} tokens")]
     NotWhole { ids: usize, length: usize },
-    #[error("a batch has {inputs} inputs and {targets} targets; there must be one target per input")]
+    #[error(
+        "a batch has {inputs} inputs and {targets} targets; there must be one target per input"
+    )]
     Unpaired { inputs: usize, targets: usize },
     #[error("a batch needs at least one token whose successor is known")]
     NothingToPredict,

@@ -99,7 +99,11 @@ impl fmt::Display for Estimate {
         writeln!(f, "  weights      {}", gigabytes(self.weights))?;
         writeln!(f, "  optimiser    {}", gigabytes(self.moments))?;
         writeln!(f, "  per worker   {} of activations", gigabytes(self.activations))?;
-        writeln!(f, "               {} of gradients, which appear as activations go", gigabytes(self.gradients))?;
+        writeln!(
+            f,
+            "               {} of gradients, which appear as activations go",
+            gigabytes(self.gradients)
+        )?;
         writeln!(f, "               {} of logits", gigabytes(self.logits))?;
         writeln!(f, "  workers      {}", self.workers)?;
         write!(f, "  work         {:.3} TFLOP a step", self.flops / 1e12)

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
-    tensor::{Shape, Tensor},
+    tensor::{Device, Shape, Tensor},
 };
 use layernorm_scaling::Decoder;
 use lns_kernels::{Buffer, LossTerms, Workers};
@@ -66,7 +66,8 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Trains `model`, on the CPU in f32, with the given workers.
+    /// Trains `model` with the given workers. On another device than the CPU gradients are computed
+    /// there and the update here, in f32.
     pub fn new(model: Decoder, options: TrainingOptions, workers: Workers) -> Self {
         let moments = options.optimiser.moments(parameters(&model));
         Self { model, moments, options, workers, steps: 0 }
@@ -168,6 +169,7 @@ fn parameters(model: &Decoder) -> Vec<Parameter> {
 
 /// The model's parameters as memory, while they are being changed.
 struct Weights {
+    device: Device,
     buffers: Vec<Buffer>,
     shapes: Vec<Vec<usize>>,
 }
@@ -190,24 +192,29 @@ impl Weights {
                 })
             }
         }
+        let device = model.device();
         let mut taken = Take::default();
         // The clone shares its memory with the model only until the model is replaced.
         *model = model.clone().map(&mut taken);
         let buffers = taken.tensors.into_iter().map(Buffer::new).collect();
-        Self { buffers, shapes: taken.shapes }
+        Self { device, buffers, shapes: taken.shapes }
     }
 
     fn put_back(self, model: &mut Decoder) {
-        struct Put<I>(I);
+        struct Put<I>(I, Device);
         impl<I: Iterator<Item = (Buffer, Vec<usize>)>> ModuleMapper for Put<I> {
             fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
                 let Some((buffer, shape)) = self.0.next() else {
                     unreachable!("as many parameters come back as were taken")
                 };
-                param.map(|_| buffer.into_tensor::<1>().reshape(Shape::from(shape)))
+                param.map(|_| {
+                    let tensor = buffer.into_tensor::<1>().reshape(Shape::from(shape));
+                    if self.1 == Device::flex() { tensor } else { tensor.to_device(&self.1) }
+                })
             }
         }
-        *model = model.clone().map(&mut Put(self.buffers.into_iter().zip(self.shapes)));
+        *model =
+            model.clone().map(&mut Put(self.buffers.into_iter().zip(self.shapes), self.device));
     }
 }
 

@@ -8,7 +8,7 @@ use burn::{
     tensor::Tensor,
 };
 use layernorm_scaling::Decoder;
-use lns_kernels::{Device, IGNORED, Workers, with_slices};
+use lns_kernels::{Device, IGNORED, Precision, Workers, with_slices};
 use lns_spec::{ModelSpec, NormScheme, Preset};
 use lns_train::{Batch, BatchError, Decay, Estimate, Optimiser, Step, Trainer, TrainingOptions};
 
@@ -47,8 +47,7 @@ fn run(spec: &ModelSpec, options: TrainingOptions, threads: usize) -> (Vec<Step>
     let model = Decoder::new(spec, 3, &Device::flex());
     let workers = Workers::new(threads).expect("threads start");
     let mut trainer = Trainer::new(model, options, workers);
-    let steps =
-        (0..4).map(|seed| trainer.step(&batch(5, seed), 3e-3).expect("a step")).collect();
+    let steps = (0..4).map(|seed| trainer.step(&batch(5, seed), 3e-3).expect("a step")).collect();
     (steps, weights(trainer.model()))
 }
 
@@ -84,10 +83,8 @@ fn a_repeat_and_recomputed_activations_give_the_same_bits_under_every_scheme() {
 fn workers_and_passes_change_the_order_of_sums_only() {
     let spec = spec(NormScheme::lns());
     let (steps, one) = run(&spec, TrainingOptions::default(), 1);
-    let by_one = TrainingOptions {
-        sequences_per_pass: NonZeroUsize::new(1),
-        ..TrainingOptions::default()
-    };
+    let by_one =
+        TrainingOptions { sequences_per_pass: NonZeroUsize::new(1), ..TrainingOptions::default() };
     for (options, threads) in [
         (TrainingOptions::default(), 2),
         (TrainingOptions::default(), 3),
@@ -174,10 +171,29 @@ fn an_estimate_counts_what_is_asked_for() {
     let recompute = TrainingOptions { recompute: true, ..TrainingOptions::default() };
     let recomputed = Estimate::new(&spec, 8, 256, 2, &recompute);
     assert!(recomputed.activations * 5 < plain.activations);
-    let single = TrainingOptions {
-        sequences_per_pass: NonZeroUsize::new(1),
-        ..TrainingOptions::default()
-    };
+    let single =
+        TrainingOptions { sequences_per_pass: NonZeroUsize::new(1), ..TrainingOptions::default() };
     assert_eq!(Estimate::new(&spec, 8, 256, 2, &single).activations * 4, plain.activations);
     assert_eq!(Estimate::new(&spec, 1, 256, 2, &single).workers, 1);
+}
+
+#[test]
+fn bf16_products_over_f32_parameters_train_nearly_as_f32_does() {
+    let spec = spec(NormScheme::lns());
+    let losses = |precision| {
+        let model = Decoder::new(&spec, 3, &Device::flex()).with_precision(precision);
+        let workers = Workers::new(2).expect("threads start");
+        let mut trainer = Trainer::new(model, TrainingOptions::default(), workers);
+        let losses: Vec<f64> =
+            (0..6).map(|seed| trainer.step(&batch(5, seed), 3e-3).expect("a step").loss).collect();
+        let dtype = trainer.model().embed_tokens.val().dtype();
+        assert_eq!(dtype, burn::tensor::DType::F32);
+        losses
+    };
+    let (exact, rounded) = (losses(Precision::F32), losses(Precision::Bf16));
+    for (a, b) in exact.iter().zip(&rounded) {
+        // A rounding of 2⁻⁹ per factor; and not the same bits, or nothing was rounded.
+        assert!((a - b).abs() < 1e-2 && a != b, "{exact:?} {rounded:?}");
+    }
+    assert!(rounded[5] < rounded[0]);
 }

@@ -1,5 +1,8 @@
 //! `lns bench`: how fast this machine trains and runs models.
 
+use std::path::Path;
+
+use layernorm_scaling::Decoder;
 use lns_bench::{Effort, Workload};
 use lns_checkpoint::Checkpoint;
 use lns_kernels::{Workers, with_threads};
@@ -24,10 +27,18 @@ pub(crate) fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<()> {
     if args.estimate {
         return estimate(&workloads, threads, &options, printer);
     }
+    let model = args.model.as_deref().map(|path| open(path, args)).transpose()?;
     let workers = || model::workers(Some(threads));
     let peak_gflops = lns_bench::peak_gflops(&workers()?);
     printer.note(&format!("peak of matrix products, {threads} threads: {peak_gflops:.0} GFLOP/s"));
-    let effort = Effort { seconds: args.seconds, options, losses: args.losses, peak_gflops };
+    let effort = Effort {
+        seconds: args.seconds,
+        options,
+        losses: args.losses,
+        peak_gflops,
+        device: args.place.device.clone(),
+        precision: args.place.precision,
+    };
     let mut record =
         BenchRecord { peak_gflops, threads: threads as u64, workloads: Vec::new(), norm: None };
     printer.result(&header())?;
@@ -41,12 +52,9 @@ pub(crate) fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<()> {
             show(result, &mut record, printer)?;
         }
     }
-    if let Some(path) = &args.model {
-        let checkpoint = Checkpoint::open(path)?;
-        let name = model::short_name(path);
-        let decoder = model::load_whole(&checkpoint)?;
+    if let Some((name, decoder)) = &model {
         let results = with_threads(threads, || {
-            lns_bench::generate(&name, &decoder, args.prompt_tokens, args.new_tokens, &effort)
+            lns_bench::generate(name, decoder, args.prompt_tokens, args.new_tokens, &effort)
         })?;
         for result in results {
             show(result, &mut record, printer)?;
@@ -65,6 +73,21 @@ pub(crate) fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<()> {
         record.norm = Some(norm);
     }
     printer.json(&record)
+}
+
+/// The model to generate with, before anything is measured.
+fn open(path: &Path, args: &BenchArgs) -> anyhow::Result<(String, Decoder)> {
+    let checkpoint = Checkpoint::open(path)?;
+    let name = model::short_name(path);
+    let context = checkpoint.spec().max_position_embeddings;
+    if args.prompt_tokens == 0 || args.prompt_tokens + args.new_tokens >= context {
+        return Err(usage(format!(
+            "--prompt-tokens {} and --new-tokens {} do not fit into {name}'s context of {context}; \
+             give at least one and together fewer",
+            args.prompt_tokens, args.new_tokens
+        )));
+    }
+    Ok((name, model::load_whole(&checkpoint)?))
 }
 
 fn norm(workers: &Workers) -> NormRecord {

@@ -14,7 +14,7 @@ use anyhow::{Context, bail};
 use layernorm_scaling::Decoder;
 use lns_data::{Window, Windows};
 use lns_diagnose::{Probe, Probes};
-use lns_kernels::{Device, Workers};
+use lns_kernels::{Device, Precision, Workers};
 use lns_record::DiagnoseRecord;
 use lns_spec::{ModelSpec, NormScheme, Preset};
 use sha2::{Digest, Sha256};
@@ -24,7 +24,7 @@ use super::{
     output,
 };
 use crate::{
-    arguments::{ComputeArgs, Cpu, CutArgs, QuickstartArgs},
+    arguments::{ComputeArgs, CutArgs, PlaceArgs, QuickstartArgs},
     model,
     printer::Printer,
 };
@@ -61,7 +61,8 @@ pub(crate) fn run(args: &QuickstartArgs, printer: &Printer) -> anyhow::Result<()
     let workers = model::workers(args.threads)?;
     let records = match inputs(args, printer) {
         Some((model, text)) => {
-            let compute = ComputeArgs { threads: args.threads, device: Cpu, stream: false };
+            let place = PlaceArgs { device: Device::flex(), precision: Precision::F32 };
+            let compute = ComputeArgs { threads: args.threads, place, stream: false };
             let request = Request {
                 files: &text,
                 cut: &CUT,

@@ -90,9 +90,7 @@ impl<'a> Sequence<'a> {
     /// The blocks of keys that any of `rows` sees.
     fn key_blocks(&self, rows: &Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
         let seen = self.first_key(rows.start)..self.offset() + rows.end;
-        seen.clone()
-            .step_by(KEY_BLOCK)
-            .map(move |start| start..(start + KEY_BLOCK).min(seen.end))
+        seen.clone().step_by(KEY_BLOCK).map(move |start| start..(start + KEY_BLOCK).min(seen.end))
     }
 
     /// Keys of the block `keys` that query `row` sees, counted from the block's first.
@@ -111,26 +109,21 @@ impl<'a> Sequence<'a> {
         key * self.key_width() + head / group * self.shape.head_dim
     }
 
-    /// a · bᵀ / √head_dim or without the root, for rows of one head: `a` has a query's strides, `b` a
-    /// key's.
+    /// alpha · a · bᵀ for one block of a head: `a` has a query's strides, `b` a key's.
     fn rows_by_keys(
         &self,
         scores: &mut [f32],
-        a: &[f32],
-        b: &[f32],
+        [a, b]: [&[f32]; 2],
         head: usize,
-        rows: &Range<usize>,
-        keys: &Range<usize>,
+        (rows, keys): (&Range<usize>, &Range<usize>),
         alpha: f32,
     ) {
+        let key_strides = Strides::row_major(self.key_width());
         product(
             [rows.len(), keys.len(), self.shape.head_dim],
             (Target::New(over(scores)), Strides::row_major(keys.len())),
             (&a[self.query_at(head, rows.start)..], Strides::row_major(self.query_width())),
-            (
-                &b[self.key_at(head, keys.start)..],
-                Strides::row_major(self.key_width()).transposed(),
-            ),
+            (&b[self.key_at(head, keys.start)..], key_strides.transposed()),
             alpha,
         );
     }
@@ -150,7 +143,7 @@ impl<'a> Sequence<'a> {
             sums.fill(0.0);
             for (block, keys) in self.key_blocks(rows).enumerate() {
                 let scores = &mut scores[..rows.len() * keys.len()];
-                self.rows_by_keys(scores, self.q, self.k, head, rows, &keys, self.scale());
+                self.rows_by_keys(scores, [self.q, self.k], head, (rows, &keys), self.scale());
                 for (at, row) in rows.clone().enumerate() {
                     let scores = &mut scores[at * keys.len()..][..keys.len()];
                     let visible = self.visible(row, &keys);
@@ -174,7 +167,10 @@ impl<'a> Sequence<'a> {
                     [rows.len(), head_dim, keys.len()],
                     (target, Strides::row_major(head_dim)),
                     (scores, Strides::row_major(keys.len())),
-                    (&self.v[self.key_at(head, keys.start)..], Strides::row_major(self.key_width())),
+                    (
+                        &self.v[self.key_at(head, keys.start)..],
+                        Strides::row_major(self.key_width()),
+                    ),
                     1.0,
                 );
             }
@@ -193,7 +189,8 @@ pub(crate) fn causal_attention(out: &mut [f32], log_sums: &mut [f32], sequence: 
     let blocks = sequence.row_blocks();
     let one = |job: usize, result: &mut [f32]| {
         let (head, rows) = (job / blocks, sequence.rows(job % blocks));
-        let (out, log_sums) = result[..rows.len() * (head_dim + 1)].split_at_mut(rows.len() * head_dim);
+        let (out, log_sums) =
+            result[..rows.len() * (head_dim + 1)].split_at_mut(rows.len() * head_dim);
         sequence.attend(out, log_sums, head, &rows);
     };
     let mut place = |job: usize, result: &[f32]| {
@@ -244,9 +241,15 @@ pub(crate) fn causal_attention_backward(
                 let (weights, gradients) = (&mut weights[..count], &mut gradients[..count]);
                 let at = sequence.key_at(head, keys.start);
                 let scale = sequence.scale();
-                sequence.rows_by_keys(weights, sequence.q, sequence.k, head, &rows, &keys, scale);
+                sequence.rows_by_keys(
+                    weights,
+                    [sequence.q, sequence.k],
+                    head,
+                    (&rows, &keys),
+                    scale,
+                );
                 let upstream = finished.gradient;
-                sequence.rows_by_keys(gradients, upstream, sequence.v, head, &rows, &keys, 1.0);
+                sequence.rows_by_keys(gradients, [upstream, sequence.v], head, (&rows, &keys), 1.0);
                 for (index, row) in rows.clone().enumerate() {
                     let visible = sequence.visible(row, &keys);
                     let place = sequence.query_at(head, row);

@@ -29,11 +29,11 @@ struct Idle {
 static IDLE: Mutex<Idle> = Mutex::new(Idle { blocks: BTreeMap::new(), numbers: 0 });
 
 /// An empty vector with room for `length` numbers: the smallest idle block that is large enough and
-/// at most half as large again, or a new one.
+/// at most twice as large, or a new one.
 fn empty(length: usize) -> Vec<f32> {
     if length >= SMALLEST {
         let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = idle.blocks.range(length..=length + length / 1).next().map(|(size, _)| *size);
+        let found = idle.blocks.range(length..=2 * length).next().map(|(size, _)| *size);
         if let Some(capacity) = found
             && let Some(blocks) = idle.blocks.get_mut(&capacity)
         {
@@ -121,7 +121,7 @@ mod tests {
         keep(first);
         let larger = zeros(length + 1);
         assert_ne!(larger.as_ptr(), address);
-        let much_smaller = zeros(length / 2);
+        let much_smaller = zeros(length / 3);
         assert_ne!(much_smaller.as_ptr(), address);
         let again = zeros(length - 7);
         assert_eq!(again.as_ptr(), address);

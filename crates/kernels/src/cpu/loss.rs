@@ -131,10 +131,7 @@ pub(crate) fn row_losses_with_gradients(
                 product(
                     [count, width, rows],
                     (target, Strides::row_major(width)),
-                    (
-                        &logits[at * VOCABULARY_BLOCK..],
-                        Strides::row_major(vocabulary).transposed(),
-                    ),
+                    (&logits[at * VOCABULARY_BLOCK..], Strides::row_major(vocabulary).transposed()),
                     (scaled, Strides::row_major(width)),
                     1.0,
                 );

@@ -143,7 +143,13 @@ fn orthogonalise(x: &mut [f32], [rows, columns]: [usize; 2]) {
             product([short, short, long], gram_target, (x, view), (x, view.transposed()), 1.0);
             product([short; 3], (Target::New(over(poly)), flat), (gram, flat), (gram, flat), C);
             scaled_add(poly, gram, B);
-            product([short, long, short], (Target::New(over(next)), view), (poly, flat), (x, view), 1.0);
+            product(
+                [short, long, short],
+                (Target::New(over(next)), view),
+                (poly, flat),
+                (x, view),
+                1.0,
+            );
             scale(x, A);
             add_to(x, next);
         }

@@ -5,13 +5,13 @@
 //! instead of being kept. Such a step is not subject to Burn's own checkpointing.
 
 use burn::backend::{
+    AutodiffBackend,
     autodiff::{
         Autodiff,
         checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
         grads::Gradients,
         ops::{Backward, NodeGuard, Ops, OpsKind},
     },
-    AutodiffBackend,
     ops::FloatTensorOps,
 };
 
@@ -224,7 +224,9 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
 
     fn start_of_backward(y: Tracked<C>, upstream: Tracked<C>) -> Tracked<C> {
         let ((y, node), upstream) = (y.into_parts(), upstream.into_primitive());
-        record::<C, 1>([node], Flex::start_of_backward(y, upstream.clone()), move |_, _| [Some(upstream)])
+        record::<C, 1>([node], Flex::start_of_backward(y, upstream.clone()), move |_, _| {
+            [Some(upstream)]
+        })
     }
 
     fn next_token_loss(

@@ -81,7 +81,11 @@ pub(super) fn sequences<'a>(
 }
 
 /// The scalar loss and the loss of each row, as tensors.
-pub(super) fn loss_tensors(losses: &[cpu::RowLoss], targets: &[u32], terms: LossTerms) -> [FlexTensor; 2] {
+pub(super) fn loss_tensors(
+    losses: &[cpu::RowLoss],
+    targets: &[u32],
+    terms: LossTerms,
+) -> [FlexTensor; 2] {
     let total: f64 = losses
         .iter()
         .zip(targets)
@@ -211,7 +215,12 @@ impl PlainOps for Flex {
 }
 
 /// `x` turned by `direction` times each position's angle, in place where nothing else holds it.
-pub(super) fn rotated(x: FlexTensor, table: &RotaryTable, start: usize, direction: f32) -> FlexTensor {
+pub(super) fn rotated(
+    x: FlexTensor,
+    table: &RotaryTable,
+    start: usize,
+    direction: f32,
+) -> FlexTensor {
     let shape = dims(&x);
     let (tokens, width) = (shape[1], shape[2]);
     let (cos, sin) = table.rows(start, tokens);

@@ -8,11 +8,7 @@ mod memory;
 use std::sync::Arc;
 
 use burn::{
-    backend::{
-        Backend, Dispatch, Flex, backend_extension,
-        flex::FlexTensor,
-        tensor::FloatTensor,
-    },
+    backend::{Backend, Dispatch, Flex, backend_extension, flex::FlexTensor, tensor::FloatTensor},
     tensor::{DType, Tensor},
 };
 use memory::tensor;
@@ -68,11 +64,8 @@ pub(crate) trait FusedOps: Backend {
     /// See [`crate::gated`].
     fn gated(gate: FloatTensor<Self>, up: FloatTensor<Self>, kind: Gate) -> FloatTensor<Self>;
     /// See [`crate::embedding`]; `shape` is that of the ids.
-    fn embedding(
-        table: FloatTensor<Self>,
-        ids: Arc<[u32]>,
-        shape: [usize; 2],
-    ) -> FloatTensor<Self>;
+    fn embedding(table: FloatTensor<Self>, ids: Arc<[u32]>, shape: [usize; 2])
+    -> FloatTensor<Self>;
     /// A 0 whose gradient with respect to `y` is `upstream`; see [`crate::backward_from`].
     fn start_of_backward(y: FloatTensor<Self>, upstream: FloatTensor<Self>) -> FloatTensor<Self>;
     /// See [`crate::next_token_loss`].
