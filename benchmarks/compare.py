@@ -13,8 +13,8 @@ eval:A … eval:D     eager. eval is its losses without gradients. PyTorch is to
                     same weights, tokens and objective, once as it is (eager) and once through
                     torch.compile, which needs a C++ compiler. The first 20 losses must agree to 1e-4.
                     `share of peak` is of the matrix-product peak that lns measures in the same run;
-                    `peak MB` is resident memory: all of the process in PyTorch, libraries and weights'
-                    making included, the workload's in lns
+                    `peak MB` is the most resident memory of the process from the first step on,
+                    libraries included
 
 The others read SmolLM2-135M from a GGUF file (--model). PyTorch is torch_smollm2.py: transformers in
 f32 with SDPA attention under inference_mode.

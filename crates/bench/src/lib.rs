@@ -171,8 +171,11 @@ pub fn generate(
         decode.push(before.elapsed().as_secs_f64() / made.max(1) as f64);
     }
     let flops = |context: usize| flops_per_token(model.spec(), context) / 3.0;
+    // Of a prompt only the last token goes through the head.
+    let spec = model.spec();
+    let head = (2 * spec.vocab_size * spec.hidden_size) as f64 * (1.0 - 1.0 / length as f64);
     [
-        result(name, "prefill", length, flops(length), &prefill, effort, Vec::new()),
+        result(name, "prefill", length, flops(length) - head, &prefill, effort, Vec::new()),
         result(name, "decode", 1, flops(length + new_tokens / 2), &decode, effort, Vec::new()),
     ]
 }

@@ -3,38 +3,40 @@
 use std::time::Instant;
 
 use burn::tensor::{Device, Distribution, Tensor};
-use lns_kernels::{Workers, linear};
+use lns_kernels::{Precision, Workers, linear_in};
 
 /// Seconds over which a peak is looked for.
 const SECONDS: f64 = 1.0;
 
-/// GFLOP/s of matrix products over all workers at once: the best of a few square sizes, each the
-/// median of its repeats.
-pub fn peak_gflops(workers: &Workers) -> f64 {
-    let sizes = [256, 512, 768];
-    sizes
-        .map(|size| product_gflops(workers, size, SECONDS / sizes.len() as f64))
-        .into_iter()
-        .fold(0.0, f64::max)
+/// GFLOP/s of matrix products in the given precision, each the best of a few square sizes, each the
+/// median of its repeats: on the CPU over all workers at once, on another device one after another.
+pub fn peak_gflops(workers: &Workers, device: &Device, precision: Precision) -> f64 {
+    let on_cpu = *device == Device::flex();
+    let sizes = if on_cpu { [256, 512, 768] } else { [1024, 2048, 4096] };
+    let seconds = SECONDS / sizes.len() as f64;
+    let rate = |size: usize| -> f64 {
+        // Together, because cores share their power and clock.
+        let jobs = if on_cpu { workers.count() } else { 1 };
+        workers.map(jobs, |_| product_gflops(device, precision, size, seconds)).into_iter().sum()
+    };
+    sizes.into_iter().map(rate).fold(0.0, f64::max)
 }
 
-fn product_gflops(workers: &Workers, size: usize, seconds: f64) -> f64 {
-    let device = Device::flex();
-    let random = || Tensor::<2>::random([size, size], Distribution::Normal(0.0, 1.0), &device);
+fn product_gflops(device: &Device, precision: Precision, size: usize, seconds: f64) -> f64 {
+    let random = || Tensor::<2>::random([size, size], Distribution::Normal(0.0, 1.0), device);
     let (x, weight) = (random(), random());
     let flops = 2.0 * (size as f64).powi(3);
-    // Together, because cores share their power and clock.
-    let rates = workers.map(workers.count(), |_| {
-        let mut rates = Vec::new();
-        let start = Instant::now();
-        while start.elapsed().as_secs_f64() < seconds || rates.len() < 3 {
-            let before = Instant::now();
-            std::hint::black_box(linear(x.clone(), weight.clone(), None));
-            rates.push(flops / before.elapsed().as_secs_f64() / 1e9);
+    let mut rates = Vec::new();
+    let start = Instant::now();
+    while start.elapsed().as_secs_f64() < seconds || rates.len() < 3 {
+        let before = Instant::now();
+        std::hint::black_box(linear_in(precision, x.clone(), weight.clone(), None));
+        if device.sync().is_err() {
+            return 0.0;
         }
-        median(&mut rates)
-    });
-    rates.into_iter().sum()
+        rates.push(flops / before.elapsed().as_secs_f64() / 1e9);
+    }
+    median(&mut rates)
 }
 
 /// GB/s of copying memory larger than the cache, bytes read and written, over all workers at once.

@@ -5,10 +5,14 @@ use std::{num::NonZeroUsize, path::Path, time::Instant};
 use layernorm_scaling::{Decoder, LayerSource, StreamingDecoder};
 use lns_checkpoint::{Checkpoint, TokenizerSource};
 use lns_data::Tokenizer;
-use lns_kernels::{Device, Workers};
+use lns_kernels::Workers;
 use lns_spec::ModelSpec;
 
-use crate::{arguments::ComputeArgs, failure::usage, printer::Printer};
+use crate::{
+    arguments::{ComputeArgs, PlaceArgs},
+    failure::usage,
+    printer::Printer,
+};
 
 /// The model's own tokenizer.
 pub(crate) fn tokenizer(checkpoint: &Checkpoint) -> anyhow::Result<Tokenizer> {
@@ -73,7 +77,7 @@ pub(crate) fn load(
 }
 
 /// The whole model in memory, for what cannot be done layer by layer.
-pub(crate) fn load_whole(checkpoint: &Checkpoint) -> anyhow::Result<Decoder> {
+pub(crate) fn load_whole(checkpoint: &Checkpoint, place: &PlaceArgs) -> anyhow::Result<Decoder> {
     let spec = checkpoint.spec();
     if is_too_large(spec) {
         return Err(usage(format!(
@@ -83,7 +87,8 @@ pub(crate) fn load_whole(checkpoint: &Checkpoint) -> anyhow::Result<Decoder> {
             bytes(f32_bytes(spec))
         )));
     }
-    Ok(Decoder::from_checkpoint(checkpoint, &Device::flex())?)
+    let decoder = Decoder::from_checkpoint(checkpoint, &place.device)?;
+    Ok(decoder.with_precision(place.precision))
 }
 
 /// Whether the weights would fill more than half of the free memory.

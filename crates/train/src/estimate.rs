@@ -77,11 +77,11 @@ impl Estimate {
         }
     }
 
-    /// The most of one worker at a time. Gradients appear as activations go: at the start of the
-    /// backward pass there are all activations and the head's gradient, at its end all gradients.
-    pub fn worker(&self, spec: &ModelSpec) -> u64 {
-        let head = (spec.vocab_size * spec.hidden_size * size_of::<f32>()) as u64;
-        (self.activations + head).max(self.gradients) + self.logits
+    /// All of it at once. Gradients appear as activations go, so a run stays below; the memory of one
+    /// is only partly used again for the other, so not far below.
+    pub fn total(&self) -> u64 {
+        let worker = self.activations + self.gradients + self.logits;
+        self.weights + self.moments + self.workers * worker
     }
 }
 
@@ -99,13 +99,10 @@ impl fmt::Display for Estimate {
         writeln!(f, "  weights      {}", gigabytes(self.weights))?;
         writeln!(f, "  optimiser    {}", gigabytes(self.moments))?;
         writeln!(f, "  per worker   {} of activations", gigabytes(self.activations))?;
-        writeln!(
-            f,
-            "               {} of gradients, which appear as activations go",
-            gigabytes(self.gradients)
-        )?;
+        writeln!(f, "               {} of gradients", gigabytes(self.gradients))?;
         writeln!(f, "               {} of logits", gigabytes(self.logits))?;
         writeln!(f, "  workers      {}", self.workers)?;
+        writeln!(f, "  memory       {} at most", gigabytes(self.total()))?;
         write!(f, "  work         {:.3} TFLOP a step", self.flops / 1e12)
     }
 }

@@ -168,6 +168,7 @@ fn an_estimate_counts_what_is_asked_for() {
     let plain = Estimate::new(&spec, 8, 256, 2, &TrainingOptions::default());
     assert_eq!(plain.parameters, 134_105_856);
     assert_eq!((plain.weights, plain.moments), (4 * 134_105_856, 8 * 134_105_856));
+    assert!((3.5e9..4.5e9).contains(&(plain.total() as f64)), "measured: 3.9 to 4.2 GB");
     let recompute = TrainingOptions { recompute: true, ..TrainingOptions::default() };
     let recomputed = Estimate::new(&spec, 8, 256, 2, &recompute);
     assert!(recomputed.activations * 5 < plain.activations);

@@ -5,7 +5,7 @@ use std::path::Path;
 use layernorm_scaling::Decoder;
 use lns_bench::{Effort, Workload};
 use lns_checkpoint::Checkpoint;
-use lns_kernels::{Workers, with_threads};
+use lns_kernels::{Device, Workers, with_threads};
 use lns_record::{BenchRecord, BenchResult, NormRecord};
 use lns_train::{Estimate, TrainingOptions};
 
@@ -27,17 +27,23 @@ pub(crate) fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<()> {
     if args.estimate {
         return estimate(&workloads, threads, &options, printer);
     }
+    if args.mode.contains(&BenchMode::Norm) && args.place.device != Device::flex() {
+        return Err(usage(
+            "--mode norm holds the norm against this machine's memory; --device cpu only",
+        ));
+    }
     let model = args.model.as_deref().map(|path| open(path, args)).transpose()?;
     let workers = || model::workers(Some(threads));
-    let peak_gflops = lns_bench::peak_gflops(&workers()?);
+    let (device, precision) = (args.place.device.clone(), args.place.precision);
+    let peak_gflops = lns_bench::peak_gflops(&workers()?, &device, precision);
     printer.note(&format!("peak of matrix products, {threads} threads: {peak_gflops:.0} GFLOP/s"));
     let effort = Effort {
         seconds: args.seconds,
         options,
         losses: args.losses,
         peak_gflops,
-        device: args.place.device.clone(),
-        precision: args.place.precision,
+        device,
+        precision,
     };
     let mut record =
         BenchRecord { peak_gflops, threads: threads as u64, workloads: Vec::new(), norm: None };
@@ -87,7 +93,7 @@ fn open(path: &Path, args: &BenchArgs) -> anyhow::Result<(String, Decoder)> {
             args.prompt_tokens, args.new_tokens
         )));
     }
-    Ok((name, model::load_whole(&checkpoint)?))
+    Ok((name, model::load_whole(&checkpoint, &args.place)?))
 }
 
 fn norm(workers: &Workers) -> NormRecord {

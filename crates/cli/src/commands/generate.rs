@@ -38,7 +38,7 @@ pub(crate) fn run(args: &GenerateArgs, printer: &Printer) -> anyhow::Result<()> 
     }
     let ends: Vec<u32> =
         spec.eos_token_ids().into_iter().chain(tokenizer.end_of_text_id()).collect();
-    let model = model::load_whole(&checkpoint)?;
+    let model = model::load_whole(&checkpoint, &args.place)?;
     let sampling = Sampling {
         temperature: args.temperature,
         top_p: args.top_p,

@@ -119,9 +119,21 @@ impl FusedOps for Flex {
         let mut normed = Vec::new();
         let sum = filled(elements(&x).len(), |sum| {
             normed = filled(sum.len(), |normed| {
-                let (x, branch) = (elements(&x), elements(&branch));
-                let (eps, scale) = (eps as f32, scale as f32);
-                cpu::add_rms_norm(sum, normed, x, branch, elements(&gamma), eps, scale);
+                let (x, branch, gamma) = (elements(&x), elements(&branch), elements(&gamma));
+                let width = gamma.len();
+                let block = match rayon::current_num_threads() {
+                    threads if threads > 1 && x.len() >= SPREAD => {
+                        (x.len() / width).div_ceil(threads) * width
+                    }
+                    _ => x.len().max(1),
+                };
+                sum.par_chunks_mut(block)
+                    .zip(normed.par_chunks_mut(block))
+                    .zip(x.par_chunks(block).zip(branch.par_chunks(block)))
+                    .for_each(|((sum, normed), (x, branch))| {
+                        let (eps, scale) = (eps as f32, scale as f32);
+                        cpu::add_rms_norm(sum, normed, x, branch, gamma, eps, scale);
+                    });
             });
         });
         (tensor(sum, dims(&x)), tensor(normed, dims(&x)))
@@ -222,7 +234,18 @@ pub(super) fn rotated(
     direction: f32,
 ) -> FlexTensor {
     let shape = dims(&x);
-    let (tokens, width) = (shape[1], shape[2]);
-    let (cos, sin) = table.rows(start, tokens);
-    changed(x, |x| cpu::rotate(x, cos, sin, direction, width, table.head_dim(), tokens))
+    let (sequences, tokens, width) = (shape[0], shape[1], shape[2]);
+    let (threads, head_dim) = (rayon::current_num_threads(), table.head_dim());
+    changed(x, |x| {
+        if threads == 1 || sequences > 1 || x.len() < SPREAD {
+            let (cos, sin) = table.rows(start, tokens);
+            return cpu::rotate(x, cos, sin, direction, width, head_dim, tokens);
+        }
+        let block = tokens.div_ceil(threads);
+        x.par_chunks_mut(block * width).enumerate().for_each(|(index, x)| {
+            let rows = x.len() / width;
+            let (cos, sin) = table.rows(start + index * block, rows);
+            cpu::rotate(x, cos, sin, direction, width, head_dim, rows);
+        });
+    })
 }
