@@ -13,11 +13,11 @@ use burn::tensor::{Int, Tensor, TensorData};
 use layernorm_scaling::{Decoder, Sampling};
 use lns_kernels::{Device, LossTerms, Precision, Workers};
 use lns_record::BenchResult;
-use lns_train::{Batch, BatchError, Decay, Optimiser, Trainer, TrainingOptions};
+use lns_train::{Batch, BatchError, Decay, Optimiser, Trainer, TrainingOptions, flops_per_token};
 
 pub use machine::{copy_gigabytes, peak_gflops};
 pub use norm::{NormTraffic, norm_traffic};
-pub use workload::{Workload, flops_per_token};
+pub use workload::Workload;
 
 use machine::{median, peak_resident_bytes, reset_peak_resident};
 

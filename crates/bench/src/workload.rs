@@ -8,7 +8,7 @@ use burn::{
 use layernorm_scaling::Decoder;
 use lns_kernels::Device;
 use lns_spec::{ModelSpec, NormScheme, Preset};
-use lns_train::{Batch, BatchError};
+use lns_train::{Batch, BatchError, flops_per_token};
 
 /// A model's shape and a batch's.
 #[derive(Debug, Clone)]
@@ -72,9 +72,7 @@ impl Workload {
         self.length * self.sequences
     }
 
-    /// Floating-point operations per token of forward and backward: 6 per parameter outside the
-    /// embedding, and 12·L·T·H for attention as if every token saw every other; a third of it for
-    /// forward.
+    /// See [`lns_train::flops_per_token`].
     pub fn flops_per_token(&self) -> f64 {
         flops_per_token(&self.spec, self.length)
     }
@@ -114,15 +112,6 @@ impl Workload {
             .collect();
         Batch::from_windows(&ids, self.length)
     }
-}
-
-/// See [`Workload::flops_per_token`].
-pub fn flops_per_token(spec: &ModelSpec, length: usize) -> f64 {
-    let counts = spec.parameter_count();
-    let head = (spec.vocab_size * spec.hidden_size) as u64;
-    let active = counts.layers + counts.norms + head;
-    let attention = 12 * spec.num_hidden_layers * length * spec.query_size();
-    (6 * active) as f64 + attention as f64
 }
 
 fn weight(index: u64) -> f32 {

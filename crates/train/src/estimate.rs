@@ -6,6 +6,17 @@ use lns_spec::ModelSpec;
 
 use crate::{Optimiser, TrainingOptions};
 
+/// Floating-point operations per token of forward and backward: 6 per parameter outside the embedding
+/// (a tied head counts), and 12·L·T·H for attention as if every token saw every other; a third of it
+/// for forward.
+pub fn flops_per_token(spec: &ModelSpec, length: usize) -> f64 {
+    let counts = spec.parameter_count();
+    let head = (spec.vocab_size * spec.hidden_size) as u64;
+    let active = counts.layers + counts.norms + head;
+    let attention = 12 * spec.num_hidden_layers * length * spec.query_size();
+    (6 * active) as f64 + attention as f64
+}
+
 /// Memory and work of a training step, in bytes and floating-point operations.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Estimate {
@@ -23,8 +34,7 @@ pub struct Estimate {
     pub activations: u64,
     /// Of one worker: logits held at once, and the gradient of the stream they make.
     pub logits: u64,
-    /// Floating-point operations of a step: 6 per parameter outside the embedding and token, and
-    /// attention.
+    /// Floating-point operations of a step; see [`flops_per_token`].
     pub flops: f64,
 }
 
@@ -63,8 +73,6 @@ impl Estimate {
         let rows = tokens.min(512).min((1 << 24) / spec.vocab_size.max(1) as u64).max(1);
         let muon = matches!(options.optimiser, Optimiser::Muon { .. });
         let moments = if muon { 2 * parameters - matrices(spec) } else { 2 * parameters };
-        let work = 6 * (counts.layers + counts.norms + (spec.vocab_size as u64) * hidden)
-            + 12 * layers * length as u64 * queries;
         Self {
             parameters,
             workers: workers as u64,
@@ -73,7 +81,7 @@ impl Estimate {
             gradients: F32 * parameters,
             activations: F32 * tokens * (kept + 2 * hidden),
             logits: F32 * rows * (spec.vocab_size as u64 + hidden),
-            flops: (sequences * length) as f64 * work as f64,
+            flops: (sequences * length) as f64 * flops_per_token(spec, length),
         }
     }
 

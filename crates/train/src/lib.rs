@@ -12,6 +12,6 @@ mod optimiser;
 mod trainer;
 
 pub use batch::{Batch, BatchError};
-pub use estimate::Estimate;
+pub use estimate::{Estimate, flops_per_token};
 pub use optimiser::{Decay, Optimiser};
 pub use trainer::{Step, Trainer, TrainingOptions};

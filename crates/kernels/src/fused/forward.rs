@@ -15,19 +15,24 @@ fn mapped(x: &FlexTensor, f: impl FnOnce(&mut Unwritten, &[f32])) -> FlexTensor 
 /// Numbers below which an operation is not worth spreading over threads.
 const SPREAD: usize = 1 << 15;
 
-/// Calls `f` for blocks of whole rows of y and x, on all threads of rayon's current pool: inside a
-/// worker that is one, and one call.
+/// Rows of `width` that each thread of rayon's current pool takes of `numbers`: inside a worker, where
+/// that pool has one thread, all of them.
+fn rows_per_thread(numbers: usize, width: usize) -> usize {
+    let rows = numbers / width;
+    match rayon::current_num_threads() {
+        threads if threads > 1 && numbers >= SPREAD => rows.div_ceil(threads),
+        _ => rows.max(1),
+    }
+}
+
+/// Calls `f` for blocks of whole rows of y and x, and where each block starts.
 fn by_rows(
     y: &mut Unwritten,
     x: &[f32],
     width: usize,
     f: impl Fn(&mut Unwritten, &[f32], usize) + Sync,
 ) {
-    let threads = rayon::current_num_threads();
-    if threads == 1 || x.len() < SPREAD {
-        return f(y, x, 0);
-    }
-    let block = (x.len() / width).div_ceil(threads) * width;
+    let block = rows_per_thread(x.len(), width) * width;
     y.par_chunks_mut(block)
         .zip(x.par_chunks(block))
         .enumerate()
@@ -120,13 +125,7 @@ impl FusedOps for Flex {
         let sum = filled(elements(&x).len(), |sum| {
             normed = filled(sum.len(), |normed| {
                 let (x, branch, gamma) = (elements(&x), elements(&branch), elements(&gamma));
-                let width = gamma.len();
-                let block = match rayon::current_num_threads() {
-                    threads if threads > 1 && x.len() >= SPREAD => {
-                        (x.len() / width).div_ceil(threads) * width
-                    }
-                    _ => x.len().max(1),
-                };
+                let block = rows_per_thread(x.len(), gamma.len()) * gamma.len();
                 sum.par_chunks_mut(block)
                     .zip(normed.par_chunks_mut(block))
                     .zip(x.par_chunks(block).zip(branch.par_chunks(block)))
@@ -235,17 +234,16 @@ pub(super) fn rotated(
 ) -> FlexTensor {
     let shape = dims(&x);
     let (sequences, tokens, width) = (shape[0], shape[1], shape[2]);
-    let (threads, head_dim) = (rayon::current_num_threads(), table.head_dim());
+    // Blocks of whole sequences, or of one sequence's tokens.
+    let rows = match sequences {
+        1 => rows_per_thread(tokens * width, width),
+        _ => tokens,
+    };
     changed(x, |x| {
-        if threads == 1 || sequences > 1 || x.len() < SPREAD {
-            let (cos, sin) = table.rows(start, tokens);
-            return cpu::rotate(x, cos, sin, direction, width, head_dim, tokens);
-        }
-        let block = tokens.div_ceil(threads);
-        x.par_chunks_mut(block * width).enumerate().for_each(|(index, x)| {
-            let rows = x.len() / width;
-            let (cos, sin) = table.rows(start + index * block, rows);
-            cpu::rotate(x, cos, sin, direction, width, head_dim, rows);
+        x.par_chunks_mut((rows * width).max(1)).enumerate().for_each(|(index, x)| {
+            let (first, count) = (index * rows % tokens, x.len() / width);
+            let (cos, sin) = table.rows(start + first, count);
+            cpu::rotate(x, cos, sin, direction, width, table.head_dim(), count);
         });
     })
 }
