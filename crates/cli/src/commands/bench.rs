@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use layernorm_scaling::Decoder;
 use lns_bench::{Effort, Workload};
 use lns_checkpoint::Checkpoint;
 use lns_kernels::{Device, Workers, with_threads};
@@ -58,9 +57,10 @@ pub(crate) fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<()> {
             show(result, &mut record, printer)?;
         }
     }
-    if let Some((name, decoder)) = &model {
+    if let Some((name, checkpoint)) = &model {
+        let decoder = model::load_whole(checkpoint, &args.place)?;
         let results = with_threads(threads, || {
-            lns_bench::generate(name, decoder, args.prompt_tokens, args.new_tokens, &effort)
+            lns_bench::generate(name, &decoder, args.prompt_tokens, args.new_tokens, &effort)
         })?;
         for result in results {
             show(result, &mut record, printer)?;
@@ -81,8 +81,8 @@ pub(crate) fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<()> {
     printer.json(&record)
 }
 
-/// The model to generate with, before anything is measured.
-fn open(path: &Path, args: &BenchArgs) -> anyhow::Result<(String, Decoder)> {
+/// The model to generate with, opened before anything is measured and loaded after the workloads.
+fn open(path: &Path, args: &BenchArgs) -> anyhow::Result<(String, Checkpoint)> {
     let checkpoint = Checkpoint::open(path)?;
     let name = model::short_name(path);
     let context = checkpoint.spec().max_position_embeddings;
@@ -93,7 +93,7 @@ fn open(path: &Path, args: &BenchArgs) -> anyhow::Result<(String, Decoder)> {
             args.prompt_tokens, args.new_tokens
         )));
     }
-    Ok((name, model::load_whole(&checkpoint, &args.place)?))
+    Ok((name, checkpoint))
 }
 
 fn norm(workers: &Workers) -> NormRecord {
