@@ -30,6 +30,9 @@ pub enum CheckpointError {
     /// A pipe, a socket or a folder where a file is needed.
     #[error("{path} is not a regular file")]
     NotAFile { path: PathBuf },
+    /// A file could not be written.
+    #[error("{path} cannot be written: {reason}")]
+    Write { path: PathBuf, reason: String },
     /// The operating system refused.
     #[error("{path}: {error}")]
     Io { path: PathBuf, error: io::Error },

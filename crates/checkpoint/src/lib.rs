@@ -28,9 +28,11 @@ mod map;
 mod safetensors_folder;
 mod safetensors_header;
 mod tensor;
+mod write;
 
 pub use audit::{Misshapen, TensorAudit};
 pub use checkpoint::{Checkpoint, Format, TokenizerSource};
 pub use error::CheckpointError;
 pub use gguf_tokenizer::GgufTokenizer;
 pub use tensor::{StorageType, TensorInfo};
+pub use write::{NamedTensor, write_model, write_tensors};

@@ -38,7 +38,15 @@ pub(crate) enum Verb {
     Eval(EvalArgs),
     /// Continue a prompt
     Generate(GenerateArgs),
-    /// Make one page of finished diagnoses, side by side
+    /// Train a model from scratch under any norm scheme
+    Train(Box<TrainArgs>),
+    /// Train norm schemes over seeds on the same tokens and compare them
+    Study(Box<StudyArgs>),
+    /// Follow a training run in the terminal
+    Watch(WatchArgs),
+    /// Prepare text for training once, to be used by many runs
+    Tokenize(TokenizeArgs),
+    /// Make the page of a study, or of finished diagnoses side by side
     Report(ReportArgs),
     /// Measure how fast this machine trains and runs models, and what share of its peak that is
     Bench(BenchArgs),
@@ -57,8 +65,12 @@ impl Verb {
             Self::Diagnose(args) => args.json,
             Self::Eval(args) => args.json,
             Self::Bench(args) => args.json,
+            Self::Train(args) => args.json,
+            Self::Study(args) => args.json,
             Self::Quickstart(_)
             | Self::Generate(_)
+            | Self::Watch(_)
+            | Self::Tokenize(_)
             | Self::Report(_)
             | Self::Completions { .. } => false,
         }
@@ -68,7 +80,8 @@ impl Verb {
 /// Text to read: the same for every verb that reads text.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct TextArgs {
-    /// Text: .txt, .jsonl, .json.gz (one {"text": …} a line), or folders of them
+    /// Text: .txt, .jsonl, .json.gz or .json.zst (one {"text": …} a line), .parquet (a column `text`),
+    /// or folders of them
     #[arg(long = "text", value_name = "FILE", num_args = 1.., required = true)]
     pub(crate) files: Vec<PathBuf>,
 
@@ -149,6 +162,201 @@ fn precision(name: &str) -> Result<Precision, String> {
         "bf16" => Ok(Precision::Bf16),
         _ => Err("expected f32 or bf16".to_owned()),
     }
+}
+
+/// What a model is trained on.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CorpusArgs {
+    /// Text to train on: .txt, .jsonl, .json.gz or .json.zst (one {"text": …} a line), .parquet (a
+    /// column `text`), or folders of them. Without --text and --corpus: the built-in language
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "corpus")]
+    pub(crate) text: Vec<PathBuf>,
+
+    /// Text to hold out; 5 % of the documents of --text if not given
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "text")]
+    pub(crate) validation: Vec<PathBuf>,
+
+    /// Text that `lns tokenize` prepared
+    #[arg(long, value_name = "DIR")]
+    pub(crate) corpus: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) tokenizer: TokenizerArgs,
+}
+
+/// How text becomes tokens.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TokenizerArgs {
+    /// A tokenizer.json, or a .gguf file with a tokenizer inside
+    #[arg(long, value_name = "FILE", conflicts_with = "vocab", requires = "text")]
+    pub(crate) tokenizer: Option<PathBuf>,
+
+    /// Train a byte-level BPE of this many tokens on the text, if no --tokenizer is given
+    #[arg(long, value_name = "N", requires = "text", default_value_t = 2048)]
+    pub(crate) vocab: usize,
+
+    /// Prepare at most this many tokens to train on
+    #[arg(long, value_name = "N", requires = "text")]
+    pub(crate) max_train_tokens: Option<u64>,
+}
+
+/// Settings of a training run, over those of a preset and a file.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SettingArgs {
+    /// Steps of the run
+    #[arg(long, value_name = "N", conflicts_with = "tokens")]
+    pub(crate) steps: Option<u64>,
+
+    /// Instead of --steps: tokens of the run
+    #[arg(long, value_name = "N")]
+    pub(crate) tokens: Option<u64>,
+
+    /// Layers of the model
+    #[arg(long, value_name = "N")]
+    pub(crate) layers: Option<u64>,
+
+    /// Features of the stream
+    #[arg(long, value_name = "N")]
+    pub(crate) hidden: Option<u64>,
+
+    /// Sequences of a step
+    #[arg(long, value_name = "N")]
+    pub(crate) batch: Option<u64>,
+
+    /// Tokens of a sequence
+    #[arg(long, value_name = "N")]
+    pub(crate) length: Option<u64>,
+
+    /// Peak learning rate
+    #[arg(long, value_name = "RATE")]
+    pub(crate) lr: Option<f64>,
+
+    /// Any other setting as TOML, e.g. --set optimiser.clip=0 --set schedule.shape='"linear"'; see
+    /// config.toml in a run's folder for all there are
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) settings: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_long_help = "The folder of a run: config.toml (all settings, resolved), events.jsonl \
+(what happened), snapshots/ (to resume from; each is a checkpoint of its own), tensorboard/, and at the \
+end model/, a Hugging Face folder.\n\nCtrl-C writes a snapshot and stops. The same command, or just \
+`lns train --out DIR`, goes on to the same bits, even after a kill."
+)]
+pub(crate) struct TrainArgs {
+    /// Folder of the run; a run that is there already is continued
+    #[arg(long, value_name = "DIR", required_unless_present = "estimate")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Norm scheme: pre, lns, post, deepnorm, mix-ln, sandwich, peri, branch-scale, layerscale,
+    /// skipinit, before-norm
+    #[arg(long, value_name = "NAME")]
+    pub(crate) scheme: Option<String>,
+
+    /// How weights start: normal, scaled or depth-scaled
+    #[arg(long, value_name = "NAME")]
+    pub(crate) initialisation: Option<String>,
+
+    /// Seed of the weights and of the order of the text
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+
+    /// Begin from these settings: laptop, smoke, paper-130m, paper-250m, paper-350m, paper-1b
+    #[arg(long, value_name = "NAME", default_value = "laptop")]
+    pub(crate) preset: String,
+
+    /// Settings from a TOML file, over the preset's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) settings: SettingArgs,
+
+    #[command(flatten)]
+    pub(crate) corpus: CorpusArgs,
+
+    /// Worker threads; all cores if not given. A run repeats to the bit with the same number only
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+
+    /// Print parameters, memory, work and expected time, and train nothing
+    #[arg(long)]
+    pub(crate) estimate: bool,
+
+    /// Print how the run ended as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_long_help = "Presets: smoke (a few minutes on two cores), laptop (about an hour on two \
+cores), paper-130m, paper-250m, paper-350m, paper-1b (the paper's sizes and hyper-parameters; these \
+need far more than a laptop).\n\nA study's file is TOML: name, baseline, seeds, a table [run] of \
+settings as in a run's config.toml, and [[groups]], each with a scheme, an initialisation, and if wanted \
+a name, seeds of its own and any other settings. `study.toml` in a study's folder is an example.\n\n\
+The folder of a study: study.toml, runs/, study.json, report.html and charts/. An interrupted study \
+goes on with the same command."
+)]
+pub(crate) struct StudyArgs {
+    /// A preset's name or a TOML file; see below
+    #[arg(value_name = "STUDY")]
+    pub(crate) study: String,
+
+    /// Folder of the study; a study that is there already is continued
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+
+    /// Seeds of every group, separated by commas, instead of the study's
+    #[arg(long, value_name = "SEEDS", value_delimiter = ',')]
+    pub(crate) seeds: Vec<u64>,
+
+    /// Only these groups, separated by commas, and the baseline
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) groups: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) settings: SettingArgs,
+
+    #[command(flatten)]
+    pub(crate) corpus: CorpusArgs,
+
+    /// Worker threads; all cores if not given
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+
+    /// Print study.json
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WatchArgs {
+    /// Folder of a run or of a study, running or finished
+    pub(crate) run: PathBuf,
+
+    /// Print a summary and return; so too when the output is not a terminal
+    #[arg(long)]
+    pub(crate) summary: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenizeArgs {
+    /// Text to train on: .txt, .jsonl, .json.gz or .json.zst, .parquet, or folders of them
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    pub(crate) text: Vec<PathBuf>,
+
+    /// Text to hold out; 5 % of the documents of --text if not given
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub(crate) validation: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) tokenizer: TokenizerArgs,
+
+    /// Folder to make
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -279,7 +487,7 @@ pub(crate) struct GenerateArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ReportArgs {
-    /// Folders that hold a diagnose.json; the first is the subject
+    /// The folder of a study; or folders that hold a diagnose.json, the first being the subject
     #[arg(value_name = "DIR", required = true)]
     pub(crate) runs: Vec<PathBuf>,
 

@@ -6,8 +6,11 @@ use layernorm_scaling::LoadError;
 use lns_checkpoint::CheckpointError;
 use lns_data::DataError;
 use lns_eval::RunError;
-use lns_record::RecordError;
+use lns_record::{EventsError, RecordError};
 use lns_spec::SpecError;
+use lns_study::StudyError;
+use lns_train::{ConfigError, RunError as TrainError};
+use lns_watch::WatchError;
 
 /// Arguments that are well-formed one by one but do not make sense together or here.
 #[derive(Debug)]
@@ -33,8 +36,33 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
             || cause.is::<LoadError>()
             || cause.is::<RunError>()
             || cause.is::<DataError>()
+            || cause.is::<ConfigError>()
+            || cause.is::<EventsError>()
+            || cause.downcast_ref::<TrainError>().is_some_and(is_input)
+            || cause.downcast_ref::<StudyError>().is_some_and(is_study_input)
+            || matches!(
+                cause.downcast_ref(),
+                Some(WatchError::Events(_) | WatchError::NoRun { .. })
+            )
             || cause.is::<RecordError>()
             || cause.is::<SpecError>()
     });
     ExitCode::from(if input { 2 } else { 1 })
+}
+
+/// Whether what was given is at fault, and not the machine.
+fn is_input(error: &TrainError) -> bool {
+    let machine = matches!(
+        error,
+        TrainError::Io { .. } | TrainError::Model { .. } | TrainError::Threads { .. }
+    );
+    !machine
+}
+
+fn is_study_input(error: &StudyError) -> bool {
+    match error {
+        StudyError::Run { source, .. } => is_input(source),
+        StudyError::Io { .. } | StudyError::Diagnosis { .. } => false,
+        _ => true,
+    }
 }

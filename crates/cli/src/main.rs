@@ -5,9 +5,13 @@
 
 mod arguments;
 mod commands;
+mod corpus;
 mod failure;
 mod model;
 mod printer;
+mod progress;
+mod settings;
+mod stop;
 mod text;
 
 use std::process::ExitCode;

@@ -59,6 +59,28 @@ impl Printer {
         TableStyle { width, color, unicode: speaks_unicode() }
     }
 
+    /// Whether notes are left out.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// A bar of `length` steps, on a terminal.
+    pub(crate) fn bar(&self, length: u64, template: &str) -> ProgressBar {
+        let shown = !self.quiet && std::io::stderr().is_terminal();
+        let bar = if shown { ProgressBar::new(length) } else { ProgressBar::hidden() };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar
+    }
+
+    /// A count of tokens that goes up to nobody knows where.
+    pub(crate) fn count(&self, what: &str) -> Count {
+        let bar = self.bar(0, "{msg} {human_pos} tokens, {per_sec}");
+        bar.set_message(what.to_owned());
+        Count(bar)
+    }
+
     /// A bar for work that reads `tokens` tokens `passes` times over.
     pub(crate) fn progress(&self, what: &str, passes: u64, tokens_per_pass: f64) -> Progress {
         let shown = !self.quiet && std::io::stderr().is_terminal();
@@ -109,6 +131,21 @@ impl Progress {
     pub(crate) fn advance(&self, passes: u64) {
         let done = self.done.fetch_add(passes, Ordering::Relaxed) + passes;
         self.bar.set_position((done as f64 * self.tokens_per_pass) as u64);
+    }
+}
+
+/// A count that goes up.
+pub(crate) struct Count(ProgressBar);
+
+impl Count {
+    pub(crate) fn set(&self, count: u64) {
+        self.0.set_position(count);
+    }
+}
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
     }
 }
 

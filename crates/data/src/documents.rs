@@ -1,50 +1,57 @@
 //! Text files as documents, in pieces that are small enough to tokenise.
 //!
-//! A `.txt` file is one document. In a `.jsonl` file, or its gzip, each line is one: an object with
-//! a `text`, as in C4.
+//! A `.txt` file is one document. In a `.jsonl` file, or its gzip or zstd, each line is one: an
+//! object with a `text`, as in C4. In a `.parquet` file each row is one, in its column `text`.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use crate::DataError;
 use crate::cut::Cut;
+use crate::parquet_rows::ParquetRows;
 
 /// Text is tokenised in pieces of about this many bytes.
 const PIECE_BYTES: usize = 64 << 10;
 /// The longest text that is tokenised in one piece where it cannot be cut. The tokenizers library
 /// was seen to take 400 bytes for each byte of text.
 const MAX_PIECE_BYTES: usize = 8 << 20;
-/// The longest line of a jsonl file.
-const MAX_LINE_BYTES: u64 = 64 << 20;
+/// The longest line of a jsonl file, and the longest text of a parquet file.
+pub(crate) const MAX_LINE_BYTES: u64 = 64 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Format {
     Text,
-    Lines,
-    GzipLines,
+    Lines(Compression),
+    Parquet,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Compression {
+    None,
+    Gzip,
+    Zstd,
 }
 
 impl Format {
     /// By the end of the file's name, whatever its case.
     fn of(path: &Path) -> Result<Self, DataError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-        let ends = |ending: &str| name.ends_with(ending);
-        let unsupported =
-            |format, remedy| DataError::UnsupportedFormat { path: path.to_owned(), format, remedy };
-        if ends(".txt") {
+        let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
+        if ends(&[".txt"]) {
             Ok(Self::Text)
-        } else if ends(".jsonl") {
-            Ok(Self::Lines)
-        } else if ends(".jsonl.gz") || ends(".json.gz") {
-            Ok(Self::GzipLines)
-        } else if ends(".zst") {
-            Err(unsupported("zstd", "decompress it with `zstd -d`"))
-        } else if ends(".parquet") {
-            Err(unsupported("parquet", "write its text column as jsonl"))
+        } else if ends(&[".jsonl"]) {
+            Ok(Self::Lines(Compression::None))
+        } else if ends(&[".jsonl.gz", ".json.gz"]) {
+            Ok(Self::Lines(Compression::Gzip))
+        } else if ends(&[".jsonl.zst", ".json.zst", ".jsonl.zstd", ".json.zstd"]) {
+            Ok(Self::Lines(Compression::Zstd))
+        } else if ends(&[".parquet"]) {
+            Ok(Self::Parquet)
         } else {
             Err(DataError::UnknownExtension { path: path.to_owned() })
         }
@@ -76,26 +83,85 @@ pub(crate) fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
     Ok(files)
 }
 
+/// What tells documents apart: the beginning of the sha256 of a document's text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct DocumentId(u128);
+
+impl DocumentId {
+    pub(crate) fn of(text: &[u8]) -> Self {
+        Self::from_sha256(Sha256::digest(text).into())
+    }
+
+    fn from_sha256(sha256: [u8; 32]) -> Self {
+        let [.., first] = sha256.as_chunks().0 else { return Self(0) };
+        Self(u128::from_be_bytes(*first))
+    }
+
+    /// A number from 0 up to 1: over documents, uniform.
+    pub(crate) fn place(self) -> f64 {
+        // As many bits as an f64 holds.
+        (self.0 >> (128 - 53)) as f64 / (1u64 << 53) as f64
+    }
+}
+
 /// A part of a document that is tokenised by itself.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Piece {
     pub(crate) text: String,
     /// It goes on with the document of the piece before it.
     pub(crate) continues: bool,
+    /// The whole document's, with its first piece, if ids were asked for.
+    pub(crate) id: Option<DocumentId>,
+}
+
+/// A document that is in memory, coming in pieces.
+#[derive(Debug, Default)]
+pub(crate) struct Whole {
+    text: String,
+    /// How much is in pieces.
+    position: usize,
+}
+
+impl Whole {
+    pub(crate) fn new(text: String) -> Self {
+        Self { text, position: 0 }
+    }
+
+    pub(crate) fn next_piece(
+        &mut self,
+        path: &Path,
+        cut: Option<Cut>,
+    ) -> Result<Option<Piece>, DataError> {
+        let rest = &self.text[self.position..];
+        if rest.is_empty() {
+            return Ok(None);
+        }
+        let end = piece_end(rest, cut).ok_or_else(|| DataError::DocumentTooLong {
+            path: path.to_owned(),
+            limit: MAX_PIECE_BYTES,
+        })?;
+        let piece = Piece { text: rest[..end].to_owned(), continues: self.position > 0, id: None };
+        self.position += end;
+        Ok(Some(piece))
+    }
 }
 
 /// The pieces of one file's documents, in order; empty documents are left out. Ends at an error.
 pub(crate) struct Pieces {
     path: PathBuf,
     cut: Option<Cut>,
+    ids: bool,
     source: Source,
 }
 
 enum Source {
     Text(TextSource),
-    Lines(LineSource),
+    Documents { documents: Documents, current: Whole },
     Ended,
 }
+
+/// Documents one after another.
+type Documents = Box<dyn Iterator<Item = Result<String, DataError>> + Send>;
 
 struct TextSource {
     file: File,
@@ -103,17 +169,17 @@ struct TextSource {
     buffer: Vec<u8>,
     /// Where in the file the buffer begins.
     offset: u64,
+    /// To be given with the first piece.
+    id: Option<DocumentId>,
 }
 
-struct LineSource {
-    reader: Box<dyn BufRead>,
-    gzip: bool,
+struct Lines {
+    path: PathBuf,
+    reader: Box<dyn BufRead + Send>,
+    compression: Compression,
     line: u64,
     /// Where in the text the next line begins.
     offset: u64,
-    document: String,
-    /// How much of the document is in pieces.
-    position: usize,
 }
 
 /// One line of a jsonl file.
@@ -125,27 +191,27 @@ struct Line {
 impl Pieces {
     pub(crate) fn open(path: &Path, cut: Option<Cut>) -> Result<Self, DataError> {
         let format = Format::of(path)?;
-        let file =
-            File::open(path).map_err(|source| DataError::Io { path: path.to_owned(), source })?;
-        let lines = |reader, gzip| {
-            Source::Lines(LineSource {
-                reader,
-                gzip,
-                line: 0,
-                offset: 0,
-                document: String::new(),
-                position: 0,
-            })
-        };
+        let failed = |source| DataError::Io { path: path.to_owned(), source };
+        let file = File::open(path).map_err(failed)?;
+        let documents = |documents| Source::Documents { documents, current: Whole::default() };
         let source = match format {
-            Format::Text => Source::Text(TextSource { file, buffer: Vec::new(), offset: 0 }),
-            Format::Lines => lines(Box::new(BufReader::new(file)), false),
-            Format::GzipLines => {
-                let decoder = MultiGzDecoder::new(BufReader::new(file));
-                lines(Box::new(BufReader::new(decoder)), true)
+            Format::Text => Source::Text(TextSource { file, buffer: vec![], offset: 0, id: None }),
+            Format::Lines(compression) => {
+                documents(Box::new(Lines::open(path, file, compression).map_err(failed)?))
             }
+            Format::Parquet => documents(Box::new(ParquetRows::open(path, file)?)),
         };
-        Ok(Self { path: path.to_owned(), cut, source })
+        Ok(Self { path: path.to_owned(), cut, ids: false, source })
+    }
+
+    /// The same with the id of each document. A `.txt` file is read once more for it.
+    pub(crate) fn with_ids(mut self) -> Result<Self, DataError> {
+        self.ids = true;
+        if let Source::Text(text) = &mut self.source {
+            let id = text.read_id();
+            text.id = Some(id.map_err(|source| DataError::Io { path: self.path.clone(), source })?);
+        }
+        Ok(self)
     }
 }
 
@@ -155,24 +221,47 @@ impl Iterator for Pieces {
     fn next(&mut self) -> Option<Self::Item> {
         let piece = match &mut self.source {
             Source::Text(text) => text.next_piece(&self.path, self.cut),
-            Source::Lines(lines) => lines.next_piece(&self.path, self.cut),
+            Source::Documents { documents, current } => {
+                next_piece(documents, current, &self.path, self.cut, self.ids)
+            }
             Source::Ended => return None,
         };
-        match piece {
-            Ok(Some(piece)) => Some(Ok(piece)),
-            Ok(None) => {
-                self.source = Source::Ended;
-                None
+        if !matches!(piece, Ok(Some(_))) {
+            self.source = Source::Ended;
+        }
+        piece.transpose()
+    }
+}
+
+fn next_piece(
+    documents: &mut Documents,
+    current: &mut Whole,
+    path: &Path,
+    cut: Option<Cut>,
+    ids: bool,
+) -> Result<Option<Piece>, DataError> {
+    loop {
+        if let Some(mut piece) = current.next_piece(path, cut)? {
+            if ids && !piece.continues {
+                piece.id = Some(DocumentId::of(current.text.as_bytes()));
             }
-            Err(error) => {
-                self.source = Source::Ended;
-                Some(Err(error))
-            }
+            return Ok(Some(piece));
+        }
+        match documents.next().transpose()? {
+            Some(text) => *current = Whole::new(text),
+            None => return Ok(None),
         }
     }
 }
 
 impl TextSource {
+    fn read_id(&mut self) -> io::Result<DocumentId> {
+        let mut sha256 = Sha256::new();
+        io::copy(&mut self.file, &mut sha256)?;
+        self.file.rewind()?;
+        Ok(DocumentId::from_sha256(sha256.finalize().into()))
+    }
+
     fn next_piece(&mut self, path: &Path, cut: Option<Cut>) -> Result<Option<Piece>, DataError> {
         let mut wanted = PIECE_BYTES;
         loop {
@@ -183,7 +272,11 @@ impl TextSource {
             let text = self.valid_text(path, ended)?;
             let end = if ended { Some(text.len()) } else { cut.and_then(|cut| cut.last_in(text)) };
             if let Some(end) = end {
-                let piece = Piece { text: text[..end].to_owned(), continues: self.offset > 0 };
+                let piece = Piece {
+                    text: text[..end].to_owned(),
+                    continues: self.offset > 0,
+                    id: self.id.take(),
+                };
                 self.buffer.drain(..end);
                 self.offset += end as u64;
                 return Ok((end > 0).then_some(piece));
@@ -213,30 +306,26 @@ impl TextSource {
     }
 }
 
-impl LineSource {
-    fn next_piece(&mut self, path: &Path, cut: Option<Cut>) -> Result<Option<Piece>, DataError> {
-        while self.position == self.document.len() {
-            match self.next_document(path)? {
-                Some(document) => (self.document, self.position) = (document, 0),
-                None => return Ok(None),
+impl Lines {
+    fn open(path: &Path, file: File, compression: Compression) -> io::Result<Self> {
+        let file = BufReader::new(file);
+        let reader: Box<dyn BufRead + Send> = match compression {
+            Compression::None => Box::new(file),
+            Compression::Gzip => Box::new(BufReader::new(MultiGzDecoder::new(file))),
+            // The library refuses frames that want more than 128 MiB to look back on.
+            Compression::Zstd => {
+                Box::new(BufReader::new(zstd::stream::read::Decoder::with_buffer(file)?))
             }
-        }
-        let rest = &self.document[self.position..];
-        let end = piece_end(rest, cut).ok_or_else(|| DataError::DocumentTooLong {
-            path: path.to_owned(),
-            limit: MAX_PIECE_BYTES,
-        })?;
-        let piece = Piece { text: rest[..end].to_owned(), continues: self.position > 0 };
-        self.position += end;
-        Ok(Some(piece))
+        };
+        Ok(Self { path: path.to_owned(), reader, compression, line: 0, offset: 0 })
     }
 
     /// The text of the next line that is not blank.
-    fn next_document(&mut self, path: &Path) -> Result<Option<String>, DataError> {
+    fn next_text(&mut self) -> Result<Option<String>, DataError> {
         loop {
             let mut bytes = Vec::new();
             let read = (&mut self.reader).take(MAX_LINE_BYTES + 1).read_until(b'\n', &mut bytes);
-            let read = read.map_err(|error| self.read_error(error, path))? as u64;
+            let read = read.map_err(|error| self.read_error(error))? as u64;
             if read == 0 {
                 return Ok(None);
             }
@@ -245,23 +334,24 @@ impl LineSource {
             self.offset += read;
             if read > MAX_LINE_BYTES {
                 return Err(DataError::LineTooLong {
-                    path: path.to_owned(),
+                    path: self.path.clone(),
                     line: self.line,
                     limit: MAX_LINE_BYTES,
                 });
             }
             let line = str::from_utf8(&bytes).map_err(|error| DataError::InvalidUtf8 {
-                path: path.to_owned(),
+                path: self.path.clone(),
                 offset: offset + error.valid_up_to() as u64,
             })?;
             if !line.trim().is_empty() {
-                return self.text(line, path).map(Some);
+                return self.text(line).map(Some);
             }
         }
     }
 
-    fn text(&self, line: &str, path: &Path) -> Result<String, DataError> {
-        let bad = |reason| DataError::JsonLine { path: path.to_owned(), line: self.line, reason };
+    fn text(&self, line: &str) -> Result<String, DataError> {
+        let path = || self.path.clone();
+        let bad = |reason| DataError::JsonLine { path: path(), line: self.line, reason };
         // serde would also take an array of the fields for an object.
         if !line.trim_start().starts_with('{') {
             return Err(bad("not a JSON object".to_owned()));
@@ -271,17 +361,29 @@ impl LineSource {
             let what = message.rsplit_once(" at line ").map_or(&*message, |(what, _)| what);
             bad(format!("column {}: {what}", error.column()))
         })?;
-        parsed.text.ok_or_else(|| DataError::MissingText { path: path.to_owned(), line: self.line })
+        parsed.text.ok_or_else(|| DataError::MissingText { path: path(), line: self.line })
     }
 
-    fn read_error(&self, error: io::Error, path: &Path) -> DataError {
-        let damaged =
-            [io::ErrorKind::InvalidInput, io::ErrorKind::InvalidData, io::ErrorKind::UnexpectedEof];
-        if self.gzip && damaged.contains(&error.kind()) {
-            DataError::Gzip { path: path.to_owned(), reason: error.to_string() }
-        } else {
-            DataError::Io { path: path.to_owned(), source: error }
+    fn read_error(&self, error: io::Error) -> DataError {
+        let path = self.path.clone();
+        let format = match self.compression {
+            Compression::Gzip => "gzip",
+            Compression::Zstd => "zstd",
+            Compression::None => return DataError::Io { path, source: error },
+        };
+        // What the operating system has a number for is not the data's fault.
+        match error.raw_os_error() {
+            None => DataError::Damaged { path, format, reason: error.to_string() },
+            Some(_) => DataError::Io { path, source: error },
         }
+    }
+}
+
+impl Iterator for Lines {
+    type Item = Result<String, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_text().transpose()
     }
 }
 
@@ -311,6 +413,7 @@ mod tests {
     use tempfile::{TempDir, tempdir};
 
     use super::*;
+    use crate::parquet_rows::tests::parquet;
 
     const SPLIT: Option<Cut> = Some(Cut::Split);
 
@@ -326,6 +429,10 @@ mod tests {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(bytes).unwrap();
         encoder.finish().unwrap()
+    }
+
+    fn zstd(bytes: &[u8]) -> Vec<u8> {
+        zstd::encode_all(bytes, 0).unwrap()
     }
 
     fn read(name: &str, bytes: &[u8], cut: Option<Cut>) -> Result<Vec<Piece>, DataError> {
@@ -360,6 +467,67 @@ mod tests {
     }
 
     #[test]
+    fn zstd_and_parquet_hold_the_same_documents_as_jsonl() {
+        let texts = ["one\ntwo", "", "é 😀", "last"];
+        let lines: Vec<_> =
+            texts.iter().map(|text| serde_json::json!({ "text": text }).to_string()).collect();
+        let lines = lines.join("\n");
+        let expected = ["one\ntwo", "é 😀", "last"];
+        assert_eq!(documents("a.jsonl", lines.as_bytes()), expected);
+        for name in ["a.jsonl.zst", "a.json.zst", "A.JSON.ZSTD"] {
+            assert_eq!(documents(name, &zstd(lines.as_bytes())), expected, "{name}");
+        }
+        assert_eq!(documents("a.parquet", &parquet(&texts)), expected);
+        let many: Vec<String> =
+            (0..1000).map(|row| format!("row {row} {}", "x".repeat(row))).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(documents("a.parquet", &parquet(&many)), many);
+    }
+
+    #[test]
+    fn a_zstd_file_of_several_frames_is_read_to_its_end() {
+        let two = [zstd(b"{\"text\": \"one\"}\n"), zstd(b"{\"text\": \"two\"}\n")].concat();
+        assert_eq!(documents("a.json.zst", &two), ["one", "two"]);
+    }
+
+    #[test]
+    fn damaged_zstd_is_an_error() {
+        assert!(refusal("a.json.zst", b"plain").contains("a.json.zst: damaged zstd data"));
+        let whole = zstd("{\"text\": \"abcdefghij\"}\n".repeat(100).as_bytes());
+        for length in 1..whole.len() {
+            let message = refusal("a.json.zst", &whole[..length]);
+            assert!(message.contains("a.json.zst: damaged zstd data"), "{length}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_zstd_bomb_is_stopped_at_the_line_limit() {
+        let bomb = zstd(&vec![b' '; MAX_LINE_BYTES as usize + 2]);
+        assert!(bomb.len() < 1 << 20);
+        assert!(refusal("a.json.zst", &bomb).contains("line 1: longer than 67108864 bytes"));
+    }
+
+    #[test]
+    fn an_id_is_of_the_whole_text_and_comes_with_the_first_piece() {
+        let long = "wörd, wort! ".repeat(30_000);
+        let ids = |name: &str, bytes: &[u8]| {
+            let folder = folder_with(&[(name, bytes)]);
+            let pieces =
+                Pieces::open(&folder.path().join(name), SPLIT).unwrap().with_ids().unwrap();
+            let pieces: Vec<Piece> = pieces.map(Result::unwrap).collect();
+            assert!(pieces.iter().all(|piece| piece.id.is_none() == piece.continues));
+            pieces.into_iter().filter_map(|piece| piece.id).collect::<Vec<_>>()
+        };
+        let of = |text: &str| DocumentId::of(text.as_bytes());
+        assert_eq!(ids("a.txt", long.as_bytes()), [of(&long)]);
+        assert_eq!(
+            ids("a.parquet", &parquet(&[&long, "b", &long])),
+            [of(&long), of("b"), of(&long)]
+        );
+        assert!((0.0..1.0).contains(&of("b").place()) && of("b").place() != of("c").place());
+    }
+
+    #[test]
     fn a_gzip_file_of_several_members_is_read_to_its_end() {
         let two = [gzip(b"{\"text\": \"one\"}\n"), gzip(b"{\"text\": \"two\"}\n")].concat();
         assert_eq!(documents("a.json.gz", &two), ["one", "two"]);
@@ -379,7 +547,7 @@ mod tests {
             assert_eq!(pieces.iter().map(|piece| &*piece.text).collect::<String>(), text);
 
             let whole = read(name, bytes, None).unwrap();
-            assert_eq!(whole, [Piece { text: text.clone(), continues: false }]);
+            assert_eq!(whole, [Piece { text: text.clone(), continues: false, id: None }]);
         }
     }
 
@@ -441,7 +609,7 @@ mod tests {
         let mut pieces = Pieces::open(&folder.path().join("a.json.gz"), SPLIT).unwrap();
         assert_eq!(pieces.next().unwrap().unwrap().text, "abcdefghij");
         let error = pieces.find_map(Result::err).unwrap();
-        assert!(matches!(error, DataError::Gzip { .. }), "{error}");
+        assert!(matches!(error, DataError::Damaged { format: "gzip", .. }), "{error}");
         assert!(pieces.next().is_none());
     }
 
@@ -475,20 +643,13 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_refused_before_anything_is() {
-        let folder = folder_with(&[
-            ("a.parquet", b""),
-            ("a.json.zst", b""),
-            ("a.md", b""),
-            ("a.json", b""),
-            ("txt", b""),
-        ]);
+        let folder =
+            folder_with(&[("a.json.bz2", b""), ("a.md", b""), ("a.json", b""), ("txt", b"")]);
         let message = |name: &str| expand(&[folder.path().join(name)]).unwrap_err().to_string();
-        assert!(message("a.parquet").contains("parquet is not read yet"));
-        assert!(message("a.json.zst").contains("`zstd -d`"));
-        for name in ["a.md", "a.json", "txt"] {
+        for name in ["a.json.bz2", "a.md", "a.json", "txt"] {
             assert!(message(name).contains("ends in none of .txt, .jsonl"), "{name}");
         }
         assert!(message("absent.txt").contains("absent.txt: cannot be read"));
-        assert!(message("").contains("no .txt, .jsonl"));
+        assert!(message("").contains("no .txt, .jsonl, .parquet"));
     }
 }

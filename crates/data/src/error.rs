@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-/// Why text did not become windows.
+use crate::Part;
+
+/// Why text did not become windows or batches.
 #[expect(missing_docs, reason = "each variant's message names its fields")]
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -10,10 +12,16 @@ pub enum DataError {
     /// The operating system refused.
     #[error("{}: cannot be read: {source}", path.display())]
     Io { path: PathBuf, source: std::io::Error },
+    /// The operating system refused.
+    #[error("{}: cannot be written: {source}", path.display())]
+    Write { path: PathBuf, source: std::io::Error },
 
     /// `tokenizer.json` is not one, or is one that the tokenizers library refuses.
     #[error("{}: not a usable tokenizer.json: {reason}", path.display())]
     TokenizerJson { path: PathBuf, reason: String },
+    /// `tokenizer_config.json` is no JSON object.
+    #[error("{}: not a usable tokenizer_config.json: {reason}", path.display())]
+    TokenizerConfig { path: PathBuf, reason: String },
     /// A kind of GGUF vocabulary that is not read.
     #[error(
         "{}: the GGUF's tokenizer model is \"{model}\"; gpt2 and llama are read. Put the model's \
@@ -39,15 +47,12 @@ pub enum DataError {
 
     /// A file whose name says nothing that is read.
     #[error(
-        "{}: this name ends in none of .txt, .jsonl, .jsonl.gz, .json.gz; rename or convert it",
-        path.display()
+        "{}: this name ends in none of .txt, .jsonl, .parquet, and .jsonl.gz, .json.gz, .jsonl.zst, \
+         .json.zst; rename or convert it", path.display()
     )]
     UnknownExtension { path: PathBuf },
-    /// A known format that is not read.
-    #[error("{}: {format} is not read yet; {remedy}", path.display())]
-    UnsupportedFormat { path: PathBuf, format: &'static str, remedy: &'static str },
     /// A folder without texts.
-    #[error("{}: no .txt, .jsonl, .jsonl.gz or .json.gz file in this folder", path.display())]
+    #[error("{}: no .txt, .jsonl, .parquet, .gz or .zst of text in this folder", path.display())]
     EmptyFolder { path: PathBuf },
     /// Bytes that are not text.
     #[error(
@@ -56,8 +61,16 @@ pub enum DataError {
     )]
     InvalidUtf8 { path: PathBuf, offset: u64 },
     /// Compressed bytes that do not decompress.
-    #[error("{}: damaged gzip data: {reason}; fetch the file again", path.display())]
-    Gzip { path: PathBuf, reason: String },
+    #[error("{}: damaged {format} data: {reason}; fetch the file again", path.display())]
+    Damaged { path: PathBuf, format: &'static str, reason: String },
+    /// A parquet file without a column of texts.
+    #[error(
+        "{}: no column \"text\" of strings; its columns are {columns}", path.display()
+    )]
+    NoTextColumn { path: PathBuf, columns: String },
+    /// A row of a parquet file without a text, or one that would not fit in memory.
+    #[error("{}, row {row}: {what}", path.display())]
+    ParquetRow { path: PathBuf, row: u64, what: String },
     /// A line of a jsonl file that is not a JSON object.
     #[error("{}, line {line}: {reason}; every line must be an object {{\"text\": …}}", path.display())]
     JsonLine { path: PathBuf, line: u64, reason: String },
@@ -107,4 +120,68 @@ pub enum DataError {
          tokenizer has {tokenizer_vocab}: it belongs to another model"
     )]
     IdBeyondVocabulary { id: u32, token: String, tokenizer_vocab: usize, model_vocab: usize },
+
+    /// A vocabulary that cannot even spell every byte.
+    #[error("a byte-level vocabulary has at least {smallest} tokens; {wanted} were asked for")]
+    VocabularyTooSmall { wanted: usize, smallest: usize },
+    /// Text that has not enough pairs of tokens to merge.
+    #[error(
+        "the text is enough for a vocabulary of {reached} tokens, not of {wanted}; give more text \
+         or ask for at most {reached}"
+    )]
+    VocabularyNotReached { wanted: usize, reached: usize },
+    /// The tokenizers library failed to train.
+    #[error("the tokenizer cannot be trained: {reason}")]
+    TrainTokenizer { reason: String },
+
+    /// A prepared text is never written over.
+    #[error("{}: already there; remove it or choose another place", path.display())]
+    AlreadyThere { path: PathBuf },
+    /// A share that leaves one of the parts empty, or is no number.
+    #[error("{share} of the documents cannot be held out; give a share above 0 and below 1")]
+    ValidationShare { share: f64 },
+    /// A part of a prepared text that would be empty.
+    #[error(
+        "no document for {part}; give more text{}, and allow 2 tokens or more",
+        if *.part == Part::Validation { ", name files to hold out or hold out a larger share" }
+        else { "" }
+    )]
+    NoDocuments { part: Part },
+    /// A folder without a manifest.
+    #[error(
+        "{}: not a prepared text: there is no corpus.json; was its preparation interrupted?",
+        path.display()
+    )]
+    NotPrepared { path: PathBuf },
+    /// A manifest that is not as it was written.
+    #[error("{}: damaged: {what}; prepare the text again", path.display())]
+    Manifest { path: PathBuf, what: String },
+    /// A shard that is not as it was written.
+    #[error("{}: damaged: {what}; prepare the text again", path.display())]
+    Shard { path: PathBuf, what: String },
+    /// A tokenizer that did not make the tokens beside it.
+    #[error(
+        "{}: not the tokenizer that made the tokens beside it: it has {found}; that one had \
+         {expected}. Put tokenizer.json and tokenizer_config.json back or prepare the text again",
+        path.display()
+    )]
+    OtherTokenizer { path: PathBuf, expected: String, found: String },
+
+    /// Nothing to draw from.
+    #[error("no text to train on; name at least one")]
+    NoSource,
+    /// A weight that cannot be a share.
+    #[error("a text's weight is {weight}; weights are positive numbers")]
+    Weight { weight: f64 },
+    /// A text that does not fill one sequence.
+    #[error(
+        "the text has {tokens} tokens, one sequence needs {needed}; give more text or shorter sequences"
+    )]
+    SourceTooShort { tokens: u64, needed: usize },
+    /// A position of another mixture.
+    #[error(
+        "the position is one in {given} texts and there are {expected}; go on with the texts that \
+         the run began with"
+    )]
+    Position { given: usize, expected: usize },
 }

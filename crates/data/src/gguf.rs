@@ -58,7 +58,7 @@ fn byte_level(
 ) -> Result<Tokenizer, String> {
     let vocab = vocabulary(gguf)?;
     let merges = listed_merges(gguf, &vocab)?;
-    guarded(|| {
+    guarded(|| -> tokenizers::Result<_> {
         let bpe = BPE::builder()
             .vocab_and_merges(vocab, merges)
             .ignore_merges(pipeline.ignore_merges)
@@ -85,7 +85,7 @@ fn sentencepiece(gguf: &GgufTokenizer) -> Result<Tokenizer, String> {
     let merges = implied_merges(gguf, &vocab)?;
     let unknown = gguf.unknown_token_id.map(|id| gguf.tokens[id as usize].clone());
     let prefixed = gguf.add_space_prefix.unwrap_or(true);
-    guarded(|| {
+    guarded(|| -> tokenizers::Result<_> {
         let mut bpe =
             BPE::builder().vocab_and_merges(vocab, merges).fuse_unk(true).byte_fallback(true);
         if let Some(unknown) = unknown {

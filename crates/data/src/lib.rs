@@ -1,4 +1,4 @@
-//! Documents to tokens to windows.
+//! Documents to tokens to windows and batches.
 //!
 //! Text files are read as documents, documents become tokens with the model's own tokenizer (its
 //! `tokenizer.json`, or the one inside a GGUF file), and the tokens, with the end-of-text token
@@ -19,19 +19,57 @@
 //! assert_eq!(text.windows.len(), 4);
 //! # Ok::<(), lns_data::DataError>(())
 //! ```
+//!
+//! To train, a text is prepared once ([`prepare`], or [`prepare_documents`] for documents that are
+//! made, such as those of the built-in [`Language`]): its documents are divided into those to learn
+//! from and those held out, tokenised, and written as a [`Corpus`] that is memory-mapped from then
+//! on. A [`Sampler`] says which sequences make the next batch.
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use lns_data::{Layout, Part, PrepareOptions, Sampler, Tokenizer, Validation, prepare};
+//!
+//! let files = ["books".into()];
+//! let tokenizer = Tokenizer::train_bpe(&files, 2048, 10 << 20)?;
+//! let options = PrepareOptions {
+//!     validation: Validation::Share(0.01),
+//!     max_train_tokens: Some(3_000_000),
+//!     max_validation_tokens: Some(100_000),
+//! };
+//! let corpus = prepare(&files, &tokenizer, &options, Path::new("prepared"), &|_| ())?;
+//! let tokens = corpus.tokens(Part::Train).clone();
+//! let sampler = Sampler::new(vec![(tokens, 1.0)], Layout::Packed, 256, 0, 0)?;
+//! let mut position = sampler.start();
+//! let batch = sampler.next(&mut position, 8);
+//! assert_eq!(batch.inputs.len(), 8 * 256);
+//! # Ok::<(), lns_data::DataError>(())
+//! ```
 
+mod corpus;
 mod cut;
 mod documents;
 mod error;
 mod gguf;
 #[cfg(test)]
 mod golden;
+mod map;
+mod parquet_rows;
+mod permutation;
 mod pre_tokenizer;
+mod prepare;
+mod sampler;
+mod shard;
 mod stream;
+mod synthetic;
 mod tokenizer;
+mod train_bpe;
 mod windows;
 
+pub use corpus::{Corpus, Part, Tokens};
 pub use error::DataError;
+pub use prepare::{Limits, PrepareOptions, Validation, prepare, prepare_documents};
+pub use sampler::{IGNORED, Layout, Position, Sampler, Sequences, evaluation_sequences};
 pub use stream::StreamDecoder;
+pub use synthetic::{Answer, Document, Language};
 pub use tokenizer::{Encoding, Tokenizer};
 pub use windows::{TextOptions, Window, Windows, read_windows};

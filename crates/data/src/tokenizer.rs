@@ -3,18 +3,29 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, ErrorKind, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use lns_checkpoint::GgufTokenizer;
+use serde::Deserialize;
 use tokenizers::ModelWrapper;
 
+use crate::corpus::sha256_hex;
 use crate::cut::Cut;
 use crate::{DataError, StreamDecoder, gguf};
 
 /// The largest `tokenizer.json` that is read; Gemma's, with 262,144 tokens, has 33 MB.
 const MAX_TOKENIZER_JSON: u64 = 512 << 20;
+/// Far beyond any vocabulary: the library takes time and memory for ids that are not used.
+const MAX_VOCAB: usize = 1 << 24;
+/// The largest `tokenizer_config.json` that is read; a chat template in it takes some kilobytes.
+const MAX_TOKENIZER_CONFIG: u64 = 16 << 20;
+
+/// What Hugging Face puts beside `tokenizer.json`, and this project's own key in it: `eos_token` is
+/// the token that ends a turn where the model is one for chat.
+pub(crate) const CONFIG_FILE: &str = "tokenizer_config.json";
+pub(crate) const END_OF_TEXT_KEY: &str = "lns_end_of_text";
 
 /// Names of the token that ends a text, in the order they are looked for. A model for chat ends its
 /// turns with another token, but between documents stands the one of its pre-training.
@@ -48,17 +59,14 @@ pub struct Encoding {
 impl Tokenizer {
     /// Reads a Hugging Face `tokenizer.json`. Truncation and padding that it asks for are dropped.
     ///
-    /// The beginning-of-sequence and end-of-text tokens are found by their usual names; the model's
-    /// `config.json` knows better ([`Tokenizer::with_bos`], [`Tokenizer::with_end_of_text`]).
+    /// The end-of-text token is the one that [`Tokenizer::save`] noted, if it did. Else that one and
+    /// the beginning-of-sequence token are found by their usual names; the model's `config.json`
+    /// knows better ([`Tokenizer::with_bos`], [`Tokenizer::with_end_of_text`]).
     pub fn from_json_file(path: &Path) -> Result<Self, DataError> {
         let refused = |reason| DataError::TokenizerJson { path: path.to_owned(), reason };
         let failed = |source| DataError::Io { path: path.to_owned(), source };
-        let mut json = Vec::new();
         let file = File::open(path).map_err(failed)?;
-        file.take(MAX_TOKENIZER_JSON + 1).read_to_end(&mut json).map_err(failed)?;
-        if json.len() as u64 > MAX_TOKENIZER_JSON {
-            return Err(refused(format!("larger than {MAX_TOKENIZER_JSON} bytes")));
-        }
+        let json = read_at_most(file, MAX_TOKENIZER_JSON).map_err(failed)?;
         let inner = guarded(|| tokenizers::Tokenizer::from_bytes(&json)).map_err(refused)?;
         if let ModelWrapper::BPE(bpe) = inner.get_model()
             && bpe.dropout.is_some_and(|dropout| dropout > 0.0)
@@ -70,9 +78,16 @@ impl Tokenizer {
         if vocab_size == 0 {
             return Err(refused("the vocabulary is empty".to_owned()));
         }
+        if vocab_size > MAX_VOCAB {
+            return Err(refused(format!("a token has id {}", vocab_size - 1)));
+        }
         let added = inner.get_added_vocabulary().get_vocab();
         let named = |names: &[&str]| names.iter().find_map(|name| added.get(*name).copied());
-        let (bos, end_of_text) = (named(&BEGIN_OF_TEXT), named(&END_OF_TEXT));
+        let bos = named(&BEGIN_OF_TEXT);
+        let end_of_text = match saved_end_of_text(path)? {
+            Some(token) => inner.token_to_id(&token),
+            None => named(&END_OF_TEXT),
+        };
         Self::new(inner, vocab_size, bos, end_of_text).map_err(refused)
     }
 
@@ -87,7 +102,7 @@ impl Tokenizer {
             .map_err(|what| DataError::GgufVocabulary { path: source.to_owned(), what })
     }
 
-    fn new(
+    pub(crate) fn new(
         mut inner: tokenizers::Tokenizer,
         vocab_size: usize,
         bos: Option<u32>,
@@ -153,9 +168,15 @@ impl Tokenizer {
         StreamDecoder::new(self)
     }
 
-    #[cfg(test)]
-    pub(crate) fn to_json(&self) -> String {
-        self.inner.to_string(false).unwrap()
+    /// The text of a `tokenizer.json` with this tokenizer.
+    pub fn to_json(&self) -> String {
+        self.inner.to_string(false).expect("what was read from JSON or built here is JSON again")
+    }
+
+    /// What tells this tokenizer from others: the sha256 of [`Tokenizer::to_json`], in hexadecimal
+    /// digits.
+    pub fn fingerprint(&self) -> String {
+        sha256_hex(self.to_json().as_bytes())
     }
 
     /// The vocabulary's spelling of a token.
@@ -194,12 +215,38 @@ impl fmt::Debug for Tokenizer {
     }
 }
 
-/// Runs a call into the tokenizers library, which panics on some vocabularies that its own checks
-/// let through.
-pub(crate) fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+fn read_at_most(file: File, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if file.take(limit + 1).read_to_end(&mut bytes)? as u64 > limit {
+        return Err(io::Error::other(format!("larger than {limit} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// The end-of-text token that [`Tokenizer::save`] noted beside a `tokenizer.json`.
+fn saved_end_of_text(tokenizer_json: &Path) -> Result<Option<String>, DataError> {
+    #[derive(Deserialize)]
+    struct Config {
+        lns_end_of_text: Option<String>,
+    }
+    let path = tokenizer_json.with_file_name(CONFIG_FILE);
+    let json = match File::open(&path) {
+        Ok(file) => read_at_most(file, MAX_TOKENIZER_CONFIG),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => Err(error),
+    };
+    let json = json.map_err(|source| DataError::Io { path: path.clone(), source })?;
+    let config: Config = serde_json::from_slice(&json)
+        .map_err(|error| DataError::TokenizerConfig { path, reason: error.to_string() })?;
+    Ok(config.lns_end_of_text)
+}
+
+/// Runs a call into a library that may panic on input that its own checks let through, as that for
+/// tokenizers does on some vocabularies.
+pub(crate) fn guarded<T, E: ToString>(call: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err("the tokenizers library panicked".to_owned()),
+        Err(_) => Err("the library that reads it panicked".to_owned()),
     }
 }
 
@@ -326,6 +373,7 @@ mod tests {
             })
             .contains("the vocabulary is empty")
         );
+        assert!(message(|json| json["model"]["vocab"]["Ġ"] = json!(u32::MAX)).contains("has id"));
         let absent = Tokenizer::from_json_file(Path::new("no/such/tokenizer.json")).unwrap_err();
         assert!(absent.to_string().contains("no/such/tokenizer.json: cannot be read"));
     }

@@ -8,8 +8,9 @@ use crate::{DataError, Encoding, Tokenizer};
 /// Which text to read, and how much.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TextOptions {
-    /// Files (`.txt`, `.jsonl`, `.jsonl.gz`, `.json.gz`), read in this order. A folder stands for
-    /// the files directly in it that end so, in the order of their names.
+    /// Files (`.txt`, `.jsonl`, `.parquet`; `.jsonl` and `.json` with `.gz` or `.zst` behind), read
+    /// in this order. A folder stands for the files directly in it that end so, in the order of
+    /// their names.
     pub files: Vec<PathBuf>,
     /// Tokens in a window, 2 or more.
     pub window: usize,

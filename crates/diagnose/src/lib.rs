@@ -10,10 +10,12 @@ mod lens;
 mod pass;
 mod probes;
 mod statistics;
+mod theory;
 mod verdict;
 
 pub use lns_record::Probe;
 pub use probes::{Probes, UnknownProbe, price};
+pub use theory::{Moment, Subject, theory};
 pub use verdict::{fit_growth, judge};
 
 use std::time::Instant;

@@ -20,6 +20,7 @@ mod layer;
 mod norm;
 mod retrofit;
 mod streaming;
+mod tensors;
 mod weights;
 
 pub use cache::{KvCache, LayerCache};
@@ -35,4 +36,5 @@ pub use norm::{
 };
 pub use retrofit::ConversionError;
 pub use streaming::StreamingDecoder;
+pub use tensors::tensor_name;
 pub use weights::LoadError;

@@ -4,7 +4,9 @@
 //! was not run leaves its fields absent. Losses are in nats per token; layers and stream indices are
 //! 0-based: `stream[i]` enters layer i, `stream[L]` leaves the last layer, before the final norm.
 
+mod events;
 mod probe;
+mod study;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -12,8 +14,15 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use events::{
+    EvalEvent, Event, EventsError, LayersEvent, Outcome, StartEvent, StepEvent, read_events,
+};
 pub use probe::Probe;
-pub use write::replace_file;
+pub use study::{
+    CurvePoint, GroupRecord, Interval, PairRecord, RunRecord, StudyRecord, TheoryCheck,
+    TheoryCurve, TheoryRecord,
+};
+pub use write::{NewFolder, remove_unfinished, replace_file};
 
 /// `bench --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,26 +1,106 @@
-//! One way to write a file: beside its place, synced, renamed.
+//! One way to write a file or a folder: beside its place, synced, renamed.
 
-use std::{io::Write, path::Path};
+use std::{
+    fs::{File, Permissions},
+    io::{ErrorKind, Write},
+    path::{Path, PathBuf},
+};
 
-use tempfile::Builder;
+use tempfile::{Builder, TempDir};
+
+/// How unfinished files and folders are named; what a killed program leaves behind.
+const PREFIX: &str = ".lns-";
+const SUFFIX: &str = ".partial";
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// As readable as any other new file or folder: temporary ones are private by default.
+fn unfinished<'a>(mode: u32) -> Builder<'a, 'static> {
+    let mut builder = Builder::new();
+    builder.prefix(PREFIX).suffix(SUFFIX);
+    #[cfg(unix)]
+    builder.permissions(<Permissions as std::os::unix::fs::PermissionsExt>::from_mode(mode));
+    builder
+}
+
+/// Makes a rename outlive a power cut, where the system can.
+fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
 
 /// Replaces the file at `path`, or makes it: a reader finds the old bytes or the new ones.
 ///
 /// # Errors
 /// Whatever the operating system says; the file at `path` is then as it was.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut builder = Builder::new();
-    builder.prefix(".lns-").suffix(".partial");
-    // As readable as any other new file: temporary files are private by default.
-    #[cfg(unix)]
-    let mode: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-    #[cfg(unix)]
-    builder.permissions(mode);
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let mut file = builder.tempfile_in(folder.unwrap_or(Path::new(".")))?;
+    let folder = parent(path);
+    let mut file = unfinished(0o666).tempfile_in(folder)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(path)?;
+    sync_folder(folder)
+}
+
+/// A folder that appears at its place all at once, with everything in it on disk; gone again when it
+/// is dropped before [`commit`](Self::commit).
+#[derive(Debug)]
+pub struct NewFolder {
+    unfinished: TempDir,
+    place: PathBuf,
+}
+
+impl NewFolder {
+    /// Begins a folder that will be at `place`. Its parent must exist.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`] when something is there, or whatever the operating system says.
+    pub fn create(place: &Path) -> std::io::Result<Self> {
+        if place.exists() {
+            return Err(ErrorKind::AlreadyExists.into());
+        }
+        let unfinished = unfinished(0o777).tempdir_in(parent(place))?;
+        Ok(Self { unfinished, place: place.to_owned() })
+    }
+
+    /// Where to write its files meanwhile.
+    pub fn path(&self) -> &Path {
+        self.unfinished.path()
+    }
+
+    /// Syncs its files and puts it at its place.
+    ///
+    /// # Errors
+    /// Whatever the operating system says; nothing is then at the place.
+    pub fn commit(self) -> std::io::Result<()> {
+        for entry in std::fs::read_dir(self.path())? {
+            File::open(entry?.path())?.sync_all()?;
+        }
+        sync_folder(self.path())?;
+        std::fs::rename(self.path(), &self.place)?;
+        // What was renamed is no longer there to be removed.
+        let _ = self.unfinished.keep();
+        sync_folder(parent(&self.place))
+    }
+}
+
+/// Removes what killed programs left unfinished in `folder`.
+///
+/// # Errors
+/// Whatever the operating system says.
+pub fn remove_unfinished(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(PREFIX) && name.ends_with(SUFFIX) {
+            if path.is_dir() {
+                std::fs::remove_dir_all(&path)?;
+            } else {
+                std::fs::remove_file(&path)?;
+            }
+        }
+    }
     Ok(())
 }
 
@@ -37,5 +117,30 @@ mod tests {
         assert_eq!(std::fs::read(&path).expect("there"), b"new");
         assert_eq!(std::fs::read_dir(dir.path()).expect("readable").count(), 1);
         assert!(replace_file(&dir.path().join("gone/a.json"), b"x").is_err());
+    }
+
+    #[test]
+    fn a_folder_is_absent_until_it_is_whole() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let place = dir.path().join("model");
+        let entries = || std::fs::read_dir(dir.path()).expect("readable").count();
+        let folder = NewFolder::create(&place).expect("begins");
+        std::fs::write(folder.path().join("a"), b"1").expect("writes");
+        assert!(!place.exists());
+        drop(folder);
+        assert_eq!(entries(), 0, "given up, nothing is left");
+
+        let folder = NewFolder::create(&place).expect("begins");
+        std::fs::write(folder.path().join("a"), b"2").expect("writes");
+        folder.commit().expect("commits");
+        assert_eq!(std::fs::read(place.join("a")).expect("there"), b"2");
+        assert_eq!(entries(), 1);
+        let again = NewFolder::create(&place).expect_err("it is there");
+        assert_eq!(again.kind(), ErrorKind::AlreadyExists);
+
+        std::mem::forget(NewFolder::create(&dir.path().join("other")).expect("begins"));
+        assert_eq!(entries(), 2, "as after a kill");
+        remove_unfinished(dir.path()).expect("cleans");
+        assert_eq!(entries(), 1);
     }
 }

@@ -28,12 +28,11 @@ pub struct Chart {
 
 /// Every chart that `records` have numbers for, as files of their own.
 pub fn diagnosis_charts(records: &[DiagnoseRecord]) -> Vec<Chart> {
-    let chart = |drawing: &Drawing| Chart {
-        name: drawing.name.clone(),
-        title: drawing.title.clone(),
-        svg: drawing.standalone(),
-    };
     drawings(records).iter().map(chart).collect()
+}
+
+pub(crate) fn chart(drawing: &Drawing) -> Chart {
+    Chart { name: drawing.name.clone(), title: drawing.title.clone(), svg: drawing.standalone() }
 }
 
 /// In the order of the page.

@@ -26,6 +26,14 @@ const RULES: &str = "\
 .bar.idle{fill:$hue1}\
 .bar.thin{stroke-width:0}\
 .whisker.thin{stroke-width:.6}\
+.line.strong{stroke-width:2.8}\
+.line.slim{stroke-width:1.6}\
+.leader{fill:none;stroke:$axis;stroke-width:.8}\
+.noise{fill:$hover}\
+.interval{stroke:$ink;stroke-width:1.4}\
+.interval-end{fill:$ink}\
+.seed{fill-opacity:.5}\
+.lost{stroke:$ink;stroke-width:1.5}\
 .line.any,.bar.any{stroke:$muted}\
 .bar.any{fill:$muted}\
 .idle-mark{fill:$hue1}\
@@ -40,7 +48,7 @@ pub(crate) fn rules(themed: bool) -> String {
     let hues = (0..palette::HUES).map(|hue| {
         format!(
             ".line.h{hue}{{stroke:$hue{hue}}}.dot.h{hue},.bar.h{hue},.idle-mark.h{hue}{{fill:$hue{hue}}}\
-             .bar.h{hue}{{stroke:$hue{hue};stroke-width:0}}"
+             .bar.h{hue}{{stroke:$hue{hue};stroke-width:0}}.band.h{hue}{{fill:$hue{hue};fill-opacity:.16}}"
         )
     });
     let rules = hues.collect::<String>() + RULES;

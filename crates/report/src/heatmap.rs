@@ -40,18 +40,9 @@ impl Heatmap<'_> {
         let width = cell.0 * columns as f64;
         let bottom = TOP + cell.1 * rows as f64;
         let body = html! {
-            (self.scale_bar())
+            (scale_bar(self.max, !self.blocks.is_empty()))
             text.quiet x="0" y=(TOP - 12.0) { "n, layers in the block" }
-            // One unit is one cell, n counted upwards: places stay whole numbers.
-            g.cells shape-rendering="crispEdges"
-                transform=(format!("translate({LEFT} {bottom}) scale({:.4} {:.4})", cell.0, -cell.1)) {
-                @for (i, row) in self.distances.iter().enumerate() {
-                    @for (at, distance) in row.iter().enumerate() {
-                        (self.cell(i, at + 1, *distance))
-                    }
-                }
-            }
-            (self.most_redundant(cell, bottom, columns, rows))
+            (Triangle { left: LEFT, bottom, cell, max: self.max }.draw(self.distances, self.blocks))
             @for n in (0..=rows).step_by(tick_step(rows, cell.1, 17.0)).filter(|n| *n > 0) {
                 text.tick.end x=(LEFT - 8.0) y=(px(bottom - (n as f64 - 0.5) * cell.1 + 4.2)) { (n) }
             }
@@ -59,6 +50,43 @@ impl Heatmap<'_> {
         };
         let Self { name, title, caption, room, .. } = self;
         Drawing { name, title, caption, room, height: bottom + BELOW - 8.0, body }
+    }
+}
+
+/// The cells alone, at their place in a drawing.
+pub(crate) struct Triangle {
+    pub(crate) left: f64,
+    pub(crate) bottom: f64,
+    /// Width and height of a cell.
+    pub(crate) cell: (f64, f64),
+    /// The distance that has the ramp's last colour.
+    pub(crate) max: f64,
+}
+
+impl Triangle {
+    /// Cells, and a dot on the closest pair of each n.
+    pub(crate) fn draw(&self, distances: &[Vec<f64>], blocks: &[BlockRecord]) -> Markup {
+        let (left, bottom, cell) = (self.left, self.bottom, self.cell);
+        let place = format!("translate({left} {bottom}) scale({:.4} {:.4})", cell.0, -cell.1);
+        let rows = distances.iter().map(Vec::len).max().unwrap_or(0);
+        let inside =
+            |block: &&BlockRecord| block.start < distances.len() && (1..=rows).contains(&block.n);
+        let radius = (cell.0.min(cell.1) * 0.28).clamp(0.7, 5.0);
+        html! {
+            // One unit is one cell, n counted upwards: places stay whole numbers.
+            g.cells shape-rendering="crispEdges" transform=(place) {
+                @for (i, row) in distances.iter().enumerate() {
+                    @for (at, distance) in row.iter().enumerate() {
+                        (self.cell(i, at + 1, *distance))
+                    }
+                }
+            }
+            @for block in blocks.iter().filter(inside) {
+                circle.redundant r=(px(radius)) stroke-width=(px(radius * 0.3)) pointer-events="none"
+                    cx=(px(left + (block.start as f64 + 0.5) * cell.0))
+                    cy=(px(bottom - (block.n as f64 - 0.5) * cell.1)) {}
+            }
+        }
     }
 
     fn cell(&self, i: usize, n: usize, distance: f64) -> Markup {
@@ -73,38 +101,26 @@ impl Heatmap<'_> {
             }
         }
     }
+}
 
-    /// A dot on the closest pair of each n.
-    fn most_redundant(&self, cell: (f64, f64), bottom: f64, columns: usize, rows: usize) -> Markup {
-        let radius = (cell.0.min(cell.1) * 0.28).clamp(0.7, 5.0);
-        let inside = |block: &&BlockRecord| block.start < columns && (1..=rows).contains(&block.n);
-        html! {
-            @for block in self.blocks.iter().filter(inside) {
-                circle.redundant r=(px(radius)) stroke-width=(px(radius * 0.3)) pointer-events="none"
-                    cx=(px(LEFT + (block.start as f64 + 0.5) * cell.0))
-                    cy=(px(bottom - (block.n as f64 - 0.5) * cell.1)) {}
+/// Colours from 0 to `max`, and what a dot is if there is any.
+pub(crate) fn scale_bar(max: f64, dots: bool) -> Markup {
+    const STEPS: u32 = 50;
+    let step = BAR / f64::from(STEPS);
+    html! {
+        text.quiet x="0" y="14" { "angular distance, arccos/π" }
+        g.legend {
+            text.tick x="0" y="38" { "0" }
+            g shape-rendering="crispEdges" {
+                @for k in 0..STEPS {
+                    rect x=(px(14.0 + f64::from(k) * step)) y="28" width=(px(step + 0.3)) height="12"
+                        fill=(ramp((f64::from(k) + 0.5) / f64::from(STEPS))) {}
+                }
             }
-        }
-    }
-
-    fn scale_bar(&self) -> Markup {
-        const STEPS: u32 = 50;
-        let step = BAR / f64::from(STEPS);
-        html! {
-            text.quiet x="0" y="14" { "angular distance, arccos/π" }
-            g.legend {
-                text.tick x="0" y="38" { "0" }
-                g shape-rendering="crispEdges" {
-                    @for k in 0..STEPS {
-                        rect x=(px(14.0 + f64::from(k) * step)) y="28" width=(px(step + 0.3)) height="12"
-                            fill=(ramp((f64::from(k) + 0.5) / f64::from(STEPS))) {}
-                    }
-                }
-                text.tick x=(14.0 + BAR + 6.0) y="38" { (number(self.max)) }
-                @if !self.blocks.is_empty() {
-                    circle.redundant cx=(14.0 + BAR + 66.0) cy="34" r="4.5" stroke-width="1.3" {}
-                    text x=(14.0 + BAR + 77.0) y="38" { "least distance for its n" }
-                }
+            text.tick x=(14.0 + BAR + 6.0) y="38" { (number(max)) }
+            @if dots {
+                circle.redundant cx=(14.0 + BAR + 66.0) cy="34" r="4.5" stroke-width="1.3" {}
+                text x=(14.0 + BAR + 77.0) y="38" { "least distance for its n" }
             }
         }
     }

@@ -21,19 +21,24 @@
 
 mod charts;
 mod columns;
+mod curves;
 mod drawing;
 mod heatmap;
+mod intervals;
 mod number;
 mod page;
 mod palette;
+mod panels;
 mod plot;
 mod scale;
+mod study;
 mod table;
 mod text;
 mod write;
 
 pub use charts::{Chart, diagnosis_charts};
 pub use page::diagnosis_page;
+pub use study::{study_charts, study_page, study_table};
 pub use table::{TableStyle, comparison_table, diagnosis_table};
 pub use text::clean_lines;
-pub use write::{ReportError, write_report};
+pub use write::{ReportError, write_report, write_study};

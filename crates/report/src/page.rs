@@ -16,6 +16,24 @@ const PAGE_RULES: &str = include_str!("page.css");
 /// The page of one model, or of several side by side; the first is the subject.
 pub fn diagnosis_page(records: &[DiagnoseRecord]) -> String {
     let labels = labels(records);
+    let drawings = drawings(records);
+    let body = html! {
+        (heading(&labels))
+        (verdicts(records, &labels))
+        (facts(records, &labels))
+        @if !drawings.is_empty() {
+            h2 { "Layer by layer" }
+            (figures(&drawings))
+        }
+        (numbers(records, &labels))
+        (reading())
+        (not_measured(records, &labels))
+    };
+    document(&format!("Depth diagnosis: {}", labels.join(", ")), body)
+}
+
+/// A whole page around its `body`.
+pub(crate) fn document(title: &str, body: Markup) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -24,20 +42,10 @@ pub fn diagnosis_page(records: &[DiagnoseRecord]) -> String {
                 // Nothing may load or run, even if text of a stranger slipped through escaping.
                 meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'";
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                title { "Depth diagnosis: " (labels.join(", ")) }
+                title { (title) }
                 style { (PreEscaped(properties())) (PreEscaped(themed(PAGE_RULES))) (PreEscaped(rules(true))) }
             }
-            body {
-                main {
-                    (heading(&labels))
-                    (verdicts(records, &labels))
-                    (facts(records, &labels))
-                    (charts(&drawings(records)))
-                    (numbers(records, &labels))
-                    (reading())
-                    (not_measured(records, &labels))
-                }
-            }
+            body { main { (body) } }
         }
     };
     page.into_string()
@@ -106,7 +114,7 @@ fn idle_detail(verdict: &VerdictRecord) -> String {
     }
 }
 
-fn stat(name: &str, value: &str, unit: Markup, detail: &str) -> Markup {
+pub(crate) fn stat(name: &str, value: &str, unit: Markup, detail: &str) -> Markup {
     html! {
         div {
             dt { (name) }
@@ -218,17 +226,15 @@ fn files(files: &[String]) -> String {
     text
 }
 
-fn charts(drawings: &[Drawing]) -> Markup {
+/// Drawings in the page's two columns, each with its heading and caption.
+pub(crate) fn figures(drawings: &[Drawing]) -> Markup {
     html! {
-        @if !drawings.is_empty() {
-            h2 { "Layer by layer" }
-            div.charts {
-                @for drawing in drawings {
-                    figure id=(drawing.name) .row[drawing.room == Room::Row] .half[drawing.room == Room::Half] {
-                        h3 { (drawing.title) }
-                        div.scroll { (drawing.inline()) }
-                        figcaption { (drawing.caption) }
-                    }
+        div.charts {
+            @for drawing in drawings {
+                figure id=(drawing.name) .row[drawing.room == Room::Row] .half[drawing.room == Room::Half] {
+                    h3 { (drawing.title) }
+                    div.scroll { (drawing.inline()) }
+                    figcaption { (drawing.caption) }
                 }
             }
         }

@@ -69,6 +69,39 @@ impl Scale {
         Self { curve: Curve::Linear, low, high, ticks: ticks.collect() }
     }
 
+    /// Exactly from `low` to `high`, which need not hold zero.
+    pub(crate) fn between(low: f64, high: f64) -> Self {
+        Self::spanning(low, high, 0.0)
+    }
+
+    /// The same for what is counted: every tick is a whole number.
+    pub(crate) fn counting(low: u64, high: u64) -> Self {
+        Self::spanning(low as f64, high.max(low.saturating_add(1)) as f64, 1.0)
+    }
+
+    fn spanning(low: f64, high: f64, least_step: f64) -> Self {
+        let (low, high) = (drawable(low).unwrap_or(0.0), drawable(high).unwrap_or(0.0));
+        // What is all the same gets room to both sides.
+        let size = low.abs().max(high.abs());
+        let room = if high - low > size * 1e-9 { 0.0 } else { (size * 0.02).max(0.5) };
+        let (low, high) = (low.min(high) - room, low.max(high) + room);
+        let step = step_at_least((high / 8.0) - (low / 8.0)).max(least_step);
+        let first = (low / step - 1e-9).ceil();
+        let ticks = (0..=8).map(|k| {
+            let value = (first + f64::from(k)) * step;
+            (value, Some(tick_label(value, step)))
+        });
+        Self { curve: Curve::Linear, low, high, ticks: ticks.collect() }
+    }
+
+    /// Logarithmic from 1 to `high`.
+    pub(crate) fn powers(high: f64) -> Self {
+        let high = drawable(high).unwrap_or(0.0).max(2.0);
+        let fine = high.log10() <= FINE_DECADES;
+        let ticks = multiples(1.0, high, fine).collect();
+        Self { curve: Curve::Log, low: 0.0, high: high.log10(), ticks }
+    }
+
     /// For values that are above zero by nature: logarithmic where their ratio demands it. What is
     /// not above zero has no place on a logarithmic axis.
     pub(crate) fn positive(values: impl IntoIterator<Item = f64>) -> Self {
@@ -278,6 +311,18 @@ mod tests {
     }
 
     #[test]
+    fn an_axis_between_two_values_ends_at_them() {
+        let scale = Scale::between(3.93, 4.61);
+        assert_eq!(labels(&scale), ["4.0", "4.1", "4.2", "4.3", "4.4", "4.5", "4.6"]);
+        assert_eq!((scale.place(3.93), scale.place(4.61)), (Some(0.0), Some(1.0)));
+        assert_eq!(Scale::between(5.0, 5.0).place(5.0), Some(0.5));
+        assert_eq!(labels(&Scale::counting(0, 2441)).last().unwrap(), "2000");
+        assert_eq!(labels(&Scale::counting(0, 4)), ["0", "1", "2", "3", "4"]);
+        assert_eq!(labels(&Scale::counting(7, 7)), ["7", "8"]);
+        assert_eq!(labels(&Scale::powers(25.0)), ["1", "2", "5", "10", "20"]);
+    }
+
+    #[test]
     fn tick_labels_tell_neighbours_apart() {
         assert_eq!(labels(&Scale::linear([0.02, -0.01])), ["−0.01", "0.00", "0.01", "0.02"]);
         assert_eq!(power_label(2e-7), "2·10⁻⁷");
@@ -290,10 +335,15 @@ mod tests {
             values in proptest::collection::vec(proptest::num::f64::ANY, 0..12)
         ) {
             let positive: Vec<f64> = values.iter().map(|v| v.abs()).collect();
+            let ends = values.iter().copied().filter_map(drawable);
+            let low = ends.clone().fold(0.0, f64::min);
+            let high = ends.fold(0.0, f64::max);
             for (scale, values) in [
                 (Scale::linear(values.clone()), &values),
                 (Scale::signed(values.clone()), &values),
                 (Scale::positive(positive.clone()), &positive),
+                (Scale::between(low, high), &values),
+                (Scale::powers(high), &vec![1.0, high.max(1.0)]),
             ] {
                 prop_assert!(scale.ticks().count() < 60);
                 prop_assert!(scale.ticks().all(|tick| tick.at.is_finite()));

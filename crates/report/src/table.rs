@@ -31,7 +31,7 @@ const VARIANCE_BARS: usize = 2;
 const REMOVAL_BARS: usize = 13;
 
 #[derive(Clone, Copy)]
-enum Tone {
+pub(crate) enum Tone {
     Plain,
     Strong,
     Quiet,
@@ -50,7 +50,7 @@ impl TableStyle {
     }
 
     /// `text` in the characters that the terminal has.
-    fn spell(self, text: &str) -> String {
+    pub(crate) fn spell(self, text: &str) -> String {
         if self.unicode {
             return text.to_owned();
         }
@@ -84,7 +84,7 @@ impl TableStyle {
     }
 
     /// Words of `text` in lines that fit.
-    fn wrap(self, text: &str, tone: Tone, out: &mut String) {
+    pub(crate) fn wrap(self, text: &str, tone: Tone, out: &mut String) {
         let mut line = String::new();
         for word in self.spell(text).split_whitespace() {
             if !line.is_empty() && line.width() + 1 + word.width() > self.width {
@@ -102,24 +102,28 @@ impl TableStyle {
     }
 }
 
-enum Cells {
+pub(crate) enum Cells {
     /// Set flush right.
     Text(Vec<String>),
+    /// Set flush left.
+    Words(Vec<String>),
     /// Shares of a full bar.
     Bars(Vec<Option<f64>>),
 }
 
-struct Column {
+pub(crate) struct Column {
     /// Columns of one group stay or go together; its name stands above them.
-    group: &'static str,
-    heading: String,
-    cells: Cells,
+    pub(crate) group: &'static str,
+    pub(crate) heading: String,
+    pub(crate) cells: Cells,
 }
 
 impl Column {
     fn width(&self) -> usize {
         let cells = match &self.cells {
-            Cells::Text(cells) => cells.iter().map(|cell| cell.width()).max().unwrap_or(0),
+            Cells::Text(cells) | Cells::Words(cells) => {
+                cells.iter().map(|cell| cell.width()).max().unwrap_or(0)
+            }
             Cells::Bars(_) => *BAR.start(),
         };
         cells.max(self.heading.width())
@@ -128,15 +132,15 @@ impl Column {
     /// For a reader who does not see it; a bar has none, it repeats its neighbour.
     fn name(self) -> Option<String> {
         match self.cells {
-            Cells::Text(_) if self.group.is_empty() => Some(self.heading),
-            Cells::Text(_) => Some(self.group.to_owned()),
             Cells::Bars(_) => None,
+            _ if self.group.is_empty() => Some(self.heading).filter(|name| !name.is_empty()),
+            _ => Some(self.group.to_owned()),
         }
     }
 
     fn is_empty(&self) -> bool {
         match &self.cells {
-            Cells::Text(cells) => cells.iter().all(String::is_empty),
+            Cells::Text(cells) | Cells::Words(cells) => cells.iter().all(String::is_empty),
             Cells::Bars(shares) => shares.iter().all(Option::is_none),
         }
     }
@@ -324,7 +328,10 @@ fn marked_removals(record: &DiagnoseRecord) -> Vec<String> {
 
 /// Keeps what fits in `width`, given the most telling first, and puts it in reading order; also
 /// names what was left out. Bars grow into what is left.
-fn fit(columns: Vec<(usize, Column)>, width: usize) -> (Vec<(usize, Column)>, Vec<String>) {
+pub(crate) fn fit(
+    columns: Vec<(usize, Column)>,
+    width: usize,
+) -> (Vec<(usize, Column)>, Vec<String>) {
     let (mut shown, mut dropped): (Vec<(usize, Column)>, Vec<String>) = (Vec::new(), Vec::new());
     let mut used = 0;
     let columns: Vec<_> = columns.into_iter().filter(|(_, column)| !column.is_empty()).collect();
@@ -346,7 +353,7 @@ fn fit(columns: Vec<(usize, Column)>, width: usize) -> (Vec<(usize, Column)>, Ve
     (shown, dropped)
 }
 
-fn write_table(
+pub(crate) fn write_table(
     columns: &[(usize, Column)],
     rows: usize,
     tone: impl Fn(usize) -> Tone,
@@ -362,7 +369,7 @@ fn write_table(
     line(&joined(&headings, &columns, &widths), Tone::Strong, style, out);
     for row in 0..rows {
         let cell = |(column, width): (&&Column, &usize)| match &column.cells {
-            Cells::Text(cells) => cells.get(row).cloned().unwrap_or_default(),
+            Cells::Text(cells) | Cells::Words(cells) => cells.get(row).cloned().unwrap_or_default(),
             Cells::Bars(shares) => {
                 shares.get(row).copied().flatten().map(|s| style.bar(s, *width)).unwrap_or_default()
             }
@@ -395,7 +402,7 @@ fn joined(cells: &[String], columns: &[&Column], widths: &[usize]) -> String {
         let pad = " ".repeat(width.saturating_sub(cell.width()));
         match column.cells {
             Cells::Text(_) => text += &(pad + cell),
-            Cells::Bars(_) => text += &(cell.clone() + &pad),
+            Cells::Words(_) | Cells::Bars(_) => text += &(cell.clone() + &pad),
         }
         text += &" ".repeat(GAP);
     }

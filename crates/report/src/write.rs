@@ -3,9 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use lns_record::{DiagnoseRecord, replace_file};
+use lns_record::{DiagnoseRecord, StudyRecord, replace_file};
 
-use crate::{diagnosis_charts, diagnosis_page};
+use crate::{Chart, diagnosis_charts, diagnosis_page, study_charts, study_page};
 
 /// Why a report could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -29,11 +29,23 @@ pub fn write_report(dir: &Path, records: &[DiagnoseRecord]) -> Result<Vec<PathBu
     if records.is_empty() {
         return Err(ReportError::NoRecords);
     }
+    write_all(dir, &diagnosis_page(records), diagnosis_charts(records))
+}
+
+/// Writes a study's `report.html` and `charts/*.svg` into `dir`, likewise.
+///
+/// # Errors
+/// [`ReportError`], naming the file.
+pub fn write_study(dir: &Path, record: &StudyRecord) -> Result<Vec<PathBuf>, ReportError> {
+    write_all(dir, &study_page(record), study_charts(record))
+}
+
+fn write_all(dir: &Path, page: &str, drawn: Vec<Chart>) -> Result<Vec<PathBuf>, ReportError> {
     let charts = dir.join("charts");
     std::fs::create_dir_all(&charts)
         .map_err(|source| ReportError::Folder { path: charts.clone(), source })?;
-    let mut written = vec![write(dir.join("report.html"), &diagnosis_page(records))?];
-    for chart in diagnosis_charts(records) {
+    let mut written = vec![write(dir.join("report.html"), page)?];
+    for chart in drawn {
         written.push(write(charts.join(format!("{}.svg", chart.name)), &chart.svg)?);
     }
     Ok(written)

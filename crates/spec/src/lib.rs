@@ -22,6 +22,7 @@ mod model;
 mod presets;
 mod rope;
 mod scheme;
+pub mod theory;
 
 pub use error::SpecError;
 pub use layer::{Depth, LayerIndex, LayerSelection, Site};

@@ -62,6 +62,11 @@ impl Batch {
         Self::new(inputs, targets, length)
     }
 
+    /// All inputs, row-major.
+    pub fn inputs(&self) -> &[u32] {
+        &self.inputs
+    }
+
     /// Sequences.
     pub fn sequences(&self) -> usize {
         self.inputs.len() / self.length

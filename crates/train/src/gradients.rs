@@ -12,6 +12,7 @@ use lns_kernels::{Buffer, LossTerms, backward_from, with_slices};
 use crate::Batch;
 
 /// What one worker found.
+#[derive(Debug)]
 pub(crate) struct Share {
     /// Σ nll over the predicted tokens, in nats.
     pub(crate) nll: f64,
@@ -53,7 +54,7 @@ pub(crate) fn share(
     Share { nll, gradients: complete(model, found) }
 }
 
-fn ids(model: &Decoder, inputs: &[u32], length: usize) -> Tensor<2, Int> {
+pub(crate) fn ids(model: &Decoder, inputs: &[u32], length: usize) -> Tensor<2, Int> {
     let ids: Vec<i32> = inputs.iter().map(|id| *id as i32).collect();
     let shape = [inputs.len() / length, length];
     Tensor::from_data(TensorData::new(ids, shape), &model.device())

@@ -1,4 +1,4 @@
-//! Training a decoder on the CPU, one step at a time.
+//! Training a decoder: one step, and a whole run in a folder.
 //!
 //! Each worker takes its own sequences of the batch through the whole forward and backward pass with
 //! single-threaded operations, on parameters of its own tape that share the model's memory. Then the
@@ -6,12 +6,30 @@
 //! result is the same to the bit for a given model, batch and number of workers.
 
 mod batch;
+mod config;
 mod estimate;
+mod exchange;
 mod gradients;
+mod guard;
 mod optimiser;
+mod presets;
+mod run;
+mod schedule;
+mod snapshot;
+mod statistics;
 mod trainer;
 
 pub use batch::{Batch, BatchError};
+pub use config::{
+    BatchConfig, ConfigError, DataConfig, EvaluationConfig, GuardConfig, Layer, ModelConfig,
+    NotFinite, OptimiserConfig, OptimiserName, RunConfig, SnapshotConfig, SourceConfig,
+    StatisticsConfig,
+};
 pub use estimate::{Estimate, flops_per_token};
+pub use exchange::Exchange;
 pub use optimiser::{Decay, Optimiser};
-pub use trainer::{Step, Trainer, TrainingOptions};
+pub use presets::{RUN_PRESETS, RunPreset, run_preset};
+pub use run::{RunError, Summary, evaluate, train};
+pub use schedule::{Schedule, Shape};
+pub use snapshot::SnapshotError;
+pub use trainer::{BatchGradient, Step, Trainer, TrainingOptions};

@@ -1,16 +1,19 @@
 //! Which rule updates which parameter, and the moments it keeps.
 
 use lns_kernels::{AdamW, Muon, Workers, adamw, muon, squared_norm};
+use serde::{Deserialize, Serialize};
 
 /// Numbers that one job updates: enough to be worth handing out, few enough to share evenly.
 const CHUNK: usize = 1 << 16;
 
 /// Which parameters decay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Decay {
     /// Every one.
     All,
     /// Projections only: no norm's gain, no bias, no embedding (nor a head tied to it).
+    #[default]
     Projections,
 }
 
@@ -83,10 +86,10 @@ impl Parameter {
 /// The moments of every parameter.
 #[derive(Debug)]
 pub(crate) struct Moments {
-    parameters: Vec<Parameter>,
-    first: Vec<Vec<f32>>,
+    pub(crate) parameters: Vec<Parameter>,
+    pub(crate) first: Vec<Vec<f32>>,
     /// Empty where the rule keeps none.
-    second: Vec<Vec<f32>>,
+    pub(crate) second: Vec<Vec<f32>>,
 }
 
 /// One parameter during an update: its weights and the workers' gradients.

@@ -11,6 +11,7 @@ use lns_kernels::{Buffer, LossTerms, Workers};
 
 use crate::{
     Batch, BatchError, Optimiser,
+    exchange::Exchange,
     gradients::{Passes, Share, flat, share},
     optimiser::{Moments, Parameter, Update, gradient_norm},
 };
@@ -55,14 +56,38 @@ pub struct Step {
     pub gradient_norm: f64,
 }
 
+/// The gradient of the mean loss over a batch, not yet applied.
+#[derive(Debug)]
+pub struct BatchGradient {
+    /// Mean loss per predicted token, in nats, without the z-loss.
+    pub loss: f64,
+    /// Tokens that were predicted.
+    pub tokens: usize,
+    /// ‖gradient‖₂ over all parameters, before clipping.
+    pub norm: f64,
+    shares: Vec<Share>,
+}
+
+impl BatchGradient {
+    /// Of parameter `index`: the workers' parts, whose sum it is.
+    fn parts(&self, index: usize) -> Vec<&[f32]> {
+        self.shares.iter().map(|share| share.gradients[index].as_slice()).collect()
+    }
+
+    fn all_parts(&self) -> Vec<Vec<&[f32]>> {
+        (0..self.shares[0].gradients.len()).map(|index| self.parts(index)).collect()
+    }
+}
+
 /// A model in training.
 #[derive(Debug)]
 pub struct Trainer {
     model: Decoder,
-    moments: Moments,
+    pub(crate) moments: Moments,
     options: TrainingOptions,
     workers: Workers,
-    steps: u64,
+    pub(crate) steps: u64,
+    exchange: Option<Box<dyn Exchange>>,
 }
 
 impl Trainer {
@@ -70,7 +95,19 @@ impl Trainer {
     /// there and the update here, in f32.
     pub fn new(model: Decoder, options: TrainingOptions, workers: Workers) -> Self {
         let moments = options.optimiser.moments(parameters(&model));
-        Self { model, moments, options, workers, steps: 0 }
+        Self { model, moments, options, workers, steps: 0, exchange: None }
+    }
+
+    /// Trains together with other processes that hold the same model, each with its own part of every
+    /// batch.
+    pub fn with_exchange(mut self, exchange: Box<dyn Exchange>) -> Self {
+        self.exchange = Some(exchange);
+        self
+    }
+
+    /// Its threads.
+    pub fn workers(&self) -> &Workers {
+        &self.workers
     }
 
     /// The model as it is now.
@@ -96,18 +133,72 @@ impl Trainer {
     /// # Errors
     /// [`BatchError::OutOfVocabulary`]; the model is unchanged.
     pub fn step(&mut self, batch: &Batch, learning_rate: f64) -> Result<Step, BatchError> {
+        let gradient = self.gradient(batch)?;
+        let step =
+            Step { loss: gradient.loss, tokens: gradient.tokens, gradient_norm: gradient.norm };
+        self.apply(gradient, learning_rate);
+        Ok(step)
+    }
+
+    /// The gradient of the mean loss over `batch`, and over what the other processes of an
+    /// [`Exchange`] hold.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub fn gradient(&self, batch: &Batch) -> Result<BatchGradient, BatchError> {
         batch.check(self.model.spec().vocab_size)?;
-        let predicted = batch.predicted();
-        let shares = self.shares(batch);
-        let loss = shares.iter().map(|share| share.nll).sum::<f64>() / predicted as f64;
-        let gradients: Vec<Vec<&[f32]>> = (0..shares[0].gradients.len())
-            .map(|index| shares.iter().map(|share| share.gradients[index].as_slice()).collect())
-            .collect();
-        let gradient_norm = gradient_norm(&gradients, &self.workers);
+        let mut totals = [batch.predicted() as f64, 0.0];
+        if let Some(exchange) = &self.exchange {
+            exchange.sum_counts(&mut totals[..1]);
+        }
+        let predicted = totals[0];
+        let mut shares = self.shares(batch, predicted);
+        totals[1] = shares.iter().map(|share| share.nll).sum::<f64>();
+        if let Some(exchange) = &self.exchange {
+            exchange.sum_counts(&mut totals[1..]);
+            for index in 0..shares[0].gradients.len() {
+                let (sum, parts) = shares.split_at_mut(1);
+                let sum = sum[0].gradients[index].as_mut_slice();
+                for part in parts {
+                    let part = part.gradients[index].as_slice();
+                    sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+                }
+                exchange.sum(sum);
+            }
+            shares.truncate(1);
+        }
+        let mut gradient = BatchGradient {
+            loss: totals[1] / predicted,
+            tokens: predicted as usize,
+            norm: 0.0,
+            shares,
+        };
+        gradient.norm = gradient_norm(&gradient.all_parts(), &self.workers);
+        Ok(gradient)
+    }
+
+    /// ‖gradient‖₂ over the parameters of each layer.
+    pub fn layer_norms(&self, gradient: &BatchGradient) -> Vec<f64> {
+        (0..self.model.layers.len())
+            .map(|layer| {
+                let prefix = format!("layers.{layer}.");
+                let parameters = self.moments.parameters.iter().enumerate();
+                let parts: Vec<Vec<&[f32]>> = parameters
+                    .filter(|(_, parameter)| parameter.name.starts_with(&prefix))
+                    .map(|(index, _)| gradient.parts(index))
+                    .collect();
+                gradient_norm(&parts, &self.workers)
+            })
+            .collect()
+    }
+
+    /// One update from a gradient, clipped as the options say.
+    pub fn apply(&mut self, gradient: BatchGradient, learning_rate: f64) {
         let scale = match self.options.clip {
-            Some(limit) if gradient_norm > limit => limit / gradient_norm,
+            Some(limit) if gradient.norm > limit => limit / gradient.norm,
             _ => 1.0,
         };
+        let gradients = gradient.all_parts();
         self.steps += 1;
         let mut weights = Weights::take(&mut self.model);
         let updates = weights.buffers.iter_mut().zip(gradients);
@@ -122,12 +213,11 @@ impl Trainer {
             &self.workers,
         );
         weights.put_back(&mut self.model);
-        Ok(Step { loss, tokens: predicted, gradient_norm })
     }
 
     /// Every worker's gradient of the mean loss.
-    fn shares(&self, batch: &Batch) -> Vec<Share> {
-        let (sequences, predicted) = (batch.sequences(), batch.predicted() as f64);
+    fn shares(&self, batch: &Batch, predicted: f64) -> Vec<Share> {
+        let sequences = batch.sequences();
         let count = self.workers.count().min(sequences);
         let largest = sequences.div_ceil(count);
         let passes = Passes {

@@ -8,6 +8,10 @@ mod inspect;
 mod output;
 mod quickstart;
 mod report;
+mod study;
+mod tokenize;
+mod train;
+mod watch;
 
 use clap::CommandFactory;
 
@@ -24,6 +28,10 @@ pub(crate) fn run(cli: &Cli, printer: &Printer) -> anyhow::Result<()> {
         Verb::Diagnose(args) => diagnose::run(args, printer),
         Verb::Eval(args) => eval::run(args, printer),
         Verb::Generate(args) => generate::run(args, printer),
+        Verb::Train(args) => train::run(args, printer),
+        Verb::Study(args) => study::run(args, printer),
+        Verb::Watch(args) => watch::run(args),
+        Verb::Tokenize(args) => tokenize::run(args, printer),
         Verb::Report(args) => report::run(args, printer),
         Verb::Bench(args) => bench::run(args, printer),
         Verb::Completions { shell } => {

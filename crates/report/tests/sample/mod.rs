@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod study;
+
 use lns_record::{
     BaselineRecord, BlockRecord, DiagnoseRecord, GrowthModel, LayerRecord, LensRecord, ProbeRecord,
     RemovalRecord, StreamRecord, TextRecord, VarianceGrowth, VerdictRecord,
@@ -15,7 +17,7 @@ const REMOVAL: [f64; 30] = [
 ];
 
 /// Numbers in [0, 1) that look random and never change.
-fn noise(seed: usize) -> f64 {
+pub(crate) fn noise(seed: usize) -> f64 {
     ((seed as f64 * 12.9898 + 4.1414).sin() * 43_758.545).rem_euclid(1.0)
 }
 

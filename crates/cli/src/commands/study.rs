@@ -1,0 +1,113 @@
+//! `lns study`: norm schemes over seeds, compared.
+
+use std::path::Path;
+
+use lns_record::StudyRecord;
+use lns_study::{PRESET_NAMES, Progress, StudyConfig, StudyOutcome, preset};
+use lns_train::SourceConfig;
+
+use crate::{
+    arguments::StudyArgs, corpus, failure::usage, model, printer::Printer, progress::RunProgress,
+    settings, stop,
+};
+
+pub(crate) fn run(args: &StudyArgs, printer: &Printer) -> anyhow::Result<()> {
+    let config = resolve(args, printer)?;
+    let stop = stop::flag(printer)?;
+    let record = conduct(&config, &args.out, &stop, printer)?;
+    match record {
+        Some(record) => {
+            printer.json(&record)?;
+            show(&args.out, &record, printer)
+        }
+        None => {
+            printer.note("Stopped; the same command goes on.");
+            Ok(())
+        }
+    }
+}
+
+/// The study as it was asked for, its text prepared.
+fn resolve(args: &StudyArgs, printer: &Printer) -> anyhow::Result<StudyConfig> {
+    let mut config = match preset(&args.study) {
+        Some(config) => config,
+        None if Path::new(&args.study).is_file() => StudyConfig::read(Path::new(&args.study))?,
+        None => {
+            return Err(usage(format!(
+                "{} is neither a preset ({}) nor a file",
+                args.study,
+                PRESET_NAMES.join(", ")
+            )));
+        }
+    };
+    if !args.seeds.is_empty() {
+        config.seeds.clone_from(&args.seeds);
+        config.groups.iter_mut().for_each(|group| group.seeds = None);
+    }
+    if !args.groups.is_empty() {
+        let titles: Vec<String> = config.groups.iter().map(lns_study::Group::title).collect();
+        if let Some(unknown) = args.groups.iter().find(|name| !titles.contains(name)) {
+            return Err(usage(format!(
+                "--groups {unknown}: the study's groups are {}",
+                titles.join(", ")
+            )));
+        }
+        let baseline = config.baseline.clone();
+        config.groups.retain(|group| {
+            let title = group.title();
+            title == baseline || args.groups.contains(&title)
+        });
+    }
+    let flags = settings::layer(&args.settings, &[])?;
+    config.run = config.run.layered(&flags.into_iter().collect::<Vec<_>>())?;
+    config.run.threads = model::thread_count(args.threads)?;
+    if config.run.data.sources.is_empty() {
+        let tokens = config.longest_run()?;
+        let corpus = corpus::folder(&args.corpus, &args.out, tokens, printer)?;
+        config.run.data.sources = vec![SourceConfig::new(corpus)];
+    }
+    Ok(config)
+}
+
+/// Runs it to its end; what it found, or `None` when it was stopped.
+pub(crate) fn conduct(
+    config: &StudyConfig,
+    out: &Path,
+    stop: &std::sync::atomic::AtomicBool,
+    printer: &Printer,
+) -> anyhow::Result<Option<StudyRecord>> {
+    let mut run: Option<RunProgress<'_>> = None;
+    let mut found = None;
+    let mut failed = None;
+    let outcome = lns_study::run(config, out, stop, &mut |progress| match progress {
+        Progress::Run { index, count, group, seed, folder, config } => {
+            printer.note(&format!("Run {} of {count}: {group}, seed {seed}.", index + 1));
+            run = Some(RunProgress::new(config, folder, printer));
+        }
+        Progress::Event(event) => {
+            if let Some(run) = &mut run {
+                run.show(event);
+            }
+        }
+        Progress::Diagnosing => printer.note("Diagnosing …"),
+        Progress::Theory => printer.note("Measuring the lemmas …"),
+        Progress::Found(record) => {
+            if let Err(error) = lns_report::write_study(out, record) {
+                failed = Some(error);
+            }
+            found = Some(record.clone());
+        }
+        _ => {}
+    })?;
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+    Ok(found.filter(|_| outcome == StudyOutcome::Finished))
+}
+
+/// The table, and where the page is.
+pub(crate) fn show(out: &Path, record: &StudyRecord, printer: &Printer) -> anyhow::Result<()> {
+    printer.result(&lns_report::study_table(record, printer.table_style()))?;
+    printer.note(&format!("Report: {}", out.join("report.html").display()));
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! `lns train`: a model from scratch.
+
+use std::path::Path;
+
+use lns_record::Outcome;
+use lns_train::{Estimate, Layer, RUN_PRESETS, RunConfig, RunPreset, SourceConfig, run_preset};
+use serde::Serialize;
+use toml::Value;
+
+use crate::{
+    arguments::TrainArgs, corpus, failure::usage, model, printer::Printer, progress::RunProgress,
+    settings, stop,
+};
+
+/// Share of the measured peak that training reached on the machines it was measured on
+/// (docs/performance.md).
+const TYPICAL_SHARE_OF_PEAK: f64 = 0.75;
+
+/// `train --json`.
+#[derive(Serialize)]
+struct TrainRecord {
+    folder: String,
+    outcome: Outcome,
+    steps: u64,
+    tokens: u64,
+    loss: Option<f64>,
+    perplexity: Option<f64>,
+}
+
+pub(crate) fn run(args: &TrainArgs, printer: &Printer) -> anyhow::Result<()> {
+    let name = |value: &Option<String>| value.clone().map(Value::String);
+    let flags = [
+        ("model.scheme", name(&args.scheme)),
+        ("model.initialisation", name(&args.initialisation)),
+        ("seed", args.seed.map(|seed| Value::Integer(seed as i64))),
+    ];
+    let flags = settings::layer(&args.settings, &flags)?;
+    let untouched = flags.is_none() && args.config.is_none() && args.preset == "laptop";
+    let mut config = match &args.out {
+        Some(out) if untouched && out.join(RunConfig::FILE_NAME).exists() => RunConfig::read(out)?,
+        _ => {
+            let RunPreset { config, notes } = preset(&args.preset)?;
+            for note in notes {
+                printer.note(&format!("{}: {note}.", args.preset));
+            }
+            let file = args.config.as_deref().map(Layer::from_file).transpose()?;
+            let layers: Vec<Layer> = file.into_iter().chain(flags).collect();
+            config.layered(&layers)?
+        }
+    };
+    config.threads = model::thread_count(args.threads)?;
+    if args.estimate {
+        return estimate(&config, args.corpus.tokenizer.vocab, printer);
+    }
+    let Some(out) = &args.out else { return Err(usage("--out DIR: where the run goes")) };
+    if config.data.sources.is_empty() {
+        let tokens = config.steps * config.tokens_per_step();
+        let corpus = corpus::folder(&args.corpus, out, tokens, printer)?;
+        config.data.sources = vec![SourceConfig::new(corpus)];
+    }
+    train(&config, out, printer)
+}
+
+fn preset(name: &str) -> anyhow::Result<RunPreset> {
+    run_preset(name)
+        .ok_or_else(|| usage(format!("--preset {name}: there are {}", RUN_PRESETS.join(", "))))
+}
+
+fn train(config: &RunConfig, out: &Path, printer: &Printer) -> anyhow::Result<()> {
+    let stop = stop::flag(printer)?;
+    let mut progress = RunProgress::new(config, out, printer);
+    let summary = lns_train::train(config, out, &stop, &mut |event| progress.show(event))?;
+    let perplexity = summary.loss.map(f64::exp);
+    printer.json(&TrainRecord {
+        folder: out.display().to_string(),
+        outcome: summary.outcome,
+        steps: summary.step,
+        tokens: summary.tokens,
+        loss: summary.loss,
+        perplexity,
+    })?;
+    match summary.outcome {
+        Outcome::Finished => printer.result(&format!(
+            "loss        {:.4} nats per token, held out\nperplexity  {:.3}\ntrained on  {} tokens in {} \
+             steps\nmodel       {}\n",
+            summary.loss.unwrap_or(f64::NAN),
+            perplexity.unwrap_or(f64::NAN),
+            summary.tokens,
+            summary.step,
+            out.join(RunConfig::MODEL).display()
+        )),
+        Outcome::Interrupted => Ok(()),
+        Outcome::Diverged => anyhow::bail!(
+            "the run diverged after step {}; the last note in {} says how",
+            summary.step,
+            out.join(lns_record::Event::FILE_NAME).display()
+        ),
+    }
+}
+
+fn estimate(config: &RunConfig, vocabulary: usize, printer: &Printer) -> anyhow::Result<()> {
+    let vocabulary =
+        if config.model.vocab_size == 0 { vocabulary } else { config.model.vocab_size };
+    let spec = config.model.spec(vocabulary, config.data.length)?;
+    let (sequences, length) = (config.batch.sequences, config.data.length);
+    let options = config.training_options();
+    let estimate = Estimate::new(&spec, sequences, length, config.threads, &options);
+    let workers = model::workers(Some(config.threads))?;
+    let peak = lns_bench::peak_gflops(&workers, &lns_kernels::Device::flex(), config.precision);
+    let work = estimate.flops * config.steps as f64;
+    let hours = work / (peak * 1e9 * TYPICAL_SHARE_OF_PEAK) / 3600.0;
+    printer.result(&format!(
+        "{spec}\n{estimate}\n  steps        {}, {} tokens\n  in all       {:.3} PFLOP\n  expected     \
+         {} at {:.0} % of this machine's measured {peak:.0} GFLOP/s, without evaluations\n",
+        config.steps,
+        config.steps * config.tokens_per_step(),
+        work / 1e15,
+        duration(hours),
+        100.0 * TYPICAL_SHARE_OF_PEAK,
+    ))
+}
+
+fn duration(hours: f64) -> String {
+    match hours {
+        h if h >= 48.0 => format!("{:.0} days", h / 24.0),
+        h if h >= 1.0 => format!("{h:.1} hours"),
+        h => format!("{:.0} minutes", (60.0 * h).ceil()),
+    }
+}

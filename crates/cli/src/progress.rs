@@ -1,0 +1,121 @@
+//! What a training run shows while it goes.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use indicatif::ProgressBar;
+use lns_record::{Event, Outcome};
+use lns_train::RunConfig;
+use lns_watch::TensorBoard;
+
+use crate::printer::Printer;
+
+/// One run's line, and its TensorBoard file.
+pub(crate) struct RunProgress<'a> {
+    printer: &'a Printer,
+    bar: ProgressBar,
+    folder: PathBuf,
+    tensorboard: Option<TensorBoard>,
+    begun: bool,
+    steps: u64,
+    held_out: Option<f64>,
+}
+
+impl<'a> RunProgress<'a> {
+    /// For the run in `folder`.
+    pub(crate) fn new(config: &RunConfig, folder: &Path, printer: &'a Printer) -> Self {
+        let bar = printer.bar(config.steps, "{msg} {wide_bar:.cyan/dim} {pos}/{len}");
+        Self {
+            printer,
+            bar,
+            folder: folder.to_owned(),
+            tensorboard: None,
+            begun: false,
+            steps: config.steps,
+            held_out: None,
+        }
+    }
+
+    pub(crate) fn show(&mut self, event: &Event) {
+        self.write_tensorboard(event);
+        match event {
+            Event::Start(start) => self.say(&format!(
+                "Training: scheme {}, {} layers, {} parameters, {} steps of {} tokens, seed {}.",
+                start.scheme,
+                start.layers,
+                start.parameters,
+                start.steps,
+                start.tokens_per_step,
+                start.seed
+            )),
+            Event::Resume { step, .. } => self.say(&format!("Going on after step {step}.")),
+            Event::Step(event) => {
+                let left = self.steps.saturating_sub(event.step) as f64;
+                let tokens = event.tokens as f64 / event.step as f64;
+                let seconds = left * tokens / event.tokens_per_second.max(1e-9);
+                let loss = event.loss.map_or("not finite".to_owned(), |loss| format!("{loss:.4}"));
+                let held_out =
+                    self.held_out.map_or(String::new(), |loss| format!(" (held out {loss:.4})"));
+                self.bar.set_position(event.step);
+                self.bar.set_message(format!(
+                    "loss {loss}{held_out}  lr {:.2e}  {:.0} tokens/s  {} left",
+                    event.learning_rate,
+                    event.tokens_per_second,
+                    indicatif::FormattedDuration(Duration::from_secs(seconds as u64)),
+                ));
+            }
+            Event::Eval(event) => {
+                self.held_out = event.loss;
+                if let Some(loss) = event.loss {
+                    self.say(&format!(
+                        "step {:>6}  held-out loss {loss:.4}  perplexity {:.2}  ({} tokens seen)",
+                        event.step,
+                        loss.exp(),
+                        event.tokens
+                    ));
+                }
+            }
+            Event::Note { text, .. } => self.say(text),
+            Event::End { step, outcome, .. } => {
+                self.bar.finish_and_clear();
+                if *outcome == Outcome::Interrupted {
+                    self.printer
+                        .note(&format!("Stopped after step {step}; the run can be continued."));
+                }
+            }
+            Event::Layers(_) | Event::Snapshot { .. } => {}
+            _ => {}
+        }
+    }
+
+    /// The first event is in `events.jsonl` already and says from where the run goes on: the file is
+    /// made from it and what counts of those before.
+    fn write_tensorboard(&mut self, event: &Event) {
+        let written = match &mut self.tensorboard {
+            None if self.begun => return,
+            None => {
+                self.begun = true;
+                TensorBoard::open(&self.folder)
+                    .map(|opened| self.tensorboard = Some(opened))
+                    .map_err(|error| error.to_string())
+            }
+            Some(tensorboard) => {
+                let seen = matches!(event, Event::Eval(_) | Event::End { .. });
+                let written = tensorboard.write(event);
+                written
+                    .and_then(|()| if seen { tensorboard.flush() } else { Ok(()) })
+                    .map_err(|error| error.to_string())
+            }
+        };
+        if let Err(error) = written {
+            self.tensorboard = None;
+            self.say(&format!("No TensorBoard file: {error}"));
+        }
+    }
+
+    fn say(&self, text: &str) {
+        self.bar.suspend(|| self.printer.note(text));
+    }
+}

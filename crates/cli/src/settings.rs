@@ -1,0 +1,76 @@
+//! Settings of a run from flags.
+
+use lns_train::Layer;
+use toml::{Table, Value};
+
+use crate::{arguments::SettingArgs, failure::usage};
+
+/// The flags as a layer of settings; `None` when none was given.
+pub(crate) fn layer(
+    args: &SettingArgs,
+    more: &[(&str, Option<Value>)],
+) -> anyhow::Result<Option<Layer>> {
+    let number = |value: Option<u64>| value.map(|value| Value::Integer(value as i64));
+    let mut given = vec![
+        ("steps", number(args.steps)),
+        ("tokens", number(args.tokens)),
+        ("model.num_hidden_layers", number(args.layers)),
+        ("model.hidden_size", number(args.hidden)),
+        ("batch.sequences", number(args.batch)),
+        ("data.length", number(args.length)),
+        ("schedule.learning_rate", args.lr.map(Value::Float)),
+    ];
+    given.extend(more.iter().cloned());
+    let mut table = Table::new();
+    for (key, value) in given {
+        if let Some(value) = value {
+            insert(&mut table, key, value)?;
+        }
+    }
+    for setting in &args.settings {
+        let Some((key, value)) = setting.split_once('=') else {
+            return Err(usage(format!(
+                "--set {setting}: expected KEY=VALUE, as in optimiser.clip=0"
+            )));
+        };
+        insert(&mut table, key.trim(), parsed(value.trim()))?;
+    }
+    Ok((!table.is_empty()).then(|| Layer::from_table("the command line", table)))
+}
+
+/// A value as TOML; what is none is a string, so that names need no quotes.
+fn parsed(text: &str) -> Value {
+    let table = format!("value = {text}").parse::<Table>();
+    let value = table.ok().and_then(|mut table| table.remove("value"));
+    value.unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+/// Puts a value under a dotted key.
+fn insert(table: &mut Table, key: &str, value: Value) -> anyhow::Result<()> {
+    let Some((first, rest)) = key.split_once('.') else {
+        table.insert(key.to_owned(), value);
+        return Ok(());
+    };
+    match table.entry(first).or_insert_with(|| Value::Table(Table::new())) {
+        Value::Table(inner) => insert(inner, rest, value),
+        _ => Err(usage(format!("--set {key}: {first} is not a table of settings"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_toml_and_names_need_no_quotes() {
+        assert_eq!(parsed("0"), Value::Integer(0));
+        assert_eq!(parsed("1e-3"), Value::Float(1e-3));
+        assert_eq!(parsed("linear"), Value::String("linear".to_owned()));
+        assert_eq!(parsed("\"linear\""), Value::String("linear".to_owned()));
+        let mut table = Table::new();
+        insert(&mut table, "a.b.c", Value::Integer(1)).expect("a new place");
+        insert(&mut table, "a.b.d", Value::Integer(2)).expect("beside it");
+        assert_eq!(table.to_string(), "[a.b]\nc = 1\nd = 2\n");
+        assert!(insert(&mut table, "a.b.c.x", Value::Integer(3)).is_err());
+    }
+}

@@ -1,0 +1,626 @@
+//! Documents to a prepared text ([`Corpus`]): tokenised in parallel, written in their order.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use lns_record::NewFolder;
+use rayon::prelude::*;
+
+use crate::corpus::{FORMAT, MANIFEST, Manifest, Part, ShardEntry, unhex};
+use crate::documents::{DocumentId, Piece, Pieces, Whole, expand};
+use crate::shard::{Sha, ShardWriter, width};
+use crate::{Corpus, DataError, Encoding, Tokenizer};
+
+/// A shard ends with the document that brings its ids to so many bytes.
+const SHARD_BYTES: u64 = 256 << 20;
+/// Text that is tokenised at a time: some pieces for each of many threads.
+const BATCH_BYTES: u64 = 4 << 20;
+/// No token is expected to stand for more text: when tokens are limited, no more text than this for
+/// each token that is missing is read ahead.
+const BYTES_PER_TOKEN: u64 = 8;
+
+/// Which documents are held out.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Validation {
+    /// Those of these files. A document to train on that is the same as one of them is left out.
+    Files(Vec<PathBuf>),
+    /// About this share of all documents, above 0 and below 1, chosen by a hash of a document's
+    /// text: whichever files it is in and however often, it is in one part only.
+    Share(f64),
+}
+
+/// What becomes of the documents of files.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PrepareOptions {
+    /// Which of them are held out.
+    pub validation: Validation,
+    /// At most how many tokens to train on; `None` for all there are. The document that reaches the
+    /// limit is cut short.
+    pub max_train_tokens: Option<u64>,
+    /// At most how many tokens to hold out.
+    pub max_validation_tokens: Option<u64>,
+}
+
+/// At most how many tokens of made documents, as in [`PrepareOptions`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// To train on.
+    pub train: Option<u64>,
+    /// Held out.
+    pub validation: Option<u64>,
+}
+
+/// Tokenises the documents of files (a folder stands for the texts in it) and writes the tokens into
+/// a new folder, which appears when all is done. `progress` is told how many tokens there are.
+///
+/// # Errors
+/// Text that cannot be read, a folder that is there already, a part without documents, a share that
+/// is none, a tokenizer without an end-of-text token, or what the operating system says.
+pub fn prepare(
+    text: &[PathBuf],
+    tokenizer: &Tokenizer,
+    options: &PrepareOptions,
+    folder: &Path,
+    progress: &dyn Fn(u64),
+) -> Result<Corpus, DataError> {
+    let files = expand(text)?;
+    let limits =
+        Limits { train: options.max_train_tokens, validation: options.max_validation_tokens };
+    let mut preparation = Preparation::new(tokenizer, limits, folder, progress)?;
+    let source = match &options.validation {
+        Validation::Files(held_out) => {
+            let held_out = expand(held_out)?;
+            preparation.add_files(&held_out, &[Part::Validation], |_| Part::Validation)?;
+            preparation.add_files(&files, &[Part::Train], |_| Part::Train)?;
+            format!("{} and, held out, {}", Names(&files), Names(&held_out))
+        }
+        &Validation::Share(share) => {
+            if !(share > 0.0 && share < 1.0) {
+                return Err(DataError::ValidationShare { share });
+            }
+            preparation.add_files(&files, &[Part::Train, Part::Validation], |id| {
+                if id.place() < share { Part::Validation } else { Part::Train }
+            })?;
+            Names(&files).to_string()
+        }
+    };
+    preparation.finish(source)
+}
+
+/// The same for documents that are made, not read. A document that was in one part is left out of
+/// the other. No more documents are asked for than the limits need.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_documents(
+    documents: &mut dyn Iterator<Item = (Part, String)>,
+    source: &str,
+    tokenizer: &Tokenizer,
+    limits: Limits,
+    folder: &Path,
+    progress: &dyn Fn(u64),
+) -> Result<Corpus, DataError> {
+    let mut preparation = Preparation::new(tokenizer, limits, folder, progress)?;
+    for (part, text) in documents {
+        let id = DocumentId::of(text.as_bytes());
+        let first = *preparation.seen.entry(id).or_insert(part);
+        preparation.begin(part, first == part);
+        let mut document = Whole::new(text);
+        while let Some(piece) = document.next_piece(Path::new(source), tokenizer.cut())? {
+            preparation.add(piece)?;
+        }
+        if preparation.is_full(&[Part::Train, Part::Validation]) {
+            break;
+        }
+    }
+    preparation.finish(source.to_owned())
+}
+
+/// Files, in few words.
+struct Names<'a>(&'a [PathBuf]);
+
+impl fmt::Display for Names<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some((first, rest)) = self.0.split_first() else {
+            return formatter.write_str("nothing");
+        };
+        write!(formatter, "{}", first.file_name().unwrap_or_default().display())?;
+        match rest.len() {
+            0 => Ok(()),
+            1 => formatter.write_str(" and 1 more file"),
+            more => write!(formatter, " and {more} more files"),
+        }
+    }
+}
+
+/// A prepared text in the making.
+struct Preparation<'a> {
+    tokenizer: &'a Tokenizer,
+    progress: &'a dyn Fn(u64),
+    place: &'a Path,
+    folder: NewFolder,
+    train: PartWriter,
+    validation: PartWriter,
+    /// Documents that the other part must not have.
+    seen: HashMap<DocumentId, Part>,
+    /// The part of the document whose pieces are coming, unless it is left out.
+    current: Option<Part>,
+    /// Pieces to be tokenised.
+    batch: Vec<(Part, Piece)>,
+    batch_bytes: u64,
+    /// The part of the document whose tokens are being written.
+    written: Option<Part>,
+}
+
+impl<'a> Preparation<'a> {
+    fn new(
+        tokenizer: &'a Tokenizer,
+        limits: Limits,
+        place: &'a Path,
+        progress: &'a dyn Fn(u64),
+    ) -> Result<Self, DataError> {
+        let end_of_text = tokenizer.end_of_text_id().filter(|&id| tokenizer.token(id).is_some());
+        let end_of_text = end_of_text.ok_or(DataError::NoEndOfText)?;
+        let folder = new_folder(place)?;
+        let fingerprint = unhex(&tokenizer.fingerprint()).expect("a fingerprint is a sha256");
+        let part = |part, limit: Option<u64>| PartWriter {
+            part,
+            folder: folder.path().to_owned(),
+            width: width(tokenizer.vocab_size()),
+            fingerprint,
+            end_of_text,
+            limit: limit.unwrap_or(u64::MAX),
+            shard_bytes: SHARD_BYTES,
+            tokens: 0,
+            document_tokens: 0,
+            shard: None,
+            finished: Vec::new(),
+        };
+        Ok(Self {
+            train: part(Part::Train, limits.train),
+            validation: part(Part::Validation, limits.validation),
+            tokenizer,
+            progress,
+            place,
+            folder,
+            seen: HashMap::new(),
+            current: None,
+            batch: Vec::new(),
+            batch_bytes: 0,
+            written: None,
+        })
+    }
+
+    /// Adds the documents of files, each to the part that is chosen for it, until all these parts
+    /// are full.
+    fn add_files(
+        &mut self,
+        files: &[PathBuf],
+        parts: &[Part],
+        part_of: impl Fn(DocumentId) -> Part,
+    ) -> Result<(), DataError> {
+        let held_out = parts == [Part::Validation];
+        for file in files {
+            for piece in Pieces::open(file, self.tokenizer.cut())?.with_ids()? {
+                if self.is_full(parts) {
+                    return Ok(());
+                }
+                let piece = piece?;
+                if let Some(id) = piece.id {
+                    let part = part_of(id);
+                    if held_out {
+                        self.seen.insert(id, part);
+                    }
+                    self.begin(part, self.seen.get(&id).is_none_or(|&seen| seen == part));
+                }
+                self.add(piece)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The pieces that come are a document for this part.
+    fn begin(&mut self, part: Part, wanted: bool) {
+        self.current = (wanted && !self.is_full(&[part])).then_some(part);
+    }
+
+    fn add(&mut self, piece: Piece) -> Result<(), DataError> {
+        let Some(part) = self.current else { return Ok(()) };
+        self.batch_bytes += piece.text.len() as u64;
+        self.batch.push((part, piece));
+        let missing = self.train.room().max(self.validation.room());
+        if self.batch_bytes >= BATCH_BYTES.min(missing.saturating_mul(BYTES_PER_TOKEN)) {
+            self.write_batch()?;
+        }
+        Ok(())
+    }
+
+    fn is_full(&self, parts: &[Part]) -> bool {
+        parts.iter().all(|part| match part {
+            Part::Train => self.train.room() == 0,
+            Part::Validation => self.validation.room() == 0,
+        })
+    }
+
+    fn write_batch(&mut self) -> Result<(), DataError> {
+        let batch = std::mem::take(&mut self.batch);
+        self.batch_bytes = 0;
+        let tokenizer = self.tokenizer;
+        let encode = |(_, piece): &(Part, Piece)| match piece.continues {
+            true => tokenizer.encode_continuation(&piece.text),
+            false => tokenizer.encode(&piece.text),
+        };
+        let encodings: Vec<Result<Encoding, DataError>> = batch.par_iter().map(encode).collect();
+        for ((part, piece), encoding) in batch.into_iter().zip(encodings) {
+            if !piece.continues {
+                self.end_document()?;
+                self.written = Some(part);
+            }
+            self.part(part).push(&encoding?)?;
+        }
+        self.tell();
+        Ok(())
+    }
+
+    fn tell(&self) {
+        (self.progress)(self.train.tokens + self.validation.tokens);
+    }
+
+    fn end_document(&mut self) -> Result<(), DataError> {
+        match self.written.take() {
+            Some(part) => self.part(part).end_document(),
+            None => Ok(()),
+        }
+    }
+
+    fn part(&mut self, part: Part) -> &mut PartWriter {
+        match part {
+            Part::Train => &mut self.train,
+            Part::Validation => &mut self.validation,
+        }
+    }
+
+    fn finish(mut self, source: String) -> Result<Corpus, DataError> {
+        self.write_batch()?;
+        self.end_document()?;
+        self.tell();
+        let mut manifest = Manifest {
+            format: FORMAT.to_owned(),
+            source,
+            tokenizer: self.tokenizer.fingerprint(),
+            vocab_size: self.tokenizer.vocab_size(),
+            end_of_text: self.train.end_of_text,
+            train: self.train.finish()?,
+            validation: self.validation.finish()?,
+            sha256: String::new(),
+        };
+        manifest.sha256 = manifest.checksum();
+        let failed = |source| DataError::Write { path: self.place.to_owned(), source };
+        self.tokenizer.save(self.folder.path())?;
+        fs::write(self.folder.path().join(MANIFEST), manifest.to_json()).map_err(failed)?;
+        self.folder.commit().map_err(failed)?;
+        Corpus::open(self.place)
+    }
+}
+
+fn new_folder(place: &Path) -> Result<NewFolder, DataError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::AlreadyExists => DataError::AlreadyThere { path: place.to_owned() },
+        _ => DataError::Write { path: place.to_owned(), source },
+    };
+    if let Some(parent) = place.parent() {
+        fs::create_dir_all(parent).map_err(failed)?;
+    }
+    NewFolder::create(place).map_err(failed)
+}
+
+/// Writes the shards of one part.
+struct PartWriter {
+    part: Part,
+    folder: PathBuf,
+    width: u32,
+    /// Of the tokenizer.
+    fingerprint: Sha,
+    end_of_text: u32,
+    limit: u64,
+    shard_bytes: u64,
+    tokens: u64,
+    /// Tokens of the document that has not ended.
+    document_tokens: u64,
+    shard: Option<ShardWriter>,
+    finished: Vec<ShardEntry>,
+}
+
+impl PartWriter {
+    /// How many more tokens may come before an end-of-text token.
+    fn room(&self) -> u64 {
+        self.limit.saturating_sub(self.tokens).saturating_sub(1)
+    }
+
+    /// Adds to the document as much as there is room for.
+    fn push(&mut self, Encoding { ids, bytes }: &Encoding) -> Result<(), DataError> {
+        let count = ids.len().min(usize::try_from(self.room()).unwrap_or(usize::MAX));
+        let bytes = bytes[..count].iter().map(|&bytes| u64::from(bytes)).sum();
+        self.document_tokens += count as u64;
+        self.write(&ids[..count], bytes)
+    }
+
+    /// Puts the end-of-text token behind the document, unless it has no tokens.
+    fn end_document(&mut self) -> Result<(), DataError> {
+        if std::mem::take(&mut self.document_tokens) == 0 {
+            return Ok(());
+        }
+        self.write(&[self.end_of_text], 0)?;
+        if let Some(shard) = self.shard.as_mut() {
+            shard.end_document();
+            if shard.id_bytes() >= self.shard_bytes {
+                self.finish_shard()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, ids: &[u32], bytes: u64) -> Result<(), DataError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let path = self.path();
+        let failed = |source| DataError::Write { path: path.clone(), source };
+        let shard = match &mut self.shard {
+            Some(shard) => shard,
+            none => {
+                let shard = ShardWriter::create(&path, self.width, self.fingerprint);
+                none.insert(shard.map_err(failed)?)
+            }
+        };
+        self.tokens += ids.len() as u64;
+        shard.push(ids, bytes).map_err(failed)
+    }
+
+    fn finish_shard(&mut self) -> Result<(), DataError> {
+        if let Some(shard) = self.shard.take() {
+            let header =
+                shard.finish().map_err(|source| DataError::Write { path: self.path(), source })?;
+            self.finished.push((&header).into());
+        }
+        Ok(())
+    }
+
+    /// Of the shard that is being written.
+    fn path(&self) -> PathBuf {
+        self.part.shard(self.finished.len(), &self.folder)
+    }
+
+    fn finish(mut self) -> Result<Vec<ShardEntry>, DataError> {
+        self.finish_shard()?;
+        if self.finished.is_empty() {
+            return Err(DataError::NoDocuments { part: self.part });
+        }
+        Ok(self.finished)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::cell::Cell;
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+    use tempfile::{TempDir, tempdir};
+
+    use super::*;
+    use crate::Tokens;
+    use crate::corpus::tests::words;
+    use crate::golden::{build, byte_level};
+
+    /// [`prepare_documents`] with small shards.
+    pub(crate) fn prepare_small(
+        documents: &[(Part, &str)],
+        tokenizer: &Tokenizer,
+        limits: Limits,
+        shard_bytes: u64,
+        place: &Path,
+    ) -> Result<Corpus, DataError> {
+        let mut preparation = Preparation::new(tokenizer, limits, place, &|_| ())?;
+        preparation.train.shard_bytes = shard_bytes;
+        preparation.validation.shard_bytes = shard_bytes;
+        for (part, text) in documents {
+            preparation.begin(*part, true);
+            let mut document = Whole::new((*text).to_owned());
+            while let Some(piece) = document.next_piece(place, tokenizer.cut())? {
+                preparation.add(piece)?;
+            }
+        }
+        preparation.finish("a test".to_owned())
+    }
+
+    /// The texts of a part's documents, as token ids.
+    fn documents(tokens: &Tokens) -> Vec<Vec<u32>> {
+        let read = |index| {
+            let mut ids = Vec::new();
+            tokens.read(tokens.document(index), &mut ids);
+            ids
+        };
+        (0..tokens.documents()).map(read).collect()
+    }
+
+    /// Files of jsonl in a folder, one for each list of texts.
+    fn files(contents: &[&[String]]) -> (TempDir, Vec<PathBuf>) {
+        let folder = tempdir().unwrap();
+        let write = |(index, texts): (usize, &&[String])| {
+            let path = folder.path().join(format!("{index}.jsonl"));
+            let line = |text: &String| serde_json::json!({ "text": text }).to_string() + "\n";
+            fs::write(&path, texts.iter().map(line).collect::<String>()).unwrap();
+            path
+        };
+        let paths = contents.iter().enumerate().map(write).collect();
+        (folder, paths)
+    }
+
+    fn options(validation: Validation) -> PrepareOptions {
+        PrepareOptions { validation, max_train_tokens: None, max_validation_tokens: None }
+    }
+
+    fn encoded(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
+        let mut ids = tokenizer.encode(text).unwrap().ids;
+        ids.push(tokenizer.end_of_text_id().unwrap());
+        ids
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn no_document_is_in_both_parts_and_none_is_lost(
+            texts in prop::collection::vec("[a-z]{1,2}", 40..80), share in 0.2..0.8,
+        ) {
+            let (folder, files) = files(&[&texts[..20], &texts[20..]]);
+            let tokenizer = build(&byte_level("smollm"));
+            let options = options(Validation::Share(share));
+            let place = folder.path().join("corpus");
+            let corpus = prepare(&files, &tokenizer, &options, &place, &|_| ()).unwrap();
+            let [train, held_out] = [Part::Train, Part::Validation].map(|part| documents(corpus.tokens(part)));
+            let held_out_set: HashSet<_> = held_out.iter().collect();
+            prop_assert!(!train.iter().any(|document| held_out_set.contains(document)));
+            let mut all = [train, held_out].concat();
+            let mut expected: Vec<_> = texts.iter().map(|text| encoded(&tokenizer, text)).collect();
+            all.sort();
+            expected.sort();
+            prop_assert_eq!(all, expected);
+        }
+    }
+
+    #[test]
+    fn about_the_share_is_held_out_whatever_the_files_and_the_tokenizer() {
+        let texts: Vec<String> = (0..2000).map(|number| format!("a {number}")).collect();
+        let (folder, paths) = files(&[&texts]);
+        let reversed: Vec<String> = texts.iter().rev().cloned().collect();
+        let (_other, other_paths) = files(&[&reversed[..700], &reversed[700..]]);
+        let held_out = |name: &str, paths: &[PathBuf], pre: &str| {
+            let tokenizer = build(&byte_level(pre));
+            let options = options(Validation::Share(0.1));
+            let place = folder.path().join(name);
+            let corpus = prepare(paths, &tokenizer, &options, &place, &|_| ()).unwrap();
+            let decode = |ids: Vec<u32>| tokenizer.decode(&ids[..ids.len() - 1]).unwrap();
+            documents(corpus.tokens(Part::Validation)).into_iter().map(decode).collect::<Vec<_>>()
+        };
+        let first = held_out("1", &paths, "smollm");
+        // 2000 draws at 0.1: five standard deviations are 67.
+        assert!(first.len().abs_diff(200) < 67, "{}", first.len());
+        let mut second = held_out("2", &other_paths, "qwen2");
+        second.reverse();
+        assert_eq!(first, second);
+    }
+
+    #[test]
+    fn documents_that_are_held_out_are_left_out_of_training() {
+        let texts = ["a", "b", "c", "b", "a b", "held out"].map(str::to_owned);
+        let (folder, paths) = files(&[&texts, &["b".to_owned(), "held out".to_owned()]]);
+        let book = folder.path().join("book.txt");
+        fs::write(&book, "c").unwrap();
+        let tokenizer = build(&byte_level("smollm"));
+        let options = options(Validation::Files(vec![paths[1].clone(), book.clone()]));
+        let place = folder.path().join("corpus");
+        let train = [paths[0].clone(), book, paths[1].clone()];
+        let corpus = prepare(&train, &tokenizer, &options, &place, &|_| ()).unwrap();
+        let expected =
+            |texts: &[&str]| texts.iter().map(|text| encoded(&tokenizer, text)).collect::<Vec<_>>();
+        assert_eq!(documents(corpus.tokens(Part::Train)), expected(&["a", "a b"]));
+        assert_eq!(documents(corpus.tokens(Part::Validation)), expected(&["b", "held out", "c"]));
+        assert!(
+            corpus.description().starts_with("0.jsonl and 2 more files and, held out, 1.jsonl")
+        );
+    }
+
+    #[test]
+    fn made_documents_are_in_the_part_they_were_first_in() {
+        let folder = tempdir().unwrap();
+        let tokenizer = words(&["a", "b", "c"], 3);
+        let (train, held_out) = (Part::Train, Part::Validation);
+        let made = [(train, "a"), (held_out, "a"), (held_out, "b"), (train, "b"), (train, "a")];
+        let made = made.map(|(part, text)| (part, text.to_owned()));
+        let place = folder.path().join("deep/corpus");
+        let limits = Limits::default();
+        let corpus =
+            prepare_documents(&mut made.into_iter(), "made", &tokenizer, limits, &place, &|_| ());
+        let corpus = corpus.unwrap();
+        assert_eq!(documents(corpus.tokens(train)), [[0, 3], [0, 3]]);
+        assert_eq!(documents(corpus.tokens(held_out)), [[1, 3]]);
+    }
+
+    #[test]
+    fn limits_cut_the_last_document_and_end_the_reading() {
+        let folder = tempdir().unwrap();
+        let tokenizer = words(&["a", "b", "c"], 3);
+        let made = Cell::new(0);
+        let mut endless = (0..).map(|number| {
+            made.set(made.get() + 1);
+            let part = if number % 2 == 0 { Part::Train } else { Part::Validation };
+            (part, format!("a b c {}", "b ".repeat(number)))
+        });
+        let limits = Limits { train: Some(9), validation: Some(6) };
+        let told = Cell::new(0);
+        let progress = |tokens| told.set(tokens);
+        let place = folder.path().join("corpus");
+        let corpus =
+            prepare_documents(&mut endless, "made", &tokenizer, limits, &place, &progress).unwrap();
+        let train = documents(corpus.tokens(Part::Train));
+        assert_eq!(train, [vec![0, 1, 2, 3], vec![0, 1, 2, 1, 3]]);
+        assert_eq!(corpus.tokens(Part::Train).bytes(), 6 + 7);
+        assert_eq!(documents(corpus.tokens(Part::Validation)), [[0, 1, 2, 1, 3]]);
+        assert_eq!(told.get(), 9 + 5);
+        assert!(made.get() < 20, "{}", made.get());
+    }
+
+    #[test]
+    fn a_document_of_many_pieces_is_one_document() {
+        let text = "The river rose in the night. ".repeat(20_000);
+        let (folder, paths) = files(&[&["b".to_owned(), text.clone()], &["a".to_owned()]]);
+        let tokenizer = build(&byte_level("smollm"));
+        let options = options(Validation::Files(vec![paths[1].clone()]));
+        let place = folder.path().join("corpus");
+        let corpus = prepare(&paths[..1], &tokenizer, &options, &place, &|_| ()).unwrap();
+        let train = documents(corpus.tokens(Part::Train));
+        assert_eq!(train, [encoded(&tokenizer, "b"), encoded(&tokenizer, &text)]);
+        assert_eq!(corpus.tokens(Part::Train).bytes(), text.len() as u64 + 1);
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_preparation_that_failed() {
+        let (folder, paths) = files(&[&["a".to_owned()], &["b".to_owned()]]);
+        let tokenizer = build(&byte_level("smollm"));
+        let place = folder.path().join("corpus");
+        let fails = |text: &[PathBuf], validation: Validation, tokenizer: &Tokenizer| {
+            let error =
+                prepare(text, tokenizer, &options(validation), &place, &|_| ()).unwrap_err();
+            assert_eq!(folder.path().read_dir().unwrap().count(), 3, "{error}");
+            error.to_string()
+        };
+        let bad = folder.path().join("bad.jsonl");
+        fs::write(&bad, "{\"text\": \"c\"}\nbad").unwrap();
+        let held_out = || Validation::Files(vec![paths[1].clone()]);
+        let message = fails(&[paths[0].clone(), bad.clone()], held_out(), &tokenizer);
+        assert!(message.contains("bad.jsonl, line 2"), "{message}");
+        let message = fails(&paths[1..], held_out(), &tokenizer);
+        assert!(message.contains("no document for train; give more text, and"), "{message}");
+        let message = fails(&paths[..1], Validation::Share(1e-9), &tokenizer);
+        assert!(message.contains("no document for validation"), "{message}");
+        for share in [0.0, 1.0, -1.0, f64::NAN] {
+            let message = fails(&paths, Validation::Share(share), &tokenizer);
+            assert!(message.contains("above 0 and below 1"), "{message}");
+        }
+        let mut gguf = byte_level("smollm");
+        gguf.tokens[0] = "<|other|>".to_owned();
+        gguf.eos_token_id = None;
+        let message = fails(&paths[..1], held_out(), &build(&gguf));
+        assert!(message.contains("no end-of-text token"), "{message}");
+
+        fs::remove_file(bad).unwrap();
+        prepare(&paths[..1], &tokenizer, &options(held_out()), &place, &|_| ()).unwrap();
+        let message = fails(&paths[..1], held_out(), &tokenizer);
+        assert!(message.contains("corpus: already there"), "{message}");
+    }
+}

@@ -1,0 +1,164 @@
+//! `study.json`: norm schemes trained on the same tokens in the same order, compared.
+
+use serde::{Deserialize, Serialize};
+
+use crate::DiagnoseRecord;
+
+/// What a study found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StudyRecord {
+    /// Name of the preset, or of the study's file.
+    pub name: String,
+    /// What every run has in common, as (what, value), in the order to be shown: model, text, steps,
+    /// batch, learning rate, …
+    pub settings: Vec<(String, String)>,
+    /// What the groups are compared to: the name of one of them.
+    pub baseline: String,
+    /// One entry per scheme and initialisation, in the order they were asked for.
+    pub groups: Vec<GroupRecord>,
+    /// Each other group against the baseline, seed by seed.
+    pub pairs: Vec<PairRecord>,
+    /// Loss of a reader that knows the language's grammar, for the built-in language: nobody can do
+    /// better than this, in nats per token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ideal_loss: Option<f64>,
+    /// Where `published_perplexity` comes from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub published_source: Option<String>,
+    /// The paper's lemmas against these runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub theory: Option<TheoryRecord>,
+    /// Runs that are not finished yet.
+    pub missing_runs: u64,
+}
+
+/// The runs of one scheme and initialisation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GroupRecord {
+    /// `lns`, `pre + scaled init`, …
+    pub name: String,
+    /// Finished, or diverged, or not yet: one entry per seed that has events.
+    pub runs: Vec<RunRecord>,
+    /// Mean over seeds of the runs' final loss, in nats per token; absent when none finished.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss: Option<Interval>,
+    /// Mean over seeds of e^loss.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub perplexity: Option<Interval>,
+    /// The paper's perplexity for this scheme at the preset's size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub published_perplexity: Option<f64>,
+}
+
+/// A mean with its 95 % confidence interval (Student's t over seeds), or alone when one seed gives it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Interval {
+    /// Mean.
+    pub mean: f64,
+    /// Lower end; absent with one seed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub low: Option<f64>,
+    /// Upper end; absent with one seed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub high: Option<f64>,
+    /// Seeds.
+    pub count: u64,
+}
+
+/// One training run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Folder of the run, relative to the study's.
+    pub folder: String,
+    /// Seed of weights and order.
+    pub seed: u64,
+    /// `finished`, `diverged`, `interrupted` or `running`.
+    pub outcome: String,
+    /// Steps taken.
+    pub steps: u64,
+    /// Tokens predicted in training.
+    pub tokens: u64,
+    /// Held-out loss at the end, in nats per token; absent unless the run finished.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
+    /// Held-out loss over the run.
+    pub curve: Vec<CurvePoint>,
+    /// Variance of each layer's output over the run, at each step where it was measured: (step, the
+    /// stream before layer 0, …, after the last).
+    pub variance: Vec<(u64, Vec<f64>)>,
+    /// The finished model's diagnosis.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub diagnosis: Option<Box<DiagnoseRecord>>,
+}
+
+/// One evaluation.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CurvePoint {
+    /// Steps taken.
+    pub step: u64,
+    /// Tokens predicted in training.
+    pub tokens: u64,
+    /// Held-out loss, in nats per token.
+    pub loss: f64,
+}
+
+/// A group against the baseline, over the seeds both have finished.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PairRecord {
+    /// The group.
+    pub name: String,
+    /// Loss of the group minus loss of the baseline, in nats per token: below 0 the group is better.
+    pub difference: Interval,
+    /// Of each seed.
+    pub differences: Vec<(u64, f64)>,
+    /// Whether this pair is the noise probe: the scale before the norm, which changes nothing but
+    /// rounding, so its difference is what chance alone does.
+    pub noise_probe: bool,
+}
+
+/// The paper's statements on variance and gradients beside what was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TheoryRecord {
+    /// One row per statement and scheme.
+    pub checks: Vec<TheoryCheck>,
+    /// Variance against depth.
+    pub curves: Vec<TheoryCurve>,
+}
+
+/// A statement and what was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TheoryCheck {
+    /// Where it is stated: `Lemma 3.2`, `eq. 52`, …
+    pub source: String,
+    /// Scheme it was measured on.
+    pub scheme: String,
+    /// `initialisation` or `trained`.
+    pub when: String,
+    /// What was measured, in words.
+    pub quantity: String,
+    /// What is expected, in words and numbers.
+    pub expected: String,
+    /// What was found.
+    pub measured: f64,
+    /// Goodness of the fit, if it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub r_squared: Option<f64>,
+    /// Whether the two agree; absent where the statement leaves it open.
+    pub agrees: Option<bool>,
+}
+
+/// Stream variance by depth of one scheme at one time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TheoryCurve {
+    /// Scheme.
+    pub scheme: String,
+    /// `initialisation` or `trained`.
+    pub when: String,
+    /// Of the stream before layer 0, …, after the last.
+    pub variance: Vec<f64>,
+}
+
+impl StudyRecord {
+    /// Its file's name in a study's folder.
+    pub const FILE_NAME: &str = "study.json";
+}

@@ -1,0 +1,295 @@
+//! What a study is, as TOML.
+
+use std::path::{Path, PathBuf};
+
+use lns_data::DataError;
+use lns_record::{EventsError, RecordError};
+use lns_spec::{Initialisation, NormScheme};
+use lns_train::{ConfigError, Layer, RunConfig, RunError};
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+/// Why a study could not be run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each variant's message names its fields")]
+pub enum StudyError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error("run {run}: {source}")]
+    Run { run: String, source: Box<RunError> },
+    #[error("run {run}: its model cannot be diagnosed: {reason}")]
+    Diagnosis { run: String, reason: String },
+    #[error(transparent)]
+    Events(#[from] EventsError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error("{place}: {reason}")]
+    Malformed { place: String, reason: String },
+    #[error("two groups are called {name}; give one of them another `name`")]
+    Twice { name: String },
+    #[error("the baseline {baseline} is none of the groups: {groups}")]
+    NoBaseline { baseline: String, groups: String },
+    #[error("a study needs at least one group and one seed")]
+    Empty,
+    #[error(
+        "{folder} holds another study:\n{differences}\nContinue it without these settings, or name \
+         another folder."
+    )]
+    Another { folder: PathBuf, differences: String },
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+}
+
+/// A study: groups of runs that differ in what is compared and in nothing else.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StudyConfig {
+    /// What it is called.
+    pub name: String,
+    /// Name of the group that the others are compared to.
+    pub baseline: String,
+    /// Seeds of every group that names none.
+    pub seeds: Vec<u64>,
+    /// Hold the paper's lemmas against the first seed's Pre-LN and LNS models.
+    #[serde(default = "yes")]
+    pub theory: bool,
+    /// How finished models are diagnosed.
+    #[serde(default)]
+    pub diagnosis: DiagnosisConfig,
+    /// What every run has in common.
+    #[serde(default)]
+    pub run: RunConfig,
+    /// What is compared.
+    pub groups: Vec<Group>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// How finished models are diagnosed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DiagnosisConfig {
+    /// Held-out tokens that they are fed.
+    pub tokens: u64,
+}
+
+impl Default for DiagnosisConfig {
+    fn default() -> Self {
+        Self { tokens: 4096 }
+    }
+}
+
+/// Runs that share a scheme, an initialisation and any other settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// What it is called; from what it is, if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Norm scheme: a name, or a table with a `name` and options.
+    pub scheme: Value,
+    /// How weights start.
+    #[serde(default)]
+    pub initialisation: Initialisation,
+    /// Its own seeds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seeds: Option<Vec<u64>>,
+    /// Any other settings of a run, laid over those in common.
+    #[serde(default, skip_serializing_if = "Table::is_empty")]
+    pub settings: Table,
+}
+
+/// One run of a study, resolved.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Planned {
+    /// Name of its group.
+    pub(crate) group: String,
+    pub(crate) seed: u64,
+    /// Relative to the study's folder.
+    pub(crate) folder: String,
+    pub(crate) config: RunConfig,
+}
+
+impl Group {
+    /// A scheme by its bare name, with the study's seeds or its own.
+    pub fn of(scheme: &str, initialisation: Initialisation, seeds: Option<Vec<u64>>) -> Self {
+        let scheme = Value::String(scheme.to_owned());
+        Self { name: None, scheme, initialisation, seeds, settings: Table::new() }
+    }
+
+    /// What it is called.
+    pub fn title(&self) -> String {
+        if let Some(name) = &self.name {
+            return name.clone();
+        }
+        let scheme = match &self.scheme {
+            Value::Table(table) => table.get("name").map(ToString::to_string).unwrap_or_default(),
+            other => other.to_string(),
+        };
+        let scheme = scheme.trim_matches('"');
+        match self.initialisation {
+            Initialisation::Normal => scheme.to_owned(),
+            Initialisation::Scaled => format!("{scheme} + scaled init"),
+            Initialisation::DepthScaled => format!("{scheme} + depth-scaled init"),
+        }
+    }
+
+    fn config(&self, base: &RunConfig, seed: u64) -> Result<RunConfig, ConfigError> {
+        let place = format!("group {}", self.title());
+        let mut own = self.settings.clone();
+        let model = own.entry("model").or_insert_with(|| Value::Table(Table::new()));
+        let Value::Table(model) = model else {
+            let reason = "`model` is a table of settings".to_owned();
+            return Err(ConfigError::Malformed { place, reason });
+        };
+        model.insert("scheme".to_owned(), self.scheme.clone());
+        match Value::try_from(self.initialisation) {
+            Ok(name) => drop(model.insert("initialisation".to_owned(), name)),
+            Err(error) => unreachable!("an initialisation is a name: {error}"),
+        }
+        own.insert("seed".to_owned(), Value::Integer(seed as i64));
+        base.layered(&[Layer::from_table(&place, own)])
+    }
+}
+
+impl StudyConfig {
+    /// Its file's name in a study's folder.
+    pub const FILE_NAME: &str = "study.toml";
+
+    /// Reads a study's file.
+    ///
+    /// # Errors
+    /// [`StudyError::Malformed`] with line and column; [`StudyError::Io`].
+    pub fn read(path: &Path) -> Result<Self, StudyError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| StudyError::Io { path: path.to_owned(), source })?;
+        toml::from_str(&text).map_err(|error| StudyError::Malformed {
+            place: path.display().to_string(),
+            reason: error.to_string(),
+        })
+    }
+
+    /// As it is written to `study.toml`.
+    pub fn to_toml(&self) -> String {
+        match toml::to_string_pretty(self) {
+            Ok(text) => text,
+            Err(error) => unreachable!("settings are plain tables: {error}"),
+        }
+    }
+
+    /// Tokens that the longest of its runs draws.
+    ///
+    /// # Errors
+    /// As [`run`](crate::run), for what makes no study.
+    pub fn longest_run(&self) -> Result<u64, StudyError> {
+        let tokens = |planned: &Planned| planned.config.steps * planned.config.tokens_per_step();
+        Ok(self.plan()?.iter().map(tokens).max().unwrap_or(0))
+    }
+
+    /// Every run: seed by seed, so that the first comparison is there as early as can be.
+    pub(crate) fn plan(&self) -> Result<Vec<Planned>, StudyError> {
+        let titles: Vec<String> = self.groups.iter().map(Group::title).collect();
+        for (index, name) in titles.iter().enumerate() {
+            if titles[..index].contains(name) {
+                return Err(StudyError::Twice { name: name.clone() });
+            }
+        }
+        if !titles.contains(&self.baseline) {
+            let (baseline, groups) = (self.baseline.clone(), titles.join(", "));
+            return Err(StudyError::NoBaseline { baseline, groups });
+        }
+        let seeds = |group: &Group| group.seeds.clone().unwrap_or_else(|| self.seeds.clone());
+        let mut all: Vec<u64> = self.groups.iter().flat_map(seeds).collect();
+        all.sort_unstable();
+        all.dedup();
+        let mut plan = Vec::new();
+        for seed in all {
+            for (group, title) in self.groups.iter().zip(&titles) {
+                if seeds(group).contains(&seed) {
+                    plan.push(Planned {
+                        group: title.clone(),
+                        seed,
+                        folder: format!("runs/{}-seed{seed}", slug(title)),
+                        config: group.config(&self.run, seed)?,
+                    });
+                }
+            }
+        }
+        if plan.is_empty() { Err(StudyError::Empty) } else { Ok(plan) }
+    }
+
+    /// Whether a group is the noise probe: the scale on the norm's input, which changes nothing but
+    /// rounding.
+    pub(crate) fn is_noise_probe(config: &RunConfig) -> bool {
+        matches!(&config.model.scheme, NormScheme::Lns(scale)
+            if scale.placement == lns_spec::Placement::Input)
+    }
+}
+
+/// A name that is fit for a folder.
+fn slug(title: &str) -> String {
+    let kept =
+        title.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' });
+    let kept: String = kept.collect();
+    kept.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn study(text: &str) -> StudyConfig {
+        toml::from_str(text).expect("a study")
+    }
+
+    const TWO: &str = r#"
+        name = "two"
+        baseline = "pre"
+        seeds = [1, 2]
+        [run.schedule]
+        learning_rate = 1
+        [[groups]]
+        scheme = "pre"
+        [[groups]]
+        scheme = { name = "lns", exponent = 0.25 }
+        initialisation = "scaled"
+        seeds = [2]
+        settings = { schedule = { warmup = 7 }, model = { num_hidden_layers = 6 } }
+    "#;
+
+    #[test]
+    fn runs_are_planned_seed_by_seed_with_each_groups_settings_over_the_common_ones() {
+        let plan = study(TWO).plan().expect("a plan");
+        let folders: Vec<&str> = plan.iter().map(|run| run.folder.as_str()).collect();
+        assert_eq!(folders, ["runs/pre-seed1", "runs/pre-seed2", "runs/lns-scaled-init-seed2"]);
+        let lns = &plan[2].config;
+        assert_eq!((lns.seed, lns.schedule.warmup, lns.model.num_hidden_layers), (2, 7, 6));
+        assert_eq!(lns.schedule.learning_rate, 1.0);
+        assert_eq!(lns.model.scheme.to_string(), "lns, exponent 0.25");
+        assert_eq!(plan[0].config.model.num_hidden_layers, 24);
+    }
+
+    #[test]
+    fn a_study_survives_its_file() {
+        let study = study(TWO);
+        let again: StudyConfig = toml::from_str(&study.to_toml()).expect("a study");
+        assert_eq!(study, again);
+    }
+
+    #[test]
+    fn what_makes_no_study_is_refused_by_name() {
+        let error = |text: &str| study(text).plan().expect_err("refused").to_string();
+        assert!(
+            error(&TWO.replace("baseline = \"pre\"", "baseline = \"x\"")).contains("x is none")
+        );
+        assert!(error(&TWO.replace("[1, 2]", "[]").replace("[2]", "[]")).contains("one seed"));
+        assert!(error(&TWO.replace("\"lns\", exponent = 0.25", "\"LNS\"")).contains("LNS"));
+        let twice = format!("{TWO}\n[[groups]]\nscheme = \"pre\"");
+        assert!(error(&twice).contains("two groups are called pre"));
+    }
+}

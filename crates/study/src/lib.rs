@@ -1,0 +1,16 @@
+//! Paired experiments: train, evaluate and diagnose norm schemes over seeds, then compare.
+//!
+//! Every run of a seed sees the same tokens in the same order and starts from the same weights where
+//! shapes agree, so that differences within a seed are the scheme's doing; over seeds they get a
+//! confidence interval. A study that is stopped goes on where it stopped: each run is a folder that
+//! knows whether it is finished.
+
+mod compare;
+mod config;
+mod presets;
+mod study;
+
+pub use compare::interval;
+pub use config::{DiagnosisConfig, Group, StudyConfig, StudyError};
+pub use presets::{PRESET_NAMES, preset};
+pub use study::{Progress, StudyOutcome, record, run};

@@ -1,0 +1,418 @@
+//! Running a study and putting together what it found.
+
+use std::{
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use layernorm_scaling::Decoder;
+use lns_checkpoint::Checkpoint;
+use lns_data::{Corpus, Part, Window, evaluation_sequences};
+use lns_diagnose::{Moment, Probes, Subject, diagnose, theory};
+use lns_kernels::{Device, Workers};
+use lns_record::{
+    CurvePoint, DiagnoseRecord, Event, GroupRecord, Outcome, RunRecord, StudyRecord, TheoryRecord,
+    read_events, replace_file,
+};
+use lns_spec::{Initialisation, NormScheme};
+use lns_train::{RunConfig, train};
+
+use crate::{
+    StudyConfig, StudyError, compare,
+    config::Planned,
+    presets::{SOURCE, published},
+};
+
+/// Tokens of a sequence that the theory is measured on: its vector products need the whole model's
+/// activations many times.
+const THEORY_TOKENS: usize = 64;
+
+/// What a study is doing.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Progress<'a> {
+    /// Run `index` of `count` begins, goes on or is found finished.
+    Run {
+        /// From 0.
+        index: usize,
+        /// All runs.
+        count: usize,
+        /// Name of its group.
+        group: &'a str,
+        /// Its seed.
+        seed: u64,
+        /// Its folder.
+        folder: &'a Path,
+        /// Its settings.
+        config: &'a RunConfig,
+    },
+    /// Something happened in the current run.
+    Event(&'a Event),
+    /// The current run's model is being diagnosed.
+    Diagnosing,
+    /// The lemmas are being measured.
+    Theory,
+    /// `study.json` was written: everything found so far.
+    Found(&'a StudyRecord),
+}
+
+/// How a study stands when [`run`] returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StudyOutcome {
+    /// Every run was made.
+    Finished,
+    /// It was asked to stop and can be continued.
+    Interrupted,
+}
+
+/// Runs a study in `folder`, which is new, empty or holds this very study: then it goes on.
+///
+/// # Errors
+/// [`StudyError`], naming the run.
+pub fn run(
+    config: &StudyConfig,
+    folder: &Path,
+    stop: &AtomicBool,
+    observe: &mut dyn FnMut(Progress<'_>),
+) -> Result<StudyOutcome, StudyError> {
+    let plan = config.plan()?;
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| StudyError::Io { path, source }
+    };
+    let runs = folder.join("runs");
+    std::fs::create_dir_all(&runs).map_err(io(&runs))?;
+    claim(config, folder)?;
+    for (index, planned) in plan.iter().enumerate() {
+        let path = folder.join(&planned.folder);
+        observe(Progress::Run {
+            index,
+            count: plan.len(),
+            group: &planned.group,
+            seed: planned.seed,
+            folder: &path,
+            config: &planned.config,
+        });
+        let in_run =
+            |source| StudyError::Run { run: planned.folder.clone(), source: Box::new(source) };
+        let summary =
+            train(&planned.config, &path, stop, &mut |event| observe(Progress::Event(event)))
+                .map_err(in_run)?;
+        match summary.outcome {
+            Outcome::Interrupted => return Ok(StudyOutcome::Interrupted),
+            Outcome::Diverged => {}
+            Outcome::Finished => {
+                if !path.join(DiagnoseRecord::FILE_NAME).exists() {
+                    observe(Progress::Diagnosing);
+                    let record = diagnosis(config, planned, &path)?;
+                    write_json(&path.join(DiagnoseRecord::FILE_NAME), &record)?;
+                }
+            }
+        }
+        if index + 1 < plan.len() {
+            publish(config, folder, observe)?;
+        }
+        if stop.load(Ordering::Relaxed) {
+            return Ok(StudyOutcome::Interrupted);
+        }
+    }
+    let theory_path = folder.join(THEORY);
+    if config.theory && !theory_path.exists() {
+        observe(Progress::Theory);
+        write_json(&theory_path, &measured_theory(&plan, folder)?)?;
+    }
+    publish(config, folder, observe)?;
+    Ok(StudyOutcome::Finished)
+}
+
+const THEORY: &str = "theory.json";
+
+/// Writes the study's settings, or makes sure that they are those that are there.
+fn claim(config: &StudyConfig, folder: &Path) -> Result<(), StudyError> {
+    let path = folder.join(StudyConfig::FILE_NAME);
+    let mine = config.to_toml();
+    if !path.exists() {
+        return replace_file(&path, mine.as_bytes())
+            .map_err(|source| StudyError::Io { path, source });
+    }
+    let there = StudyConfig::read(&path)?.to_toml();
+    let significant = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter(|line| !line.starts_with("threads = "));
+        lines.map(str::to_owned).collect()
+    };
+    let (mine, there) = (significant(&mine), significant(&there));
+    if mine == there {
+        return Ok(());
+    }
+    let only = |a: &[String], b: &[String], mark: &str| -> Vec<String> {
+        a.iter().filter(|line| !b.contains(line)).map(|line| format!("  {mark} {line}")).collect()
+    };
+    let mut differences = only(&there, &mine, "there:    ");
+    differences.extend(only(&mine, &there, "asked for:"));
+    let differences = differences.join("\n");
+    Err(StudyError::Another { folder: folder.to_owned(), differences })
+}
+
+fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(), StudyError> {
+    let failed = |source| StudyError::Io { path: path.to_owned(), source };
+    let mut json = serde_json::to_vec_pretty(value).map_err(|error| failed(error.into()))?;
+    json.push(b'\n');
+    replace_file(path, &json).map_err(failed)
+}
+
+fn publish(
+    config: &StudyConfig,
+    folder: &Path,
+    observe: &mut dyn FnMut(Progress<'_>),
+) -> Result<(), StudyError> {
+    let record = record(config, folder)?;
+    write_json(&folder.join(StudyRecord::FILE_NAME), &record)?;
+    observe(Progress::Found(&record));
+    Ok(())
+}
+
+fn workers(planned: &Planned) -> Result<Workers, StudyError> {
+    Workers::new(planned.config.threads).map_err(|error| StudyError::Diagnosis {
+        run: planned.folder.clone(),
+        reason: format!("{} threads cannot be started: {error}", planned.config.threads),
+    })
+}
+
+/// The first held-out windows of a run's text.
+fn held_out(
+    config: &RunConfig,
+    length: usize,
+    tokens: u64,
+) -> Result<(Vec<Window>, String), StudyError> {
+    let source = &config.data.sources[0];
+    let corpus = Corpus::open(&source.corpus)?;
+    let padding = corpus.tokenizer().end_of_text_id().unwrap_or(0);
+    let part = corpus.tokens(Part::Validation);
+    let layout = lns_data::Layout::Packed;
+    let sequences = evaluation_sequences(part, layout, length, Some(tokens), padding)?;
+    let windows = sequences.inputs.chunks_exact(length);
+    let windows = windows.map(|ids| Window { ids: ids.to_vec(), bytes: vec![0; length] }).collect();
+    Ok((windows, format!("held-out part of {}", corpus.description())))
+}
+
+fn model(folder: &Path, planned: &Planned) -> Result<Decoder, StudyError> {
+    let failed = |reason: String| StudyError::Diagnosis { run: planned.folder.clone(), reason };
+    let path = folder.join(&planned.folder).join(RunConfig::MODEL);
+    let checkpoint = Checkpoint::open(&path).map_err(|error| failed(error.to_string()))?;
+    Decoder::from_checkpoint(&checkpoint, &Device::flex())
+        .map_err(|error| failed(error.to_string()))
+}
+
+fn diagnosis(
+    config: &StudyConfig,
+    planned: &Planned,
+    path: &Path,
+) -> Result<DiagnoseRecord, StudyError> {
+    let failed = |reason: String| StudyError::Diagnosis { run: planned.folder.clone(), reason };
+    let study = path.parent().and_then(Path::parent).unwrap_or(path);
+    let model = model(study, planned)?;
+    let (windows, text) =
+        held_out(&planned.config, planned.config.data.length, config.diagnosis.tokens)?;
+    let labels = (format!("{}, seed {}", planned.group, planned.seed), vec![text]);
+    diagnose(&model, &windows, &Probes::default(), &workers(planned)?, &|_| {}, labels)
+        .map_err(|error| failed(error.to_string()))
+}
+
+/// The lemmas on the first seed's Pre-LN and LNS models, before and after training.
+fn measured_theory(plan: &[Planned], folder: &Path) -> Result<TheoryRecord, StudyError> {
+    let plain = |planned: &&Planned| {
+        let model = &planned.config.model;
+        let stated = model.scheme == NormScheme::Pre {} || model.scheme == NormScheme::lns();
+        stated && model.initialisation == Initialisation::Normal
+    };
+    let mut chosen: Vec<&Planned> = plan.iter().filter(plain).collect();
+    let mut seen = Vec::new();
+    chosen.retain(|planned| {
+        let new = !seen.contains(&planned.group);
+        seen.push(planned.group.clone());
+        new
+    });
+    let Some(first) = chosen.first() else {
+        return Ok(TheoryRecord { checks: Vec::new(), curves: Vec::new() });
+    };
+    let length = first.config.data.length.min(THEORY_TOKENS);
+    let (windows, _) = held_out(&first.config, length, 8 * length as u64)?;
+    let mut models = Vec::new();
+    for planned in &chosen {
+        let path = folder.join(&planned.folder).join(RunConfig::MODEL);
+        if path.is_dir() {
+            let trained = model(folder, planned)?;
+            let start = &planned.config.model;
+            let initial = Decoder::initialised(
+                trained.spec(),
+                start.initialisation,
+                start.embedding_std,
+                planned.seed,
+                &Device::flex(),
+            );
+            models.push((planned.group.as_str(), Moment::Initialisation, initial));
+            models.push((planned.group.as_str(), Moment::Trained, trained));
+        }
+    }
+    let subjects: Vec<Subject<'_>> = models
+        .iter()
+        .map(|(name, moment, source)| Subject { name, moment: *moment, source })
+        .collect();
+    theory(&subjects, &windows, &workers(first)?).map_err(|error| StudyError::Diagnosis {
+        run: first.folder.clone(),
+        reason: error.to_string(),
+    })
+}
+
+/// What the folder of a study holds so far.
+///
+/// # Errors
+/// [`StudyError`] when a run's files cannot be read.
+pub fn record(config: &StudyConfig, folder: &Path) -> Result<StudyRecord, StudyError> {
+    let plan = config.plan()?;
+    let mut groups: Vec<(GroupRecord, bool)> = Vec::new();
+    let mut missing_runs = 0;
+    for group in &config.groups {
+        let title = group.title();
+        let mut runs = Vec::new();
+        let mut noise_probe = false;
+        for planned in plan.iter().filter(|planned| planned.group == title) {
+            noise_probe = StudyConfig::is_noise_probe(&planned.config);
+            match run_record(&folder.join(&planned.folder), planned)? {
+                Some(run) => {
+                    missing_runs += u64::from(!matches!(&*run.outcome, "finished" | "diverged"));
+                    runs.push(run);
+                }
+                None => missing_runs += 1,
+            }
+        }
+        let published = published(&config.name, &title);
+        groups.push((compare::group(title, runs, published), noise_probe));
+    }
+    let baseline = groups.iter().find(|(group, _)| group.name == config.baseline);
+    let pairs = baseline.map(|(baseline, _)| {
+        let others = groups.iter().filter(|(group, _)| group.name != config.baseline);
+        others.filter_map(|(group, probe)| compare::pair(group, baseline, *probe)).collect()
+    });
+    let theory_path = folder.join(THEORY);
+    let theory = match std::fs::read(&theory_path) {
+        Ok(json) => Some(serde_json::from_slice(&json).map_err(|error| StudyError::Malformed {
+            place: theory_path.display().to_string(),
+            reason: format!("{error}; delete it to have it measured again"),
+        })?),
+        Err(_) => None,
+    };
+    let any_published = groups.iter().any(|(group, _)| group.published_perplexity.is_some());
+    Ok(StudyRecord {
+        name: config.name.clone(),
+        settings: settings(config),
+        baseline: config.baseline.clone(),
+        groups: groups.into_iter().map(|(group, _)| group).collect(),
+        pairs: pairs.unwrap_or_default(),
+        ideal_loss: None,
+        published_source: any_published.then(|| SOURCE.to_owned()),
+        theory,
+        missing_runs,
+    })
+}
+
+fn run_record(path: &Path, planned: &Planned) -> Result<Option<RunRecord>, StudyError> {
+    if !path.join(Event::FILE_NAME).exists() {
+        return Ok(None);
+    }
+    let events = read_events(path)?;
+    let mut run = RunRecord {
+        folder: planned.folder.clone(),
+        seed: planned.seed,
+        outcome: "running".to_owned(),
+        steps: 0,
+        tokens: 0,
+        loss: None,
+        curve: Vec::new(),
+        variance: Vec::new(),
+        diagnosis: None,
+    };
+    for event in &events {
+        match event {
+            Event::Step(event) => (run.steps, run.tokens) = (event.step, event.tokens),
+            Event::Eval(event) => {
+                let (step, tokens) = (event.step, event.tokens);
+                let point = event.loss.map(|loss| CurvePoint { step, tokens, loss });
+                run.curve.extend(point);
+            }
+            Event::Layers(event) => run.variance.push((event.step, event.stream_variance.clone())),
+            Event::End { outcome, .. } => {
+                run.outcome = match outcome {
+                    Outcome::Finished => "finished",
+                    Outcome::Interrupted => "interrupted",
+                    Outcome::Diverged => "diverged",
+                }
+                .to_owned();
+            }
+            _ => {}
+        }
+    }
+    if run.outcome == "finished" {
+        run.loss = run.curve.last().map(|point| point.loss);
+    }
+    if path.join(DiagnoseRecord::FILE_NAME).exists() {
+        run.diagnosis = Some(Box::new(DiagnoseRecord::read(path)?));
+    }
+    Ok(Some(run))
+}
+
+/// What all runs have in common, for people.
+fn settings(config: &StudyConfig) -> Vec<(String, String)> {
+    let run = &config.run;
+    let model = &run.model;
+    let texts: Vec<String> = run
+        .data
+        .sources
+        .iter()
+        .map(|source| match Corpus::open(&source.corpus) {
+            Ok(corpus) => corpus.description().to_owned(),
+            Err(_) => source.corpus.display().to_string(),
+        })
+        .collect();
+    let mut optimiser = format!("{:?}", run.optimiser.name);
+    if run.optimiser.clip > 0.0 {
+        optimiser += &format!(", gradients clipped to {}", run.optimiser.clip);
+    }
+    if run.optimiser.weight_decay > 0.0 {
+        optimiser += &format!(", weight decay {}", run.optimiser.weight_decay);
+    }
+    let schedule = &run.schedule;
+    let rows = [
+        (
+            "model",
+            format!(
+                "{} layers × {}, MLP {}, {} heads",
+                model.num_hidden_layers,
+                model.hidden_size,
+                model.intermediate_size,
+                model.num_attention_heads
+            ),
+        ),
+        ("text", texts.join("; ")),
+        (
+            "length",
+            format!(
+                "{} steps of {} sequences × {} tokens: {} tokens",
+                run.steps,
+                run.batch.sequences,
+                run.data.length,
+                run.steps * run.tokens_per_step()
+            ),
+        ),
+        ("optimiser", optimiser),
+        (
+            "learning rate",
+            format!(
+                "{} after {} steps of warm-up, {:?} to {} of it",
+                schedule.learning_rate, schedule.warmup, schedule.shape, schedule.floor
+            ),
+        ),
+        ("initialisation", format!("N(0, 0.02²), embedding {}", model.embedding_std)),
+    ];
+    rows.into_iter().map(|(what, value)| (what.to_owned(), value)).collect()
+}

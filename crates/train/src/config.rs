@@ -1,0 +1,664 @@
+//! What a run is: everything that decides its result, as TOML.
+//!
+//! A run's settings come in layers, each over the one before: a preset (or the defaults), a file,
+//! flags. [`RunConfig::layered`] checks each for misspelt keys and puts them together; what comes out
+//! is complete, is saved in the run's folder as `config.toml`, and is what a resumed run must equal.
+
+use std::path::{Path, PathBuf};
+
+use lns_data::Layout;
+use lns_kernels::Precision;
+use lns_spec::{Initialisation, ModelSpec, NormScheme, Preset};
+use serde::{Deserialize, Deserializer, Serialize};
+use toml::{Table, Value};
+
+use crate::{Decay, Optimiser, Schedule, TrainingOptions};
+
+/// Why settings make no run.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each variant's message names its fields")]
+pub enum ConfigError {
+    #[error("{place}: {reason}")]
+    Malformed { place: String, reason: String },
+    #[error("{path} cannot be read: {reason}")]
+    Unreadable { path: PathBuf, reason: String },
+    #[error("`{key}` is {value}; {expected}")]
+    Invalid { key: &'static str, value: String, expected: String },
+    #[error("both `steps` and `tokens` are given; the length of a run is one of them")]
+    TwoLengths,
+}
+
+/// A training run. Every field has a default, that of the `laptop` study.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunConfig {
+    /// Seed of the initial weights and of the order of the text.
+    pub seed: u64,
+    /// Worker threads. Sums over workers are taken in a fixed order, so a run repeats to the bit with
+    /// the same number only.
+    pub threads: usize,
+    /// Length of the run.
+    pub steps: u64,
+    /// Instead of `steps`: a number of tokens, rounded up to whole steps. Never in a resolved config.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+    /// Precision of matrix products; parameters and optimiser are f32.
+    #[serde(with = "precision")]
+    pub precision: Precision,
+    /// The model.
+    pub model: ModelConfig,
+    /// The text.
+    pub data: DataConfig,
+    /// Sequences of a step.
+    pub batch: BatchConfig,
+    /// Update rule and objective.
+    pub optimiser: OptimiserConfig,
+    /// Learning rate.
+    pub schedule: Schedule,
+    /// Loss on held-out text.
+    pub evaluation: EvaluationConfig,
+    /// Per-layer statistics.
+    pub statistics: StatisticsConfig,
+    /// What is kept to resume from.
+    pub snapshots: SnapshotConfig,
+    /// What to do when the loss goes wrong.
+    pub guard: GuardConfig,
+}
+
+/// A Llama-like model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Features of the stream.
+    pub hidden_size: usize,
+    /// Features inside the MLP.
+    pub intermediate_size: usize,
+    /// Layers.
+    pub num_hidden_layers: usize,
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Key/value heads; 0 is as many as query heads.
+    pub num_key_value_heads: usize,
+    /// Rows of the embedding; 0 is as many as the tokenizer has.
+    pub vocab_size: usize,
+    /// Whether the head is the embedding.
+    pub tie_word_embeddings: bool,
+    /// Whether heads of q and k are normed.
+    pub qk_norm: bool,
+    /// Norm scheme: a name, or a table with a `name` and options.
+    #[serde(deserialize_with = "scheme")]
+    pub scheme: NormScheme,
+    /// How weights start.
+    pub initialisation: Initialisation,
+    /// Standard deviation of the embedding at the start.
+    pub embedding_std: f64,
+}
+
+/// A prepared text and its share.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceConfig {
+    /// Folder of the prepared text.
+    pub corpus: PathBuf,
+    /// Share of the sequences, relative to the other sources.
+    #[serde(default = "one")]
+    pub weight: f64,
+    /// Which tokens it holds: filled in when the run begins, so that it cannot go on with others.
+    #[serde(default)]
+    pub fingerprint: String,
+}
+
+impl SourceConfig {
+    /// The only text.
+    pub fn new(corpus: PathBuf) -> Self {
+        Self { corpus, weight: one(), fingerprint: String::new() }
+    }
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// The text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataConfig {
+    /// Prepared texts, of one tokenizer.
+    pub sources: Vec<SourceConfig>,
+    /// How documents become sequences.
+    pub layout: Layout,
+    /// Tokens of a sequence.
+    pub length: usize,
+}
+
+/// Sequences of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BatchConfig {
+    /// Sequences of a step, over all workers.
+    pub sequences: usize,
+    /// Sequences a worker takes through at once, gradients being accumulated; 0 is all of its share.
+    pub sequences_per_pass: usize,
+    /// Keep only layers' inputs and make activations again in the backward pass.
+    pub recompute: bool,
+}
+
+/// Which update rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimiserName {
+    /// Adam: no weight decay.
+    Adam,
+    /// AdamW.
+    #[default]
+    AdamW,
+    /// Muon for the layers' matrices, AdamW for the rest.
+    Muon,
+}
+
+/// Update rule and objective.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OptimiserConfig {
+    /// Which rule.
+    pub name: OptimiserName,
+    /// Decay of the first moment (Adam, AdamW).
+    pub beta1: f64,
+    /// Decay of the second moment (Adam, AdamW).
+    pub beta2: f64,
+    /// Added to the root of the second moment (Adam, AdamW).
+    pub eps: f64,
+    /// Momentum (Muon).
+    pub momentum: f64,
+    /// Decoupled weight decay (AdamW, Muon).
+    pub weight_decay: f64,
+    /// What decays: `projections` (no gains, biases, embeddings) or `all`.
+    pub decay: Decay,
+    /// Largest ‖gradient‖₂; 0 is without clipping.
+    pub clip: f64,
+    /// Weight of the squared log-sum of the logits; 0 is without.
+    pub z_loss: f64,
+}
+
+/// Loss on held-out text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvaluationConfig {
+    /// Steps between evaluations; 0 is at the start and the end only.
+    pub every: u64,
+    /// Tokens of held-out text at most; 0 is all.
+    pub tokens: u64,
+}
+
+/// Per-layer statistics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StatisticsConfig {
+    /// Steps between them; 0 is never.
+    pub every: u64,
+}
+
+/// What is kept to resume from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SnapshotConfig {
+    /// Steps between them; 0 is only when the run is stopped.
+    pub every: u64,
+    /// The latest that are kept, at least 1.
+    pub keep_last: usize,
+    /// Whether the one with the lowest held-out loss is kept too.
+    pub keep_best: bool,
+}
+
+/// What a step is answered with whose loss or gradient is not a finite number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NotFinite {
+    /// The run stops.
+    #[default]
+    Stop,
+    /// The update is left out; ten in a row stop the run.
+    Skip,
+}
+
+/// What to do when the loss goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GuardConfig {
+    /// Numbers that are not finite.
+    pub not_finite: NotFinite,
+    /// An update whose ‖gradient‖₂ is more than so many times the median of the last 100 is left
+    /// out; ten in a row stop the run; 0 is never.
+    pub spike: f64,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            threads: 2,
+            steps: 400,
+            tokens: None,
+            precision: Precision::F32,
+            model: ModelConfig::default(),
+            data: DataConfig::default(),
+            batch: BatchConfig::default(),
+            optimiser: OptimiserConfig::default(),
+            schedule: Schedule::default(),
+            evaluation: EvaluationConfig::default(),
+            statistics: StatisticsConfig::default(),
+            snapshots: SnapshotConfig::default(),
+            guard: GuardConfig::default(),
+        }
+    }
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self {
+            hidden_size: 128,
+            intermediate_size: 352,
+            num_hidden_layers: 24,
+            num_attention_heads: 4,
+            num_key_value_heads: 0,
+            vocab_size: 0,
+            tie_word_embeddings: false,
+            qk_norm: false,
+            scheme: NormScheme::Pre {},
+            initialisation: Initialisation::Normal,
+            embedding_std: Initialisation::STD,
+        }
+    }
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self { sources: Vec::new(), layout: Layout::Packed, length: 128 }
+    }
+}
+
+impl Default for BatchConfig {
+    fn default() -> Self {
+        Self { sequences: 16, sequences_per_pass: 0, recompute: false }
+    }
+}
+
+impl Default for OptimiserConfig {
+    fn default() -> Self {
+        Self {
+            name: OptimiserName::AdamW,
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            momentum: 0.95,
+            weight_decay: 0.0,
+            decay: Decay::Projections,
+            clip: 1.0,
+            z_loss: 0.0,
+        }
+    }
+}
+
+impl Default for EvaluationConfig {
+    fn default() -> Self {
+        Self { every: 50, tokens: 32_768 }
+    }
+}
+
+impl Default for StatisticsConfig {
+    fn default() -> Self {
+        Self { every: 20 }
+    }
+}
+
+impl Default for SnapshotConfig {
+    fn default() -> Self {
+        Self { every: 200, keep_last: 2, keep_best: true }
+    }
+}
+
+/// A scheme as a table or as its bare name.
+fn scheme<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NormScheme, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    let scheme = match &value {
+        Value::String(name) => name.parse().map_err(|error: lns_spec::SpecError| error.to_string()),
+        other => other.clone().try_into::<NormScheme>().map_err(|error| {
+            format!("{}; the schemes are {}", error.message(), NormScheme::NAMES.join(", "))
+        }),
+    };
+    scheme.map_err(serde::de::Error::custom)
+}
+
+mod precision {
+    use lns_kernels::Precision;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    const NAMES: [(&str, Precision); 2] = [("f32", Precision::F32), ("bf16", Precision::Bf16)];
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub(super) fn serialize<S: Serializer>(value: &Precision, to: S) -> Result<S::Ok, S::Error> {
+        let name = NAMES.iter().find(|(_, precision)| precision == value);
+        to.serialize_str(name.map_or("f32", |(name, _)| name))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Precision, D::Error> {
+        let given = String::deserialize(from)?;
+        let known = NAMES.iter().find(|(name, _)| *name == given).map(|(_, precision)| *precision);
+        known.ok_or_else(|| {
+            serde::de::Error::custom(format!("{given:?} is not a precision; use f32 or bf16"))
+        })
+    }
+}
+
+/// One layer of settings: where it comes from, and the keys it sets.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    place: String,
+    table: Table,
+}
+
+impl Layer {
+    /// Settings from a file's text.
+    ///
+    /// # Errors
+    /// [`ConfigError::Malformed`] with line and column, for what is no TOML, a key that does not exist
+    /// or a value of another type.
+    pub fn from_toml(place: &str, text: &str) -> Result<Self, ConfigError> {
+        let malformed = |reason: String| ConfigError::Malformed { place: place.to_owned(), reason };
+        // Typed first, for an error that points at the line; then as a table, for what it sets.
+        toml::from_str::<RunConfig>(text).map_err(|error| malformed(error.to_string()))?;
+        let table = toml::from_str(text).map_err(|error| malformed(error.to_string()))?;
+        Ok(Self { place: place.to_owned(), table })
+    }
+
+    /// Settings from a file.
+    ///
+    /// # Errors
+    /// As [`from_toml`](Self::from_toml), and when it cannot be read.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
+        Self::from_toml(&path.display().to_string(), &text)
+    }
+
+    /// Settings that were made elsewhere, such as flags.
+    pub fn from_table(place: &str, table: Table) -> Self {
+        Self { place: place.to_owned(), table }
+    }
+}
+
+impl RunConfig {
+    /// Its file's name in a run's folder.
+    pub const FILE_NAME: &str = "config.toml";
+
+    /// Settings in layers, later ones over earlier ones, key by key, over `self`; then checked.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the layer or the key.
+    pub fn layered(&self, layers: &[Layer]) -> Result<Self, ConfigError> {
+        let mut merged = self.table();
+        for layer in layers {
+            let sets = |key: &str| layer.table.contains_key(key);
+            match (sets("steps"), sets("tokens")) {
+                (true, true) => return Err(ConfigError::TwoLengths),
+                (true, false) => drop(merged.remove("tokens")),
+                _ => {}
+            }
+            merge(&mut merged, &layer.table);
+            // Which layer is to blame shows when it was the one that broke it.
+            merged.clone().try_into::<Self>().map_err(|error| ConfigError::Malformed {
+                place: layer.place.clone(),
+                reason: error.to_string(),
+            })?;
+        }
+        let mut config: Self = merged.try_into().map_err(|error: toml::de::Error| {
+            ConfigError::Malformed { place: "settings".to_owned(), reason: error.to_string() }
+        })?;
+        config.check()?;
+        if let Some(tokens) = config.tokens.take() {
+            config.steps = tokens.div_ceil(config.tokens_per_step());
+        }
+        Ok(config)
+    }
+
+    /// Reads the resolved settings of a run.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the file and the line.
+    pub fn read(folder: &Path) -> Result<Self, ConfigError> {
+        let layer = Layer::from_file(&folder.join(Self::FILE_NAME))?;
+        Self::default().layered(&[layer])
+    }
+
+    /// As it is written to `config.toml`.
+    pub fn to_toml(&self) -> String {
+        match toml::to_string_pretty(self) {
+            Ok(text) => text,
+            Err(error) => unreachable!("settings are plain tables: {error}"),
+        }
+    }
+
+    fn table(&self) -> Table {
+        match Table::try_from(self) {
+            Ok(table) => table,
+            Err(error) => unreachable!("settings are plain tables: {error}"),
+        }
+    }
+
+    /// Tokens of a step, predicted or not.
+    pub fn tokens_per_step(&self) -> u64 {
+        (self.batch.sequences * self.data.length) as u64
+    }
+
+    /// The keys, dotted, in which two configs differ, with both values; `threads` and how often
+    /// snapshots are taken leave a run the same.
+    pub fn differences(&self, other: &Self) -> Vec<(String, String, String)> {
+        let [mut a, mut b] = [self, other].map(|config| flattened(&config.table()));
+        for values in [&mut a, &mut b] {
+            values.retain(|(key, _)| key != "threads" && !key.starts_with("snapshots."));
+        }
+        let mut keys: Vec<&String> = a.iter().chain(&b).map(|(key, _)| key).collect();
+        keys.sort();
+        keys.dedup();
+        let value = |values: &[(String, String)], key: &String| {
+            let found = values.iter().find(|(name, _)| name == key);
+            found.map_or_else(|| "absent".to_owned(), |(_, value)| value.clone())
+        };
+        keys.into_iter()
+            .map(|key| (key.clone(), value(&a, key), value(&b, key)))
+            .filter(|(_, mine, theirs)| mine != theirs)
+            .collect()
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let invalid = |key, value: String, expected: &str| {
+            Err(ConfigError::Invalid { key, value, expected: expected.to_owned() })
+        };
+        let positive = [
+            ("threads", self.threads as u64),
+            ("steps", self.steps),
+            ("data.length", self.data.length as u64),
+            ("batch.sequences", self.batch.sequences as u64),
+            ("snapshots.keep_last", self.snapshots.keep_last as u64),
+        ];
+        for (key, value) in positive {
+            if value == 0 {
+                return invalid(key, value.to_string(), "it must be at least 1");
+            }
+        }
+        if self.tokens == Some(0) {
+            return invalid("tokens", "0".to_owned(), "it must be at least 1");
+        }
+        let (sequences, pass) = (self.batch.sequences, self.batch.sequences_per_pass);
+        if pass != 0 && !sequences.is_multiple_of(pass) {
+            let divisors: Vec<String> = (1..=sequences)
+                .filter(|divisor| sequences.is_multiple_of(*divisor))
+                .map(|divisor| divisor.to_string())
+                .collect();
+            let expected = format!(
+                "it must divide `batch.sequences`, {sequences}: one of {}",
+                divisors.join(", ")
+            );
+            return invalid("batch.sequences_per_pass", pass.to_string(), &expected);
+        }
+        let optimiser = &self.optimiser;
+        for (key, value) in [
+            ("optimiser.beta1", optimiser.beta1),
+            ("optimiser.beta2", optimiser.beta2),
+            ("optimiser.momentum", optimiser.momentum),
+        ] {
+            if !(0.0..1.0).contains(&value) {
+                return invalid(key, value.to_string(), "it must be at least 0 and below 1");
+            }
+        }
+        for (key, value) in [
+            ("optimiser.eps", optimiser.eps),
+            ("optimiser.weight_decay", optimiser.weight_decay),
+            ("optimiser.clip", optimiser.clip),
+            ("optimiser.z_loss", optimiser.z_loss),
+            ("schedule.learning_rate", self.schedule.learning_rate),
+            ("model.embedding_std", self.model.embedding_std),
+            ("guard.spike", self.guard.spike),
+        ] {
+            if !(value.is_finite() && value >= 0.0) {
+                return invalid(key, value.to_string(), "it must be a finite number of at least 0");
+            }
+        }
+        for (key, value) in
+            [("schedule.floor", self.schedule.floor), ("schedule.decay", self.schedule.decay)]
+        {
+            if !(0.0..=1.0).contains(&value) {
+                return invalid(key, value.to_string(), "it is a share, from 0 to 1");
+            }
+        }
+        if optimiser.name == OptimiserName::Adam && optimiser.weight_decay > 0.0 {
+            return invalid(
+                "optimiser.weight_decay",
+                optimiser.weight_decay.to_string(),
+                "adam has none: leave it at 0 or use adamw",
+            );
+        }
+        Ok(())
+    }
+
+    /// How the trainer computes.
+    pub fn training_options(&self) -> TrainingOptions {
+        let OptimiserConfig {
+            beta1, beta2, eps, momentum, weight_decay, decay, clip, z_loss, ..
+        } = self.optimiser;
+        TrainingOptions {
+            optimiser: match self.optimiser.name {
+                OptimiserName::Adam | OptimiserName::AdamW => {
+                    Optimiser::AdamW { beta1, beta2, eps, weight_decay, decay }
+                }
+                OptimiserName::Muon => Optimiser::Muon { momentum, weight_decay, decay },
+            },
+            clip: (clip > 0.0).then_some(clip),
+            z_loss,
+            sequences_per_pass: std::num::NonZeroUsize::new(self.batch.sequences_per_pass),
+            recompute: self.batch.recompute,
+        }
+    }
+
+    /// What to tell a person before a run that will work but should perhaps be another.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if matches!(self.model.scheme, NormScheme::Lns(_))
+            && self.model.initialisation != Initialisation::Normal
+        {
+            warnings.push(
+                "LayerNorm Scaling with a scaled initialisation: both damp the deep layers, and \
+                 the paper found it no better than LayerNorm Scaling alone (arXiv 2502.05795, \
+                 Table 6: 25.80 against 25.76 at 130M, 20.79 against 20.35 at 250M); it \
+                 recommends initialisation = \"normal\""
+                    .to_owned(),
+            );
+        }
+        if self.schedule.warmup >= self.steps {
+            warnings.push(format!(
+                "the learning rate never reaches its peak: schedule.warmup is {} of {} steps",
+                self.schedule.warmup, self.steps
+            ));
+        }
+        warnings
+    }
+}
+
+impl ModelConfig {
+    /// The specification, for sequences of `length` tokens of a tokenizer of `vocabulary` tokens.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] for sizes that do not fit together.
+    pub fn spec(&self, vocabulary: usize, length: usize) -> Result<ModelSpec, ConfigError> {
+        if self.vocab_size != 0 && self.vocab_size < vocabulary {
+            return Err(ConfigError::Invalid {
+                key: "model.vocab_size",
+                value: self.vocab_size.to_string(),
+                expected: format!(
+                    "the text's tokenizer has {vocabulary} tokens: give at least as many, or 0 for \
+                     exactly as many"
+                ),
+            });
+        }
+        let preset = Preset {
+            name: "run",
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            num_attention_heads: self.num_attention_heads,
+            num_hidden_layers: self.num_hidden_layers,
+            vocab_size: vocabulary.max(self.vocab_size),
+            max_position_embeddings: length,
+        };
+        let mut spec = preset.spec(self.scheme.clone());
+        if self.num_key_value_heads != 0 {
+            spec.num_key_value_heads = self.num_key_value_heads;
+        }
+        spec.tie_word_embeddings = self.tie_word_embeddings;
+        spec.qk_norm = self.qk_norm;
+        if self.num_attention_heads == 0
+            || !self.hidden_size.is_multiple_of(self.num_attention_heads)
+        {
+            return Err(ConfigError::Invalid {
+                key: "model.num_attention_heads",
+                value: self.num_attention_heads.to_string(),
+                expected: format!("it must divide `model.hidden_size`, {}", self.hidden_size),
+            });
+        }
+        spec.validate().map_err(|error| ConfigError::Malformed {
+            place: "[model]".to_owned(),
+            reason: error.to_string(),
+        })?;
+        Ok(spec)
+    }
+}
+
+/// Lays `over` over `under`, table by table. A scheme is one value: options of another scheme's table
+/// do not linger.
+fn merge(under: &mut Table, over: &Table) {
+    for (key, value) in over {
+        match (under.get_mut(key), value) {
+            (Some(Value::Table(under)), Value::Table(over)) if key != "scheme" => {
+                merge(under, over);
+            }
+            _ => drop(under.insert(key.clone(), value.clone())),
+        }
+    }
+}
+
+/// Dotted keys and values as text.
+fn flattened(table: &Table) -> Vec<(String, String)> {
+    let mut flat = Vec::new();
+    for (key, value) in table {
+        match value {
+            Value::Table(inner) => {
+                let inner = flattened(inner).into_iter();
+                flat.extend(inner.map(|(name, value)| (format!("{key}.{name}"), value)));
+            }
+            other => flat.push((key.clone(), other.to_string())),
+        }
+    }
+    flat
+}

@@ -1,0 +1,111 @@
+//! Learning rates in closed form: a function of the step's number alone, so that there is nothing to
+//! save and nothing to go wrong on resuming.
+
+use std::f64::consts::PI;
+
+use serde::{Deserialize, Serialize};
+
+/// How the learning rate goes down after the warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Shape {
+    /// Half a cosine from the peak to the floor.
+    #[default]
+    Cosine,
+    /// A straight line from the peak to the floor.
+    Linear,
+    /// The peak, then a straight line to the floor over the last `decay` share of the steps
+    /// (warm-up, stable, decay).
+    WarmupStableDecay,
+    /// The peak to the end.
+    Constant,
+}
+
+/// The learning rate of every step.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Schedule {
+    /// The peak.
+    pub learning_rate: f64,
+    /// Steps of the linear rise to the peak; step `warmup` is the first at the peak.
+    pub warmup: u64,
+    /// What comes after.
+    pub shape: Shape,
+    /// The last step's learning rate as a share of the peak.
+    pub floor: f64,
+    /// Share of all steps that the decay of `warmup-stable-decay` takes.
+    pub decay: f64,
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Self { learning_rate: 3e-3, warmup: 40, shape: Shape::Cosine, floor: 0.1, decay: 0.2 }
+    }
+}
+
+impl Schedule {
+    /// Learning rate of step `step` of `steps`, counted from 1: step/warmup of the peak while warming
+    /// up; the floor at the last step.
+    pub fn at(&self, step: u64, steps: u64) -> f64 {
+        if step < self.warmup {
+            return self.learning_rate * step as f64 / self.warmup as f64;
+        }
+        let start = match self.shape {
+            Shape::WarmupStableDecay => steps - (steps as f64 * self.decay).round() as u64,
+            Shape::Cosine | Shape::Linear | Shape::Constant => self.warmup,
+        };
+        let start = start.max(self.warmup).max(1);
+        if self.shape == Shape::Constant || step <= start {
+            return self.learning_rate;
+        }
+        let progress = ((step - start) as f64 / steps.saturating_sub(start).max(1) as f64).min(1.0);
+        let left = match self.shape {
+            Shape::Cosine => 0.5 * (1.0 + (PI * progress).cos()),
+            _ => 1.0 - progress,
+        };
+        self.learning_rate * (self.floor + (1.0 - self.floor) * left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schedule(shape: Shape) -> Schedule {
+        Schedule { learning_rate: 1e-3, warmup: 10, shape, floor: 0.1, decay: 0.2 }
+    }
+
+    fn close(a: f64, b: f64) -> bool {
+        (a - b).abs() < 1e-15
+    }
+
+    #[test]
+    fn every_shape_rises_to_the_peak_and_ends_at_its_floor() {
+        for shape in [Shape::Cosine, Shape::Linear, Shape::WarmupStableDecay, Shape::Constant] {
+            let schedule = schedule(shape);
+            assert!(close(schedule.at(1, 110), 1e-4), "{shape:?}");
+            assert!(close(schedule.at(10, 110), 1e-3), "{shape:?}");
+            let last = if shape == Shape::Constant { 1e-3 } else { 1e-4 };
+            assert!(close(schedule.at(110, 110), last), "{shape:?}: {}", schedule.at(110, 110));
+            let rates: Vec<f64> = (10..=110).map(|step| schedule.at(step, 110)).collect();
+            assert!(rates.is_sorted_by(|a, b| a >= b), "{shape:?} never rises again");
+        }
+    }
+
+    #[test]
+    fn halfway_is_halfway() {
+        assert!(close(schedule(Shape::Cosine).at(60, 110), 0.55e-3));
+        assert!(close(schedule(Shape::Linear).at(60, 110), 0.55e-3));
+        // The decay takes the last 22 of 110 steps.
+        let stable = schedule(Shape::WarmupStableDecay);
+        assert!(close(stable.at(88, 110), 1e-3) && close(stable.at(99, 110), 0.55e-3));
+    }
+
+    #[test]
+    fn no_warm_up_begins_at_the_peak_and_one_step_is_a_run() {
+        let schedule = Schedule { warmup: 0, ..schedule(Shape::Cosine) };
+        assert!(close(schedule.at(1, 100), 1e-3));
+        assert!(close(schedule.at(1, 1), 1e-3));
+        assert!(close(schedule.at(100, 100), 1e-4));
+    }
+}

@@ -1,0 +1,78 @@
+//! What each layer does while training: the paper's Figure 4, and what explains it.
+
+use burn::tensor::Tensor;
+use layernorm_scaling::Decoder;
+use lns_checkpoint::NamedTensor;
+use lns_kernels::{Workers, with_slices};
+
+use crate::{Batch, gradients::ids};
+
+/// Sequences of the batch that streams are measured on.
+const SEQUENCES: usize = 4;
+
+/// Variance of the stream and what each layer adds to it.
+pub(crate) struct Streams {
+    /// Variance over features, mean over tokens, of each of the L + 1 streams.
+    pub(crate) variance: Vec<f64>,
+    /// Of each layer: √(variance of what it adds / variance of what enters it).
+    pub(crate) branch_ratio: Vec<f64>,
+}
+
+impl Streams {
+    /// Over the first sequences of the batch, one at a time.
+    pub(crate) fn measure(model: &Decoder, batch: &Batch, workers: &Workers) -> Self {
+        let sequences = batch.sequences().min(SEQUENCES);
+        let parts = workers.map(sequences, |sequence| {
+            let (inputs, _) = batch.part(sequence..sequence + 1);
+            let streams = model.streams(ids(model, inputs, batch.length()));
+            let added = streams.windows(2).map(|pair| pair[1].clone() - pair[0].clone());
+            let added: Vec<f64> = added.map(|added| mean_variance(&added)).collect();
+            (streams.iter().map(mean_variance).collect::<Vec<f64>>(), added)
+        });
+        let mean = |pick: fn(&(Vec<f64>, Vec<f64>)) -> &Vec<f64>| -> Vec<f64> {
+            let length = pick(&parts[0]).len();
+            (0..length)
+                .map(|i| parts.iter().map(|part| pick(part)[i]).sum::<f64>() / sequences as f64)
+                .collect()
+        };
+        let (variance, added) = (mean(|part| &part.0), mean(|part| &part.1));
+        let ratio =
+            |(added, entering): (&f64, &f64)| (added / entering.max(f64::MIN_POSITIVE)).sqrt();
+        let branch_ratio = added.iter().zip(&variance).map(ratio).collect();
+        Self { variance, branch_ratio }
+    }
+}
+
+/// Variance over the last dimension, mean over the others, in f64.
+fn mean_variance(stream: &Tensor<3>) -> f64 {
+    let [sequences, tokens, width] = stream.dims();
+    with_slices([&stream.clone().reshape([sequences * tokens * width])], |[values]| {
+        let rows = values.chunks_exact(width).map(|row| {
+            let mean = row.iter().map(|x| f64::from(*x)).sum::<f64>() / width as f64;
+            row.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / width as f64
+        });
+        rows.sum::<f64>() / (sequences * tokens) as f64
+    })
+}
+
+/// Of each layer: ‖change‖₂ over ‖parameters before‖₂.
+pub(crate) fn update_ratios(
+    layers: usize,
+    before: &[NamedTensor<'_>],
+    after: &[NamedTensor<'_>],
+) -> Vec<f64> {
+    (0..layers)
+        .map(|layer| {
+            let prefix = format!("model.layers.{layer}.");
+            let (mut changed, mut size) = (0.0, 0.0);
+            for (old, new) in before.iter().zip(after).filter(|(t, _)| t.name.starts_with(&prefix))
+            {
+                for (old, new) in old.values.iter().zip(new.values.iter()) {
+                    changed += (f64::from(*new) - f64::from(*old)).powi(2);
+                    size += f64::from(*old).powi(2);
+                }
+            }
+            (changed / size.max(f64::MIN_POSITIVE)).sqrt()
+        })
+        .collect()
+}

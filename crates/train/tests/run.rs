@@ -1,0 +1,376 @@
+//! Whole runs in folders: repeated, stopped, killed, damaged, misconfigured, diverging.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::Tensor;
+use layernorm_scaling::Decoder;
+use lns_checkpoint::Checkpoint;
+use lns_data::{
+    Corpus, Language, Limits, Part, Sequences, evaluation_sequences, prepare_documents,
+};
+use lns_kernels::{Device, IGNORED, Workers};
+use lns_record::{Event, Outcome, read_events};
+use lns_train::{
+    GuardConfig, Layer, ModelConfig, NotFinite, RunConfig, RunError, Schedule, SourceConfig,
+    Summary, evaluate, train,
+};
+use tempfile::TempDir;
+
+/// A prepared text of the built-in language.
+fn corpus(folder: &Path, seed: u64) -> PathBuf {
+    let language = Language::new(seed);
+    let of = |part, count| {
+        language.documents(part).take(count).map(move |document| (part, document.text))
+    };
+    let mut documents = of(Part::Train, 150).chain(of(Part::Validation, 10));
+    let limits = Limits { train: None, validation: None };
+    let path = folder.join(format!("text-{seed}"));
+    let tokenizer = language.tokenizer();
+    prepare_documents(&mut documents, "a language", &tokenizer, limits, &path, &|_| {})
+        .expect("prepares");
+    path
+}
+
+struct Place {
+    dir: TempDir,
+    corpus: PathBuf,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let corpus = corpus(dir.path(), 1);
+        Self { dir, corpus }
+    }
+
+    fn run(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// 12 steps, a snapshot every 4, an evaluation every 3, statistics every 5.
+    fn config(&self) -> RunConfig {
+        let toml = r#"
+            steps = 12
+            threads = 2
+            batch = { sequences = 4 }
+            snapshots = { every = 4 }
+            evaluation = { every = 3, tokens = 500 }
+            statistics = { every = 5 }
+            [model]
+            hidden_size = 16
+            intermediate_size = 24
+            num_hidden_layers = 3
+            num_attention_heads = 2
+            scheme = "lns"
+            [data]
+            length = 32
+            [schedule]
+            warmup = 3
+        "#;
+        let layer = Layer::from_toml("the test", toml).expect("settings");
+        let mut config = RunConfig::default().layered(&[layer]).expect("settings");
+        config.data.sources = vec![SourceConfig::new(self.corpus.clone())];
+        config
+    }
+}
+
+fn go(config: &RunConfig, folder: &Path) -> Result<Summary, RunError> {
+    train(config, folder, &AtomicBool::new(false), &mut |_| {})
+}
+
+/// Takes steps until `step` and stops there, with or without a snapshot.
+fn go_until(config: &RunConfig, folder: &Path, step: u64) {
+    let stop = AtomicBool::new(false);
+    let summary = train(config, folder, &stop, &mut |event| {
+        if matches!(event, Event::Step(event) if event.step == step) {
+            stop.store(true, Ordering::Relaxed);
+        }
+    });
+    assert_eq!(summary.expect("runs").outcome, Outcome::Interrupted);
+}
+
+/// Everything that was reported but for times, and the final weights.
+fn results(folder: &Path) -> (Vec<String>, Vec<u8>) {
+    let events = read_events(folder).expect("events");
+    let numbers = events.iter().filter_map(|event| match event {
+        Event::Step(e) => {
+            Some(format!("{} {:?} {:?} {}", e.step, e.loss, e.gradient_norm, e.tokens))
+        }
+        Event::Eval(e) => Some(format!("eval {} {:?} {}", e.step, e.loss, e.predicted)),
+        Event::Layers(e) => Some(format!(
+            "{} {:?} {:?} {:?} {:?}",
+            e.step, e.stream_variance, e.branch_ratio, e.gradient_norm, e.update_ratio
+        )),
+        _ => None,
+    });
+    let weights = fs::read(folder.join("model/model.safetensors")).expect("a finished model");
+    (numbers.collect(), weights)
+}
+
+fn notes(folder: &Path) -> String {
+    let events = read_events(folder).expect("events");
+    let notes = events.iter().filter_map(|event| match event {
+        Event::Note { text, .. } => Some(text.as_str()),
+        _ => None,
+    });
+    notes.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_run_repeats_to_the_bit_and_its_model_reloads_with_the_same_loss() {
+    let place = Place::new();
+    let config = place.config();
+    let (a, b) = (place.run("a"), place.run("b"));
+    let summary = go(&config, &a).expect("runs");
+    go(&config, &b).expect("runs");
+    assert_eq!(results(&a), results(&b));
+    assert_eq!((summary.outcome, summary.step, summary.tokens), (Outcome::Finished, 12, 12 * 128));
+
+    let checkpoint = Checkpoint::open(&a.join("model")).expect("a checkpoint");
+    let model = Decoder::from_checkpoint(&checkpoint, &Device::flex()).expect("loads");
+    let tokens = Corpus::open(&place.corpus).expect("a text");
+    let held_out = tokens.tokens(Part::Validation);
+    let layout = lns_data::Layout::Packed;
+    let sequences = evaluation_sequences(held_out, layout, 32, Some(500), 0).expect("windows");
+    let workers = Workers::new(2).expect("threads");
+    assert_eq!(summary.loss, Some(evaluate(&model, &sequences, &workers).0));
+
+    let again = go(&config, &a).expect("finds it finished");
+    assert_eq!(again, summary);
+}
+
+#[test]
+fn a_run_that_is_stopped_or_killed_goes_on_to_the_same_bits() {
+    let place = Place::new();
+    let config = place.config();
+    let whole = place.run("whole");
+    go(&config, &whole).expect("runs");
+    let expected = results(&whole);
+
+    let stopped = place.run("stopped");
+    go_until(&config, &stopped, 6);
+    assert!(stopped.join("snapshots/step-00000006/config.json").exists(), "stopping makes one");
+    go(&config, &stopped).expect("goes on");
+    assert_eq!(results(&stopped), expected);
+
+    // As after kill -9 in the middle of writing: half a snapshot beside, half an event at the end, and
+    // steps reported that no snapshot holds.
+    let killed = place.run("killed");
+    go_until(&config, &killed, 7);
+    fs::remove_dir_all(killed.join("snapshots/step-00000007")).expect("removes");
+    let half = killed.join("snapshots/.lns-x.partial");
+    fs::create_dir(&half).expect("makes");
+    fs::write(half.join("model.safetensors"), b"half").expect("writes");
+    let log = killed.join(Event::FILE_NAME);
+    let mut text = fs::read(&log).expect("events");
+    text.extend(b"{\"event\":\"step\",\"st");
+    fs::write(&log, text).expect("writes");
+    go(&config, &killed).expect("goes on");
+    assert_eq!(results(&killed), expected);
+    assert!(!half.exists(), "what was half written is gone");
+
+    // Before its first snapshot a run begins anew.
+    let early = place.run("early");
+    go_until(&config, &early, 2);
+    fs::remove_dir_all(early.join("snapshots")).expect("removes");
+    go(&config, &early).expect("begins anew");
+    assert_eq!(results(&early), expected);
+}
+
+#[test]
+fn a_damaged_snapshot_is_passed_over_for_the_one_before_and_that_is_said() {
+    let place = Place::new();
+    let config = place.config();
+    let whole = place.run("whole");
+    go(&config, &whole).expect("runs");
+    for file in ["model.safetensors", "optimiser.safetensors", "state.json", "SHA256SUMS"] {
+        let folder = place.run(file);
+        go_until(&config, &folder, 9);
+        let victim = folder.join("snapshots/step-00000009").join(file);
+        let mut bytes = fs::read(&victim).expect("there");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&victim, bytes).expect("writes");
+        go(&config, &folder).expect("falls back");
+        assert_eq!(results(&folder), results(&whole), "{file}");
+        let said = notes(&folder);
+        assert!(said.contains("step-00000009") && said.contains("before it is used"), "{said}");
+    }
+
+    let folder = place.run("all");
+    go_until(&config, &folder, 9);
+    for step in [8, 9] {
+        let path = folder.join(format!("snapshots/step-{step:08}/state.json"));
+        fs::write(path, b"{").expect("writes");
+    }
+    let error = go(&config, &folder).expect_err("nothing to go on from").to_string();
+    assert!(error.contains("step-00000008") && error.contains("Delete the folder"), "{error}");
+}
+
+#[test]
+fn a_snapshot_of_another_run_and_other_settings_are_refused() {
+    let place = Place::new();
+    let config = place.config();
+    let (mine, other) = (place.run("mine"), place.run("other"));
+    go_until(&config, &mine, 5);
+    let mut changed = config.clone();
+    changed.schedule.learning_rate = 1e-4;
+    let error = go(&changed, &mine).expect_err("other settings").to_string();
+    assert!(error.contains("schedule.learning_rate = 0.003 there, 0.0001 asked for"), "{error}");
+
+    go_until(&changed, &other, 5);
+    for step in [4, 5] {
+        let name = format!("snapshots/step-{step:08}");
+        fs::remove_dir_all(mine.join(&name)).expect("removes");
+        fs::rename(other.join(&name), mine.join(&name)).expect("moves");
+    }
+    let error = go(&config, &mine).expect_err("not its snapshots").to_string();
+    assert!(error.contains("belongs to another run: `schedule.learning_rate`"), "{error}");
+
+    let mut threads = config.clone();
+    threads.threads = 1;
+    go_until(&config, &place.run("threads"), 5);
+    go(&threads, &place.run("threads")).expect("the number of threads may change");
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_written_is_said_and_the_run_goes_on() {
+    let place = Place::new();
+    let config = place.config();
+    let folder = place.run("run");
+    fs::create_dir(&folder).expect("makes");
+    // A file where the folder of snapshots should be: like a full disk, nothing can be written there.
+    fs::write(folder.join("snapshots"), b"").expect("writes");
+    let summary = go(&config, &folder).expect("goes on");
+    assert_eq!(summary.outcome, Outcome::Finished);
+    let said = notes(&folder);
+    assert!(said.contains("step-00000004 was not written") && said.contains("goes on"), "{said}");
+}
+
+#[test]
+fn a_loss_that_is_not_a_number_stops_the_run_or_is_skipped_as_asked() {
+    let place = Place::new();
+    let mut config = place.config();
+    config.schedule = Schedule { learning_rate: 1e30, warmup: 0, ..config.schedule };
+    config.optimiser.clip = 0.0;
+    let folder = place.run("stop");
+    let summary = go(&config, &folder).expect("ends in order");
+    assert_eq!(summary.outcome, Outcome::Diverged);
+    assert!(summary.step >= 1 && summary.loss.is_none(), "{summary:?}");
+    let said = notes(&folder);
+    assert!(said.contains("NaN") || said.contains("inf"), "{said}");
+    assert!(said.contains("Lower schedule.learning_rate"), "{said}");
+    assert!(!folder.join("model").exists(), "there is no model of a diverged run");
+    assert_eq!(go(&config, &folder).expect("is found so").outcome, Outcome::Diverged);
+
+    config.guard = GuardConfig { not_finite: NotFinite::Skip, spike: 0.0 };
+    let folder = place.run("skip");
+    assert_eq!(go(&config, &folder).expect("ends in order").outcome, Outcome::Diverged);
+    assert!(notes(&folder).contains("10th time in a row"), "{}", notes(&folder));
+}
+
+#[test]
+fn what_is_wrong_with_the_text_is_said_before_anything_is_made() {
+    let place = Place::new();
+    let folder = place.run("run");
+    let error = |change: &dyn Fn(&mut RunConfig)| {
+        let mut config = place.config();
+        change(&mut config);
+        let error = go(&config, &folder).expect_err("refused").to_string();
+        assert!(!folder.exists(), "{error}");
+        error
+    };
+    let none = error(&|config| config.data.sources.clear());
+    assert!(none.contains("no text"), "{none}");
+    let absent = error(&|config| config.data.sources[0].corpus = "nowhere".into());
+    assert!(absent.contains("nowhere"), "{absent}");
+    let vocabulary = error(&|config| config.model.vocab_size = 5);
+    assert!(
+        vocabulary.contains("model.vocab_size") && vocabulary.contains("tokens"),
+        "{vocabulary}"
+    );
+    let heads = error(&|config| config.model.num_attention_heads = 3);
+    assert!(heads.contains("num_attention_heads"), "{heads}");
+
+    let shard = place.corpus.join("train-00000.tokens");
+    let mut bytes = fs::read(&shard).expect("a shard");
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&shard, bytes).expect("writes");
+    let damaged = error(&|_| ());
+    assert!(damaged.contains("train-00000.tokens"), "{damaged}");
+}
+
+#[test]
+fn settings_in_layers_name_what_is_wrong_with_them() {
+    let layered = |toml: &str| {
+        Layer::from_toml("run.toml", toml).and_then(|layer| RunConfig::default().layered(&[layer]))
+    };
+    let error = |toml: &str| layered(toml).expect_err(toml).to_string();
+    let misspelt = error("steps = 5\n[schedule]\nlearning_rat = 1");
+    assert!(misspelt.contains("run.toml") && misspelt.contains("line 3"), "{misspelt}");
+    assert!(misspelt.contains("learning_rate"), "it lists what there is: {misspelt}");
+    assert!(error("[model]\nscheme = \"LNS\"").contains("LNS"));
+    assert!(error("[model]\nscheme = { name = \"lns\", exponen = 1 }").contains("exponen"));
+    let pass = error("batch = { sequences = 10, sequences_per_pass = 4 }");
+    assert!(pass.contains("one of 1, 2, 5, 10"), "{pass}");
+    assert!(error("steps = 0").contains("at least 1"));
+    assert!(error("steps = 1\ntokens = 1").contains("one of them"));
+    assert!(error("optimiser = { name = \"adam\", weight_decay = 0.1 }").contains("adamw"));
+    assert!(error("schedule = { floor = 2 }").contains("from 0 to 1"));
+
+    let tokens = layered("tokens = 5000\nbatch = { sequences = 4 }").expect("settings");
+    assert_eq!((tokens.steps, tokens.tokens), (10, None), "rounded up to whole steps of 512");
+    let scheme = layered("[model.scheme]\nname = \"lns\"\nexponent = 0.25").expect("settings");
+    let bare = Layer::from_toml("flags", "model = { scheme = \"pre\" }").expect("settings");
+    let model = scheme.layered(&[bare]).expect("settings").model;
+    assert_eq!(model.scheme, lns_spec::NormScheme::Pre {}, "no option of the other scheme lingers");
+
+    let resolved = layered("seed = 9\n[model]\nscheme = \"mix-ln\"").expect("settings");
+    let again = layered(&resolved.to_toml()).expect("what was written reads");
+    assert_eq!(resolved, again);
+}
+
+#[test]
+fn layernorm_scaling_with_a_scaled_initialisation_warns() {
+    let place = Place::new();
+    let mut config = place.config();
+    assert!(config.warnings().is_empty());
+    config.model.initialisation = lns_spec::Initialisation::Scaled;
+    let folder = place.run("run");
+    go_until(&config, &folder, 1);
+    assert!(notes(&folder).contains("25.80"), "{}", notes(&folder));
+}
+
+#[test]
+fn a_constant_model_has_the_loss_of_its_vocabulary_over_the_predicted_tokens() {
+    struct Zero;
+    impl ModuleMapper for Zero {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|tensor| tensor.zeros_like())
+        }
+    }
+    let spec = ModelConfig::default();
+    let spec = ModelConfig { hidden_size: 16, num_hidden_layers: 2, ..spec };
+    let spec = spec.spec(1000, 8).expect("a model");
+    let model = Decoder::new(&spec, 1, &Device::flex()).map(&mut Zero);
+    let inputs: Vec<u32> = (0..7 * 8).map(|i| i * 37 % 1000).collect();
+    let mut targets: Vec<u32> = inputs.iter().map(|id| (id + 1) % 1000).collect();
+    for target in targets.iter_mut().step_by(3) {
+        *target = IGNORED;
+    }
+    let expected = targets.iter().filter(|target| **target != IGNORED).count();
+    let sequences = Sequences { inputs, targets, length: 8 };
+    for threads in [1, 3] {
+        let workers = Workers::new(threads).expect("threads");
+        let (loss, predicted) = evaluate(&model, &sequences, &workers);
+        assert_eq!(predicted, expected as u64);
+        // ln 1000 as f32 holds it: neither n + 1 batches nor padding are in the denominator.
+        assert_eq!(loss as f32, 1000f32.ln(), "{threads} threads");
+    }
+}
