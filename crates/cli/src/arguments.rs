@@ -28,7 +28,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Fetch a small real model and a text, diagnose it, write a report
+    /// Fetch a small real model and a text, diagnose it, train a small Pre-LN / LNS pair, write a report
     Quickstart(QuickstartArgs),
     /// Say what a model is: sizes, norm scheme, tensors, memory needed
     Inspect(InspectArgs),
@@ -373,9 +373,13 @@ pub(crate) struct QuickstartArgs {
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub(crate) text: Vec<PathBuf>,
 
-    /// Fetch nothing: diagnose a small freshly initialised Pre-LN / LNS pair
+    /// Fetch nothing: only train the pair, on the built-in language
     #[arg(long, conflicts_with_all = ["model", "text"])]
     pub(crate) offline: bool,
+
+    /// Steps that the small Pre-LN / LNS pair is trained for: 150 take about a minute each on two cores
+    #[arg(long, value_name = "N", default_value_t = 150, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) steps: u64,
 
     /// Worker threads; all cores if not given
     #[arg(long, value_name = "N")]

@@ -21,7 +21,7 @@ const BPE_BYTES: u64 = 16 << 20;
 /// Seed of the built-in language: its texts are the same for everybody.
 const LANGUAGE_SEED: u64 = 1;
 /// Tokens of the built-in language that are held out.
-const LANGUAGE_HELD_OUT: u64 = 100_000;
+const LANGUAGE_HELD_OUT: u64 = 50_000;
 
 /// The folder of the prepared text: the one named, or `text` in `out`, made now unless it is there.
 /// `tokens` is how many the run will draw.

@@ -199,11 +199,153 @@ fn generate_continues_a_prompt_and_repeats_itself_for_a_seed() {
 }
 
 #[test]
-fn quickstart_without_a_network_diagnoses_a_fresh_pair() {
+fn quickstart_without_a_network_trains_a_pair() {
     let bench = Bench::new("llama");
-    let text = bench.succeeds(&["quickstart", "--offline", "--out", "start"]);
-    assert!(text.contains("freshly initialised, pre") && text.contains("freshly initialised, lns"));
+    let text = bench.succeeds(&["quickstart", "--offline", "--out", "start", "--steps", "2"]);
+    assert!(text.contains("pre, seed 1") && text.contains("lns, seed 1"), "{text}");
     assert!(bench.path("start/report.html").is_file());
+    assert!(bench.path("start/pair/report.html").is_file());
+    assert!(bench.path("start/pair/runs/lns-seed1/model/config.json").is_file());
+}
+
+/// Settings of a model that trains in a moment.
+const TINY: [&str; 12] = [
+    "--layers",
+    "2",
+    "--hidden",
+    "16",
+    "--batch",
+    "2",
+    "--length",
+    "16",
+    "--set",
+    "model.num_attention_heads=2",
+    "--set",
+    "model.intermediate_size=24",
+];
+
+fn with<'a>(verb: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+    [verb, &TINY, more].concat()
+}
+
+fn final_weights(bench: &Bench, run: &str) -> Vec<u8> {
+    fs::read(bench.path(run).join("model/model.safetensors")).expect("a finished model")
+}
+
+#[test]
+fn a_model_is_trained_watched_and_read_by_the_other_verbs() {
+    let bench = Bench::new("llama");
+    let train = with(&["train", "--scheme", "lns", "--out", "run"], &["--steps", "6"]);
+    let text = bench.succeeds(&train);
+    assert!(text.contains("nats per token, held out") && text.contains("run/model"), "{text}");
+    let summary = bench.succeeds(&["watch", "run"]);
+    assert!(summary.contains("finished") && summary.contains("lns"), "{summary}");
+    assert!(fs::read_dir(bench.path("run/tensorboard")).expect("there").count() == 1);
+    let inspected = bench.succeeds(&["inspect", "run/model"]);
+    assert!(inspected.contains("lns"), "{inspected}");
+    // The same again finds it finished; other settings are refused; without any it is continued.
+    assert_eq!(bench.succeeds(&train), text);
+    let other = with(&["train", "--scheme", "pre", "--out", "run"], &["--steps", "6"]);
+    let error = bench.fails(&other, 2);
+    assert!(error.contains("model.scheme.name") && error.contains("another folder"), "{error}");
+    assert_eq!(bench.succeeds(&["train", "--out", "run"]), text);
+
+    let estimate = bench.succeeds(&["train", "--estimate", "--preset", "paper-130m"]);
+    assert!(estimate.contains("134105856") && estimate.contains("expected"), "{estimate}");
+    let unknown = bench.fails(&["train", "--out", "x", "--set", "schedule.warmpu=3"], 2);
+    assert!(unknown.contains("warmpu") && unknown.contains("warmup"), "{unknown}");
+    let scheme = bench.fails(&["train", "--out", "x", "--scheme", "LNS"], 2);
+    assert!(scheme.contains("LNS") && scheme.contains("mix-ln"), "{scheme}");
+    assert!(bench.fails(&["watch", "model"], 2).contains("events"));
+}
+
+/// Kills with SIGKILL wherever the run happens to be, several times over.
+#[cfg(unix)]
+#[test]
+fn a_training_run_survives_being_killed_at_any_moment() {
+    let bench = Bench::new("llama");
+    bench.succeeds(&with(
+        &["train", "--out", "whole"],
+        &["--steps", "40", "--set", "snapshots.every=1"],
+    ));
+    let again =
+        with(&["train", "--out", "killed"], &["--steps", "40", "--set", "snapshots.every=1"]);
+    let mut kills = 0;
+    for milliseconds in [150, 300, 450, 600, 350, 250] {
+        let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("lns"))
+            .current_dir(bench.dir.path())
+            .args(&again)
+            .stderr(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .expect("starts");
+        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+        kills += usize::from(child.try_wait().expect("asks").is_none());
+        child.kill().expect("kills");
+        child.wait().expect("ends");
+    }
+    assert!(kills > 0, "the test must kill something");
+    bench.succeeds(&again);
+    assert_eq!(final_weights(&bench, "killed"), final_weights(&bench, "whole"));
+}
+
+/// A limit on file size fails a snapshot in the middle, as a full disk does.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_during_a_snapshot_is_said_and_the_run_goes_on_from_the_one_before() {
+    let bench = Bench::new("llama");
+    let run = with(&["train", "--out", "run"], &["--steps", "8", "--set", "snapshots.every=4"]);
+    bench.succeeds(&with(
+        &["train", "--out", "whole"],
+        &["--steps", "8", "--set", "snapshots.every=4"],
+    ));
+    // The text first, which is larger than the limit.
+    let corpus = bench.path("whole/text");
+    let run = [&run[..], &["--corpus", corpus.to_str().expect("UTF-8")]].concat();
+    let program = assert_cmd::cargo::cargo_bin("lns");
+    let script =
+        format!("trap '' XFSZ; ulimit -f 16; exec '{}' {}", program.display(), run.join(" "));
+    let mut shell = Command::new("sh");
+    let output = shell.current_dir(bench.dir.path()).args(["-c", &script]).assert().failure();
+    let error = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    assert!(error.contains("step-00000004 was not written"), "{error}");
+    assert!(error.contains("run/model was not written"), "{error}");
+    let left = fs::read_dir(bench.path("run")).expect("there").flatten();
+    let left: Vec<String> = left.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    assert!(!left.iter().any(|name| name.contains("partial") || name == "model"), "{left:?}");
+    bench.succeeds(&run);
+    assert_eq!(final_weights(&bench, "run"), final_weights(&bench, "whole"));
+}
+
+#[test]
+fn a_study_compares_schemes_goes_on_and_is_reported_again() {
+    let bench = Bench::new("llama");
+    let study = with(
+        &["study", "laptop", "--out", "study", "--groups", "lns,before-norm", "--seeds", "1,2"],
+        &["--steps", "4", "--set", "evaluation.tokens=512"],
+    );
+    let text = bench.succeeds(&study);
+    assert!(text.contains("lns") && text.contains("before-norm"), "{text}");
+    let json = fs::read_to_string(bench.path("study/study.json")).expect("there");
+    let record: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(record["missing_runs"], 0);
+    assert_eq!(record["pairs"].as_array().map(Vec::len), Some(2));
+    let probe = &record["pairs"][1];
+    assert_eq!(probe["noise_probe"], true);
+    let moved = probe["difference"]["mean"].as_f64().expect("a number");
+    assert!(moved.abs() < 1e-3, "the scale before the norm changes nothing but rounding: {moved}");
+    let checks = record["theory"]["checks"].as_array().expect("measured");
+    assert!(checks.len() >= 4, "{checks:?}");
+
+    let page = fs::read(bench.path("study/report.html")).expect("a page");
+    fs::remove_file(bench.path("study/report.html")).expect("removes");
+    fs::remove_dir_all(bench.path("study/runs/lns-seed2")).expect("removes");
+    bench.succeeds(&study);
+    assert_eq!(fs::read(bench.path("study/report.html")).expect("again").len(), page.len());
+    bench.succeeds(&["report", "study"]);
+    let other = with(&["study", "laptop", "--out", "study"], &["--steps", "5"]);
+    assert!(bench.fails(&other, 2).contains("another study"));
+    assert!(bench.fails(&["study", "lapto", "--out", "x"], 2).contains("laptop"));
 }
 
 /// A limit on file size fails a write in the middle, as a full disk does.

@@ -12,5 +12,5 @@ mod study;
 
 pub use compare::interval;
 pub use config::{DiagnosisConfig, Group, StudyConfig, StudyError};
-pub use presets::{PRESET_NAMES, preset};
+pub use presets::{PRESET_NAMES, pair, preset};
 pub use study::{Progress, StudyOutcome, record, run};

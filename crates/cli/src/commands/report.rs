@@ -1,11 +1,23 @@
-//! `lns report`: one page of finished diagnoses.
+//! `lns report`: the page of a study, or one page of finished diagnoses.
 
 use lns_record::DiagnoseRecord;
+use lns_study::StudyConfig;
 
 use super::output;
-use crate::{arguments::ReportArgs, printer::Printer};
+use crate::{arguments::ReportArgs, failure::usage, printer::Printer};
 
 pub(crate) fn run(args: &ReportArgs, printer: &Printer) -> anyhow::Result<()> {
+    if let Some(study) = args.runs.iter().find(|dir| dir.join(StudyConfig::FILE_NAME).exists()) {
+        let [_] = &args.runs[..] else {
+            return Err(usage(format!("{} is a study; name it alone", study.display())));
+        };
+        let config = StudyConfig::read(&study.join(StudyConfig::FILE_NAME))?;
+        let record = lns_study::record(&config, study)?;
+        let out = args.out.as_deref().unwrap_or(study);
+        output::prepare(out)?;
+        lns_report::write_study(out, &record)?;
+        return super::study::show(out, &record, printer);
+    }
     let records =
         args.runs.iter().map(|run| DiagnoseRecord::read(run)).collect::<Result<Vec<_>, _>>()?;
     let first = &args.runs[0];
