@@ -231,8 +231,8 @@ pub(crate) struct SettingArgs {
     #[arg(long, value_name = "RATE")]
     pub(crate) lr: Option<f64>,
 
-    /// Any other setting as TOML, e.g. --set optimiser.clip=0 --set schedule.shape='"linear"'; see
-    /// config.toml in a run's folder for all there are
+    /// Any other setting, e.g. --set optimiser.clip=0 --set schedule.shape=linear; config.toml in a
+    /// run's folder has them all
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) settings: Vec<String>,
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use lns_checkpoint::{Checkpoint, TokenizerSource};
 use lns_data::{
-    Corpus, Language, Limits, Part, PrepareOptions, Tokenizer, Validation, prepare,
+    Corpus, Document, Language, Limits, Part, PrepareOptions, Tokenizer, Validation, prepare,
     prepare_documents,
 };
 
@@ -23,29 +23,41 @@ const LANGUAGE_SEED: u64 = 1;
 /// Tokens of the built-in language that are held out.
 const LANGUAGE_HELD_OUT: u64 = 50_000;
 
-/// The folder of the prepared text: the one named, or `text` in `out`, made now unless it is there.
-/// `tokens` is how many the run will draw.
-pub(crate) fn folder(
+/// A text that is ready.
+pub(crate) struct Prepared {
+    pub(crate) folder: PathBuf,
+    /// Loss on the held-out part of a reader who knows the built-in language's grammar.
+    pub(crate) ideal_loss: Option<f64>,
+}
+
+/// The text named, or that in `text` in `out`, made now unless it is there. `tokens` is how many the
+/// run will draw.
+pub(crate) fn prepared(
     args: &CorpusArgs,
     out: &Path,
     tokens: u64,
     printer: &Printer,
-) -> anyhow::Result<PathBuf> {
+) -> anyhow::Result<Prepared> {
     if let Some(corpus) = &args.corpus {
-        return Ok(std::path::absolute(corpus)?);
+        return Ok(Prepared { folder: std::path::absolute(corpus)?, ideal_loss: None });
     }
     let folder = std::path::absolute(out.join("text"))?;
+    let language = args.text.is_empty().then(|| Language::new(LANGUAGE_SEED));
     if folder.exists() {
         printer.note(&format!("Text: what was prepared in {}.", folder.display()));
-    } else if args.text.is_empty() {
-        printer.note("No --text: training on the built-in language.");
-        std::fs::create_dir_all(out)?;
-        language(&folder, tokens)?;
     } else {
         std::fs::create_dir_all(out)?;
-        tokenized(&args.text, &args.validation, &args.tokenizer, &folder, printer)?;
+        match &language {
+            Some(language) => {
+                printer.note("No --text: training on the built-in language.");
+                write_language(language, &folder, tokens)?;
+            }
+            None => {
+                tokenized(&args.text, &args.validation, &args.tokenizer, &folder, printer)?;
+            }
+        }
     }
-    Ok(folder)
+    Ok(Prepared { folder, ideal_loss: language.as_ref().map(ideal_loss) })
 }
 
 /// Prepares files.
@@ -79,27 +91,33 @@ pub(crate) fn tokenized(
     Ok(corpus)
 }
 
+/// Documents of a part of the language that hold at least `tokens` tokens.
+fn documents(language: &Language, part: Part, tokens: u64) -> impl Iterator<Item = Document> {
+    let mut made = 0;
+    language.documents(part).take_while(move |document| {
+        let wanted = made < tokens;
+        made += document.nll.len() as u64;
+        wanted
+    })
+}
+
 /// Enough of the built-in language that no text is seen twice.
-fn language(folder: &Path, tokens: u64) -> anyhow::Result<Corpus> {
-    let language = Language::new(LANGUAGE_SEED);
+fn write_language(language: &Language, folder: &Path, tokens: u64) -> anyhow::Result<Corpus> {
     let limits = Limits { train: Some(tokens), validation: Some(LANGUAGE_HELD_OUT) };
-    let enough = |part, limit: u64| {
-        // A document has at least one token, so a part's limit ends it at the latest.
-        let mut made = 0;
-        language
-            .documents(part)
-            .take_while(move |document| {
-                let wanted = made < limit;
-                made += document.nll.len() as u64;
-                wanted
-            })
-            .map(move |document| (part, document.text))
-    };
-    let mut documents =
-        enough(Part::Train, tokens).chain(enough(Part::Validation, LANGUAGE_HELD_OUT));
-    let tokenizer = language.tokenizer();
+    let of =
+        |part, tokens| documents(language, part, tokens).map(move |document| (part, document.text));
+    let mut texts = of(Part::Train, tokens).chain(of(Part::Validation, LANGUAGE_HELD_OUT));
     let name = "the built-in language";
-    Ok(prepare_documents(&mut documents, name, &tokenizer, limits, folder, &|_| {})?)
+    Ok(prepare_documents(&mut texts, name, &language.tokenizer(), limits, folder, &|_| {})?)
+}
+
+/// Mean loss of the ideal reader, who sees every document from its beginning.
+fn ideal_loss(language: &Language) -> f64 {
+    let documents = documents(language, Part::Validation, LANGUAGE_HELD_OUT);
+    let (nll, tokens) = documents.fold((0.0, 0), |(nll, tokens), document| {
+        (nll + document.ideal_nll(), tokens + document.nll.len())
+    });
+    nll / tokens as f64
 }
 
 fn tokenizer(path: &Path) -> anyhow::Result<Tokenizer> {

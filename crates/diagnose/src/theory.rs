@@ -2,9 +2,8 @@
 //! the formulas are in [`lns_spec::theory`]).
 //!
 //! Stream and branch variances are those of the `stream` and `branches` probes, over all tokens.
-//! Exponents are slopes of logarithms against ln ℓ; those of the stream are of the variance gained
-//! since the embedding, σ²(stream\[ℓ\]) − σ²(stream\[0\]), ℓ = 1, …, L, so that they do not depend
-//! on how large the embedding is.
+//! Exponents are slopes of logarithms against ln ℓ; those of the stream are of the variance gained,
+//! so that they do not depend on what it starts from.
 //!
 //! The statements assume weights as drawn from one normal distribution. Two things move a fresh
 //! model away from what they predict, and both are reported rather than corrected: attention averages
@@ -230,43 +229,54 @@ impl Checks<'_> {
 
     /// How the stream's variance grows with depth.
     fn growth(&mut self) {
-        let start = self.measured.stream[0];
-        let points: Vec<(f64, f64)> =
+        let after: Vec<(f64, f64)> =
             (1..).map(f64::from).zip(self.measured.stream.iter().copied().skip(1)).collect();
-        let gained: Vec<(f64, f64)> = points.iter().map(|(depth, v)| (*depth, v - start)).collect();
+        let (line, logarithm) = (linear_fit(&after), logarithmic_fit(&after));
         if self.is_fresh()
-            && let (Some(line), Some(logarithm)) = (linear_fit(&points), logarithmic_fit(&points))
+            && let (Some(line), Some(logarithm)) = (line, logarithm)
         {
             self.shape_of_independent_branches(line, logarithm);
         }
-        let Some(power) = power_fit(&gained) else { return };
-        let quantity = || "exponent p of the variance gained, ∝ ℓ^p".to_owned();
-        let found = |agrees| Found(power.slope, Some(power.r_squared), Some(agrees));
-        let p = power.slope;
-        match self.law {
-            Law::Pre => {
-                let expected = "at least 0.9: between Θ(L) and Θ(e^L)".to_owned();
-                self.add("Lemma 3.2, eq. 7", quantity(), expected, found(p >= 0.9));
-            }
+        let lemma = match self.law {
+            Law::Pre => "Lemma 3.2, eq. 7",
+            Law::Lns => "Lemma 4.1, eq. 14",
+        };
+        self.exponent(lemma);
+        if !self.is_fresh()
+            && let (Some(line), Some(exponential)) = (line, exponential_fit(&after))
+        {
+            let quantity = "rate k of the variance, ∝ e^(kℓ)".to_owned();
+            let expected = format!("open; a line a + b·ℓ has R² {:.3}", line.r_squared);
+            let found = Found(exponential.slope, Some(exponential.r_squared), None);
+            self.add(lemma, quantity, expected, found);
+        }
+    }
+
+    /// The power of the depth that the variance grows by: since the embedding, or in a trained model
+    /// since layer 0, whose output is no measure of depth but what makes a stream of an embedding.
+    /// Over the deeper half of the layers, because the statement is one for large depths.
+    fn exponent(&mut self, lemma: &str) {
+        let (start, since) = if self.is_fresh() {
+            (0, "since the embedding, ∝ ℓ^p")
+        } else {
+            (1, "since layer 0, ∝ (ℓ − 1)^p")
+        };
+        let Some((first, later)) = self.measured.stream[start..].split_first() else { return };
+        let gained: Vec<(f64, f64)> =
+            (1..).map(f64::from).zip(later.iter().map(|variance| variance - first)).collect();
+        let deeper = &gained[gained.len() / 2..];
+        let Some(Fit { slope: p, r_squared, .. }) = power_fit(deeper) else { return };
+        let (expected, agrees) = match self.law {
+            Law::Pre => ("at least 0.9: between Θ(L) and Θ(e^L)".to_owned(), p >= 0.9),
             Law::Lns => {
                 let independent = "; independent branches give a logarithm, below this range";
                 let note = if self.is_fresh() { independent } else { "" };
-                let expected = format!("0.9 to 1.6: between Θ(L) and Θ(L^(2−ε)), ½ ≤ ε < 1{note}");
-                let agrees = (0.9..=1.6).contains(&p);
-                self.add("Lemma 4.1, eq. 14", quantity(), expected, found(agrees));
+                let range = "0.9 to 1.6: between Θ(L) and Θ(L^(2−ε)), ½ ≤ ε < 1";
+                (format!("{range}{note}"), (0.9..=1.6).contains(&p))
             }
-        }
-        if !self.is_fresh()
-            && let Some(exponential) = exponential_fit(&points)
-        {
-            let quantity = "rate k of the variance, ∝ e^(kℓ)".to_owned();
-            let expected =
-                format!("open; the better fit has the larger R², ℓ^p has {:.3}", power.r_squared);
-            let found = Found(exponential.slope, Some(exponential.r_squared), None);
-            let source =
-                if self.law == Law::Pre { "Lemma 3.2, eq. 7" } else { "Lemma 4.1, eq. 14" };
-            self.add(source, quantity, expected, found);
-        }
+        };
+        let quantity = format!("exponent p of the variance gained {since}, over the deeper half");
+        self.add(lemma, quantity, expected, Found(p, Some(r_squared), Some(agrees)));
     }
 
     /// eq. 23 with ρ = 0 and eq. 52's branch variances: a line for Pre-LN, a logarithm for LNS.
@@ -301,10 +311,10 @@ impl Checks<'_> {
         let exponent = if self.law == Law::Pre { 0.0 } else { lns };
         let range = exponent - tolerance..=exponent + tolerance;
         let (expected, agrees) = if self.is_fresh() {
-            let expected = format!("{:.1} to {:.1}", range.start(), range.end());
+            let expected = format!("{:.1} to {:.1}", range.start(), range.end()).replace('-', "−");
             (expected, Some(range.contains(&fit.slope)))
         } else {
-            (format!("{exponent:.0} as drawn; open after training"), None)
+            (format!("open; {exponent:.0} as drawn").replace('-', "−"), None)
         };
         // A level line explains no variance; its R² would say nothing.
         let r_squared = (self.law == Law::Lns).then_some(fit.r_squared);
@@ -352,7 +362,7 @@ impl Checks<'_> {
             Law::Pre => "Theorem 3.3, eq. 9",
             Law::Lns => "Theorem 4.2, eq. 15",
         };
-        let quantity = || format!("ln ‖∂y_L/∂x₁‖₂ over {tokens} tokens, from below");
+        let quantity = || format!("ln ‖∂y_L/∂x₁‖₂ over {tokens} tokens");
         let bound = self.log_bound(explicit);
         let expected = format!(
             "at most {bound:.1}: ln of the product with A = {:.3}, B = {:.3} of eq. 36",

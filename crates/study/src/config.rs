@@ -56,6 +56,9 @@ pub struct StudyConfig {
     /// Hold the paper's lemmas against the first seed's Pre-LN and LNS models.
     #[serde(default = "yes")]
     pub theory: bool,
+    /// The loss that nobody can go below on the held-out text, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ideal_loss: Option<f64>,
     /// How finished models are diagnosed.
     #[serde(default)]
     pub diagnosis: DiagnosisConfig,

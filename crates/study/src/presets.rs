@@ -75,6 +75,7 @@ pub fn preset(name: &str) -> Option<StudyConfig> {
         baseline,
         seeds,
         theory: true,
+        ideal_loss: None,
         diagnosis,
         run,
         groups,
@@ -87,7 +88,7 @@ pub fn pair(steps: u64) -> StudyConfig {
     let run = RunConfig {
         steps,
         schedule: Schedule { warmup: steps / 10, ..default.schedule },
-        evaluation: EvaluationConfig { every: 25, ..default.evaluation },
+        evaluation: EvaluationConfig { every: 25, tokens: 16_384 },
         statistics: StatisticsConfig { every: 10 },
         ..default
     };
@@ -96,6 +97,7 @@ pub fn pair(steps: u64) -> StudyConfig {
         baseline: "pre".to_owned(),
         seeds: vec![1],
         theory: false,
+        ideal_loss: None,
         diagnosis: crate::DiagnosisConfig::default(),
         run,
         groups: ["pre", "lns"].map(|scheme| Group::of(scheme, Initialisation::Normal, None)).into(),

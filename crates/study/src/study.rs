@@ -309,7 +309,7 @@ pub fn record(config: &StudyConfig, folder: &Path) -> Result<StudyRecord, StudyE
         baseline: config.baseline.clone(),
         groups: groups.into_iter().map(|(group, _)| group).collect(),
         pairs: pairs.unwrap_or_default(),
-        ideal_loss: None,
+        ideal_loss: config.ideal_loss,
         published_source: any_published.then(|| SOURCE.to_owned()),
         theory,
         missing_runs,

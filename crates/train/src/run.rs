@@ -102,7 +102,7 @@ pub fn train(
     stop: &AtomicBool,
     observe: &mut dyn FnMut(&Event),
 ) -> Result<Summary, RunError> {
-    Run::open(config, folder, observe)?.to_its_end(stop)
+    Run::open(config, folder, observe)?.finish(stop)
 }
 
 /// Mean loss per predicted token of some sequences, in nats; their number.
@@ -218,6 +218,7 @@ impl<'a> Run<'a> {
         let any_events = log.seek(SeekFrom::End(0)).map_err(io(&log_path))? > 0;
         let (trainer, state, saved, damaged) = match restored {
             Some(restored) => {
+                text.sampler.check(&restored.state.position)?;
                 let step = restored.state.step;
                 // The number of threads may be another.
                 let state = State { config: config.clone(), ..restored.state };
@@ -300,7 +301,7 @@ impl<'a> Run<'a> {
         self.emit(Event::Note { step: self.state.step, time: now(), text })
     }
 
-    fn to_its_end(mut self, stop: &AtomicBool) -> Result<Summary, RunError> {
+    fn finish(mut self, stop: &AtomicBool) -> Result<Summary, RunError> {
         if let Some(summary) = self.finished.take() {
             return Ok(summary);
         }

@@ -26,16 +26,16 @@ impl Streams {
             let (inputs, _) = batch.part(sequence..sequence + 1);
             let streams = model.streams(ids(model, inputs, batch.length()));
             let added = streams.windows(2).map(|pair| pair[1].clone() - pair[0].clone());
-            let added: Vec<f64> = added.map(|added| mean_variance(&added)).collect();
-            (streams.iter().map(mean_variance).collect::<Vec<f64>>(), added)
+            let added = added.map(|added| mean_variance(&added)).collect();
+            [streams.iter().map(mean_variance).collect(), added]
         });
-        let mean = |pick: fn(&(Vec<f64>, Vec<f64>)) -> &Vec<f64>| -> Vec<f64> {
-            let length = pick(&parts[0]).len();
-            (0..length)
-                .map(|i| parts.iter().map(|part| pick(part)[i]).sum::<f64>() / sequences as f64)
-                .collect()
-        };
-        let (variance, added) = (mean(|part| &part.0), mean(|part| &part.1));
+        let [variance, added] = [0, 1].map(|which| {
+            let mean = |i| {
+                let of = |part: &[Vec<f64>; 2]| part[which][i];
+                parts.iter().map(of).sum::<f64>() / sequences as f64
+            };
+            (0..parts[0][which].len()).map(mean).collect::<Vec<f64>>()
+        });
         let ratio =
             |(added, entering): (&f64, &f64)| (added / entering.max(f64::MIN_POSITIVE)).sqrt();
         let branch_ratio = added.iter().zip(&variance).map(ratio).collect();

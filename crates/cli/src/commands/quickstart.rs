@@ -104,8 +104,9 @@ fn trained_pair(
         corpus: None,
         tokenizer: TokenizerArgs { tokenizer: None, vocab: 2048, max_train_tokens: None },
     };
-    let corpus = corpus::folder(&corpus, &out, config.longest_run()?, printer)?;
-    config.run.data.sources = vec![SourceConfig::new(corpus)];
+    let text = corpus::prepared(&corpus, &out, config.longest_run()?, printer)?;
+    config.ideal_loss = text.ideal_loss;
+    config.run.data.sources = vec![SourceConfig::new(text.folder)];
     printer.note(&format!("Training a small Pre-LN / LNS pair, {} steps each.", args.steps));
     let stop = stop::flag(printer)?;
     super::study::conduct(&config, &out, &stop, printer)

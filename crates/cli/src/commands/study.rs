@@ -63,8 +63,9 @@ fn resolve(args: &StudyArgs, printer: &Printer) -> anyhow::Result<StudyConfig> {
     config.run.threads = model::thread_count(args.threads)?;
     if config.run.data.sources.is_empty() {
         let tokens = config.longest_run()?;
-        let corpus = corpus::folder(&args.corpus, &args.out, tokens, printer)?;
-        config.run.data.sources = vec![SourceConfig::new(corpus)];
+        let text = corpus::prepared(&args.corpus, &args.out, tokens, printer)?;
+        config.ideal_loss = text.ideal_loss;
+        config.run.data.sources = vec![SourceConfig::new(text.folder)];
     }
     Ok(config)
 }
