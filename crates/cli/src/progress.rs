@@ -26,7 +26,7 @@ pub(crate) struct RunProgress<'a> {
 impl<'a> RunProgress<'a> {
     /// For the run in `folder`.
     pub(crate) fn new(config: &RunConfig, folder: &Path, printer: &'a Printer) -> Self {
-        let bar = printer.bar(config.steps, "{msg} {wide_bar:.cyan/dim} {pos}/{len}");
+        let bar = printer.bar(config.steps, "step {pos}/{len} {wide_bar:.cyan/dim} {msg}");
         Self {
             printer,
             bar,
