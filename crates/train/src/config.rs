@@ -12,7 +12,7 @@ use lns_spec::{Initialisation, ModelSpec, NormScheme, Preset};
 use serde::{Deserialize, Deserializer, Serialize};
 use toml::{Table, Value};
 
-use crate::{Decay, Optimiser, Schedule, TrainingOptions};
+use crate::{Decay, Optimiser, Schedule, Shape, TrainingOptions};
 
 /// Why settings make no run.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -384,6 +384,11 @@ impl Layer {
         Self::from_toml(&path.display().to_string(), &text)
     }
 
+    /// Whether it sets a key of the outermost table.
+    pub fn sets(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
     /// Settings that were made elsewhere, such as flags.
     pub fn from_table(place: &str, table: Table) -> Self {
         Self { place: place.to_owned(), table }
@@ -401,8 +406,7 @@ impl RunConfig {
     pub fn layered(&self, layers: &[Layer]) -> Result<Self, ConfigError> {
         let mut merged = self.table();
         for layer in layers {
-            let sets = |key: &str| layer.table.contains_key(key);
-            match (sets("steps"), sets("tokens")) {
+            match (layer.sets("steps"), layer.sets("tokens")) {
                 (true, true) => return Err(ConfigError::TwoLengths),
                 (true, false) => drop(merged.remove("tokens")),
                 _ => {}
@@ -456,7 +460,16 @@ impl RunConfig {
     /// The keys, dotted, in which two configs differ, with both values; `threads` and how often
     /// snapshots are taken leave a run the same.
     pub fn differences(&self, other: &Self) -> Vec<(String, String, String)> {
-        let [mut a, mut b] = [self, other].map(|config| flattened(&config.table()));
+        let [mut a, mut b] = [self, other].map(|config| {
+            let mut config = config.clone();
+            // Text is what it holds, wherever it is.
+            for source in
+                config.data.sources.iter_mut().filter(|source| !source.fingerprint.is_empty())
+            {
+                source.corpus.clear();
+            }
+            flattened(&config.table())
+        });
         for values in [&mut a, &mut b] {
             values.retain(|(key, _)| key != "threads" && !key.starts_with("snapshots."));
         }
@@ -488,6 +501,23 @@ impl RunConfig {
             if value == 0 {
                 return invalid(key, value.to_string(), "it must be at least 1");
             }
+        }
+        let largest = [
+            ("threads", self.threads as u64, 1 << 10),
+            ("steps", self.steps, 1 << 31),
+            ("data.length", self.data.length as u64, 1 << 20),
+            ("batch.sequences", self.batch.sequences as u64, 1 << 20),
+        ];
+        for (key, value, largest) in largest {
+            if value > largest {
+                return invalid(key, value.to_string(), &format!("it may be at most {largest}"));
+            }
+        }
+        let evaluated = self.evaluation.tokens;
+        if evaluated != 0 && evaluated < self.data.length as u64 {
+            let expected =
+                format!("it must hold a sequence of {} tokens, or be 0", self.data.length);
+            return invalid("evaluation.tokens", evaluated.to_string(), &expected);
         }
         if self.tokens == Some(0) {
             return invalid("tokens", "0".to_owned(), "it must be at least 1");
@@ -534,12 +564,50 @@ impl RunConfig {
                 return invalid(key, value.to_string(), "it is a share, from 0 to 1");
             }
         }
+        self.check_effect()?;
         if optimiser.name == OptimiserName::Adam && optimiser.weight_decay > 0.0 {
             return invalid(
                 "optimiser.weight_decay",
                 optimiser.weight_decay.to_string(),
                 "adam has none: leave it at 0 or use adamw",
             );
+        }
+        Ok(())
+    }
+
+    /// Refuses settings that would do nothing.
+    fn check_effect(&self) -> Result<(), ConfigError> {
+        let (given, usual) = (&self.optimiser, OptimiserConfig::default());
+        let (schedule, usual_schedule) = (&self.schedule, Schedule::default());
+        let muon = given.name == OptimiserName::Muon;
+        let wsd = schedule.shape == Shape::WarmupStableDecay;
+        let constant = schedule.shape == Shape::Constant;
+        let fixed = "muon updates all but the layers' matrices by AdamW with beta1 = 0.9, beta2 = \
+            0.95, eps = 1e-8";
+        for (idle, key, value, usual, why) in [
+            (muon, "optimiser.beta1", given.beta1, usual.beta1, fixed),
+            (muon, "optimiser.beta2", given.beta2, usual.beta2, fixed),
+            (muon, "optimiser.eps", given.eps, usual.eps, fixed),
+            (!muon, "optimiser.momentum", given.momentum, usual.momentum, "only muon has it"),
+            (
+                !wsd,
+                "schedule.decay",
+                schedule.decay,
+                usual_schedule.decay,
+                "only warmup-stable-decay has it",
+            ),
+            (
+                constant,
+                "schedule.floor",
+                schedule.floor,
+                usual_schedule.floor,
+                "a constant learning rate has none",
+            ),
+        ] {
+            if idle && value != usual {
+                let expected = format!("{why}: leave it at {usual}");
+                return Err(ConfigError::Invalid { key, value: value.to_string(), expected });
+            }
         }
         Ok(())
     }

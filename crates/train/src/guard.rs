@@ -37,7 +37,7 @@ impl Guard {
             if config.not_finite == NotFinite::Stop {
                 return Ruling::Stop(format!(
                     "{what}; the update was not applied. Lower schedule.learning_rate, raise \
-                     schedule.warmup, set optimiser.clip, or go on with guard.not_finite = \"skip\""
+                     schedule.warmup, set optimiser.clip or guard.not_finite = \"skip\", in another folder"
                 ));
             }
             Some(what)

@@ -29,7 +29,7 @@ pub use estimate::{Estimate, flops_per_token};
 pub use exchange::Exchange;
 pub use optimiser::{Decay, Optimiser};
 pub use presets::{RUN_PRESETS, RunPreset, run_preset};
-pub use run::{RunError, Summary, evaluate, train};
+pub use run::{RunError, Summary, check, evaluate, train};
 pub use schedule::{Schedule, Shape};
 pub use snapshot::SnapshotError;
 pub use trainer::{BatchGradient, Step, Trainer, TrainingOptions};

@@ -6,7 +6,7 @@
 //! moment goes on to the same bits.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, TryLockError},
     io::{Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
@@ -61,7 +61,17 @@ pub enum RunError {
          settings, or name another folder."
     )]
     AnotherRun { folder: PathBuf, differences: String },
-    #[error("{path}: {source}")]
+    #[error(
+        "{folder} is not the folder of a run, but holds {found}: name another folder, or a new one"
+    )]
+    NotARun { folder: PathBuf, found: &'static str },
+    #[error("{folder}: another lns is training here; wait for it, or name another folder")]
+    InUse { folder: PathBuf },
+    #[error("{corpus} holds other tokens than those the settings were made with")]
+    OtherText { corpus: PathBuf },
+    #[error(
+        "{path}: {source}; what snapshots hold is safe, and the same command goes on from there"
+    )]
     Io { path: PathBuf, source: std::io::Error },
     #[error("{path} was not written: {reason}")]
     Model { path: PathBuf, reason: String },
@@ -102,7 +112,21 @@ pub fn train(
     stop: &AtomicBool,
     observe: &mut dyn FnMut(&Event),
 ) -> Result<Summary, RunError> {
-    Run::open(config, folder, observe)?.finish(stop)
+    match Run::open(config, folder, observe)? {
+        Opened::Finished(summary) => Ok(summary),
+        Opened::Begun(run) => run.finish(stop),
+    }
+}
+
+/// Whether a run could begin, or go on, in `folder`: its text, its model, what is there.
+///
+/// # Errors
+/// As [`train`]'s, before anything is made.
+pub fn check(config: &RunConfig, folder: &Path) -> Result<(), RunError> {
+    let mut config = config.clone();
+    of_this_run(&mut config, folder)?;
+    Text::open(&config)?.resolve(&mut config)?;
+    Ok(())
 }
 
 /// Mean loss per predicted token of some sequences, in nats; their number.
@@ -165,6 +189,19 @@ impl Text {
         }
         Ok(Self { corpora, sampler, held_out })
     }
+
+    /// Fills in what the text decides, and the model that results.
+    fn resolve(&self, config: &mut RunConfig) -> Result<ModelSpec, RunError> {
+        let spec = config.model.spec(self.corpora[0].vocab_size(), config.data.length)?;
+        config.model.vocab_size = spec.vocab_size;
+        for (source, corpus) in config.data.sources.iter_mut().zip(&self.corpora) {
+            if !source.fingerprint.is_empty() && source.fingerprint != corpus.fingerprint() {
+                return Err(RunError::OtherText { corpus: source.corpus.clone() });
+            }
+            corpus.fingerprint().clone_into(&mut source.fingerprint);
+        }
+        Ok(spec)
+    }
 }
 
 struct Run<'a> {
@@ -178,7 +215,14 @@ struct Run<'a> {
     saved: Option<u64>,
     log: File,
     observe: &'a mut dyn FnMut(&Event),
-    finished: Option<Summary>,
+    /// Step of the latest evaluation, and its loss.
+    evaluated: Option<(u64, Option<f64>)>,
+}
+
+/// A run's folder, opened.
+enum Opened<'a> {
+    Finished(Summary),
+    Begun(Box<Run<'a>>),
 }
 
 impl<'a> Run<'a> {
@@ -186,36 +230,48 @@ impl<'a> Run<'a> {
         config: &RunConfig,
         folder: &Path,
         observe: &'a mut dyn FnMut(&Event),
-    ) -> Result<Self, RunError> {
+    ) -> Result<Opened<'a>, RunError> {
         let io = |path: &Path| {
             let path = path.to_owned();
             move |source| RunError::Io { path, source }
         };
-        let text = Text::open(config)?;
         let mut config = config.clone();
-        let spec = config.model.spec(text.corpora[0].vocab_size(), config.data.length)?;
-        config.model.vocab_size = spec.vocab_size;
-        for (source, corpus) in config.data.sources.iter_mut().zip(&text.corpora) {
-            corpus.fingerprint().clone_into(&mut source.fingerprint);
+        let there = of_this_run(&mut config, folder)?;
+        if there.is_some()
+            && let Some(summary) = finished(folder)?
+        {
+            return Ok(Opened::Finished(summary));
         }
+        let text = Text::open(&config)?;
+        let spec = text.resolve(&mut config)?;
         std::fs::create_dir_all(folder).map_err(io(folder))?;
+        let log_path = folder.join(Event::FILE_NAME);
+        let mut log = open_log(&log_path).map_err(io(&log_path))?;
+        match log.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(RunError::InUse { folder: folder.to_owned() });
+            }
+            // Some network file systems have no locks.
+            Err(TryLockError::Error(_)) => {}
+        }
         let config_path = folder.join(RunConfig::FILE_NAME);
-        let begun = config_path.exists();
-        if begun {
-            refuse_another(&RunConfig::read(folder)?, &config, folder)?;
-        } else {
+        if there.is_none() {
             replace_file(&config_path, config.to_toml().as_bytes()).map_err(io(&config_path))?;
         }
         lns_record::remove_unfinished(folder).map_err(io(folder))?;
+        cut_torn_line(&mut log).map_err(io(&log_path))?;
+        let any_events = log.seek(SeekFrom::End(0)).map_err(io(&log_path))? > 0;
 
         let threads = config.threads;
-        let workers = || Workers::new(threads).map_err(std::io::Error::other);
+        let workers = Workers::new(threads)
+            .map_err(|error| RunError::Threads { threads, reason: error.to_string() })?;
         let snapshots = Snapshots::of(folder);
-        let finished = if begun { finished(folder)? } else { None };
-        let restored = if begun { snapshots.latest(&config, &workers)? } else { None };
-        let log_path = folder.join(Event::FILE_NAME);
-        let mut log = open_log(&log_path).map_err(io(&log_path))?;
-        let any_events = log.seek(SeekFrom::End(0)).map_err(io(&log_path))? > 0;
+        let mut workers = Some(workers);
+        let restored = match there {
+            Some(_) => snapshots.latest(&config, || take(&mut workers))?,
+            None => None,
+        };
         let (trainer, state, saved, damaged) = match restored {
             Some(restored) => {
                 text.sampler.check(&restored.state.position)?;
@@ -225,9 +281,7 @@ impl<'a> Run<'a> {
                 (restored.trainer, state, Some(step), restored.damaged)
             }
             None => {
-                let workers = workers()
-                    .map_err(|error| RunError::Threads { threads, reason: error.to_string() })?;
-                let trainer = fresh(&config, &spec, workers);
+                let trainer = fresh(&config, &spec, take(&mut workers));
                 let position = text.sampler.start();
                 (trainer, State::first(&config, position), None, Vec::new())
             }
@@ -242,12 +296,17 @@ impl<'a> Run<'a> {
             saved,
             log,
             observe,
-            finished,
+            evaluated: None,
         };
-        if run.finished.is_none() {
-            run.begin(any_events, &spec, damaged)?;
+        run.begin(any_events, &spec, damaged)?;
+        if let Some(there) = there.filter(|there| any_events && there.threads != threads) {
+            run.note(format!(
+                "{threads} threads instead of {}: sums are taken in another order, so the last bits \
+                 will differ from those of a run that never stopped",
+                there.threads
+            ))?;
         }
-        Ok(run)
+        Ok(Opened::Begun(Box::new(run)))
     }
 
     /// Says what begins or goes on.
@@ -302,16 +361,14 @@ impl<'a> Run<'a> {
     }
 
     fn finish(mut self, stop: &AtomicBool) -> Result<Summary, RunError> {
-        if let Some(summary) = self.finished.take() {
-            return Ok(summary);
-        }
         if self.state.step == 0 {
             self.evaluate()?;
         }
         while self.state.step < self.config.steps {
             if stop.load(Ordering::Relaxed) {
-                self.snapshot()?;
-                return self.end(Outcome::Interrupted, None);
+                let saved = self.snapshot()?;
+                let summary = self.end(Outcome::Interrupted, None)?;
+                return saved.map(|()| summary).map_err(RunError::Snapshot);
             }
             if let Some(reason) = self.step()? {
                 self.note(reason)?;
@@ -322,19 +379,27 @@ impl<'a> Run<'a> {
                 |every: u64| every > 0 && step.is_multiple_of(every) && step < self.config.steps;
             let (evaluation, snapshot) =
                 (due(self.config.evaluation.every), due(self.config.snapshots.every));
-            if evaluation {
+            // The best snapshot is known by its loss.
+            if evaluation || (snapshot && self.config.snapshots.keep_best) {
                 self.evaluate()?;
             }
             if snapshot {
-                self.snapshot()?;
+                self.snapshot_or_note()?;
             }
         }
         let loss = self.evaluate()?;
+        if loss.is_none() {
+            self.note("the held-out loss of the last step is not a finite number".to_owned())?;
+            return self.end(Outcome::Diverged, None);
+        }
+        if self.config.snapshots.every > 0 {
+            self.snapshot_or_note()?;
+        }
         self.write_model()?;
         self.end(Outcome::Finished, loss)
     }
 
-    fn end(mut self, outcome: Outcome, loss: Option<f64>) -> Result<Summary, RunError> {
+    fn end(&mut self, outcome: Outcome, loss: Option<f64>) -> Result<Summary, RunError> {
         let (step, tokens) = (self.state.step, self.state.tokens);
         self.emit(Event::End { step, time: now(), outcome })?;
         Ok(Summary { outcome, step, tokens, loss })
@@ -370,6 +435,7 @@ impl<'a> Run<'a> {
             Ruling::Stop(reason) => return Ok(Some(format!("step {number}: {reason}"))),
         }
         self.state.step = number;
+        self.state.updates = self.trainer.steps();
         self.state.tokens += tokens;
         let time = now();
         let finite = |value: f64| value.is_finite().then_some(value);
@@ -410,39 +476,50 @@ impl<'a> Run<'a> {
         let (loss, predicted) = evaluate(self.trainer.model(), held_out, self.trainer.workers());
         let loss = loss.is_finite().then_some(loss);
         let step = self.state.step;
-        if let Some(loss) = loss
-            && self.state.best.is_none_or(|(best, _)| loss < best)
-        {
-            self.state.best = Some((loss, step));
-        }
+        self.evaluated = Some((step, loss));
         let tokens = self.state.tokens;
         self.emit(Event::Eval(EvalEvent { step, time: now(), tokens, loss, predicted }))?;
         Ok(loss)
     }
 
     /// Writes a snapshot; when that fails, says so and goes on.
-    fn snapshot(&mut self) -> Result<(), RunError> {
+    fn snapshot_or_note(&mut self) -> Result<(), RunError> {
+        match self.snapshot()? {
+            Ok(()) => Ok(()),
+            Err(problem) => self.note(format!(
+                "{problem}. The run goes on; its earlier snapshots are untouched. Make room, or the \
+                 steps since then are repeated if it stops"
+            )),
+        }
+    }
+
+    /// Writes a snapshot unless this step has one.
+    fn snapshot(&mut self) -> Result<Result<(), SnapshotError>, RunError> {
         let step = self.state.step;
         if self.saved == Some(step) {
-            return Ok(());
+            return Ok(Ok(()));
         }
-        // What the snapshot says happened must outlive it.
-        let synced = self.log.sync_all().map_err(|error| error.to_string());
+        let before = self.state.best;
+        if let Some((at, Some(loss))) = self.evaluated
+            && at == step
+            && before.is_none_or(|(best, _)| loss < best)
+        {
+            self.state.best = Some((loss, step));
+        }
+        // What the snapshot says happened must outlive it; a system that cannot sync says so below.
+        let _ = self.log.sync_all();
         let tokenizer = self.text.corpora[0].tokenizer();
-        let written = synced.and_then(|()| {
-            let written = self.snapshots.write(&self.state, &self.trainer, tokenizer);
-            written.map_err(|error| error.to_string())
-        });
-        match written {
+        match self.snapshots.write(&self.state, &self.trainer, tokenizer) {
             Ok(folder) => {
                 self.saved = Some(step);
                 let best = self.state.best.is_some_and(|(_, best)| best == step);
-                self.emit(Event::Snapshot { step, time: now(), folder, best })
+                self.emit(Event::Snapshot { step, time: now(), folder, best })?;
+                Ok(Ok(()))
             }
-            Err(problem) => self.note(format!(
-                "{problem}. The run goes on; its earlier snapshots are untouched. Make room or the \
-                 steps since then are lost if it stops"
-            )),
+            Err(problem) => {
+                self.state.best = before;
+                Ok(Err(problem))
+            }
         }
     }
 
@@ -465,7 +542,15 @@ impl<'a> Run<'a> {
 impl State {
     fn first(config: &RunConfig, position: Position) -> Self {
         let config = config.clone();
-        Self { config, step: 0, tokens: 0, position, best: None, guard: Guard::default() }
+        Self {
+            config,
+            step: 0,
+            updates: 0,
+            tokens: 0,
+            position,
+            best: None,
+            guard: Guard::default(),
+        }
     }
 }
 
@@ -476,16 +561,38 @@ fn fresh(config: &RunConfig, spec: &ModelSpec, workers: Workers) -> Trainer {
     Trainer::new(model.with_precision(config.precision), config.training_options(), workers)
 }
 
-fn refuse_another(there: &RunConfig, asked: &RunConfig, folder: &Path) -> Result<(), RunError> {
-    let differences = asked.differences(there);
+/// The settings of the run that is in `folder`, which must be those asked for, or `None` when the
+/// folder is free. What only a begun run knows is filled in.
+fn of_this_run(asked: &mut RunConfig, folder: &Path) -> Result<Option<RunConfig>, RunError> {
+    if !folder.join(RunConfig::FILE_NAME).exists() {
+        let ours = [RunConfig::MODEL, "snapshots", Event::FILE_NAME];
+        return match ours.into_iter().find(|name| folder.join(name).exists()) {
+            Some(found) => Err(RunError::NotARun { folder: folder.to_owned(), found }),
+            None => Ok(None),
+        };
+    }
+    let there = RunConfig::read(folder)?;
+    if asked.model.vocab_size == 0 {
+        asked.model.vocab_size = there.model.vocab_size;
+    }
+    for (asked, there) in asked.data.sources.iter_mut().zip(&there.data.sources) {
+        if asked.fingerprint.is_empty() {
+            there.fingerprint.clone_into(&mut asked.fingerprint);
+        }
+    }
+    let differences = asked.differences(&there);
     if differences.is_empty() {
-        return Ok(());
+        return Ok(Some(there));
     }
     let line = |(key, asked, there): &(String, String, String)| {
         format!("  {key} = {there} there, {asked} asked for")
     };
     let differences = differences.iter().map(line).collect::<Vec<_>>().join("\n");
     Err(RunError::AnotherRun { folder: folder.to_owned(), differences })
+}
+
+fn take(workers: &mut Option<Workers>) -> Workers {
+    workers.take().unwrap_or_else(|| unreachable!("a run has one trainer"))
 }
 
 /// How a run that needs no more steps ended.
@@ -515,16 +622,16 @@ fn finished(folder: &Path) -> Result<Option<Summary>, RunError> {
     Ok(Some(summary))
 }
 
-/// The log, to be appended to; half a line that a killed run left behind is cut off.
 fn open_log(path: &Path) -> std::io::Result<File> {
-    let mut log = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+    OpenOptions::new().read(true).append(true).create(true).open(path)
+}
+
+/// Half a line that a killed run left behind is cut off.
+fn cut_torn_line(log: &mut File) -> std::io::Result<()> {
     let mut text = Vec::new();
     log.read_to_end(&mut text)?;
     let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
-    if whole < text.len() {
-        log.set_len(whole as u64)?;
-    }
-    Ok(log)
+    if whole < text.len() { log.set_len(whole as u64) } else { Ok(()) }
 }
 
 /// Seconds since the Unix epoch.

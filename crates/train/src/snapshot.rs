@@ -8,7 +8,8 @@
 
 use std::{
     borrow::Cow,
-    fmt::Write,
+    fs::File,
+    io::{ErrorKind, Read},
     path::{Path, PathBuf},
 };
 
@@ -34,11 +35,13 @@ pub(crate) struct State {
     pub(crate) config: RunConfig,
     /// Steps taken.
     pub(crate) step: u64,
+    /// Updates applied: steps less those that the guard left out.
+    pub(crate) updates: u64,
     /// Tokens predicted.
     pub(crate) tokens: u64,
     /// Sequences drawn.
     pub(crate) position: Position,
-    /// Lowest held-out loss so far and its step.
+    /// Lowest held-out loss of a snapshot so far, and its step.
     pub(crate) best: Option<(f64, u64)>,
     /// What the guard has seen.
     pub(crate) guard: Guard,
@@ -58,6 +61,8 @@ pub enum SnapshotError {
     AllDamaged { folder: PathBuf, reasons: String },
     #[error("{path} was not written: {reason}")]
     Unwritable { path: PathBuf, reason: String },
+    #[error("{path} cannot be read now, which does not mean that it is damaged")]
+    Unreadable { path: PathBuf, source: std::io::Error },
 }
 
 /// The snapshots of one run.
@@ -116,7 +121,7 @@ impl Snapshots {
         let json =
             serde_json::to_vec_pretty(state).map_err(|error| unwritable(error.to_string()))?;
         std::fs::write(new.path().join(STATE), json).map_err(io)?;
-        let sums = sums(new.path()).map_err(io)?;
+        let sums = sums(new.path(), &names(new.path()).map_err(io)?).map_err(io)?;
         std::fs::write(new.path().join(SUMS), sums).map_err(io)?;
         new.commit().map_err(io)?;
         self.prune(state);
@@ -127,11 +132,10 @@ impl Snapshots {
     fn prune(&self, state: &State) {
         let keep = &state.config.snapshots;
         let best = state.best.filter(|_| keep.keep_best).map(|(_, step)| step);
-        let steps = self.steps();
-        // The best loss was measured at a step that need not have a snapshot.
-        let best = best.filter(|best| steps.contains(best));
-        for step in steps.iter().skip(keep.keep_last).filter(|step| Some(**step) != best) {
-            let _ = std::fs::remove_dir_all(self.path(*step));
+        // Later ones are damaged: the run went on from one before them. They are written again.
+        let steps = self.steps().into_iter().filter(|step| *step <= state.step);
+        for step in steps.skip(keep.keep_last).filter(|step| Some(*step) != best) {
+            let _ = std::fs::remove_dir_all(self.path(step));
         }
     }
 
@@ -139,13 +143,21 @@ impl Snapshots {
     pub(crate) fn latest(
         &self,
         config: &RunConfig,
-        workers: &dyn Fn() -> std::io::Result<Workers>,
+        workers: impl FnOnce() -> Workers,
     ) -> Result<Option<Restored>, SnapshotError> {
         let mut damaged = Vec::new();
         for step in self.steps() {
-            match self.read(step, config, workers) {
-                Ok((state, trainer)) => return Ok(Some(Restored { state, trainer, damaged })),
-                Err(error) => damaged.push(error.to_string()),
+            match self.read(step, config) {
+                Ok((state, model, moments)) => {
+                    let path = self.path(step);
+                    let mut trainer = Trainer::new(model, config.training_options(), workers());
+                    trainer.set_moments(&moments, state.updates).map_err(|reason| {
+                        SnapshotError::Damaged { path, reason: format!("{MOMENTS}: {reason}") }
+                    })?;
+                    return Ok(Some(Restored { state, trainer, damaged }));
+                }
+                Err(error @ SnapshotError::Damaged { .. }) => damaged.push(error.to_string()),
+                Err(error) => return Err(error),
             }
         }
         if damaged.is_empty() {
@@ -159,20 +171,22 @@ impl Snapshots {
         &self,
         step: u64,
         config: &RunConfig,
-        workers: &dyn Fn() -> std::io::Result<Workers>,
-    ) -> Result<(State, Trainer), SnapshotError> {
+    ) -> Result<(State, Decoder, Vec<u8>), SnapshotError> {
         let path = self.path(step);
         let damaged = |reason: String| SnapshotError::Damaged { path: path.clone(), reason };
-        let io = |file: &str, error: &dyn std::fmt::Display| damaged(format!("{file}: {error}"));
-        let written = std::fs::read_to_string(path.join(SUMS)).map_err(|e| io(SUMS, &e))?;
-        let found = sums(&path).map_err(|error| damaged(error.to_string()))?;
-        if written != found {
-            let differing = written.lines().zip(found.lines()).find(|(a, b)| a != b);
-            let file = differing.and_then(|(line, _)| line.split("  ").nth(1)).unwrap_or("a file");
-            return Err(damaged(format!("{file} is not what was written (sha256 differs)")));
+        let json_of = |error: serde_json::Error| damaged(format!("{STATE}: {error}"));
+        let file = |name: &str| readable(&path, name, std::fs::read(path.join(name)));
+        let written = String::from_utf8_lossy(&file(SUMS)?).into_owned();
+        for line in written.lines() {
+            let Some((digest, name)) = line.split_once("  ").filter(|(_, name)| is_name(name))
+            else {
+                return Err(damaged(format!("{SUMS} is not a list of checksums")));
+            };
+            if readable(&path, name, digest_of(&path.join(name)))? != digest {
+                return Err(damaged(format!("{name} is not what was written (sha256 differs)")));
+            }
         }
-        let json = std::fs::read(path.join(STATE)).map_err(|e| io(STATE, &e))?;
-        let state: State = serde_json::from_slice(&json).map_err(|e| io(STATE, &e))?;
+        let state: State = serde_json::from_slice(&file(STATE)?).map_err(json_of)?;
         let other = config.differences(&state.config);
         if let Some((key, mine, theirs)) = other.first() {
             return Err(damaged(format!(
@@ -183,31 +197,51 @@ impl Snapshots {
         let model = Decoder::from_checkpoint(&checkpoint, &Device::flex())
             .map_err(|error| damaged(error.to_string()))?
             .with_precision(config.precision);
-        let workers = workers().map_err(|error| damaged(error.to_string()))?;
-        let mut trainer = Trainer::new(model, config.training_options(), workers);
-        let bytes = std::fs::read(path.join(MOMENTS)).map_err(|e| io(MOMENTS, &e))?;
-        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| io(MOMENTS, &e))?;
-        trainer.set_moments(&tensors, state.step).map_err(|reason| io(MOMENTS, &reason))?;
-        Ok((state, trainer))
+        Ok((state, model, file(MOMENTS)?))
     }
 }
 
-/// `sha256  name` of every file but the list itself, by name.
-fn sums(folder: &Path) -> std::io::Result<String> {
+/// What was read of `name` in a snapshot: absent is damaged, anything else may pass.
+fn readable<T>(folder: &Path, name: &str, read: std::io::Result<T>) -> Result<T, SnapshotError> {
+    read.map_err(|source| match source.kind() {
+        ErrorKind::NotFound => SnapshotError::Damaged {
+            path: folder.to_owned(),
+            reason: format!("{name} is not there"),
+        },
+        _ => SnapshotError::Unreadable { path: folder.join(name), source },
+    })
+}
+
+/// Whether a listed name stays in its folder.
+fn is_name(name: &str) -> bool {
+    Path::new(name).file_name() == Some(name.as_ref())
+}
+
+/// The files of a folder, by name.
+fn names(folder: &Path) -> std::io::Result<Vec<String>> {
     let mut names: Vec<String> = std::fs::read_dir(folder)?
         .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
         .collect::<std::io::Result<_>>()?;
-    names.retain(|name| name != SUMS);
     names.sort();
-    let mut list = String::new();
-    for name in names {
-        let digest = Sha256::digest(std::fs::read(folder.join(&name))?);
-        for byte in digest {
-            let _ = write!(list, "{byte:02x}");
+    Ok(names)
+}
+
+/// `sha256  name` of each file.
+fn sums(folder: &Path, names: &[String]) -> std::io::Result<String> {
+    names.iter().map(|name| Ok(format!("{}  {name}\n", digest_of(&folder.join(name))?))).collect()
+}
+
+fn digest_of(path: &Path) -> std::io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut block = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut block)? {
+            0 => break,
+            read => hasher.update(&block[..read]),
         }
-        let _ = writeln!(list, "  {name}");
     }
-    Ok(list)
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 impl Trainer {
@@ -229,7 +263,8 @@ impl Trainer {
         tensors
     }
 
-    fn set_moments(&mut self, tensors: &SafeTensors<'_>, steps: u64) -> Result<(), String> {
+    fn set_moments(&mut self, file: &[u8], updates: u64) -> Result<(), String> {
+        let tensors = SafeTensors::deserialize(file).map_err(|error| error.to_string())?;
         let moments = &mut self.moments;
         for (kind, all) in [("first", &mut moments.first), ("second", &mut moments.second)] {
             for (parameter, values) in moments.parameters.iter().zip(all) {
@@ -245,7 +280,7 @@ impl Trainer {
                 *values = numbers.map(|bytes| f32::from_le_bytes(*bytes)).collect();
             }
         }
-        self.steps = steps;
+        self.steps = updates;
         Ok(())
     }
 }
@@ -259,20 +294,28 @@ mod tests {
         let run = tempfile::tempdir().expect("a temporary folder");
         let snapshots = Snapshots::of(run.path());
         let kept = |best, keep_best| {
-            for step in [3, 6, 9, 12] {
+            for step in [3, 6, 9, 12, 15] {
                 std::fs::create_dir_all(snapshots.path(step)).expect("makes");
             }
             let mut config = RunConfig::default();
             config.snapshots.keep_last = 2;
             config.snapshots.keep_best = keep_best;
             let (position, guard) = (Position { drawn: vec![0] }, Guard::default());
-            snapshots.prune(&State { config, step: 12, tokens: 0, position, best, guard });
+            snapshots.prune(&State {
+                config,
+                step: 12,
+                updates: 12,
+                tokens: 0,
+                position,
+                best,
+                guard,
+            });
             snapshots.steps()
         };
-        assert_eq!(kept(Some((4.0, 3)), true), [12, 9, 3]);
-        assert_eq!(kept(Some((4.0, 3)), false), [12, 9]);
-        assert_eq!(kept(Some((4.0, 9)), true), [12, 9]);
-        assert_eq!(kept(Some((4.0, 4)), true), [12, 9], "the best step has no snapshot");
-        assert_eq!(kept(None, true), [12, 9]);
+        // 15 is a damaged one that the run went back behind: it takes no good one's place.
+        assert_eq!(kept(Some((4.0, 3)), true), [15, 12, 9, 3]);
+        assert_eq!(kept(Some((4.0, 3)), false), [15, 12, 9]);
+        assert_eq!(kept(Some((4.0, 9)), true), [15, 12, 9]);
+        assert_eq!(kept(None, true), [15, 12, 9]);
     }
 }

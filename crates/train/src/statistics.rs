@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use layernorm_scaling::Decoder;
 use lns_checkpoint::NamedTensor;
-use lns_kernels::{Workers, with_slices};
+use lns_kernels::{IGNORED, Workers, with_slices};
 
 use crate::{Batch, gradients::ids};
 
@@ -23,8 +23,11 @@ impl Streams {
     pub(crate) fn measure(model: &Decoder, batch: &Batch, workers: &Workers) -> Self {
         let sequences = batch.sequences().min(SEQUENCES);
         let parts = workers.map(sequences, |sequence| {
-            let (inputs, _) = batch.part(sequence..sequence + 1);
-            let streams = model.streams(ids(model, inputs, batch.length()));
+            let (inputs, targets) = batch.part(sequence..sequence + 1);
+            // Padding follows the last token that is predicted, and no token before it sees it.
+            let last = targets.iter().rposition(|target| *target != IGNORED);
+            let inputs = &inputs[..last.map_or(inputs.len(), |last| last + 1)];
+            let streams = model.streams(ids(model, inputs, inputs.len()));
             let added = streams.windows(2).map(|pair| pair[1].clone() - pair[0].clone());
             let added = added.map(|added| mean_variance(&added)).collect();
             [streams.iter().map(mean_variance).collect(), added]

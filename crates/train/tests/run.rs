@@ -243,8 +243,9 @@ fn a_snapshot_that_cannot_be_written_is_said_and_the_run_goes_on() {
     let place = Place::new();
     let config = place.config();
     let folder = place.run("run");
-    fs::create_dir(&folder).expect("makes");
+    go_until(&config, &folder, 1);
     // A file where the folder of snapshots should be: like a full disk, nothing can be written there.
+    fs::remove_dir_all(folder.join("snapshots")).expect("removes");
     fs::write(folder.join("snapshots"), b"").expect("writes");
     let summary = go(&config, &folder).expect("goes on");
     assert_eq!(summary.outcome, Outcome::Finished);
@@ -323,6 +324,11 @@ fn settings_in_layers_name_what_is_wrong_with_them() {
     assert!(error("steps = 1\ntokens = 1").contains("one of them"));
     assert!(error("optimiser = { name = \"adam\", weight_decay = 0.1 }").contains("adamw"));
     assert!(error("schedule = { floor = 2 }").contains("from 0 to 1"));
+    let idle = error("optimiser = { name = \"muon\", beta2 = 0.99 }");
+    assert!(idle.contains("muon updates") && idle.contains("0.95"), "{idle}");
+    assert!(error("schedule = { decay = 0.5 }").contains("only warmup-stable-decay"));
+    assert!(error("evaluation = { tokens = 100 }").contains("128 tokens"));
+    assert!(error("steps = 9999999999999").contains("at most"));
 
     let tokens = layered("tokens = 5000\nbatch = { sequences = 4 }").expect("settings");
     assert_eq!((tokens.steps, tokens.tokens), (10, None), "rounded up to whole steps of 512");
@@ -334,6 +340,65 @@ fn settings_in_layers_name_what_is_wrong_with_them() {
     let resolved = layered("seed = 9\n[model]\nscheme = \"mix-ln\"").expect("settings");
     let again = layered(&resolved.to_toml()).expect("what was written reads");
     assert_eq!(resolved, again);
+}
+
+#[test]
+fn updates_that_were_left_out_stay_left_out_after_a_resume() {
+    let place = Place::new();
+    let mut config = place.config();
+    config.steps = 30;
+    // Nearly every gradient is a spike against a median that has just begun to exist.
+    config.guard = GuardConfig { not_finite: NotFinite::Stop, spike: 0.97 };
+    let (whole, stopped) = (place.run("whole"), place.run("stopped"));
+    let skipped = |folder: &Path| {
+        let events = read_events(folder).expect("events");
+        let skipped = |event: &&Event| matches!(event, Event::Step(event) if event.skipped);
+        events.iter().filter(skipped).count()
+    };
+    go(&config, &whole).expect("runs");
+    assert!(skipped(&whole) > 0, "otherwise the test shows nothing");
+    go_until(&config, &stopped, 27);
+    go(&config, &stopped).expect("goes on");
+    assert_eq!(results(&stopped), results(&whole));
+}
+
+#[test]
+fn a_folder_that_is_no_run_and_one_that_is_in_use_are_left_alone() {
+    let place = Place::new();
+    let config = place.config();
+    let precious = place.run("precious");
+    fs::create_dir_all(precious.join("model")).expect("makes");
+    fs::write(precious.join("model/model.safetensors"), b"mine").expect("writes");
+    let error = go(&config, &precious).expect_err("not ours").to_string();
+    assert!(error.contains("not the folder of a run") && error.contains("model"), "{error}");
+    assert_eq!(fs::read(precious.join("model/model.safetensors")).expect("there"), b"mine");
+    assert!(!precious.join("config.toml").exists());
+
+    let folder = place.run("run");
+    let mut refused = None;
+    train(&config, &folder, &AtomicBool::new(false), &mut |event| {
+        if event.step() == 3 && refused.is_none() {
+            refused = go(&config, &folder).err().map(|error| error.to_string());
+        }
+    })
+    .expect("runs");
+    let refused = refused.expect("a second one is refused");
+    assert!(refused.contains("another lns is training"), "{refused}");
+}
+
+#[test]
+fn a_text_is_what_it_holds_wherever_it_is() {
+    let place = Place::new();
+    let mut config = place.config();
+    let folder = place.run("run");
+    go_until(&config, &folder, 5);
+    let moved = place.run("moved-text");
+    fs::rename(&place.corpus, &moved).expect("moves");
+    config.data.sources[0].corpus = moved;
+    go_until(&config, &folder, 7);
+    config.data.sources[0].corpus = corpus(place.dir.path(), 2);
+    let error = go(&config, &folder).expect_err("other tokens").to_string();
+    assert!(error.contains("holds other tokens"), "{error}");
 }
 
 #[test]
