@@ -188,11 +188,11 @@ pub(crate) struct CorpusArgs {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct TokenizerArgs {
     /// A tokenizer.json, or a .gguf file with a tokenizer inside
-    #[arg(long, value_name = "FILE", conflicts_with = "vocab", requires = "text")]
+    #[arg(long, value_name = "FILE", conflicts_with = "vocab")]
     pub(crate) tokenizer: Option<PathBuf>,
 
     /// Train a byte-level BPE of this many tokens on the text, if no --tokenizer is given
-    #[arg(long, value_name = "N", requires = "text", default_value_t = 2048)]
+    #[arg(long, value_name = "N", default_value_t = 2048)]
     pub(crate) vocab: usize,
 
     /// Prepare at most this many tokens to train on
@@ -281,7 +281,7 @@ pub(crate) struct TrainArgs {
     pub(crate) threads: Option<usize>,
 
     /// Print parameters, memory, work and expected time, and train nothing
-    #[arg(long)]
+    #[arg(long, conflicts_with = "json")]
     pub(crate) estimate: bool,
 
     /// Print how the run ended as JSON

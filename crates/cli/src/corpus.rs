@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use lns_checkpoint::{Checkpoint, TokenizerSource};
 use lns_data::{
-    Corpus, Document, Language, Limits, Part, PrepareOptions, Tokenizer, Validation, prepare,
-    prepare_documents,
+    Corpus, Document, Language, Layout, Limits, Part, PrepareOptions, Tokenizer, Validation,
+    prepare, prepare_documents,
 };
+use lns_train::{RunConfig, SourceConfig};
 
 use crate::{
     arguments::{CorpusArgs, TokenizerArgs},
@@ -22,42 +24,135 @@ const BPE_BYTES: u64 = 16 << 20;
 const LANGUAGE_SEED: u64 = 1;
 /// Tokens of the built-in language that are held out.
 const LANGUAGE_HELD_OUT: u64 = 50_000;
+/// Tokens of it that are written at most.
+const LANGUAGE_MOST: u64 = 200_000_000;
+/// What the text in a run's folder was made from, a file beside it.
+const ORIGIN: &str = "text.from";
+/// The origin of the built-in language's text.
+const LANGUAGE: &str = "the built-in language\n";
 
-/// A text that is ready.
-pub(crate) struct Prepared {
-    pub(crate) folder: PathBuf,
+/// What a run is trained on.
+pub(crate) struct Supply {
+    pub(crate) sources: Vec<SourceConfig>,
     /// Loss on the held-out part of a reader who knows the built-in language's grammar.
     pub(crate) ideal_loss: Option<f64>,
 }
 
-/// The text named, or that in `text` in `out`, made now unless it is there. `tokens` is how many the
-/// run will draw.
-pub(crate) fn prepared(
+/// The text that the settings name, or the one that the flags name: `--corpus`, or `text` in `out`,
+/// made now unless it is there. `sequences` is how many the run will draw.
+pub(crate) fn supply(
+    config: &RunConfig,
+    sequences: u64,
     args: &CorpusArgs,
     out: &Path,
-    tokens: u64,
     printer: &Printer,
-) -> anyhow::Result<Prepared> {
-    if let Some(corpus) = &args.corpus {
-        return Ok(Prepared { folder: std::path::absolute(corpus)?, ideal_loss: None });
-    }
+) -> anyhow::Result<Supply> {
+    let named = &config.data.sources;
     let folder = std::path::absolute(out.join("text"))?;
-    let language = args.text.is_empty().then(|| Language::new(LANGUAGE_SEED));
+    let asked = args.corpus.is_some() || !args.text.is_empty();
+    if !named.is_empty() && !asked {
+        let ours = named.iter().all(|source| source.corpus == folder);
+        let ideal = ours && read_origin(out).as_deref() == Some(LANGUAGE);
+        let ideal_loss = ideal.then(|| ideal_loss(config.data.layout));
+        return Ok(Supply { sources: named.clone(), ideal_loss });
+    }
+    let (corpus, ideal_loss) = match &args.corpus {
+        Some(corpus) => (std::path::absolute(corpus)?, None),
+        None => {
+            // What is wrong with the model is said before its text is prepared.
+            config.model.spec(config.model.vocab_size.max(1), config.data.length)?;
+            let language = prepared(config, sequences, args, out, &folder, printer)?;
+            (folder, language.then(|| ideal_loss(config.data.layout)))
+        }
+    };
+    match &named[..] {
+        [] => Ok(Supply { sources: vec![SourceConfig::new(corpus)], ideal_loss }),
+        [source] if source.corpus == corpus => Ok(Supply { sources: named.clone(), ideal_loss }),
+        _ => Err(usage(
+            "the settings name their text in data.sources, and --text or --corpus another; leave one \
+             of them out",
+        )),
+    }
+}
+
+/// Makes the text in `folder` unless it is there; whether it is of the built-in language.
+fn prepared(
+    config: &RunConfig,
+    sequences: u64,
+    args: &CorpusArgs,
+    out: &Path,
+    folder: &Path,
+    printer: &Printer,
+) -> anyhow::Result<bool> {
+    let origin = origin(args)?;
     if folder.exists() {
+        let there = read_origin(out);
+        if !args.text.is_empty() && there.as_deref() != Some(&origin) {
+            return Err(usage(format!(
+                "{} was prepared from something else:\n{}\nName another folder with --out, or delete \
+                 this text.",
+                folder.display(),
+                there.as_deref().unwrap_or("(not known)").trim_end()
+            )));
+        }
         printer.note(&format!("Text: what was prepared in {}.", folder.display()));
+        return Ok(there.as_deref() == Some(LANGUAGE));
+    }
+    std::fs::create_dir_all(out).with_context(|| format!("{} cannot be made", out.display()))?;
+    let path = out.join(ORIGIN);
+    lns_record::replace_file(&path, origin.as_bytes())
+        .with_context(|| format!("{} cannot be written", path.display()))?;
+    if args.text.is_empty() {
+        printer.note("No --text: training on the built-in language.");
+        // A row holds one document at most, a window one more token than it has inputs.
+        let tokens = match config.data.layout {
+            Layout::Rows => sequences.saturating_mul(Language::MAX_TOKENS as u64),
+            Layout::Packed => sequences.saturating_mul(config.data.length as u64) + 1,
+        };
+        if tokens > LANGUAGE_MOST {
+            return Err(usage(format!(
+                "the run needs {tokens} tokens, and the built-in language is for small ones \
+                 ({LANGUAGE_MOST} at most); give --text"
+            )));
+        }
+        write_language(folder, tokens)?;
     } else {
-        std::fs::create_dir_all(out)?;
-        match &language {
-            Some(language) => {
-                printer.note("No --text: training on the built-in language.");
-                write_language(language, &folder, tokens)?;
-            }
-            None => {
-                tokenized(&args.text, &args.validation, &args.tokenizer, &folder, printer)?;
-            }
+        tokenized(&args.text, &args.validation, &args.tokenizer, folder, printer)?;
+    }
+    Ok(args.text.is_empty())
+}
+
+/// What a text is made from, to tell whether it is the one asked for.
+fn origin(args: &CorpusArgs) -> anyhow::Result<String> {
+    if args.text.is_empty() {
+        return Ok(LANGUAGE.to_owned());
+    }
+    let mut lines = Vec::new();
+    for (what, files) in [("text", &args.text), ("validation", &args.validation)] {
+        for file in files {
+            lines.push(format!("{what} {}", std::path::absolute(file)?.display()));
         }
     }
-    Ok(Prepared { folder, ideal_loss: language.as_ref().map(ideal_loss) })
+    let TokenizerArgs { tokenizer, vocab, max_train_tokens } = &args.tokenizer;
+    lines.push(match tokenizer {
+        Some(path) => format!("tokenizer {}", std::path::absolute(path)?.display()),
+        None => format!("vocab {vocab}"),
+    });
+    lines.extend(max_train_tokens.map(|tokens| format!("max-train-tokens {tokens}")));
+    Ok(lines.join("\n") + "\n")
+}
+
+fn read_origin(out: &Path) -> Option<String> {
+    std::fs::read_to_string(out.join(ORIGIN)).ok()
+}
+
+/// Tokens of the text that the flags name.
+pub(crate) fn vocabulary(args: &CorpusArgs) -> anyhow::Result<usize> {
+    Ok(match (&args.corpus, &args.tokenizer.tokenizer) {
+        (Some(corpus), _) => Corpus::open(corpus)?.vocab_size(),
+        (None, Some(path)) => tokenizer(path)?.vocab_size(),
+        (None, None) => args.tokenizer.vocab,
+    })
 }
 
 /// Prepares files.
@@ -102,20 +197,26 @@ fn documents(language: &Language, part: Part, tokens: u64) -> impl Iterator<Item
 }
 
 /// Enough of the built-in language that no text is seen twice.
-fn write_language(language: &Language, folder: &Path, tokens: u64) -> anyhow::Result<Corpus> {
+fn write_language(folder: &Path, tokens: u64) -> anyhow::Result<Corpus> {
+    let language = Language::new(LANGUAGE_SEED);
     let limits = Limits { train: Some(tokens), validation: Some(LANGUAGE_HELD_OUT) };
-    let of =
-        |part, tokens| documents(language, part, tokens).map(move |document| (part, document.text));
+    let of = |part, tokens| {
+        documents(&language, part, tokens).map(move |document| (part, document.text))
+    };
     let mut texts = of(Part::Train, tokens).chain(of(Part::Validation, LANGUAGE_HELD_OUT));
     let name = "the built-in language";
     Ok(prepare_documents(&mut texts, name, &language.tokenizer(), limits, folder, &|_| {})?)
 }
 
-/// Mean loss of the ideal reader, who sees every document from its beginning.
-fn ideal_loss(language: &Language) -> f64 {
-    let documents = documents(language, Part::Validation, LANGUAGE_HELD_OUT);
+/// Mean loss of the ideal reader, who sees every document from its beginning; in rows a document's
+/// first token is not predicted.
+fn ideal_loss(layout: Layout) -> f64 {
+    let skipped = usize::from(layout == Layout::Rows);
+    let language = Language::new(LANGUAGE_SEED);
+    let documents = documents(&language, Part::Validation, LANGUAGE_HELD_OUT);
     let (nll, tokens) = documents.fold((0.0, 0), |(nll, tokens), document| {
-        (nll + document.ideal_nll(), tokens + document.nll.len())
+        let predicted = &document.nll[skipped..];
+        (nll + predicted.iter().sum::<f64>(), tokens + predicted.len())
     });
     nll / tokens as f64
 }

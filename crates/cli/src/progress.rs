@@ -20,6 +20,7 @@ pub(crate) struct RunProgress<'a> {
     tensorboard: Option<TensorBoard>,
     begun: bool,
     steps: u64,
+    tokens_per_step: f64,
     held_out: Option<f64>,
 }
 
@@ -34,6 +35,7 @@ impl<'a> RunProgress<'a> {
             tensorboard: None,
             begun: false,
             steps: config.steps,
+            tokens_per_step: config.tokens_per_step() as f64,
             held_out: None,
         }
     }
@@ -53,8 +55,7 @@ impl<'a> RunProgress<'a> {
             Event::Resume { step, .. } => self.say(&format!("Going on after step {step}.")),
             Event::Step(event) => {
                 let left = self.steps.saturating_sub(event.step) as f64;
-                let tokens = event.tokens as f64 / event.step as f64;
-                let seconds = left * tokens / event.tokens_per_second.max(1e-9);
+                let seconds = left * self.tokens_per_step / event.tokens_per_second.max(1e-9);
                 let loss = event.loss.map_or("not finite".to_owned(), |loss| format!("{loss:.4}"));
                 let held_out =
                     self.held_out.map_or(String::new(), |loss| format!(" (held out {loss:.4})"));

@@ -10,7 +10,7 @@ pub(crate) fn layer(
     args: &SettingArgs,
     more: &[(&str, Option<Value>)],
 ) -> anyhow::Result<Option<Layer>> {
-    let number = |value: Option<u64>| value.map(|value| Value::Integer(value as i64));
+    let number = |value: Option<u64>| value.map(integer);
     let mut given = vec![
         ("steps", number(args.steps)),
         ("tokens", number(args.tokens)),
@@ -36,6 +36,11 @@ pub(crate) fn layer(
         insert(&mut table, key.trim(), parsed(value.trim()))?;
     }
     Ok((!table.is_empty()).then(|| Layer::from_table("the command line", table)))
+}
+
+/// TOML's integers end at 2⁶³ − 1; what is beyond is refused by any setting.
+pub(crate) fn integer(value: u64) -> Value {
+    Value::Integer(i64::try_from(value).unwrap_or(i64::MAX))
 }
 
 /// A value as TOML; what is none is a string, so that names need no quotes.

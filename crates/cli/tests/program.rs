@@ -204,8 +204,8 @@ fn quickstart_without_a_network_trains_a_pair() {
     let text = bench.succeeds(&["quickstart", "--offline", "--out", "start", "--steps", "2"]);
     assert!(text.contains("pre, seed 1") && text.contains("lns, seed 1"), "{text}");
     assert!(bench.path("start/report.html").is_file());
-    assert!(bench.path("start/pair/report.html").is_file());
-    assert!(bench.path("start/pair/runs/lns-seed1/model/config.json").is_file());
+    assert!(bench.path("start/pair-language-2/report.html").is_file());
+    assert!(bench.path("start/pair-language-2/runs/lns-seed1/model/config.json").is_file());
 }
 
 /// Settings of a model that trains in a moment.
@@ -250,6 +250,9 @@ fn a_model_is_trained_watched_and_read_by_the_other_verbs() {
     assert!(error.contains("model.scheme.name") && error.contains("another folder"), "{error}");
     assert_eq!(bench.succeeds(&["train", "--out", "run"]), text);
 
+    fs::write(bench.path("other.txt"), "w1 w2").expect("writable");
+    let text = bench.fails(&["train", "--out", "run", "--text", "other.txt"], 2);
+    assert!(text.contains("prepared from something else"), "{text}");
     let estimate = bench.succeeds(&["train", "--estimate", "--preset", "paper-130m"]);
     assert!(estimate.contains("134105856") && estimate.contains("expected"), "{estimate}");
     let unknown = bench.fails(&["train", "--out", "x", "--set", "schedule.warmpu=3"], 2);
@@ -344,7 +347,15 @@ fn a_study_compares_schemes_goes_on_and_is_reported_again() {
     assert_eq!(fs::read(bench.path("study/report.html")).expect("again").len(), page.len());
     bench.succeeds(&["report", "study"]);
     let other = with(&["study", "laptop", "--out", "study"], &["--steps", "5"]);
-    assert!(bench.fails(&other, 2).contains("another study"));
+    let error = bench.fails(&other, 2);
+    assert!(error.contains("runs/pre-seed1") && error.contains("steps = 4 there"), "{error}");
+    let reserved = bench.fails(&["study", "smoke", "--out", "x", "--set", "seed=4"], 2);
+    assert!(reserved.contains("belongs to the groups"), "{reserved}");
+    // It may grow by seeds.
+    let more: Vec<&str> =
+        study.iter().map(|word| if *word == "1,2" { "1,2,3" } else { word }).collect();
+    bench.succeeds(&more);
+    assert!(bench.path("study/runs/before-norm-seed3/model").is_dir());
     assert!(bench.fails(&["study", "lapto", "--out", "x"], 2).contains("laptop"));
 }
 

@@ -142,9 +142,8 @@ pub enum DataError {
     ValidationShare { share: f64 },
     /// A part of a prepared text that would be empty.
     #[error(
-        "no document for {part}; give more text{}, and allow 2 tokens or more",
-        if *.part == Part::Validation { ", name files to hold out or hold out a larger share" }
-        else { "" }
+        "no document for {part}: give more documents, or name files to hold out, and allow 2 tokens \
+         or more"
     )]
     NoDocuments { part: Part },
     /// A folder without a manifest.

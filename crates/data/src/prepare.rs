@@ -27,8 +27,8 @@ const BYTES_PER_TOKEN: u64 = 8;
 pub enum Validation {
     /// Those of these files. A document to train on that is the same as one of them is left out.
     Files(Vec<PathBuf>),
-    /// About this share of all documents, above 0 and below 1, chosen by a hash of a document's
-    /// text: whichever files it is in and however often, it is in one part only.
+    /// About this share of all documents, above 0 and below 1, and at least one, chosen by a hash of
+    /// a document's text: whichever files it is in and however often, it is in one part only.
     Share(f64),
 }
 
@@ -81,9 +81,19 @@ pub fn prepare(
             if !(share > 0.0 && share < 1.0) {
                 return Err(DataError::ValidationShare { share });
             }
-            preparation.add_files(&files, &[Part::Train, Part::Validation], |id| {
+            let parts = [Part::Train, Part::Validation];
+            let mut lowest = f64::INFINITY;
+            preparation.add_files(&files, &parts, |id| {
+                lowest = lowest.min(id.place());
                 if id.place() < share { Part::Validation } else { Part::Train }
             })?;
+            if lowest >= share {
+                // Of few documents the lot may have held out none: then it is the first in line.
+                preparation = Preparation::new(tokenizer, limits, folder, progress)?;
+                preparation.add_files(&files, &parts, |id| {
+                    if id.place() <= lowest { Part::Validation } else { Part::Train }
+                })?;
+            }
             Names(&files).to_string()
         }
     };
@@ -200,7 +210,7 @@ impl<'a> Preparation<'a> {
         &mut self,
         files: &[PathBuf],
         parts: &[Part],
-        part_of: impl Fn(DocumentId) -> Part,
+        mut part_of: impl FnMut(DocumentId) -> Part,
     ) -> Result<(), DataError> {
         let held_out = parts == [Part::Validation];
         for file in files {
@@ -470,6 +480,20 @@ pub(crate) mod tests {
         ids
     }
 
+    #[test]
+    fn of_few_documents_one_is_held_out_and_a_single_one_is_not_enough() {
+        let (folder, files) = files(&[&["a b".to_owned(), "b a".to_owned()], &["a a".to_owned()]]);
+        let tokenizer = build(&byte_level("smollm"));
+        let share = options(Validation::Share(1e-9));
+        let place = folder.path().join("few");
+        let corpus = prepare(&files, &tokenizer, &share, &place, &|_| {}).unwrap();
+        assert_eq!(corpus.tokens(Part::Validation).documents(), 1);
+        assert_eq!(corpus.tokens(Part::Train).documents(), 2);
+        let one = &files[1..];
+        let error = prepare(one, &tokenizer, &share, &folder.path().join("one"), &|_| {});
+        assert!(error.unwrap_err().to_string().contains("name files to hold out"));
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
@@ -605,9 +629,7 @@ pub(crate) mod tests {
         let message = fails(&[paths[0].clone(), bad.clone()], held_out(), &tokenizer);
         assert!(message.contains("bad.jsonl, line 2"), "{message}");
         let message = fails(&paths[1..], held_out(), &tokenizer);
-        assert!(message.contains("no document for train; give more text, and"), "{message}");
-        let message = fails(&paths[..1], Validation::Share(1e-9), &tokenizer);
-        assert!(message.contains("no document for validation"), "{message}");
+        assert!(message.contains("no document for train: give more documents"), "{message}");
         for share in [0.0, 1.0, -1.0, f64::NAN] {
             let message = fails(&paths, Validation::Share(share), &tokenizer);
             assert!(message.contains("above 0 and below 1"), "{message}");

@@ -28,17 +28,14 @@ pub enum StudyError {
     Record(#[from] RecordError),
     #[error("{place}: {reason}")]
     Malformed { place: String, reason: String },
-    #[error("two groups are called {name}; give one of them another `name`")]
+    #[error("two groups are called {name}, or nearly so; give one of them another `name`")]
     Twice { name: String },
     #[error("the baseline {baseline} is none of the groups: {groups}")]
     NoBaseline { baseline: String, groups: String },
     #[error("a study needs at least one group and one seed")]
     Empty,
-    #[error(
-        "{folder} holds another study:\n{differences}\nContinue it without these settings, or name \
-         another folder."
-    )]
-    Another { folder: PathBuf, differences: String },
+    #[error("{place}: `{key}` belongs to the groups and seeds of a study; leave it out")]
+    Reserved { place: String, key: &'static str },
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
 }
@@ -185,21 +182,46 @@ impl StudyConfig {
         }
     }
 
-    /// Tokens that the longest of its runs draws.
+    /// Sequences that the longest of its runs draws.
     ///
     /// # Errors
     /// As [`run`](crate::run), for what makes no study.
-    pub fn longest_run(&self) -> Result<u64, StudyError> {
-        let tokens = |planned: &Planned| planned.config.steps * planned.config.tokens_per_step();
-        Ok(self.plan()?.iter().map(tokens).max().unwrap_or(0))
+    pub fn most_sequences(&self) -> Result<u64, StudyError> {
+        let sequences =
+            |planned: &Planned| planned.config.steps * planned.config.batch.sequences as u64;
+        Ok(self.plan()?.iter().map(sequences).max().unwrap_or(0))
     }
 
     /// Every run: seed by seed, so that the first comparison is there as early as can be.
     pub(crate) fn plan(&self) -> Result<Vec<Planned>, StudyError> {
         let titles: Vec<String> = self.groups.iter().map(Group::title).collect();
         for (index, name) in titles.iter().enumerate() {
-            if titles[..index].contains(name) {
+            let folder = slug(name);
+            if folder.is_empty() || titles[..index].iter().any(|other| slug(other) == folder) {
                 return Err(StudyError::Twice { name: name.clone() });
+            }
+        }
+        let (given, usual) = (&self.run, RunConfig::default());
+        for (key, differs) in [
+            ("seed", given.seed != usual.seed),
+            ("model.scheme", given.model.scheme != usual.model.scheme),
+            ("model.initialisation", given.model.initialisation != usual.model.initialisation),
+        ] {
+            if differs {
+                return Err(StudyError::Reserved { place: "[run]".to_owned(), key });
+            }
+        }
+        for (group, title) in self.groups.iter().zip(&titles) {
+            let model = group.settings.get("model").and_then(Value::as_table);
+            let in_model = |key| model.is_some_and(|model| model.contains_key(key));
+            for (key, given) in [
+                ("seed", group.settings.contains_key("seed")),
+                ("model.scheme", in_model("scheme")),
+                ("model.initialisation", in_model("initialisation")),
+            ] {
+                if given {
+                    return Err(StudyError::Reserved { place: format!("group {title}"), key });
+                }
             }
         }
         if !titles.contains(&self.baseline) {
@@ -294,5 +316,11 @@ mod tests {
         assert!(error(&TWO.replace("\"lns\", exponent = 0.25", "\"LNS\"")).contains("LNS"));
         let twice = format!("{TWO}\n[[groups]]\nscheme = \"pre\"");
         assert!(error(&twice).contains("two groups are called pre"));
+        let nearly = format!("{TWO}\n[[groups]]\nname = \"PRE\"\nscheme = \"post\"");
+        assert!(error(&nearly).contains("PRE"), "they would share a folder");
+        let seeded = TWO.replace("[run.schedule]", "[run]\nseed = 5\n[run.schedule]");
+        assert!(error(&seeded).contains("[run]: `seed`"));
+        let schemed = TWO.replace("num_hidden_layers = 6", "scheme = \"pre\"");
+        assert!(error(&schemed).contains("`model.scheme` belongs to the groups"));
     }
 }

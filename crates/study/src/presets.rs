@@ -28,11 +28,26 @@ pub(crate) const SOURCE: &str = "arXiv 2502.05795 v5, Tables 1, 6, 7 and 8: one 
     hardware, text and tokenizer; the official evaluation divides by one batch too many, which makes \
     them 0.4 to 3 % too low, and its DeepNorm is not DeepNorm's";
 
-/// The paper's perplexity of a group in the preset called `name`.
-pub(crate) fn published(name: &str, group: &str) -> Option<f64> {
+/// The paper's perplexity of a group, if it and its runs are what the paper's were.
+pub(crate) fn published(config: &StudyConfig, group: &Group) -> Option<f64> {
+    let original = preset(&config.name)?;
+    let plain = |group: &Group| Group { seeds: None, ..group.clone() };
+    let same_group = original.groups.iter().any(|other| plain(other) == plain(group));
     let size = ["paper-130m", "paper-250m", "paper-350m", "paper-1b"];
-    let column = size.iter().position(|size| *size == name)?;
-    PUBLISHED.iter().find(|(title, _)| *title == group)?.1[column]
+    let column = size.iter().position(|size| *size == config.name)?;
+    let differences = original.run.differences(&config.run);
+    let matters = |key: &str| {
+        ["model.", "optimiser.", "schedule."].iter().any(|part| key.starts_with(part))
+            || ["steps", "data.length", "data.layout", "batch.sequences"].contains(&key)
+    };
+    let same_run = !differences.iter().any(|(key, ..)| matters(key));
+    let (_, figures) = PUBLISHED.iter().find(|(title, _)| *title == group.title())?;
+    figures[column].filter(|_| same_group && same_run)
+}
+
+/// In what a paper's preset differs from the official code, on purpose.
+pub(crate) fn unlike_the_paper(config: &StudyConfig) -> Vec<&'static str> {
+    run_preset(&config.name).map_or_else(Vec::new, |preset| preset.notes)
 }
 
 /// The study called `name`.
@@ -115,7 +130,16 @@ mod tests {
             let plan = study.plan().expect(name);
             assert!(plan.len() >= 4, "{name}");
         }
-        assert_eq!(published("paper-350m", "lns"), Some(18.20));
-        assert_eq!(published("laptop", "lns"), None);
+        let figure = |change: &dyn Fn(&mut StudyConfig)| {
+            let mut study = preset("paper-350m").expect("a preset");
+            change(&mut study);
+            published(&study, &study.groups[1])
+        };
+        assert_eq!(figure(&|_| ()), Some(18.20));
+        assert_eq!(figure(&|study| study.groups[1].seeds = Some(vec![7])), Some(18.20));
+        assert_eq!(figure(&|study| study.run.steps = 500), None, "not the paper's run");
+        assert_eq!(figure(&|study| study.run.model.num_hidden_layers = 4), None);
+        let quarter: toml::Value = toml::from_str("name = \"lns\"\nexponent = 0.25").expect("TOML");
+        assert_eq!(figure(&|study| study.groups[1].scheme = quarter.clone()), None);
     }
 }

@@ -15,12 +15,12 @@ use lns_record::{
     read_events, replace_file,
 };
 use lns_spec::{Initialisation, NormScheme};
-use lns_train::{RunConfig, train};
+use lns_train::{RunConfig, RunError, check, train};
 
 use crate::{
     StudyConfig, StudyError, compare,
     config::Planned,
-    presets::{SOURCE, published},
+    presets::{SOURCE, published, unlike_the_paper},
 };
 
 /// Tokens of a sequence that the theory is measured on: its vector products need the whole model's
@@ -82,7 +82,7 @@ pub fn run(
     };
     let runs = folder.join("runs");
     std::fs::create_dir_all(&runs).map_err(io(&runs))?;
-    claim(config, folder)?;
+    claim(config, &plan, folder)?;
     for (index, planned) in plan.iter().enumerate() {
         let path = folder.join(&planned.folder);
         observe(Progress::Run {
@@ -93,11 +93,9 @@ pub fn run(
             folder: &path,
             config: &planned.config,
         });
-        let in_run =
-            |source| StudyError::Run { run: planned.folder.clone(), source: Box::new(source) };
         let summary =
             train(&planned.config, &path, stop, &mut |event| observe(Progress::Event(event)))
-                .map_err(in_run)?;
+                .map_err(|source| in_run(planned, source))?;
         match summary.outcome {
             Outcome::Interrupted => return Ok(StudyOutcome::Interrupted),
             Outcome::Diverged => {}
@@ -127,30 +125,25 @@ pub fn run(
 
 const THEORY: &str = "theory.json";
 
-/// Writes the study's settings, or makes sure that they are those that are there.
-fn claim(config: &StudyConfig, folder: &Path) -> Result<(), StudyError> {
+/// Makes sure that every run can begin or go on, then writes the study's settings. A study may grow by
+/// groups and seeds: its runs are known by their own settings.
+fn claim(config: &StudyConfig, plan: &[Planned], folder: &Path) -> Result<(), StudyError> {
+    for planned in plan {
+        check(&planned.config, &folder.join(&planned.folder))
+            .map_err(|source| in_run(planned, source))?;
+        held_out(&planned.config, planned.config.data.length, config.diagnosis.tokens)?;
+    }
     let path = folder.join(StudyConfig::FILE_NAME);
     let mine = config.to_toml();
-    if !path.exists() {
-        return replace_file(&path, mine.as_bytes())
-            .map_err(|source| StudyError::Io { path, source });
+    if std::fs::read_to_string(&path).is_ok_and(|there| there != mine) {
+        // It may be another pair of models now.
+        let _ = std::fs::remove_file(folder.join(THEORY));
     }
-    let there = StudyConfig::read(&path)?.to_toml();
-    let significant = |text: &str| -> Vec<String> {
-        let lines = text.lines().filter(|line| !line.starts_with("threads = "));
-        lines.map(str::to_owned).collect()
-    };
-    let (mine, there) = (significant(&mine), significant(&there));
-    if mine == there {
-        return Ok(());
-    }
-    let only = |a: &[String], b: &[String], mark: &str| -> Vec<String> {
-        a.iter().filter(|line| !b.contains(line)).map(|line| format!("  {mark} {line}")).collect()
-    };
-    let mut differences = only(&there, &mine, "there:    ");
-    differences.extend(only(&mine, &there, "asked for:"));
-    let differences = differences.join("\n");
-    Err(StudyError::Another { folder: folder.to_owned(), differences })
+    replace_file(&path, mine.as_bytes()).map_err(|source| StudyError::Io { path, source })
+}
+
+fn in_run(planned: &Planned, source: RunError) -> StudyError {
+    StudyError::Run { run: planned.folder.clone(), source: Box::new(source) }
 }
 
 fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(), StudyError> {
@@ -286,7 +279,7 @@ pub fn record(config: &StudyConfig, folder: &Path) -> Result<StudyRecord, StudyE
                 None => missing_runs += 1,
             }
         }
-        let published = published(&config.name, &title);
+        let published = published(config, group);
         groups.push((compare::group(title, runs, published), noise_probe));
     }
     let baseline = groups.iter().find(|(group, _)| group.name == config.baseline);
@@ -338,6 +331,7 @@ fn run_record(path: &Path, planned: &Planned) -> Result<Option<RunRecord>, Study
             Event::Eval(event) => {
                 let (step, tokens) = (event.step, event.tokens);
                 let point = event.loss.map(|loss| CurvePoint { step, tokens, loss });
+                run.loss = event.loss;
                 run.curve.extend(point);
             }
             Event::Layers(event) => run.variance.push((event.step, event.stream_variance.clone())),
@@ -352,8 +346,8 @@ fn run_record(path: &Path, planned: &Planned) -> Result<Option<RunRecord>, Study
             _ => {}
         }
     }
-    if run.outcome == "finished" {
-        run.loss = run.curve.last().map(|point| point.loss);
+    if run.outcome != "finished" {
+        run.loss = None;
     }
     if path.join(DiagnoseRecord::FILE_NAME).exists() {
         run.diagnosis = Some(Box::new(DiagnoseRecord::read(path)?));
@@ -412,7 +406,12 @@ fn settings(config: &StudyConfig) -> Vec<(String, String)> {
                 schedule.learning_rate, schedule.warmup, schedule.shape, schedule.floor
             ),
         ),
-        ("initialisation", format!("N(0, 0.02²), embedding {}", model.embedding_std)),
+        (
+            "initialisation",
+            format!("N(0, 0.02²) unless the group says, embedding {}", model.embedding_std),
+        ),
     ];
-    rows.into_iter().map(|(what, value)| (what.to_owned(), value)).collect()
+    let notes = unlike_the_paper(config);
+    let notes = (!notes.is_empty()).then(|| ("unlike the official code", notes.join("; ")));
+    rows.into_iter().chain(notes).map(|(what, value)| (what.to_owned(), value)).collect()
 }

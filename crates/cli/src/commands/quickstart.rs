@@ -15,7 +15,6 @@ use anyhow::{Context, bail};
 use lns_diagnose::Probes;
 use lns_kernels::{Device, Precision};
 use lns_record::StudyRecord;
-use lns_train::SourceConfig;
 use sha2::{Digest, Sha256};
 
 use super::{diagnose::Request, output};
@@ -72,8 +71,12 @@ pub(crate) fn run(args: &QuickstartArgs, printer: &Printer) -> anyhow::Result<()
         }
         None => Vec::new(),
     };
+    // What is known so far is not lost if the training is stopped.
+    if !records.is_empty() {
+        output::finish_diagnosis(&args.out, &records, printer)?;
+    }
     let text = inputs.map_or_else(Vec::new, |(_, text)| text);
-    let Some(pair) = trained_pair(args, text, printer)? else {
+    let Some((pair, page)) = trained_pair(args, text, printer)? else {
         printer.note("Stopped; the same command goes on.");
         return Ok(());
     };
@@ -83,7 +86,7 @@ pub(crate) fn run(args: &QuickstartArgs, printer: &Printer) -> anyhow::Result<()
     printer.note(&format!(
         "The pair's training: {}. Your own model: lns diagnose MODEL --text FILE. A comparison with \
          several seeds: lns study laptop --text FILE --out DIR.",
-        args.out.join("pair/report.html").display()
+        page.display()
     ));
     Ok(())
 }
@@ -94,8 +97,10 @@ fn trained_pair(
     args: &QuickstartArgs,
     text: Vec<PathBuf>,
     printer: &Printer,
-) -> anyhow::Result<Option<StudyRecord>> {
-    let out = args.out.join("pair");
+) -> anyhow::Result<Option<(StudyRecord, PathBuf)>> {
+    // Another text or length is another pair.
+    let language = if text.is_empty() { "language-" } else { "" };
+    let out = args.out.join(format!("pair-{language}{}", args.steps));
     let mut config = lns_study::pair(args.steps);
     config.run.threads = model::thread_count(args.threads)?;
     let corpus = CorpusArgs {
@@ -104,12 +109,14 @@ fn trained_pair(
         corpus: None,
         tokenizer: TokenizerArgs { tokenizer: None, vocab: 2048, max_train_tokens: None },
     };
-    let text = corpus::prepared(&corpus, &out, config.longest_run()?, printer)?;
+    let sequences = config.most_sequences()?;
+    let text = corpus::supply(&config.run, sequences, &corpus, &out, printer)?;
     config.ideal_loss = text.ideal_loss;
-    config.run.data.sources = vec![SourceConfig::new(text.folder)];
+    config.run.data.sources = text.sources;
     printer.note(&format!("Training a small Pre-LN / LNS pair, {} steps each.", args.steps));
     let stop = stop::flag(printer)?;
-    super::study::conduct(&config, &out, &stop, printer)
+    let pair = super::study::conduct(&config, &out, &stop, printer)?;
+    Ok(pair.map(|pair| (pair, out.join("report.html"))))
 }
 
 /// Model and text: those given, or those fetched; `None`, with the reason said, when there are none.

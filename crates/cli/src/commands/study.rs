@@ -4,7 +4,7 @@ use std::path::Path;
 
 use lns_record::StudyRecord;
 use lns_study::{PRESET_NAMES, Progress, StudyConfig, StudyOutcome, preset};
-use lns_train::SourceConfig;
+use lns_train::run_preset;
 
 use crate::{
     arguments::StudyArgs, corpus, failure::usage, model, printer::Printer, progress::RunProgress,
@@ -61,12 +61,13 @@ fn resolve(args: &StudyArgs, printer: &Printer) -> anyhow::Result<StudyConfig> {
     let flags = settings::layer(&args.settings, &[])?;
     config.run = config.run.layered(&flags.into_iter().collect::<Vec<_>>())?;
     config.run.threads = model::thread_count(args.threads)?;
-    if config.run.data.sources.is_empty() {
-        let tokens = config.longest_run()?;
-        let text = corpus::prepared(&args.corpus, &args.out, tokens, printer)?;
-        config.ideal_loss = text.ideal_loss;
-        config.run.data.sources = vec![SourceConfig::new(text.folder)];
+    for note in run_preset(&config.name).map_or_else(Vec::new, |preset| preset.notes) {
+        printer.note(&format!("{}: {note}.", config.name));
     }
+    let text =
+        corpus::supply(&config.run, config.most_sequences()?, &args.corpus, &args.out, printer)?;
+    config.ideal_loss = text.ideal_loss;
+    config.run.data.sources = text.sources;
     Ok(config)
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use lns_record::Outcome;
-use lns_train::{Estimate, Layer, RUN_PRESETS, RunConfig, RunPreset, SourceConfig, run_preset};
+use lns_train::{Estimate, Layer, RUN_PRESETS, RunConfig, RunPreset, run_preset};
 use serde::Serialize;
 use toml::Value;
 
@@ -32,37 +32,41 @@ pub(crate) fn run(args: &TrainArgs, printer: &Printer) -> anyhow::Result<()> {
     let flags = [
         ("model.scheme", name(&args.scheme)),
         ("model.initialisation", name(&args.initialisation)),
-        ("seed", args.seed.map(|seed| Value::Integer(seed as i64))),
+        ("seed", args.seed.map(settings::integer)),
     ];
     let flags = settings::layer(&args.settings, &flags)?;
+    let file = args.config.as_deref().map(Layer::from_file).transpose()?;
+    let threads_set = file.iter().chain(&flags).any(|layer| layer.sets("threads"));
     let untouched = flags.is_none() && args.config.is_none() && args.preset == "laptop";
-    let mut config = match &args.out {
-        Some(out) if untouched && out.join(RunConfig::FILE_NAME).exists() => RunConfig::read(out)?,
+    let begun = args.out.as_ref().filter(|out| out.join(RunConfig::FILE_NAME).exists());
+    let mut config = match begun {
+        Some(out) if untouched => RunConfig::read(out)?,
         _ => {
             let RunPreset { config, notes } = preset(&args.preset)?;
             for note in notes {
                 printer.note(&format!("{}: {note}.", args.preset));
             }
-            let file = args.config.as_deref().map(Layer::from_file).transpose()?;
             let layers: Vec<Layer> = file.into_iter().chain(flags).collect();
             config.layered(&layers)?
         }
     };
-    config.threads = model::thread_count(args.threads)?;
+    // A run goes on with the threads it began with: with others its last bits would differ.
+    config.threads = match (args.threads, begun) {
+        (None, Some(out)) => RunConfig::read(out)?.threads,
+        (None, None) if threads_set => config.threads,
+        (threads, _) => model::thread_count(threads)?,
+    };
     if args.estimate {
-        return estimate(&config, args.corpus.tokenizer.vocab, printer);
+        return estimate(&config, corpus::vocabulary(&args.corpus)?, printer);
     }
     let Some(out) = &args.out else { return Err(usage("--out DIR: where the run goes")) };
-    if config.data.sources.is_empty() {
-        let tokens = config.steps * config.tokens_per_step();
-        let text = corpus::prepared(&args.corpus, out, tokens, printer)?;
-        if let Some(ideal) = text.ideal_loss {
-            printer.note(&format!(
-                "A reader who knows the language's grammar has a loss of {ideal:.4}."
-            ));
-        }
-        config.data.sources = vec![SourceConfig::new(text.folder)];
+    let sequences = config.steps * config.batch.sequences as u64;
+    let text = corpus::supply(&config, sequences, &args.corpus, out, printer)?;
+    if let Some(ideal) = text.ideal_loss {
+        printer
+            .note(&format!("A reader who knows the language's grammar has a loss of {ideal:.4}."));
     }
+    config.data.sources = text.sources;
     train(&config, out, printer)
 }
 
