@@ -67,7 +67,11 @@ pub(crate) fn supply(
     };
     match &named[..] {
         [] => Ok(Supply { sources: vec![SourceConfig::new(corpus)], ideal_loss }),
-        [source] if source.corpus == corpus => Ok(Supply { sources: named.clone(), ideal_loss }),
+        // The text of a run that has begun may have moved: it is known by its fingerprint.
+        [source] if source.corpus == corpus || !source.fingerprint.is_empty() => {
+            let sources = vec![SourceConfig { corpus, ..source.clone() }];
+            Ok(Supply { sources, ideal_loss })
+        }
         _ => Err(usage(
             "the settings name their text in data.sources, and --text or --corpus another; leave one \
              of them out",

@@ -243,6 +243,11 @@ fn a_model_is_trained_watched_and_read_by_the_other_verbs() {
     assert!(fs::read_dir(bench.path("run/tensorboard")).expect("there").count() == 1);
     let inspected = bench.succeeds(&["inspect", "run/model"]);
     assert!(inspected.contains("lns"), "{inspected}");
+    // A run is known by what its text holds: it goes on where that has moved.
+    fs::rename(bench.path("run/text"), bench.path("moved")).expect("moves");
+    fs::remove_dir_all(bench.path("run/model")).expect("removes");
+    assert_eq!(bench.succeeds(&["train", "--out", "run", "--corpus", "moved"]), text);
+    fs::rename(bench.path("moved"), bench.path("run/text")).expect("moves");
     // The same again finds it finished; other settings are refused; without any it is continued.
     assert_eq!(bench.succeeds(&train), text);
     let other = with(&["train", "--scheme", "pre", "--out", "run"], &["--steps", "6"]);
