@@ -291,7 +291,7 @@ pub(crate) struct TrainArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_long_help = "Presets: smoke (a few minutes on two cores), laptop (about an hour on two \
+    after_long_help = "Presets: smoke (about two minutes on two cores), laptop (about an hour on two \
 cores), paper-130m, paper-250m, paper-350m, paper-1b (the paper's sizes and hyper-parameters; these \
 need far more than a laptop).\n\nA study's file is TOML: name, baseline, seeds, a table [run] of \
 settings as in a run's config.toml, and [[groups]], each with a scheme, an initialisation, and if wanted \
