@@ -566,7 +566,12 @@ fn fresh(config: &RunConfig, spec: &ModelSpec, workers: Workers) -> Trainer {
 fn of_this_run(asked: &mut RunConfig, folder: &Path) -> Result<Option<RunConfig>, RunError> {
     if !folder.join(RunConfig::FILE_NAME).exists() {
         let ours = [RunConfig::MODEL, "snapshots", Event::FILE_NAME];
-        return match ours.into_iter().find(|name| folder.join(name).exists()) {
+        // An empty log is left by a run that was killed as it began: it is opened, to be locked, before
+        // the settings are written.
+        let holds = |name: &&str| {
+            folder.join(name).metadata().is_ok_and(|found| found.is_dir() || found.len() > 0)
+        };
+        return match ours.into_iter().find(holds) {
             Some(found) => Err(RunError::NotARun { folder: folder.to_owned(), found }),
             None => Ok(None),
         };

@@ -391,6 +391,9 @@ fn a_folder_that_is_no_run_and_one_that_is_in_use_are_left_alone() {
     assert!(!precious.join("config.toml").exists());
 
     let folder = place.run("run");
+    fs::create_dir(&folder).expect("makes");
+    // As after a kill between the lock and the settings.
+    fs::write(folder.join(Event::FILE_NAME), b"").expect("writes");
     let mut refused = None;
     train(&config, &folder, &AtomicBool::new(false), &mut |event| {
         if event.step() == 3 && refused.is_none() {
