@@ -29,4 +29,7 @@ pub enum SpecError {
     /// A layer index or range on the command line.
     #[error("layer selection \"{given}\": {reason}")]
     Selection { given: String, reason: String },
+    /// A layer or branch that cannot be taken out.
+    #[error("{reason}")]
+    Removal { reason: String },
 }

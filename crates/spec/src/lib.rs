@@ -22,6 +22,7 @@ mod model;
 mod presets;
 mod rope;
 mod scheme;
+mod surgery;
 pub mod theory;
 
 pub use error::SpecError;
@@ -30,5 +31,7 @@ pub use model::{Activation, Family, ModelSpec, ParameterCount, TensorShape};
 pub use presets::{PRESETS, Preset};
 pub use rope::{RopeFrequencies, RopeScaling, RopeSpec};
 pub use scheme::{
-    BranchRule, DepthScale, Initialisation, NormScheme, Placement, Residual, Sites, embedding_std,
+    Anneal, BranchRule, DepthScale, Initialisation, NormScheme, Placement, Residual, Sites,
+    embedding_std,
 };
+pub use surgery::{ConversionError, Removal};

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::{Depth, LayerIndex, NormScheme, Residual, RopeSpec, Site, SpecError};
+use crate::{Depth, LayerIndex, NormScheme, Residual, RopeSpec, Site, Sites, SpecError};
 
 /// A model family: it fixes defaults, biases and q/k norms. DeepSeek's dense models are `llama`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -131,6 +131,8 @@ pub struct ModelSpec {
     pub depths: Vec<Depth>,
     /// Layers the model was trained with: the L of the schemes.
     pub trained_layers: usize,
+    /// For each layer, which of its two branches it has: both unless one was pruned.
+    pub branches: Vec<Sites>,
     /// Keys of `config.json` that mean nothing here, kept to be written back.
     #[serde(skip)]
     pub other_keys: Map<String, Value>,
@@ -151,6 +153,17 @@ impl ModelSpec {
     pub fn residual(&self, layer: LayerIndex, site: Site) -> Residual {
         let depth = self.depths.get(layer.get()).copied().unwrap_or_else(|| layer.depth());
         self.norm_scheme.residual(depth, self.trained_layers, site)
+    }
+
+    /// Whether `layer` has the branch of `site`.
+    pub fn has_branch(&self, layer: LayerIndex, site: Site) -> bool {
+        self.branches.get(layer.get()).is_none_or(|branches| branches.contains(site))
+    }
+
+    /// Whether a runtime that knows only Pre-LN and whole layers computes the right function.
+    pub fn runs_on_stock_runtimes(&self) -> bool {
+        self.norm_scheme.runs_on_stock_runtimes()
+            && self.branches.iter().all(|branches| *branches == Sites::BOTH)
     }
 
     /// Features of all query heads together.
@@ -216,8 +229,11 @@ impl ModelSpec {
                 expected: "a finite number above 1".to_owned(),
             });
         }
-        let per_layer =
-            [("layer_types", self.sliding_windows.len()), ("layer_depths", self.depths.len())];
+        let per_layer = [
+            ("layer_types", self.sliding_windows.len()),
+            ("layer_depths", self.depths.len()),
+            ("layer_branches", self.branches.len()),
+        ];
         for (key, length) in per_layer {
             if length != self.num_hidden_layers {
                 return Err(SpecError::Inconsistent {
@@ -241,6 +257,21 @@ impl ModelSpec {
                 what: "`layer_depths` does not increase from layer to layer".to_owned(),
             });
         }
+        for layer in self.layers() {
+            for site in [Site::Attention, Site::Mlp] {
+                if !self.has_branch(layer, site)
+                    && matches!(self.residual(layer, site), Residual::Post { .. })
+                {
+                    return Err(SpecError::Inconsistent {
+                        what: format!(
+                            "`layer_branches` leaves out a branch of layer {layer}, whose norm stands \
+                             on the stream itself (scheme {})",
+                            self.norm_scheme
+                        ),
+                    });
+                }
+            }
+        }
         Ok(())
     }
 
@@ -253,31 +284,38 @@ impl ModelSpec {
         let mut push = |name: &str, shape: &[usize]| {
             tensors.push(TensorShape { name: format!("{prefix}.{name}"), shape: shape.to_vec() });
         };
-        push("input_layernorm.weight", &[hidden]);
-        for (name, out) in [("q_proj", queries), ("k_proj", keys), ("v_proj", keys)] {
-            push(&format!("self_attn.{name}.weight"), &[out, hidden]);
-            if self.qkv_bias {
-                push(&format!("self_attn.{name}.bias"), &[out]);
+        if self.has_branch(layer, Site::Attention) {
+            push("input_layernorm.weight", &[hidden]);
+            for (name, out) in [("q_proj", queries), ("k_proj", keys), ("v_proj", keys)] {
+                push(&format!("self_attn.{name}.weight"), &[out, hidden]);
+                if self.qkv_bias {
+                    push(&format!("self_attn.{name}.bias"), &[out]);
+                }
+            }
+            if self.qk_norm {
+                push("self_attn.q_norm.weight", &[self.head_dim]);
+                push("self_attn.k_norm.weight", &[self.head_dim]);
+            }
+            push("self_attn.o_proj.weight", &[hidden, queries]);
+            if self.attention_output_bias {
+                push("self_attn.o_proj.bias", &[hidden]);
             }
         }
-        if self.qk_norm {
-            push("self_attn.q_norm.weight", &[self.head_dim]);
-            push("self_attn.k_norm.weight", &[self.head_dim]);
-        }
-        push("self_attn.o_proj.weight", &[hidden, queries]);
-        if self.attention_output_bias {
-            push("self_attn.o_proj.bias", &[hidden]);
-        }
-        push("post_attention_layernorm.weight", &[hidden]);
-        for (name, out, input) in
-            [("gate_proj", inner, hidden), ("up_proj", inner, hidden), ("down_proj", hidden, inner)]
-        {
-            push(&format!("mlp.{name}.weight"), &[out, input]);
-            if self.mlp_bias {
-                push(&format!("mlp.{name}.bias"), &[out]);
+        if self.has_branch(layer, Site::Mlp) {
+            push("post_attention_layernorm.weight", &[hidden]);
+            for (name, out, input) in [
+                ("gate_proj", inner, hidden),
+                ("up_proj", inner, hidden),
+                ("down_proj", hidden, inner),
+            ] {
+                push(&format!("mlp.{name}.weight"), &[out, input]);
+                if self.mlp_bias {
+                    push(&format!("mlp.{name}.bias"), &[out]);
+                }
             }
         }
-        for (site, name) in [(Site::Attention, "attention"), (Site::Mlp, "mlp")] {
+        let sites = [(Site::Attention, "attention"), (Site::Mlp, "mlp")];
+        for (site, name) in sites.into_iter().filter(|(site, _)| self.has_branch(layer, *site)) {
             match self.residual(layer, site) {
                 Residual::Sandwich => push(&format!("{name}_output_layernorm.weight"), &[hidden]),
                 Residual::Learned { scalar, .. } => {

@@ -3,7 +3,7 @@
 
 use serde_json::Map;
 
-use crate::{Activation, Family, ModelSpec, NormScheme, RopeScaling, RopeSpec};
+use crate::{Activation, Family, ModelSpec, NormScheme, RopeScaling, RopeSpec, Sites};
 
 /// One size of the paper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +88,7 @@ impl Preset {
             norm_scheme,
             depths: ModelSpec::unpruned_depths(layers),
             trained_layers: layers,
+            branches: vec![Sites::BOTH; layers],
             other_keys: Map::new(),
         }
     }

@@ -43,6 +43,11 @@ impl Sites {
         }
     }
 
+    /// Whether there is any.
+    pub const fn any(self) -> bool {
+        self.attention || self.mlp
+    }
+
     fn list(self) -> Vec<Site> {
         [Site::Attention, Site::Mlp].into_iter().filter(|site| self.contains(*site)).collect()
     }
@@ -91,6 +96,37 @@ pub struct DepthScale {
     /// Before or after the norm.
     #[serde(default)]
     pub placement: Placement,
+    /// The layers before this one (0-based, counted before any pruning) are not scaled.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub first_layer: u32,
+    /// Where the exponent is going, if training is to move it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anneal: Option<Anneal>,
+}
+
+/// A scale that is brought in step by step: after training step s of a fine-tune the exponent is
+/// `exponent` · s/`steps`, and from step `steps` on it stays `exponent`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Anneal {
+    /// The exponent at the end.
+    #[serde(deserialize_with = "finite")]
+    pub exponent: f64,
+    /// Steps it takes, at least 1.
+    #[serde(deserialize_with = "at_least_one")]
+    pub steps: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+fn at_least_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    match u64::deserialize(deserializer)? {
+        0 => Err(serde::de::Error::custom("0 steps are none; 1 is the least")),
+        steps => Ok(steps),
+    }
 }
 
 fn half() -> f64 {
@@ -112,17 +148,40 @@ fn finite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
 
 impl Default for DepthScale {
     fn default() -> Self {
-        Self { exponent: half(), sites: Sites::BOTH, placement: Placement::Output }
+        Self {
+            exponent: half(),
+            sites: Sites::BOTH,
+            placement: Placement::Output,
+            first_layer: 0,
+            anneal: None,
+        }
     }
 }
 
 impl DepthScale {
-    /// ℓ^(-exponent); exactly 1 at ℓ = 1, and exactly `1/ℓ.sqrt()` for the default exponent.
+    /// ℓ^(-exponent); exactly 1 at ℓ = 1 and before [`first_layer`](Self::first_layer), and exactly
+    /// `1/ℓ.sqrt()` for the default exponent.
     pub fn factor(&self, depth: Depth) -> f64 {
-        if self.exponent == 0.5 {
+        if depth.get() <= self.first_layer {
+            1.0
+        } else if self.exponent == 0.5 {
             1.0 / depth.value().sqrt()
         } else {
             depth.value().powf(-self.exponent)
+        }
+    }
+
+    /// The scale after training step `step`, while it is being annealed; itself if it is not.
+    #[must_use]
+    pub fn at_step(self, step: u64) -> Self {
+        match self.anneal {
+            None => self,
+            Some(Anneal { exponent, steps }) if step >= steps => {
+                Self { exponent, anneal: None, ..self }
+            }
+            Some(Anneal { exponent, steps }) => {
+                Self { exponent: exponent * step as f64 / steps as f64, ..self }
+            }
         }
     }
 }
@@ -348,6 +407,12 @@ impl fmt::Display for NormScheme {
                 if scale.exponent != 0.5 {
                     write!(f, ", exponent {}", scale.exponent)?;
                 }
+                if scale.first_layer > 0 {
+                    write!(f, ", from layer {}", scale.first_layer)?;
+                }
+                if let Some(Anneal { exponent, steps }) = scale.anneal {
+                    write!(f, ", to be annealed to {exponent} in {steps} steps")?;
+                }
                 match (scale.sites.attention, scale.sites.mlp) {
                     (true, false) => f.write_str(", attention norm only"),
                     (false, true) => f.write_str(", MLP norm only"),
@@ -460,6 +525,27 @@ mod tests {
     }
 
     #[test]
+    fn layers_before_the_first_are_not_scaled() {
+        let scale = DepthScale { first_layer: 3, ..DepthScale::default() };
+        let factor = |layer| scale.factor(LayerIndex::new(layer).depth());
+        assert_eq!([factor(0), factor(2), factor(3), factor(8)], [1.0, 1.0, 0.5, 1.0 / 3.0]);
+    }
+
+    #[test]
+    fn an_annealed_scale_goes_from_none_to_its_exponent_and_stays() {
+        let anneal = Some(Anneal { exponent: 0.5, steps: 4 });
+        let scale = DepthScale { exponent: 0.0, anneal, ..DepthScale::default() };
+        let ninth = LayerIndex::new(8).depth();
+        let factor = |step| scale.at_step(step).factor(ninth);
+        assert_eq!(factor(0), 1.0);
+        assert!((factor(2) - 9f64.powf(-0.25)).abs() < 1e-15);
+        assert_eq!([factor(4), factor(5)], [1.0 / 3.0; 2]);
+        assert_eq!(scale.at_step(4), DepthScale::default());
+        // A snapshot on the way goes on from where it is.
+        assert_eq!(scale.at_step(2).at_step(3), scale.at_step(3));
+    }
+
+    #[test]
     fn deepnorm_constants_match_the_published_ones() {
         // (2L)^¼ and (8L)^-¼ (arXiv 2203.00555): the official LNS code has 2.83 and 3.13 at L = 12.
         for (layers, alpha, beta) in
@@ -508,6 +594,9 @@ mod tests {
             r#"{"name":"lns","exponent":"half"}"#,
             r#"{"name":"lns","sites":[]}"#,
             r#"{"name":"lns","sites":["ffn"]}"#,
+            r#"{"name":"lns","first_layer":-1}"#,
+            r#"{"name":"lns","anneal":{"exponent":0.5,"steps":0}}"#,
+            r#"{"name":"lns","anneal":{"exponent":0.5}}"#,
             r#"{"name":"mix-ln","post_fraction":1.5}"#,
             r#"{"exponent":0.5}"#,
             r#""lns""#,

@@ -17,7 +17,7 @@ use self::{
     keys::{Keys, invalid, shown},
     rope::rope_spec,
 };
-use crate::{Activation, Depth, Family, ModelSpec, NormScheme, RopeScaling, SpecError};
+use crate::{Activation, Depth, Family, ModelSpec, NormScheme, RopeScaling, Sites, SpecError};
 
 /// Keys that change the function, the number at which each does nothing (beside null and false, which
 /// never do), and why it is refused.
@@ -69,7 +69,7 @@ impl ModelSpec {
             return Err(SpecError::NotJson { reason: "the top level is not an object".to_owned() });
         };
         let mut keys = Keys(map.clone());
-        let (family, norm_scheme) = family_and_scheme(&mut keys)?;
+        let (family, norm_scheme, own) = family_and_scheme(&mut keys)?;
         refuse_unsupported(&keys)?;
 
         let hidden_act = match keys.text("hidden_act")?.as_deref() {
@@ -133,6 +133,7 @@ impl ModelSpec {
             ));
         }
         let (depths, trained_layers) = depths(&mut keys, num_hidden_layers)?;
+        let branches = branches(&mut keys, num_hidden_layers)?;
         let spec = Self {
             family,
             vocab_size: keys.required_size("vocab_size")?,
@@ -155,19 +156,29 @@ impl ModelSpec {
             norm_scheme,
             depths,
             trained_layers,
+            branches,
             other_keys: {
                 keys.0.remove("architectures");
                 keys.0
             },
         };
         spec.validate()?;
+        if !own && !spec.runs_on_stock_runtimes() {
+            return Err(SpecError::Inconsistent {
+                what: format!(
+                    "`layer_branches` leaves out branches but `model_type` is \"{0}\", which every \
+                     other program runs with all of them; it must be \"{SCHEME_PREFIX}{0}\"",
+                    family.model_type()
+                ),
+            });
+        }
         Ok(spec)
     }
 
     /// The `config.json` of this model: readable by stock runtimes exactly if the scheme is `pre`.
     pub fn to_config(&self) -> Value {
         let mut config = self.other_keys.clone();
-        let stock = self.norm_scheme.runs_on_stock_runtimes();
+        let stock = self.runs_on_stock_runtimes();
         let (prefix, class) = if stock {
             ("", self.family.architecture().to_owned())
         } else {
@@ -184,6 +195,9 @@ impl ModelSpec {
         {
             put("layer_depths", json!(self.depths));
             put("trained_layers", json!(self.trained_layers));
+        }
+        if self.branches.iter().any(|branches| *branches != Sites::BOTH) {
+            put("layer_branches", json!(self.branches));
         }
         put("vocab_size", json!(self.vocab_size));
         put("hidden_size", json!(self.hidden_size));
@@ -246,7 +260,8 @@ impl ModelSpec {
     }
 }
 
-fn family_and_scheme(keys: &mut Keys) -> Result<(Family, NormScheme), SpecError> {
+/// Family, scheme, and whether `model_type` is this project's own.
+fn family_and_scheme(keys: &mut Keys) -> Result<(Family, NormScheme, bool), SpecError> {
     let model_type = keys
         .text("model_type")?
         .ok_or_else(|| SpecError::Missing { key: "model_type".to_owned() })?;
@@ -263,9 +278,9 @@ fn family_and_scheme(keys: &mut Keys) -> Result<(Family, NormScheme), SpecError>
     };
     let scheme = keys.take("norm_scheme").as_ref().map(NormScheme::from_json).transpose()?;
     match (own, scheme) {
-        (true, Some(scheme)) => Ok((family, scheme)),
+        (true, Some(scheme)) => Ok((family, scheme, true)),
         (true, None) => Err(SpecError::Missing { key: "norm_scheme".to_owned() }),
-        (false, None | Some(NormScheme::Pre {})) => Ok((family, NormScheme::Pre {})),
+        (false, None | Some(NormScheme::Pre {})) => Ok((family, NormScheme::Pre {}, false)),
         (false, Some(scheme)) => Err(SpecError::Inconsistent {
             what: format!(
                 "`norm_scheme` is {scheme} but `model_type` is \"{model_type}\", which every other \
@@ -298,6 +313,14 @@ fn depths(keys: &mut Keys, layers: usize) -> Result<(Vec<Depth>, usize), SpecErr
         serde_json::from_value::<Vec<Depth>>(value.clone()).ok()
     })?;
     Ok((depths.unwrap_or_else(|| ModelSpec::unpruned_depths(layers)), trained_layers))
+}
+
+fn branches(keys: &mut Keys, layers: usize) -> Result<Vec<Sites>, SpecError> {
+    let expected = "a list with [\"attention\", \"mlp\"], or one of them, for each layer";
+    let branches = keys.typed("layer_branches", expected, |value| {
+        serde_json::from_value::<Vec<Sites>>(value.clone()).ok()
+    })?;
+    Ok(branches.unwrap_or_else(|| vec![Sites::BOTH; layers]))
 }
 
 fn sliding_windows(
