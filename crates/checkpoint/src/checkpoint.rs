@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+use lns_record::{file_sha256, sha256};
 use lns_spec::ModelSpec;
 
 use crate::decode::decode;
@@ -109,6 +110,22 @@ impl Checkpoint {
         &self.parts.files
     }
 
+    /// What tells this model from others: the sha256 of those of its weight files and of what it is,
+    /// in hexadecimal digits. The same wherever the files are.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Io`].
+    pub fn fingerprint(&self) -> Result<String, CheckpointError> {
+        let mut lines = vec![self.spec().to_config().to_string()];
+        for file in self.files() {
+            lines.push(
+                file_sha256(file)
+                    .map_err(|error| CheckpointError::Io { path: file.clone(), error })?,
+            );
+        }
+        Ok(sha256(lines.join("\n").as_bytes()))
+    }
+
     /// Which format the files have.
     pub fn format(&self) -> Format {
         self.parts.format
@@ -151,6 +168,26 @@ impl Checkpoint {
         }
         let rows = Rows::of(tensor);
         self.read(tensor, &rows, 0..rows.count)
+    }
+
+    /// The elements of a tensor in order, about `chunk` at a time.
+    pub(crate) fn read_in_chunks(
+        &self,
+        name: &str,
+        shape: &[usize],
+        chunk: usize,
+        take: &mut dyn FnMut(&[f32]) -> Result<(), CheckpointError>,
+    ) -> Result<(), CheckpointError> {
+        let tensor = self.expect(name, shape)?;
+        if shape.len() < 2 {
+            return take(&self.read_vector(tensor)?);
+        }
+        let rows = Rows::of(tensor);
+        let at_once = (chunk / rows.length.max(1)).max(1);
+        for first in (0..rows.count).step_by(at_once) {
+            take(&self.read(tensor, &rows, first..rows.count.min(first + at_once))?)?;
+        }
+        Ok(())
     }
 
     /// The given rows of a matrix, in the given order, one after the other.
@@ -290,7 +327,7 @@ impl Rows {
 
 /// Where llama.cpp puts a row of q or k: it rotates neighbouring rows, Hugging Face rotates row j
 /// of a head with row j + head_dim/2, so rows j and j + head_dim/2 become 2j and 2j + 1.
-fn interleaved(row: usize, head_dim: usize) -> usize {
+pub(crate) fn interleaved(row: usize, head_dim: usize) -> usize {
     let (head, feature, half) = (row / head_dim, row % head_dim, head_dim / 2);
     head * head_dim + feature % half * 2 + feature / half
 }

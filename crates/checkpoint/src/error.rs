@@ -178,6 +178,48 @@ pub enum CheckpointError {
     #[error("{path}: the data of tensors {first:?} and {second:?} overlap")]
     GgufOverlap { path: PathBuf, first: String, second: String },
 
+    /// A scheme that the programs which read GGUF files do not know.
+    #[error(
+        "a model of scheme {scheme} cannot be a GGUF file: every program would run it as plain \
+         Pre-LN. An LNS model can be folded first (lns fold)"
+    )]
+    GgufScheme { scheme: String },
+    /// A window that would silently be lost.
+    #[error(
+        "attention sees {window} tokens back in a context of {context}, which a GGUF file of \
+         architecture {architecture:?} cannot say; with max_position_embeddings {window} or less in \
+         config.json it need not"
+    )]
+    GgufWindow { architecture: &'static str, window: usize, context: usize },
+    /// Biases for which the architecture has no tensors.
+    #[error(
+        "the model has biases that a GGUF file of architecture {architecture:?} has no place for"
+    )]
+    GgufBias { architecture: &'static str },
+    /// A rotary scaling that would silently be lost.
+    #[error("the model has {what}, which a GGUF file of architecture {architecture:?} cannot say")]
+    GgufRopeScaling { architecture: &'static str, what: &'static str },
+    /// A tensor of a kind that GGUF has no name for.
+    #[error("tensor {tensor:?} has no name in GGUF files")]
+    GgufNoName { tensor: String },
+    /// A type that files are not written with.
+    #[error("GGUF files are written with F32, F16, BF16 or Q8_0, not with {dtype}")]
+    GgufWriteType { dtype: StorageType },
+    /// A tokenizer of another size than the embedding.
+    #[error(
+        "the tokenizer for {path} has {tokens} tokens but the model has embeddings for \
+         {vocab_size}; a GGUF file needs as many of the one as of the other"
+    )]
+    GgufTokens { path: PathBuf, tokens: usize, vocab_size: usize },
+
+    /// Tensors are not those of the config.
+    #[error("{path}: the tensors are not those of its config.json\n{audit}")]
+    Incomplete { path: PathBuf, audit: String },
+    /// A number that is lost in the type that was asked for.
+    #[error(
+        "{path}: {value} in tensor {tensor:?} is beyond what {dtype} can hold; write BF16 or F32"
+    )]
+    Unstorable { path: PathBuf, tensor: String, value: f32, dtype: StorageType },
     /// No tensor of that name.
     #[error("{path}: there is no tensor {tensor:?}")]
     MissingTensor { path: PathBuf, tensor: String },

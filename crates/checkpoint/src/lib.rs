@@ -27,12 +27,15 @@ mod gguf_tokenizer;
 mod map;
 mod safetensors_folder;
 mod safetensors_header;
+mod surgery;
 mod tensor;
 mod write;
 
 pub use audit::{Misshapen, TensorAudit};
 pub use checkpoint::{Checkpoint, Format, TokenizerSource};
 pub use error::CheckpointError;
+pub use gguf::{GgufOptions, GgufTensor, gguf_tensors, write_gguf};
 pub use gguf_tokenizer::GgufTokenizer;
+pub use surgery::{Conversion, Rounding, TensorEdit};
 pub use tensor::{StorageType, TensorInfo};
 pub use write::{NamedTensor, write_model, write_tensors};

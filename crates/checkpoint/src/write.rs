@@ -57,9 +57,13 @@ pub fn write_model(
     spec: &ModelSpec,
     tensors: &[NamedTensor<'_>],
 ) -> Result<(), CheckpointError> {
+    write_config(folder, spec)?;
+    write_tensors(&folder.join("model.safetensors"), tensors)
+}
+
+pub(crate) fn write_config(folder: &Path, spec: &ModelSpec) -> Result<(), CheckpointError> {
     let path = folder.join("config.json");
     let config = format!("{:#}\n", spec.to_config());
     std::fs::write(&path, config)
-        .map_err(|error| CheckpointError::Write { path, reason: error.to_string() })?;
-    write_tensors(&folder.join("model.safetensors"), tensors)
+        .map_err(|error| CheckpointError::Write { path, reason: error.to_string() })
 }

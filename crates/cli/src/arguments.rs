@@ -44,6 +44,18 @@ pub(crate) enum Verb {
     Study(Box<StudyArgs>),
     /// Follow a training run in the terminal
     Watch(WatchArgs),
+    /// Continue a checkpoint's training: on text, or on instructions; in full, or by LoRA
+    Finetune(Box<FinetuneArgs>),
+    /// Give a trained Pre-LN model LayerNorm Scaling
+    Retrofit(RetrofitArgs),
+    /// Fold LayerNorm Scaling into the gains: a plain model that every runtime loads, the same function
+    Fold(FoldArgs),
+    /// Take LayerNorm Scaling out of the gains again: the opposite of fold
+    Unfold(UnfoldArgs),
+    /// Remove layers, or single attentions and MLPs, that were named or that are chosen by evidence
+    Prune(Box<PruneArgs>),
+    /// Write a model as safetensors or GGUF, for other programs
+    Export(ExportArgs),
     /// Prepare text for training once, to be used by many runs
     Tokenize(TokenizeArgs),
     /// Make the page of a study, or of finished diagnoses side by side
@@ -67,6 +79,12 @@ impl Verb {
             Self::Bench(args) => args.json,
             Self::Train(args) => args.json,
             Self::Study(args) => args.json,
+            Self::Finetune(args) => args.json,
+            Self::Retrofit(args) => args.conversion.output.json,
+            Self::Fold(args) => args.conversion.output.json,
+            Self::Unfold(args) => args.conversion.output.json,
+            Self::Prune(args) => args.output.json,
+            Self::Export(args) => args.output.json,
             Self::Quickstart(_)
             | Self::Generate(_)
             | Self::Watch(_)
@@ -187,7 +205,7 @@ pub(crate) struct CorpusArgs {
 /// How text becomes tokens.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct TokenizerArgs {
-    /// A tokenizer.json, or a .gguf file with a tokenizer inside
+    /// A tokenizer.json, or a model: its own tokenizer
     #[arg(long, value_name = "FILE", conflicts_with = "vocab")]
     pub(crate) tokenizer: Option<PathBuf>,
 
@@ -211,14 +229,6 @@ pub(crate) struct SettingArgs {
     #[arg(long, value_name = "N")]
     pub(crate) tokens: Option<u64>,
 
-    /// Layers of the model
-    #[arg(long, value_name = "N")]
-    pub(crate) layers: Option<u64>,
-
-    /// Features of the stream
-    #[arg(long, value_name = "N")]
-    pub(crate) hidden: Option<u64>,
-
     /// Sequences of a step
     #[arg(long, value_name = "N")]
     pub(crate) batch: Option<u64>,
@@ -235,6 +245,18 @@ pub(crate) struct SettingArgs {
     /// run's folder has them all
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) settings: Vec<String>,
+}
+
+/// Sizes of a model that is trained from scratch.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ShapeArgs {
+    /// Layers of the model
+    #[arg(long, value_name = "N")]
+    pub(crate) layers: Option<u64>,
+
+    /// Features of the stream
+    #[arg(long, value_name = "N")]
+    pub(crate) hidden: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -269,6 +291,9 @@ pub(crate) struct TrainArgs {
     /// Settings from a TOML file, over the preset's
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) shape: ShapeArgs,
 
     #[command(flatten)]
     pub(crate) settings: SettingArgs,
@@ -317,6 +342,9 @@ pub(crate) struct StudyArgs {
     pub(crate) groups: Vec<String>,
 
     #[command(flatten)]
+    pub(crate) shape: ShapeArgs,
+
+    #[command(flatten)]
     pub(crate) settings: SettingArgs,
 
     #[command(flatten)]
@@ -327,6 +355,363 @@ pub(crate) struct StudyArgs {
     pub(crate) threads: Option<usize>,
 
     /// Print study.json
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A model that is made from another.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct OutputArgs {
+    /// Folder to make; the source is never changed
+    #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Replace what is at --out
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    /// Say what would be done, every edit with names, factors and shapes, and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Print the record of where the model came from as JSON; with --dry-run the edits
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How numbers are stored in safetensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum StoredAs {
+    /// 4 bytes a number
+    F32,
+    /// 2 bytes, the range of f32, 8 bits of precision
+    Bf16,
+    /// 2 bytes, up to 65,504, 11 bits of precision
+    F16,
+}
+
+/// What both of retrofit and fold take.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ConversionArgs {
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+
+    /// Store the result so; as the source does if not given, GGUF blocks as f32
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) dtype: Option<StoredAs>,
+
+    /// Measure what the conversion did to loss and logits on this text
+    #[arg(long = "text", value_name = "FILE", num_args = 1..)]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// Fail, and write nothing, if the logits on --text differ by more than rounding explains
+    #[arg(long, requires = "files")]
+    pub(crate) verify: bool,
+
+    #[command(flatten)]
+    pub(crate) cut: CutArgs,
+
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+}
+
+/// Which LayerNorm Scaling.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ScaleArgs {
+    /// Power of the depth: 0.5 is the paper's 1/√ℓ
+    #[arg(long, value_name = "E", allow_negative_numbers = true)]
+    pub(crate) exponent: Option<f64>,
+
+    /// Which norms are scaled, separated by commas
+    #[arg(long, value_name = "SITES", value_delimiter = ',')]
+    pub(crate) sites: Vec<SiteArg>,
+
+    /// Leave the layers before this one (0-based) unscaled
+    #[arg(long, value_name = "I")]
+    pub(crate) first_layer: Option<u32>,
+}
+
+/// A norm of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum SiteArg {
+    /// The norm before the attention
+    Attention,
+    /// The norm before the MLP
+    Mlp,
+}
+
+/// How a model takes LayerNorm Scaling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum RetrofitMode {
+    /// Gains times √ℓ together with the scale: the function stays
+    Preserve,
+    /// The scale alone: the function changes, which --text measures
+    Replace,
+    /// The scale is brought in over the first steps of `lns finetune`
+    Anneal,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_long_help = "Examples:\n  lns retrofit SmolLM2 --out SmolLM2-lns --dry-run\n  lns retrofit \
+SmolLM2 --out SmolLM2-lns --verify --text book.txt\n  lns retrofit SmolLM2 --out annealed --mode anneal \
+--steps 200 && lns finetune annealed --text books/ --out healed"
+)]
+pub(crate) struct RetrofitArgs {
+    /// Folder, .gguf file, or .safetensors file of a plain Pre-LN model
+    pub(crate) model: PathBuf,
+
+    /// How the model takes the scale
+    #[arg(long, value_name = "MODE", default_value = "preserve")]
+    pub(crate) mode: RetrofitMode,
+
+    /// Steps of a fine-tune over which `anneal` brings the scale in
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) steps: Option<u64>,
+
+    #[command(flatten)]
+    pub(crate) scale: ScaleArgs,
+
+    #[command(flatten)]
+    pub(crate) conversion: ConversionArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FoldArgs {
+    /// Folder of a model with LayerNorm Scaling, or of one that lacks branches
+    pub(crate) model: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) conversion: ConversionArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_long_help = "Without options the scale is the one that `lns fold` noted in the model's \
+lns-provenance.json; if there is none, the paper's."
+)]
+pub(crate) struct UnfoldArgs {
+    /// Folder, .gguf file, or .safetensors file of a plain model
+    pub(crate) model: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) scale: ScaleArgs,
+
+    #[command(flatten)]
+    pub(crate) conversion: ConversionArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_long_help = "Layers are numbered from 0, as in every table of this program and in \
+model.layers.N; 21..25 is 21, 22, 23, 24.\n\nRules for --drop:\n  removal    what raises the loss on \
+--text least when it is removed, measured again after every removal (the default)\n  angular    the \
+block of N layers whose ends are at the smallest angle (arXiv 2403.17887)\n  influence  the layers of \
+least block influence (ShortGPT, arXiv 2403.03853)\n  deepest    the deepest layers but the last, the \
+baseline\n\nExamples:\n  lns prune MODEL --drop 3 --text book.txt --out pruned\n  lns prune MODEL \
+--layers 21..25 --mlp 3 --out pruned\n  lns prune MODEL --plan pruned/prune.json --out again"
+)]
+pub(crate) struct PruneArgs {
+    /// Folder, .gguf file, or .safetensors file
+    pub(crate) model: PathBuf,
+
+    /// Remove these layers: 21..25 or 3,7,11
+    #[arg(long, value_name = "LAYERS")]
+    pub(crate) layers: Option<lns_spec::LayerSelection>,
+
+    /// Remove the attention of these layers
+    #[arg(long, value_name = "LAYERS")]
+    pub(crate) attention: Option<lns_spec::LayerSelection>,
+
+    /// Remove the MLP of these layers
+    #[arg(long, value_name = "LAYERS")]
+    pub(crate) mlp: Option<lns_spec::LayerSelection>,
+
+    /// Remove this many layers, chosen by --by on --text
+    #[arg(
+        long, value_name = "N", conflicts_with_all = ["layers", "attention", "mlp", "plan"],
+        requires = "files", value_parser = clap::value_parser!(u64).range(1..)
+    )]
+    pub(crate) drop: Option<u64>,
+
+    /// Do again what a plan says
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["layers", "attention", "mlp"])]
+    pub(crate) plan: Option<PathBuf>,
+
+    /// The rule for --drop: removal, angular, influence or deepest
+    #[arg(long, value_name = "RULE", requires = "drop", value_parser = prune_rule)]
+    pub(crate) by: Option<lns_diagnose::PruneRule>,
+
+    /// Choose single attentions and MLPs instead of whole layers
+    #[arg(long, requires = "drop")]
+    pub(crate) branches: bool,
+
+    /// Choose in so many rounds, each on the model as it is by then; as many as --drop for the rule
+    /// removal, 1 for the others
+    #[arg(long, value_name = "N", requires = "drop", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) rounds: Option<u64>,
+
+    /// Stop before the perplexity on --text rises by more than this many percent
+    #[arg(long, value_name = "PERCENT", requires = "drop", value_parser = non_negative)]
+    pub(crate) max_ppl_increase: Option<f64>,
+
+    /// Write the plan here too; with --dry-run nothing else is written
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save_plan: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+
+    /// Store the result so; as the source does if not given, GGUF blocks as f32
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) dtype: Option<StoredAs>,
+
+    /// Text to choose on, and to measure the loss on before and after
+    #[arg(long = "text", value_name = "FILE", num_args = 1..)]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// Measure the loss before and after on this text instead, which the choice has not seen
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub(crate) held_out: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) cut: CutArgs,
+
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+}
+
+fn prune_rule(name: &str) -> Result<lns_diagnose::PruneRule, String> {
+    let rule = lns_diagnose::PruneRule::ALL.into_iter().find(|rule| rule.name() == name);
+    rule.ok_or_else(|| "expected removal, angular, influence or deepest".to_owned())
+}
+
+/// How numbers are stored in an exported file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ExportType {
+    /// 4 bytes a number
+    F32,
+    /// 2 bytes, 11 bits of precision; GGUF's default
+    F16,
+    /// 2 bytes, the range of f32, 8 bits of precision
+    Bf16,
+    /// GGUF only: 8 bits and a scale for 32 numbers
+    #[value(name = "q8_0")]
+    Q8_0,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_long_help = "A model with LayerNorm Scaling is folded, and branches that were pruned become \
+zeros: what is written runs everywhere.\n\nExamples:\n  lns export MODEL --out model.gguf --dtype \
+q8_0\n  lns export MODEL.gguf --out folder --dtype bf16"
+)]
+pub(crate) struct ExportArgs {
+    /// Folder, .gguf file, or .safetensors file
+    pub(crate) model: PathBuf,
+
+    /// A file that ends in .gguf, or a folder for safetensors
+    #[arg(long, value_name = "PATH", required_unless_present = "dry_run")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Type of the numbers; f16 for GGUF and the source's for safetensors if not given
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) dtype: Option<ExportType>,
+
+    /// Largest safetensors file, in GB
+    #[arg(long, value_name = "GB", default_value_t = 5.0, value_parser = positive)]
+    pub(crate) shard_size: f64,
+
+    #[command(flatten)]
+    pub(crate) output: ExportOutputArgs,
+}
+
+/// As [`OutputArgs`], for a file or a folder.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ExportOutputArgs {
+    /// Replace what is at --out
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    /// Say what would be written, and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Print the record of where the model came from as JSON; with --dry-run the tensors
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_long_help = "The folder of a run is that of `lns train`; snapshots of a LoRA run hold its \
+adapters as PEFT reads them, and model/ has them merged.\n\nInstructions are a line each of a .jsonl \
+(.gz, .zst) file: {\"prompt\": …, \"response\": …}, or {\"messages\": [{\"role\": …, \"content\": \
+…}, …]}, put into the model's own chat template; only responses are learned.\n\nExamples:\n  lns \
+finetune pruned --text books/ --out healed\n  lns finetune MODEL --instructions chats.jsonl --lora 16 \
+--out tuned"
+)]
+pub(crate) struct FinetuneArgs {
+    /// Folder, .gguf file, or .safetensors file; may be left out to continue the run in --out
+    pub(crate) model: Option<PathBuf>,
+
+    /// Folder of the run; a run that is there already is continued
+    #[arg(long, value_name = "DIR", required_unless_present = "estimate")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Text to train on: .txt, .jsonl, .json.gz or .json.zst (one {"text": …} a line), .parquet (a
+    /// column `text`), or folders of them
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["corpus", "instructions"])]
+    pub(crate) text: Vec<PathBuf>,
+
+    /// Instructions to train on; only the responses are learned
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "corpus")]
+    pub(crate) instructions: Vec<PathBuf>,
+
+    /// Text or instructions to hold out; 5 % if not given
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "corpus")]
+    pub(crate) validation: Vec<PathBuf>,
+
+    /// Text that `lns tokenize --tokenizer MODEL` prepared
+    #[arg(long, value_name = "DIR")]
+    pub(crate) corpus: Option<PathBuf>,
+
+    /// Prepare at most this many tokens to train on
+    #[arg(long, value_name = "N", conflicts_with = "corpus")]
+    pub(crate) max_train_tokens: Option<u64>,
+
+    /// Train low-rank adapters of this rank and leave the rest as it is
+    #[arg(long, value_name = "RANK")]
+    pub(crate) lora: Option<u64>,
+
+    /// The adapters' sum is multiplied by this over the rank; twice the rank if not given
+    #[arg(long, value_name = "ALPHA", requires = "lora")]
+    pub(crate) lora_alpha: Option<f64>,
+
+    /// Matrices with adapters, separated by commas; all seven of a layer if not given
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "lora")]
+    pub(crate) lora_targets: Vec<String>,
+
+    /// Seed of the adapters and of the order of the text
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+
+    /// Settings from a TOML file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) settings: SettingArgs,
+
+    /// Worker threads; all cores if not given. A run repeats to the bit with the same number only
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+
+    /// Print parameters, memory, work and expected time, and train nothing
+    #[arg(long, alias = "dry-run", conflicts_with = "json")]
+    pub(crate) estimate: bool,
+
+    /// Print how the run ended as JSON
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -574,6 +959,13 @@ fn non_negative(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value >= 0.0 && value.is_finite() => Ok(value),
         _ => Err("expected a number of at least 0".to_owned()),
+    }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value > 0.0 && value.is_finite() => Ok(value),
+        _ => Err("expected a number above 0".to_owned()),
     }
 }
 

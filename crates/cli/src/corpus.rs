@@ -3,16 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use lns_checkpoint::{Checkpoint, TokenizerSource};
+use lns_checkpoint::Checkpoint;
 use lns_data::{
-    Corpus, Document, Language, Layout, Limits, Part, PrepareOptions, Tokenizer, Validation,
-    prepare, prepare_documents,
+    ChatTemplate, Corpus, Document, InstructionOptions, Language, Layout, Limits, Part,
+    PrepareOptions, Tokenizer, Validation, prepare, prepare_documents, prepare_instructions,
 };
 use lns_train::{RunConfig, SourceConfig};
 
 use crate::{
-    arguments::{CorpusArgs, TokenizerArgs},
+    arguments::{CorpusArgs, FinetuneArgs, TokenizerArgs},
     failure::usage,
+    model,
     printer::Printer,
 };
 
@@ -89,9 +90,44 @@ fn prepared(
     printer: &Printer,
 ) -> anyhow::Result<bool> {
     let origin = origin(args)?;
+    if args.text.is_empty() && folder.exists() {
+        printer.note(&format!("Text: what was prepared in {}.", folder.display()));
+        return Ok(read_origin(out).as_deref() == Some(LANGUAGE));
+    }
+    made_once(&origin, out, folder, printer, || {
+        if args.text.is_empty() {
+            printer.note("No --text: training on the built-in language.");
+            // A row holds one document at most, a window one more token than it has inputs.
+            let tokens = match config.data.layout {
+                Layout::Rows => sequences.saturating_mul(Language::MAX_TOKENS as u64),
+                Layout::Packed => sequences.saturating_mul(config.data.length as u64) + 1,
+            };
+            if tokens > LANGUAGE_MOST {
+                return Err(usage(format!(
+                    "the run needs {tokens} tokens, and the built-in language is for small ones \
+                     ({LANGUAGE_MOST} at most); give --text"
+                )));
+            }
+            write_language(folder, tokens)?;
+        } else {
+            tokenized(&args.text, &args.validation, &args.tokenizer, folder, printer)?;
+        }
+        Ok(())
+    })?;
+    Ok(args.text.is_empty())
+}
+
+/// Makes the text in `folder`, unless it is there: then it must have been made from the same.
+fn made_once(
+    origin: &str,
+    out: &Path,
+    folder: &Path,
+    printer: &Printer,
+    make: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     if folder.exists() {
         let there = read_origin(out);
-        if !args.text.is_empty() && there.as_deref() != Some(&origin) {
+        if there.as_deref() != Some(origin) {
             return Err(usage(format!(
                 "{} was prepared from something else:\n{}\nName another folder with --out, or delete \
                  this text.",
@@ -100,30 +136,83 @@ fn prepared(
             )));
         }
         printer.note(&format!("Text: what was prepared in {}.", folder.display()));
-        return Ok(there.as_deref() == Some(LANGUAGE));
+        return Ok(());
     }
     std::fs::create_dir_all(out).with_context(|| format!("{} cannot be made", out.display()))?;
     let path = out.join(ORIGIN);
     lns_record::replace_file(&path, origin.as_bytes())
         .with_context(|| format!("{} cannot be written", path.display()))?;
-    if args.text.is_empty() {
-        printer.note("No --text: training on the built-in language.");
-        // A row holds one document at most, a window one more token than it has inputs.
-        let tokens = match config.data.layout {
-            Layout::Rows => sequences.saturating_mul(Language::MAX_TOKENS as u64),
-            Layout::Packed => sequences.saturating_mul(config.data.length as u64) + 1,
-        };
-        if tokens > LANGUAGE_MOST {
-            return Err(usage(format!(
-                "the run needs {tokens} tokens, and the built-in language is for small ones \
-                 ({LANGUAGE_MOST} at most); give --text"
-            )));
-        }
-        write_language(folder, tokens)?;
-    } else {
-        tokenized(&args.text, &args.validation, &args.tokenizer, folder, printer)?;
+    make()
+}
+
+/// The text of a fine-tune, with the checkpoint's own tokenizer and template: `--corpus`, or `text` in
+/// `out`, made now unless it is there.
+pub(crate) fn supply_finetune(
+    config: &RunConfig,
+    checkpoint: &Checkpoint,
+    args: &FinetuneArgs,
+    out: &Path,
+    printer: &Printer,
+) -> anyhow::Result<SourceConfig> {
+    if let Some(corpus) = &args.corpus {
+        return Ok(SourceConfig::new(std::path::absolute(corpus)?));
     }
-    Ok(args.text.is_empty())
+    let folder = std::path::absolute(out.join("text"))?;
+    let mut lines = named_files(&[
+        ("text", &args.text),
+        ("instructions", &args.instructions),
+        ("validation", &args.validation),
+    ])?;
+    lines.push(format!("tokenizer {}", std::path::absolute(checkpoint.path())?.display()));
+    lines.extend(args.max_train_tokens.map(|tokens| format!("max-train-tokens {tokens}")));
+    let responses_only = !args.instructions.is_empty();
+    if responses_only {
+        lines.push(format!("sequence length {}", config.data.length));
+    }
+    made_once(&(lines.join("\n") + "\n"), out, &folder, printer, || {
+        let tokenizer = model::tokenizer(checkpoint)?;
+        let options = options(&args.validation, args.max_train_tokens);
+        let progress = printer.count("Tokenizing");
+        let tell = |tokens| progress.set(tokens);
+        let corpus = if responses_only {
+            let template = ChatTemplate::of(checkpoint)?;
+            if template.is_none() {
+                printer.note(
+                    "The model has no chat template: responses follow their prompts as they are.",
+                );
+            }
+            let sequence_length = config.data.length;
+            let options = InstructionOptions { corpus: options, sequence_length };
+            let (files, template) = (&args.instructions, template.as_ref());
+            prepare_instructions(files, &tokenizer, template, &options, &folder, &tell)?
+        } else {
+            prepare(&args.text, &tokenizer, &options, &folder, &tell)?
+        };
+        drop(progress);
+        printer.note(&format!("Text: {}.", corpus.description()));
+        Ok(())
+    })?;
+    Ok(SourceConfig::new(folder))
+}
+
+/// `what file`, a line each.
+fn named_files(files: &[(&str, &Vec<PathBuf>)]) -> anyhow::Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for (what, files) in files {
+        for file in *files {
+            lines.push(format!("{what} {}", std::path::absolute(file)?.display()));
+        }
+    }
+    Ok(lines)
+}
+
+/// Files to hold out, or a share.
+fn options(validation: &[PathBuf], max_train_tokens: Option<u64>) -> PrepareOptions {
+    let validation = match validation {
+        [] => Validation::Share(HELD_OUT),
+        files => Validation::Files(files.to_vec()),
+    };
+    PrepareOptions { validation, max_train_tokens, max_validation_tokens: None }
 }
 
 /// What a text is made from, to tell whether it is the one asked for.
@@ -131,12 +220,7 @@ fn origin(args: &CorpusArgs) -> anyhow::Result<String> {
     if args.text.is_empty() {
         return Ok(LANGUAGE.to_owned());
     }
-    let mut lines = Vec::new();
-    for (what, files) in [("text", &args.text), ("validation", &args.validation)] {
-        for file in files {
-            lines.push(format!("{what} {}", std::path::absolute(file)?.display()));
-        }
-    }
+    let mut lines = named_files(&[("text", &args.text), ("validation", &args.validation)])?;
     let TokenizerArgs { tokenizer, vocab, max_train_tokens } = &args.tokenizer;
     lines.push(match tokenizer {
         Some(path) => format!("tokenizer {}", std::path::absolute(path)?.display()),
@@ -174,15 +258,7 @@ pub(crate) fn tokenized(
             Tokenizer::train_bpe(text, args.vocab, BPE_BYTES)?
         }
     };
-    let validation = match validation {
-        [] => Validation::Share(HELD_OUT),
-        files => Validation::Files(files.to_vec()),
-    };
-    let options = PrepareOptions {
-        validation,
-        max_train_tokens: args.max_train_tokens,
-        max_validation_tokens: None,
-    };
+    let options = options(validation, args.max_train_tokens);
     let progress = printer.count("Tokenizing");
     let corpus = prepare(text, &tokenizer, &options, folder, &|tokens| progress.set(tokens))?;
     drop(progress);
@@ -225,13 +301,10 @@ fn ideal_loss(layout: Layout) -> f64 {
     nll / tokens as f64
 }
 
+/// A `tokenizer.json`, or the tokenizer of a model.
 fn tokenizer(path: &Path) -> anyhow::Result<Tokenizer> {
-    if path.extension().is_some_and(|extension| extension == "gguf") {
-        let checkpoint = Checkpoint::open(path)?;
-        return match checkpoint.tokenizer() {
-            TokenizerSource::Gguf(gguf) => Ok(Tokenizer::from_gguf(&gguf, path)?),
-            _ => Err(usage(format!("{} holds no tokenizer", path.display()))),
-        };
+    if path.extension().is_some_and(|extension| extension == "gguf") || path.is_dir() {
+        return model::tokenizer(&Checkpoint::open(path)?);
     }
     Ok(Tokenizer::from_json_file(path)?)
 }

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use layernorm_scaling::LoadError;
 use lns_checkpoint::CheckpointError;
 use lns_data::DataError;
+use lns_diagnose::ChooseError;
 use lns_eval::RunError;
 use lns_record::{EventsError, RecordError};
-use lns_spec::SpecError;
+use lns_spec::{ConversionError, SpecError};
 use lns_study::StudyError;
 use lns_train::{ConfigError, RunError as TrainError};
 use lns_watch::WatchError;
@@ -46,6 +47,8 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
             )
             || cause.is::<RecordError>()
             || cause.is::<SpecError>()
+            || cause.is::<ConversionError>()
+            || cause.is::<ChooseError>()
     });
     ExitCode::from(if input { 2 } else { 1 })
 }

@@ -3,8 +3,8 @@
 use std::{num::NonZeroUsize, path::Path, time::Instant};
 
 use layernorm_scaling::{Decoder, LayerSource, StreamingDecoder};
-use lns_checkpoint::{Checkpoint, TokenizerSource};
-use lns_data::Tokenizer;
+use lns_checkpoint::Checkpoint;
+use lns_data::{Tokenizer, model_tokenizer};
 use lns_kernels::Workers;
 use lns_spec::ModelSpec;
 
@@ -16,24 +16,11 @@ use crate::{
 
 /// The model's own tokenizer.
 pub(crate) fn tokenizer(checkpoint: &Checkpoint) -> anyhow::Result<Tokenizer> {
-    let spec = checkpoint.spec();
-    let tokenizer = match checkpoint.tokenizer() {
-        TokenizerSource::Json(path) => Tokenizer::from_json_file(&path)?,
-        TokenizerSource::Gguf(gguf) => Tokenizer::from_gguf(&gguf, checkpoint.path())?,
-        TokenizerSource::None => {
-            return Err(usage(format!(
-                "{} has no tokenizer; put the model's tokenizer.json beside its weights",
-                checkpoint.path().display()
-            )));
-        }
-    };
-    let tokenizer = match (tokenizer.end_of_text_id(), spec.eos_token_ids().first()) {
-        (None, Some(id)) => tokenizer.with_end_of_text(*id),
-        _ => tokenizer,
-    };
-    Ok(match (tokenizer.bos_id(), spec.bos_token_id()) {
-        (None, Some(id)) => tokenizer.with_bos(id),
-        _ => tokenizer,
+    model_tokenizer(checkpoint)?.ok_or_else(|| {
+        usage(format!(
+            "{} has no tokenizer; put the model's tokenizer.json beside its weights",
+            checkpoint.path().display()
+        ))
     })
 }
 
@@ -74,6 +61,14 @@ pub(crate) fn load(
         start.elapsed().as_secs_f64()
     ));
     Ok(Box::new(decoder.with_precision(compute.place.precision)))
+}
+
+/// As [`load`], saying nothing.
+pub(crate) fn load_quietly(
+    checkpoint: Checkpoint,
+    compute: &ComputeArgs,
+) -> anyhow::Result<Box<dyn LayerSource>> {
+    load(checkpoint, compute, &Printer::new(true, false))
 }
 
 /// The whole model in memory, for what cannot be done layer by layer.

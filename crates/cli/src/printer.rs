@@ -81,6 +81,15 @@ impl Printer {
         Count(bar)
     }
 
+    /// A bar of bytes that are written.
+    pub(crate) fn bytes(&self, what: &str, total: u64) -> Count {
+        let template =
+            "{msg} {wide_bar:.cyan/dim} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
+        let bar = self.bar(total, template);
+        bar.set_message(what.to_owned());
+        Count(bar)
+    }
+
     /// A bar for work that reads `tokens` tokens `passes` times over.
     pub(crate) fn progress(&self, what: &str, passes: u64, tokens_per_pass: f64) -> Progress {
         let shown = !self.quiet && std::io::stderr().is_terminal();

@@ -3,19 +3,23 @@
 use lns_train::Layer;
 use toml::{Table, Value};
 
-use crate::{arguments::SettingArgs, failure::usage};
+use crate::{
+    arguments::{SettingArgs, ShapeArgs},
+    failure::usage,
+};
 
 /// The flags as a layer of settings; `None` when none was given.
 pub(crate) fn layer(
     args: &SettingArgs,
+    shape: Option<&ShapeArgs>,
     more: &[(&str, Option<Value>)],
 ) -> anyhow::Result<Option<Layer>> {
     let number = |value: Option<u64>| value.map(integer);
     let mut given = vec![
         ("steps", number(args.steps)),
         ("tokens", number(args.tokens)),
-        ("model.num_hidden_layers", number(args.layers)),
-        ("model.hidden_size", number(args.hidden)),
+        ("model.num_hidden_layers", number(shape.and_then(|shape| shape.layers))),
+        ("model.hidden_size", number(shape.and_then(|shape| shape.hidden))),
         ("batch.sequences", number(args.batch)),
         ("data.length", number(args.length)),
         ("schedule.learning_rate", args.lr.map(Value::Float)),

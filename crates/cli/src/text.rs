@@ -23,10 +23,20 @@ pub(crate) fn open(
     printer: &Printer,
 ) -> anyhow::Result<Opened> {
     let checkpoint = Checkpoint::open(path)?;
-    let tokenizer = model::tokenizer(&checkpoint)?;
-    model::compare_vocabularies(checkpoint.spec(), &tokenizer, printer);
-    let text = windows(files, cut, checkpoint.spec(), &tokenizer)?;
+    let text = for_model(&checkpoint, files, cut, printer)?;
     Ok(Opened { name: path.display().to_string(), checkpoint, text })
+}
+
+/// Reads `files` with the tokenizer of a model that is open.
+pub(crate) fn for_model(
+    checkpoint: &Checkpoint,
+    files: &[PathBuf],
+    cut: &CutArgs,
+    printer: &Printer,
+) -> anyhow::Result<Windows> {
+    let tokenizer = model::tokenizer(checkpoint)?;
+    model::compare_vocabularies(checkpoint.spec(), &tokenizer, printer);
+    windows(files, cut, checkpoint.spec(), &tokenizer)
 }
 
 /// Reads `files` for a model, refusing windows beyond its context.

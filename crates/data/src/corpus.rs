@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::shard::{Header, Sha, Shard, width};
+use crate::shard::{Header, Sha, Shard, UNLEARNED, width};
 use crate::{DataError, Tokenizer};
 
 /// The manifest's name in the folder.
@@ -55,6 +55,9 @@ pub(crate) struct Manifest {
     pub(crate) tokenizer: String,
     pub(crate) vocab_size: usize,
     pub(crate) end_of_text: u32,
+    /// Whether ids may be marked as not to be predicted. Where there is nothing it is false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) responses_only: bool,
     pub(crate) train: Vec<ShardEntry>,
     pub(crate) validation: Vec<ShardEntry>,
     /// Of everything above: of this JSON with nothing here.
@@ -134,6 +137,7 @@ pub struct Corpus {
     tokenizer: Tokenizer,
     train: Tokens,
     validation: Tokens,
+    responses_only: bool,
     fingerprint: String,
     description: String,
 }
@@ -154,6 +158,7 @@ impl Corpus {
             tokenizer,
             train: part(Part::Train)?,
             validation: part(Part::Validation)?,
+            responses_only: manifest.responses_only,
             fingerprint: fingerprint(&manifest),
             description: format!("{}: {train} to train on, {validation} held out", manifest.source),
         })
@@ -164,8 +169,14 @@ impl Corpus {
         &self.tokenizer
     }
 
-    /// The same for the same tokens of the same tokenizer, wherever they came from: a sha256 in
-    /// hexadecimal digits.
+    /// Whether the targets are only what a model is to answer
+    /// ([`prepare_instructions`](crate::prepare_instructions)), not the whole text.
+    pub fn learns_responses_only(&self) -> bool {
+        self.responses_only
+    }
+
+    /// The same for the same tokens of the same tokenizer, wherever they came from, if the same of
+    /// them are learned: a sha256 in hexadecimal digits.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
@@ -262,7 +273,8 @@ impl Tokens {
                 path: folder.join(MANIFEST),
                 what: "a sha256 in it is none".to_owned(),
             })?;
-            let shard = Shard::open(&path, header, manifest.vocab_size)?;
+            let Manifest { vocab_size, responses_only, .. } = *manifest;
+            let shard = Shard::open(&path, header, vocab_size, responses_only)?;
             // No overflow: these are below the sizes of files that are mapped.
             tokens += shard.tokens();
             documents += shard.documents();
@@ -302,6 +314,13 @@ impl Tokens {
 
     /// Appends the ids of a range of tokens to `out`; what is beyond the last token is left out.
     pub fn read(&self, range: Range<u64>, out: &mut Vec<u32>) {
+        let first = out.len();
+        self.read_marked(range, out);
+        out[first..].iter_mut().for_each(|id| *id &= !UNLEARNED);
+    }
+
+    /// The same with [`UNLEARNED`] set in ids that are not to be predicted.
+    pub(crate) fn read_marked(&self, range: Range<u64>, out: &mut Vec<u32>) {
         let Shards { shards, tokens, .. } = &*self.0;
         let first = tokens.partition_point(|&before| before <= range.start).saturating_sub(1);
         for (shard, &before) in shards.iter().zip(tokens).skip(first) {
@@ -331,7 +350,7 @@ impl Tokens {
 
 fn header(manifest: &Manifest, entry: &ShardEntry) -> Option<Header> {
     Some(Header {
-        width: width(manifest.vocab_size),
+        width: width(manifest.vocab_size, manifest.responses_only),
         tokens: entry.tokens,
         documents: entry.documents,
         bytes: entry.bytes,
@@ -349,7 +368,8 @@ pub(crate) mod tests {
     use tempfile::{TempDir, tempdir};
 
     use super::*;
-    use crate::prepare::tests::prepare_small;
+    use crate::prepare::Responses;
+    use crate::prepare::tests::{prepare_marked, prepare_small};
     use crate::shard::ShardWriter;
 
     /// A tokenizer of words: each of `words` and `<|endoftext|>`, which is token `end_of_text`.
@@ -468,6 +488,56 @@ pub(crate) mod tests {
             fs::write(&path, &whole).unwrap();
         }
         Corpus::open(&place).unwrap();
+    }
+
+    #[test]
+    #[expect(clippy::single_range_in_vec_init, reason = "one span is learned")]
+    fn a_mark_that_changes_is_an_error() {
+        let folder = tempdir().unwrap();
+        let place = folder.path().join("corpus");
+        let responses = Responses { sequence_length: 8, learn_end_of_text: true };
+        let examples =
+            [Part::Train, Part::Validation].map(|part| (part, "a b c".to_owned(), vec![2..5]));
+        let tokenizer = words(&["a", "b", "c"], 3);
+        let corpus =
+            prepare_marked(&examples, &tokenizer, responses, Limits::default(), &place).unwrap();
+        assert_eq!(ids(corpus.tokens(Part::Train)), [0, 1, 2, 3]);
+        let path = place.join("train-00000.tokens");
+        let whole = fs::read(&path).unwrap();
+        let refused = |bytes: &[u8], why: &str| {
+            fs::write(&path, bytes).unwrap();
+            let message = Corpus::open(&place).unwrap_err().to_string();
+            assert!(message.contains(why), "{message}");
+        };
+        for token in 0..4 {
+            let mut changed = whole.clone();
+            changed[128 + 4 * token + 3] ^= 0x80;
+            refused(&changed, "its sha256 is not the one");
+        }
+        // Nor are marked ids ids where all are learned.
+        fs::write(&path, &whole).unwrap();
+        let mut manifest = Manifest::read(&place).unwrap();
+        manifest.responses_only = false;
+        manifest.sha256 = manifest.checksum();
+        fs::write(place.join(MANIFEST), manifest.to_json()).unwrap();
+        refused(&whole, "bytes instead of");
+        let wide = words(&["a", "b", "c"], 70_000);
+        let place = folder.path().join("wide");
+        prepare_marked(&examples, &wide, responses, Limits::default(), &place).unwrap();
+        let mut manifest = Manifest::read(&place).unwrap();
+        manifest.responses_only = false;
+        manifest.sha256 = manifest.checksum();
+        fs::write(place.join(MANIFEST), manifest.to_json()).unwrap();
+        let message = Corpus::open(&place).unwrap_err().to_string();
+        assert!(message.contains("token id 2147483649 in a vocabulary of 70001"), "{message}");
+    }
+
+    #[test]
+    fn the_manifest_of_plain_text_says_nothing_of_responses() {
+        let (_folder, place) = sample(3);
+        let json = fs::read_to_string(place.join(MANIFEST)).unwrap();
+        assert!(!json.contains("responses_only"), "{json}");
+        assert!(!Corpus::open(&place).unwrap().learns_responses_only());
     }
 
     #[test]

@@ -5,10 +5,12 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use crate::DataError;
@@ -19,7 +21,7 @@ use crate::parquet_rows::ParquetRows;
 const PIECE_BYTES: usize = 64 << 10;
 /// The longest text that is tokenised in one piece where it cannot be cut. The tokenizers library
 /// was seen to take 400 bytes for each byte of text.
-const MAX_PIECE_BYTES: usize = 8 << 20;
+pub(crate) const MAX_PIECE_BYTES: usize = 8 << 20;
 /// The longest line of a jsonl file, and the longest text of a parquet file.
 pub(crate) const MAX_LINE_BYTES: u64 = 64 << 20;
 
@@ -56,22 +58,42 @@ impl Format {
             Err(DataError::UnknownExtension { path: path.to_owned() })
         }
     }
+
+    /// The same where only lines of JSON will do.
+    fn of_lines(path: &Path) -> Result<Compression, DataError> {
+        match Self::of(path) {
+            Ok(Self::Lines(compression)) => Ok(compression),
+            _ => Err(DataError::NotInstructions { path: path.to_owned() }),
+        }
+    }
 }
 
-/// The files to read: a folder stands for the texts directly in it, in the order of their names.
+/// The texts to read: a folder stands for those directly in it, in the order of their names.
 pub(crate) fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
+    expand_to(paths, Format::of)
+}
+
+/// The same for files of lines of JSON.
+pub(crate) fn expand_lines(paths: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
+    expand_to(paths, Format::of_lines)
+}
+
+fn expand_to<T>(
+    paths: &[PathBuf],
+    format: fn(&Path) -> Result<T, DataError>,
+) -> Result<Vec<PathBuf>, DataError> {
     let mut files = Vec::new();
     for path in paths {
         let failed = |source| DataError::Io { path: path.clone(), source };
         if !path.metadata().map_err(failed)?.is_dir() {
-            Format::of(path)?;
+            format(path)?;
             files.push(path.clone());
             continue;
         }
         let first = files.len();
         for entry in path.read_dir().map_err(failed)? {
             let entry = entry.map_err(failed)?.path();
-            if entry.is_file() && Format::of(&entry).is_ok() {
+            if entry.is_file() && format(&entry).is_ok() {
                 files.push(entry);
             }
         }
@@ -112,6 +134,8 @@ pub(crate) struct Piece {
     pub(crate) continues: bool,
     /// The whole document's, with its first piece, if ids were asked for.
     pub(crate) id: Option<DocumentId>,
+    /// The bytes that are learned, if not all are: an example, which is one piece.
+    pub(crate) learned: Option<Vec<Range<usize>>>,
 }
 
 /// A document that is in memory, coming in pieces.
@@ -140,7 +164,12 @@ impl Whole {
             path: path.to_owned(),
             limit: MAX_PIECE_BYTES,
         })?;
-        let piece = Piece { text: rest[..end].to_owned(), continues: self.position > 0, id: None };
+        let piece = Piece {
+            text: rest[..end].to_owned(),
+            continues: self.position > 0,
+            id: None,
+            learned: None,
+        };
         self.position += end;
         Ok(Some(piece))
     }
@@ -173,7 +202,7 @@ struct TextSource {
     id: Option<DocumentId>,
 }
 
-struct Lines {
+pub(crate) struct Lines {
     path: PathBuf,
     reader: Box<dyn BufRead + Send>,
     compression: Compression,
@@ -276,6 +305,7 @@ impl TextSource {
                     text: text[..end].to_owned(),
                     continues: self.offset > 0,
                     id: self.id.take(),
+                    learned: None,
                 };
                 self.buffer.drain(..end);
                 self.offset += end as u64;
@@ -307,6 +337,13 @@ impl TextSource {
 }
 
 impl Lines {
+    /// Opens a file of lines.
+    pub(crate) fn of_file(path: &Path) -> Result<Self, DataError> {
+        let compression = Format::of_lines(path)?;
+        let file = File::open(path).and_then(|file| Self::open(path, file, compression));
+        file.map_err(|source| DataError::Io { path: path.to_owned(), source })
+    }
+
     fn open(path: &Path, file: File, compression: Compression) -> io::Result<Self> {
         let file = BufReader::new(file);
         let reader: Box<dyn BufRead + Send> = match compression {
@@ -320,8 +357,13 @@ impl Lines {
         Ok(Self { path: path.to_owned(), reader, compression, line: 0, offset: 0 })
     }
 
-    /// The text of the next line that is not blank.
-    fn next_text(&mut self) -> Result<Option<String>, DataError> {
+    /// The number of the line that was read last.
+    pub(crate) fn number(&self) -> u64 {
+        self.line
+    }
+
+    /// The next line that is not blank.
+    pub(crate) fn next_line(&mut self) -> Result<Option<String>, DataError> {
         loop {
             let mut bytes = Vec::new();
             let read = (&mut self.reader).take(MAX_LINE_BYTES + 1).read_until(b'\n', &mut bytes);
@@ -339,12 +381,12 @@ impl Lines {
                     limit: MAX_LINE_BYTES,
                 });
             }
-            let line = str::from_utf8(&bytes).map_err(|error| DataError::InvalidUtf8 {
+            let line = String::from_utf8(bytes).map_err(|error| DataError::InvalidUtf8 {
                 path: self.path.clone(),
-                offset: offset + error.valid_up_to() as u64,
+                offset: offset + error.utf8_error().valid_up_to() as u64,
             })?;
             if !line.trim().is_empty() {
-                return self.text(line).map(Some);
+                return Ok(Some(line));
             }
         }
     }
@@ -352,15 +394,7 @@ impl Lines {
     fn text(&self, line: &str) -> Result<String, DataError> {
         let path = || self.path.clone();
         let bad = |reason| DataError::JsonLine { path: path(), line: self.line, reason };
-        // serde would also take an array of the fields for an object.
-        if !line.trim_start().starts_with('{') {
-            return Err(bad("not a JSON object".to_owned()));
-        }
-        let parsed: Line = serde_json::from_str(line.trim_end()).map_err(|error| {
-            let message = error.to_string();
-            let what = message.rsplit_once(" at line ").map_or(&*message, |(what, _)| what);
-            bad(format!("column {}: {what}", error.column()))
-        })?;
+        let parsed: Line = object(line).map_err(bad)?;
         parsed.text.ok_or_else(|| DataError::MissingText { path: path(), line: self.line })
     }
 
@@ -383,8 +417,22 @@ impl Iterator for Lines {
     type Item = Result<String, DataError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.next_text().transpose()
+        let line = self.next_line().transpose()?;
+        Some(line.and_then(|line| self.text(&line)))
     }
+}
+
+/// What a line says, if it is a JSON object.
+pub(crate) fn object<T: DeserializeOwned>(line: &str) -> Result<T, String> {
+    // serde would also take an array of the fields for an object.
+    if !line.trim_start().starts_with('{') {
+        return Err("not a JSON object".to_owned());
+    }
+    serde_json::from_str(line.trim_end()).map_err(|error| {
+        let message = error.to_string();
+        let what = message.rsplit_once(" at line ").map_or(&*message, |(what, _)| what);
+        format!("column {}: {what}", error.column())
+    })
 }
 
 /// Where the first piece of a text ends, if it has a place to cut or need not be cut.
@@ -547,7 +595,8 @@ mod tests {
             assert_eq!(pieces.iter().map(|piece| &*piece.text).collect::<String>(), text);
 
             let whole = read(name, bytes, None).unwrap();
-            assert_eq!(whole, [Piece { text: text.clone(), continues: false, id: None }]);
+            let piece = Piece { text: text.clone(), continues: false, id: None, learned: None };
+            assert_eq!(whole, [piece]);
         }
     }
 

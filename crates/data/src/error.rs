@@ -37,6 +37,12 @@ pub enum DataError {
     /// The vocabulary inside a GGUF file contradicts itself.
     #[error("{}: the GGUF's tokenizer: {what}", path.display())]
     GgufVocabulary { path: PathBuf, what: String },
+    /// A tokenizer that would become another one.
+    #[error(
+        "the tokenizer cannot be put into a GGUF file: {what}. Keep the model as a folder, with its \
+         tokenizer.json"
+    )]
+    NotForGguf { what: String },
 
     /// The tokenizers library failed on a text.
     #[error("{bytes} bytes of text cannot be tokenised: {reason}")]
@@ -77,6 +83,42 @@ pub enum DataError {
     /// A line of a jsonl file without a text.
     #[error("{}, line {line}: the object has no \"text\"", path.display())]
     MissingText { path: PathBuf, line: u64 },
+    /// A file that holds no instruction data.
+    #[error(
+        "{}: instruction data are lines of JSON: .jsonl, .jsonl.gz, .json.gz, .jsonl.zst, .json.zst; \
+         convert or rename it", path.display()
+    )]
+    NotInstructions { path: PathBuf },
+    /// A line of instruction data that is no example.
+    #[error(
+        "{}, line {line}: {reason}; a line is {{\"prompt\": …, \"response\": …}}, \
+         {{\"instruction\": …, \"input\": …, \"output\": …}} or \
+         {{\"messages\": [{{\"role\": …, \"content\": …}}, …]}}", path.display()
+    )]
+    ExampleLine { path: PathBuf, line: u64, reason: String },
+    /// An example that is well written and yet cannot be learned from.
+    #[error("{}, line {line}: {reason}", path.display())]
+    Example { path: PathBuf, line: u64, reason: String },
+    /// Examples, and nothing to learn in any.
+    #[error(
+        "all {left_out} examples for {part} are left out: none has a token of a response before \
+         its sequence ends; give longer sequences or shorter examples"
+    )]
+    NothingToLearn { part: Part, left_out: u64 },
+    /// Examples are not cut to fit a limit.
+    #[error("the first example for {part} has {tokens} tokens and {limit} are allowed; allow more")]
+    LimitBelowExample { part: Part, limit: u64, tokens: usize },
+
+    /// A chat template that is no Jinja.
+    #[error(
+        "{}: the chat template does not compile: line {line}: {reason}; put one that does into \
+         chat_template.jinja beside the weights", path.display()
+    )]
+    ChatTemplate { path: PathBuf, line: usize, reason: String },
+    /// A chat template that refuses a conversation, or fails on it.
+    #[error("the chat template of {} does not render: {reason}", path.display())]
+    Render { path: PathBuf, reason: String },
+
     /// A line of a jsonl file that would not fit in memory, as a gzip bomb has.
     #[error("{}, line {line}: longer than {limit} bytes; split it into several documents", path.display())]
     LineTooLong { path: PathBuf, line: u64, limit: u64 },

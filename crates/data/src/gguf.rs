@@ -16,14 +16,20 @@ use tokenizers::decoders::sequence::Sequence as Decoders;
 use tokenizers::decoders::strip::Strip;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::normalizers::{Prepend, Replace, Sequence as Normalizers};
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::metaspace::PrependScheme;
 use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper, Tokenizer};
 
 use crate::tokenizer::guarded;
 use crate::{DataError, pre_tokenizer};
 
 /// Token types of `tokenizer.ggml.token_type`.
-const CONTROL: i32 = 3;
-const USER_DEFINED: i32 = 4;
+pub(crate) const NORMAL: i32 = 1;
+pub(crate) const UNKNOWN: i32 = 2;
+pub(crate) const CONTROL: i32 = 3;
+pub(crate) const USER_DEFINED: i32 = 4;
+pub(crate) const UNUSED: i32 = 5;
+pub(crate) const BYTE: i32 = 6;
 
 /// The longest SentencePiece token that merges are looked for in; the work grows with its square.
 const MAX_PIECE_BYTES: usize = 1024;
@@ -92,22 +98,56 @@ fn sentencepiece(gguf: &GgufTokenizer) -> Result<Tokenizer, String> {
             bpe = bpe.unk_token(unknown);
         }
         let mut tokenizer = Tokenizer::new(bpe.build()?);
-        let mut normalizers: Vec<NormalizerWrapper> = Vec::new();
         let mut decoders: Vec<DecoderWrapper> = vec![
             Replace::new(SPACE.to_string(), " ")?.into(),
             ByteFallback::new().into(),
             Fuse::new().into(),
         ];
         if prefixed {
-            normalizers.push(Prepend::new(SPACE.to_string()).into());
             decoders.push(Strip::new(' ', 1, 0).into());
         }
-        normalizers.push(Replace::new(" ", SPACE)?.into());
-        tokenizer.with_normalizer(Some(Normalizers::new(normalizers)))?;
+        tokenizer.with_normalizer(Some(spelling(prefixed)?))?;
         tokenizer.with_decoder(Some(Decoders::new(decoders)));
         tokenizer.add_tokens(added_tokens(gguf))?;
         Ok(tokenizer)
     })
+}
+
+/// How SentencePiece prepares text: a space in front, and spaces spelt out.
+fn spelling(prefixed: bool) -> tokenizers::Result<NormalizerWrapper> {
+    let mut steps: Vec<NormalizerWrapper> = Vec::new();
+    if prefixed {
+        steps.push(Prepend::new(SPACE.to_string()).into());
+    }
+    steps.push(Replace::new(" ", SPACE)?.into());
+    Ok(Normalizers::new(steps).into())
+}
+
+/// Whether a space is put in front of text, if it is prepared as SentencePiece does it: by this
+/// module's normalizer, or by `Metaspace`.
+pub(crate) fn is_prefixed(
+    normalizer: Option<&NormalizerWrapper>,
+    pre_tokenizer: Option<&PreTokenizerWrapper>,
+) -> Option<bool> {
+    match (normalizer, pre_tokenizer) {
+        (Some(normalizer), None) => [true, false]
+            .into_iter()
+            .find(|prefixed| spelling(*prefixed).is_ok_and(|known| is_same(&known, normalizer))),
+        (None, Some(PreTokenizerWrapper::Metaspace(metaspace)))
+            if metaspace.get_replacement() == SPACE && !metaspace.split =>
+        {
+            Some(metaspace.prepend_scheme != PrependScheme::Never)
+        }
+        _ => None,
+    }
+}
+
+fn is_same(one: &NormalizerWrapper, other: &NormalizerWrapper) -> bool {
+    // They can be compared only so.
+    match (serde_json::to_value(one), serde_json::to_value(other)) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => false,
+    }
 }
 
 /// Checks the arrays and ids against each other; gives id by token.

@@ -44,7 +44,11 @@
 //! assert_eq!(batch.inputs.len(), 8 * 256);
 //! # Ok::<(), lns_data::DataError>(())
 //! ```
+//!
+//! Of instruction data ([`prepare_instructions`]), laid out by a model's own [`ChatTemplate`], only
+//! the responses are learned: the sampler's targets are [`IGNORED`] elsewhere.
 
+mod chat;
 mod corpus;
 mod cut;
 mod documents;
@@ -52,7 +56,9 @@ mod error;
 mod gguf;
 #[cfg(test)]
 mod golden;
+mod instructions;
 mod map;
+mod model_tokenizer;
 mod parquet_rows;
 mod permutation;
 mod pre_tokenizer;
@@ -61,15 +67,21 @@ mod sampler;
 mod shard;
 mod stream;
 mod synthetic;
+mod to_gguf;
 mod tokenizer;
+mod tokenizer_files;
 mod train_bpe;
 mod windows;
 
+pub use chat::{ChatTemplate, Message};
 pub use corpus::{Corpus, Part, Tokens};
 pub use error::DataError;
+pub use instructions::{InstructionOptions, prepare_instructions};
+pub use model_tokenizer::model_tokenizer;
 pub use prepare::{Limits, PrepareOptions, Validation, prepare, prepare_documents};
 pub use sampler::{IGNORED, Layout, Position, Sampler, Sequences, evaluation_sequences};
 pub use stream::StreamDecoder;
 pub use synthetic::{Answer, Document, Language};
 pub use tokenizer::{Encoding, Tokenizer};
+pub use tokenizer_files::{gguf_tokenizer, write_tokenizer};
 pub use windows::{TextOptions, Window, Windows, read_windows};

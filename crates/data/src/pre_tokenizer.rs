@@ -2,6 +2,7 @@
 //! (`tokenizer.ggml.pre`): the pipeline of the model's original `tokenizer.json`. llama.cpp's
 //! `llama-vocab.cpp` says which models a name stands for.
 
+use serde_json::Value;
 use tokenizers::normalizers::NFC;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -62,6 +63,42 @@ pub(crate) fn byte_level(name: &str) -> Option<tokenizers::Result<Pipeline>> {
         }
         _ => return None,
     })
+}
+
+/// The name of a pipeline: the inverse of [`byte_level`].
+pub(crate) fn name(
+    normalizer: Option<&NormalizerWrapper>,
+    pre_tokenizer: Option<&PreTokenizerWrapper>,
+    ignore_merges: bool,
+) -> Option<&'static str> {
+    let given = (described(normalizer, pre_tokenizer)?, ignore_merges);
+    ["gpt-2", "smollm", "llama-bpe", "qwen2", "tekken"].into_iter().find(|name| {
+        let known = byte_level(name).and_then(Result::ok);
+        known.is_some_and(|known| {
+            let parts = described(known.normalizer.as_ref(), Some(&known.pre_tokenizer));
+            parts.is_some_and(|parts| (parts, known.ignore_merges) == given)
+        })
+    })
+}
+
+/// What a pipeline does to text: all but how it counts offsets.
+fn described(
+    normalizer: Option<&NormalizerWrapper>,
+    pre_tokenizer: Option<&PreTokenizerWrapper>,
+) -> Option<Value> {
+    fn forget_offsets(value: &mut Value) {
+        match value {
+            Value::Array(values) => values.iter_mut().for_each(forget_offsets),
+            Value::Object(entries) => {
+                entries.remove("trim_offsets");
+                entries.values_mut().for_each(forget_offsets);
+            }
+            _ => {}
+        }
+    }
+    let mut parts = serde_json::to_value((normalizer, pre_tokenizer)).ok()?;
+    forget_offsets(&mut parts);
+    Some(parts)
 }
 
 impl Pipeline {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use lns_record::NewFolder;
@@ -11,7 +12,7 @@ use rayon::prelude::*;
 
 use crate::corpus::{FORMAT, MANIFEST, Manifest, Part, ShardEntry, unhex};
 use crate::documents::{DocumentId, Piece, Pieces, Whole, expand};
-use crate::shard::{Sha, ShardWriter, width};
+use crate::shard::{Sha, ShardWriter, UNLEARNED, width};
 use crate::{Corpus, DataError, Encoding, Tokenizer};
 
 /// A shard ends with the document that brings its ids to so many bytes.
@@ -66,15 +67,56 @@ pub fn prepare(
     folder: &Path,
     progress: &dyn Fn(u64),
 ) -> Result<Corpus, DataError> {
-    let files = expand(text)?;
+    let reading = Reading {
+        expand,
+        open: &|file| Ok(Box::new(Pieces::open(file, tokenizer.cut())?.with_ids()?)),
+        responses: None,
+    };
+    prepare_files(text, &reading, tokenizer, options, folder, progress)
+}
+
+/// How files become the pieces of documents.
+pub(crate) struct Reading<'a> {
+    /// The files that paths stand for.
+    pub(crate) expand: fn(&[PathBuf]) -> Result<Vec<PathBuf>, DataError>,
+    pub(crate) open: &'a Open<'a>,
+    /// Of examples of which only responses are learned.
+    pub(crate) responses: Option<Responses>,
+}
+
+/// Opens a file; the first piece of each document has an id.
+pub(crate) type Open<'a> = dyn Fn(&Path) -> Result<Box<dyn Iterator<Item = Result<Piece, DataError>> + 'a>, DataError>
+    + 'a;
+
+/// What is learned of examples besides their learned spans, and how much of one is seen.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Responses {
+    /// An example with nothing to learn in its first so many tokens is left out.
+    pub(crate) sequence_length: usize,
+    /// Whether the end-of-text token behind an example is learned.
+    pub(crate) learn_end_of_text: bool,
+}
+
+/// Tokenises what is read from files, as [`prepare`] does.
+pub(crate) fn prepare_files(
+    paths: &[PathBuf],
+    reading: &Reading<'_>,
+    tokenizer: &Tokenizer,
+    options: &PrepareOptions,
+    folder: &Path,
+    progress: &dyn Fn(u64),
+) -> Result<Corpus, DataError> {
+    let files = (reading.expand)(paths)?;
     let limits =
         Limits { train: options.max_train_tokens, validation: options.max_validation_tokens };
-    let mut preparation = Preparation::new(tokenizer, limits, folder, progress)?;
+    let new = || Preparation::new(tokenizer, limits, reading.responses, folder, progress);
+    let mut preparation = new()?;
     let source = match &options.validation {
         Validation::Files(held_out) => {
-            let held_out = expand(held_out)?;
-            preparation.add_files(&held_out, &[Part::Validation], |_| Part::Validation)?;
-            preparation.add_files(&files, &[Part::Train], |_| Part::Train)?;
+            let held_out = (reading.expand)(held_out)?;
+            let part = Part::Validation;
+            preparation.add_files(&held_out, reading.open, &[part], |_| part)?;
+            preparation.add_files(&files, reading.open, &[Part::Train], |_| Part::Train)?;
             format!("{} and, held out, {}", Names(&files), Names(&held_out))
         }
         &Validation::Share(share) => {
@@ -83,14 +125,14 @@ pub fn prepare(
             }
             let parts = [Part::Train, Part::Validation];
             let mut lowest = f64::INFINITY;
-            preparation.add_files(&files, &parts, |id| {
+            preparation.add_files(&files, reading.open, &parts, |id| {
                 lowest = lowest.min(id.place());
                 if id.place() < share { Part::Validation } else { Part::Train }
             })?;
             if lowest >= share {
                 // Of few documents the lot may have held out none: then it is the first in line.
-                preparation = Preparation::new(tokenizer, limits, folder, progress)?;
-                preparation.add_files(&files, &parts, |id| {
+                preparation = new()?;
+                preparation.add_files(&files, reading.open, &parts, |id| {
                     if id.place() <= lowest { Part::Validation } else { Part::Train }
                 })?;
             }
@@ -113,7 +155,7 @@ pub fn prepare_documents(
     folder: &Path,
     progress: &dyn Fn(u64),
 ) -> Result<Corpus, DataError> {
-    let mut preparation = Preparation::new(tokenizer, limits, folder, progress)?;
+    let mut preparation = Preparation::new(tokenizer, limits, None, folder, progress)?;
     for (part, text) in documents {
         let id = DocumentId::of(text.as_bytes());
         let first = *preparation.seen.entry(id).or_insert(part);
@@ -152,6 +194,7 @@ struct Preparation<'a> {
     progress: &'a dyn Fn(u64),
     place: &'a Path,
     folder: NewFolder,
+    responses: Option<Responses>,
     train: PartWriter,
     validation: PartWriter,
     /// Documents that the other part must not have.
@@ -169,23 +212,26 @@ impl<'a> Preparation<'a> {
     fn new(
         tokenizer: &'a Tokenizer,
         limits: Limits,
+        responses: Option<Responses>,
         place: &'a Path,
         progress: &'a dyn Fn(u64),
     ) -> Result<Self, DataError> {
         let end_of_text = tokenizer.end_of_text_id().filter(|&id| tokenizer.token(id).is_some());
         let end_of_text = end_of_text.ok_or(DataError::NoEndOfText)?;
+        let unlearned = responses.is_some_and(|responses| !responses.learn_end_of_text);
         let folder = new_folder(place)?;
         let fingerprint = unhex(&tokenizer.fingerprint()).expect("a fingerprint is a sha256");
         let part = |part, limit: Option<u64>| PartWriter {
             part,
             folder: folder.path().to_owned(),
-            width: width(tokenizer.vocab_size()),
+            width: width(tokenizer.vocab_size(), responses.is_some()),
             fingerprint,
-            end_of_text,
+            end_of_text: if unlearned { end_of_text | UNLEARNED } else { end_of_text },
             limit: limit.unwrap_or(u64::MAX),
             shard_bytes: SHARD_BYTES,
             tokens: 0,
             document_tokens: 0,
+            examples: Examples::default(),
             shard: None,
             finished: Vec::new(),
         };
@@ -196,6 +242,7 @@ impl<'a> Preparation<'a> {
             progress,
             place,
             folder,
+            responses,
             seen: HashMap::new(),
             current: None,
             batch: Vec::new(),
@@ -209,12 +256,13 @@ impl<'a> Preparation<'a> {
     fn add_files(
         &mut self,
         files: &[PathBuf],
+        open: &Open<'_>,
         parts: &[Part],
         mut part_of: impl FnMut(DocumentId) -> Part,
     ) -> Result<(), DataError> {
         let held_out = parts == [Part::Validation];
         for file in files {
-            for piece in Pieces::open(file, self.tokenizer.cut())?.with_ids()? {
+            for piece in open(file)? {
                 if self.is_full(parts) {
                     return Ok(());
                 }
@@ -259,12 +307,17 @@ impl<'a> Preparation<'a> {
         let batch = std::mem::take(&mut self.batch);
         self.batch_bytes = 0;
         let tokenizer = self.tokenizer;
-        let encode = |(_, piece): &(Part, Piece)| match piece.continues {
-            true => tokenizer.encode_continuation(&piece.text),
-            false => tokenizer.encode(&piece.text),
+        let encode = |(_, piece): &(Part, Piece)| match (piece.continues, &piece.learned) {
+            (true, _) => tokenizer.encode_continuation(&piece.text),
+            (false, None) => tokenizer.encode(&piece.text),
+            (false, Some(learned)) => Ok(marked(tokenizer.encode(&piece.text)?, learned)),
         };
         let encodings: Vec<Result<Encoding, DataError>> = batch.par_iter().map(encode).collect();
         for ((part, piece), encoding) in batch.into_iter().zip(encodings) {
+            if let Some(Responses { sequence_length, .. }) = self.responses {
+                self.part(part).push_example(&encoding?, sequence_length)?;
+                continue;
+            }
             if !piece.continues {
                 self.end_document()?;
                 self.written = Some(part);
@@ -293,16 +346,25 @@ impl<'a> Preparation<'a> {
         }
     }
 
-    fn finish(mut self, source: String) -> Result<Corpus, DataError> {
+    fn examples(&self) -> Examples {
+        let [train, validation] = [&self.train, &self.validation].map(|part| part.examples);
+        train.with(validation)
+    }
+
+    fn finish(mut self, mut source: String) -> Result<Corpus, DataError> {
         self.write_batch()?;
         self.end_document()?;
         self.tell();
+        if let Some(Responses { sequence_length, .. }) = self.responses {
+            source += &format!(", {}", self.examples().describe(sequence_length));
+        }
         let mut manifest = Manifest {
             format: FORMAT.to_owned(),
             source,
             tokenizer: self.tokenizer.fingerprint(),
             vocab_size: self.tokenizer.vocab_size(),
-            end_of_text: self.train.end_of_text,
+            end_of_text: self.train.end_of_text & !UNLEARNED,
+            responses_only: self.responses.is_some(),
             train: self.train.finish()?,
             validation: self.validation.finish()?,
             sha256: String::new(),
@@ -327,6 +389,57 @@ fn new_folder(place: &Path) -> Result<NewFolder, DataError> {
     NewFolder::create(place).map_err(failed)
 }
 
+/// The same tokens, marked where they do not lie within one of the spans of the text, which are in
+/// their order.
+pub(crate) fn marked(mut encoding: Encoding, learned: &[Range<usize>]) -> Encoding {
+    let (mut end, mut within) = (0, false);
+    for (id, &bytes) in encoding.ids.iter_mut().zip(&encoding.bytes) {
+        let start = end;
+        end += bytes as usize;
+        // A token without bytes ends a character that the token before it began.
+        if bytes > 0 {
+            let span = learned.partition_point(|span| span.end < end);
+            within = learned.get(span).is_some_and(|span| span.start <= start);
+        }
+        if !within {
+            *id |= UNLEARNED;
+        }
+    }
+    encoding
+}
+
+/// How many examples there are, and what is learned of them.
+#[derive(Debug, Clone, Copy, Default)]
+struct Examples {
+    kept: u64,
+    /// Tokens, of those that fit in a sequence.
+    learned: u64,
+    /// Longer than a sequence.
+    cut: u64,
+    /// Without a token to learn in a sequence.
+    left_out: u64,
+}
+
+impl Examples {
+    fn with(self, other: Self) -> Self {
+        Self {
+            kept: self.kept + other.kept,
+            learned: self.learned + other.learned,
+            cut: self.cut + other.cut,
+            left_out: self.left_out + other.left_out,
+        }
+    }
+
+    fn describe(self, sequence_length: usize) -> String {
+        let Self { kept, learned, cut, left_out } = self;
+        format!(
+            "{learned} tokens of responses to learn in {kept} examples ({cut} longer than \
+             {sequence_length} tokens and cut there, {left_out} left out with nothing to learn \
+             before it)"
+        )
+    }
+}
+
 /// Writes the shards of one part.
 struct PartWriter {
     part: Part,
@@ -340,6 +453,7 @@ struct PartWriter {
     tokens: u64,
     /// Tokens of the document that has not ended.
     document_tokens: u64,
+    examples: Examples,
     shard: Option<ShardWriter>,
     finished: Vec<ShardEntry>,
 }
@@ -356,6 +470,37 @@ impl PartWriter {
         let bytes = bytes[..count].iter().map(|&bytes| u64::from(bytes)).sum();
         self.document_tokens += count as u64;
         self.write(&ids[..count], bytes)
+    }
+
+    /// Adds an example of which something is learned, whole: the first for which there is no room
+    /// fills the part.
+    fn push_example(
+        &mut self,
+        Encoding { ids, bytes }: &Encoding,
+        sequence_length: usize,
+    ) -> Result<(), DataError> {
+        // Nothing predicts the first token.
+        let seen = ids.iter().take(sequence_length).skip(1);
+        let learned = seen.filter(|id| **id & UNLEARNED == 0).count();
+        if learned == 0 {
+            self.examples.left_out += 1;
+            return Ok(());
+        }
+        if ids.len() as u64 > self.room() {
+            if self.tokens == 0 {
+                let (part, limit, tokens) = (self.part, self.limit, ids.len() + 1);
+                return Err(DataError::LimitBelowExample { part, limit, tokens });
+            }
+            self.limit = self.tokens;
+            return Ok(());
+        }
+        let end_is_learned = self.end_of_text & UNLEARNED == 0 && ids.len() < sequence_length;
+        self.examples.kept += 1;
+        self.examples.learned += learned as u64 + u64::from(end_is_learned);
+        self.examples.cut += u64::from(ids.len() > sequence_length);
+        self.document_tokens = ids.len() as u64;
+        self.write(ids, bytes.iter().map(|&bytes| u64::from(bytes)).sum())?;
+        self.end_document()
     }
 
     /// Puts the end-of-text token behind the document, unless it has no tokens.
@@ -406,10 +551,11 @@ impl PartWriter {
 
     fn finish(mut self) -> Result<Vec<ShardEntry>, DataError> {
         self.finish_shard()?;
-        if self.finished.is_empty() {
-            return Err(DataError::NoDocuments { part: self.part });
+        match self.examples.left_out {
+            _ if !self.finished.is_empty() => Ok(self.finished),
+            0 => Err(DataError::NoDocuments { part: self.part }),
+            left_out => Err(DataError::NothingToLearn { part: self.part, left_out }),
         }
-        Ok(self.finished)
     }
 }
 
@@ -434,7 +580,7 @@ pub(crate) mod tests {
         shard_bytes: u64,
         place: &Path,
     ) -> Result<Corpus, DataError> {
-        let mut preparation = Preparation::new(tokenizer, limits, place, &|_| ())?;
+        let mut preparation = Preparation::new(tokenizer, limits, None, place, &|_| ())?;
         preparation.train.shard_bytes = shard_bytes;
         preparation.validation.shard_bytes = shard_bytes;
         for (part, text) in documents {
@@ -445,6 +591,92 @@ pub(crate) mod tests {
             }
         }
         preparation.finish("a test".to_owned())
+    }
+
+    /// An example: its text and the bytes that are learned.
+    pub(crate) type Marked = (Part, String, Vec<Range<usize>>);
+
+    /// Examples of which only some of the text is learned, in small shards.
+    pub(crate) fn prepare_marked(
+        examples: &[Marked],
+        tokenizer: &Tokenizer,
+        responses: Responses,
+        limits: Limits,
+        place: &Path,
+    ) -> Result<Corpus, DataError> {
+        let mut preparation = Preparation::new(tokenizer, limits, Some(responses), place, &|_| ())?;
+        preparation.train.shard_bytes = 40;
+        for (part, text, learned) in examples {
+            preparation.begin(*part, true);
+            let learned = Some(learned.clone());
+            preparation.add(Piece { text: text.clone(), continues: false, id: None, learned })?;
+        }
+        preparation.finish("a test".to_owned())
+    }
+
+    #[test]
+    #[expect(clippy::single_range_in_vec_init, reason = "one span is learned")]
+    fn a_token_is_learned_if_all_of_it_lies_in_a_span() {
+        let encoding = |bytes: &[u32]| Encoding { ids: vec![7; bytes.len()], bytes: bytes.into() };
+        let learned = |bytes: &[u32], spans: &[Range<usize>]| {
+            let ids = marked(encoding(bytes), spans).ids;
+            assert!(ids.iter().all(|id| id & !UNLEARNED == 7));
+            ids.iter().map(|id| id & UNLEARNED == 0).collect::<Vec<_>>()
+        };
+        let (no, yes) = (false, true);
+        assert_eq!(learned(&[2, 2, 2, 2], &[2..4, 6..8]), [no, yes, no, yes]);
+        assert_eq!(learned(&[3, 1, 2, 2], &[2..6]), [no, yes, yes, no], "one straddles the start");
+        assert_eq!(learned(&[2, 3, 1], &[1..4]), [no, no, no], "and one the end");
+        // A character in three tokens: only the first has bytes.
+        assert_eq!(learned(&[4, 0, 0, 1], &[4..5]), [no, no, no, yes]);
+        assert_eq!(learned(&[1, 4, 0, 0, 1], &[1..5]), [no, yes, yes, yes, no]);
+        assert_eq!(learned(&[1, 1], &[]), [no, no]);
+        assert_eq!(learned(&[0, 1, 1], &[0..2]), [no, yes, yes], "nothing predicts the first");
+    }
+
+    #[test]
+    fn examples_are_counted_and_what_teaches_nothing_is_left_out() {
+        let folder = tempdir().unwrap();
+        let tokenizer = words(&["a", "b", "c"], 3);
+        let example =
+            |part, text: &str, learned: Range<usize>| (part, text.to_owned(), vec![learned]);
+        let (train, held_out) = (Part::Train, Part::Validation);
+        let examples = [
+            example(train, "a b c", 1..5),
+            example(train, "a", 0..1),
+            example(train, "a b c a b c", 8..11),
+            example(held_out, "a b c a b c", 4..11),
+            example(train, "c c", 1..3),
+        ];
+        let prepare = |name: &str, examples: &[Marked], learn_end_of_text, train| {
+            let responses = Responses { sequence_length: 4, learn_end_of_text };
+            let limits = Limits { train, validation: None };
+            let place = folder.path().join(name);
+            prepare_marked(examples, &tokenizer, responses, limits, &place)
+        };
+        let corpus = prepare("1", &examples, true, None).unwrap();
+        assert!(corpus.learns_responses_only());
+        assert_eq!(
+            corpus.description(),
+            "a test, 6 tokens of responses to learn in 3 examples (1 longer than 4 tokens and cut \
+             there, 2 left out with nothing to learn before it): 7 tokens of 2 documents to train \
+             on, 7 tokens of 1 document held out"
+        );
+        assert_eq!(documents(corpus.tokens(train)), [vec![0, 1, 2, 3], vec![2, 2, 3]]);
+        let unlearned_end = prepare("2", &examples, false, None).unwrap();
+        assert!(unlearned_end.description().contains("4 tokens of responses"));
+        assert_eq!(documents(unlearned_end.tokens(train)), documents(corpus.tokens(train)));
+        assert_ne!(unlearned_end.fingerprint(), corpus.fingerprint());
+
+        // An example is whole or not there.
+        for (limit, kept) in [(4, 1), (6, 1), (7, 2)] {
+            let corpus = prepare(&format!("limit {limit}"), &examples, true, Some(limit)).unwrap();
+            assert_eq!(documents(corpus.tokens(train)).len(), kept, "{limit}");
+        }
+        let message = prepare("3", &examples, true, Some(3)).unwrap_err().to_string();
+        assert!(message.contains("first example for train has 4 tokens and 3 are allowed"));
+        let message = prepare("4", &examples[1..4], true, None).unwrap_err().to_string();
+        assert!(message.contains("all 2 examples for train are left out"), "{message}");
     }
 
     /// The texts of a part's documents, as token ids.

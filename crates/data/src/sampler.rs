@@ -9,6 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::permutation::{Permutation, mix};
+use crate::shard::UNLEARNED;
 use crate::{DataError, Tokens};
 
 /// A target that is not predicted.
@@ -31,7 +32,8 @@ pub enum Layout {
 pub struct Sequences {
     /// Token ids: the first sequence's `length`, then the second's, …
     pub inputs: Vec<u32>,
-    /// The token that follows each input, or [`IGNORED`].
+    /// The token that follows each input, or [`IGNORED`] where there is none or it is not to be
+    /// learned.
     pub targets: Vec<u32>,
     /// Tokens in each sequence.
     pub length: usize,
@@ -197,10 +199,11 @@ impl Rows {
             }
         };
         let mut ids = Vec::with_capacity(self.length + 1);
-        self.tokens.read(range, &mut ids);
-        sequences.inputs.extend(ids.iter().take(self.length));
+        self.tokens.read_marked(range, &mut ids);
+        sequences.inputs.extend(ids.iter().take(self.length).map(|id| id & !UNLEARNED));
         sequences.inputs.resize(end, self.padding_id);
-        sequences.targets.extend(&ids[1..]);
+        let learned = |&id: &u32| if id & UNLEARNED == 0 { id } else { IGNORED };
+        sequences.targets.extend(ids[1..].iter().map(learned));
         sequences.targets.resize(end, IGNORED);
     }
 }
@@ -236,7 +239,8 @@ mod tests {
 
     use super::*;
     use crate::corpus::tests::words;
-    use crate::prepare::tests::prepare_small;
+    use crate::prepare::Responses;
+    use crate::prepare::tests::{Marked, prepare_marked, prepare_small};
     use crate::{Limits, Part};
 
     const END: u32 = 26;
@@ -346,6 +350,61 @@ mod tests {
             let mut inputs = Vec::new();
             (0..before).for_each(|_| inputs.extend(whole.next(&mut one_by_one, 1).inputs));
             prop_assert_eq!(inputs, all.inputs);
+        }
+
+        #[test]
+        fn marks_change_targets_and_nothing_else(
+            examples in prop::collection::vec("[a-z]{2,9}", 1..20), seed: u64, length in 2..8usize,
+            start in 0..3usize, learned in 1..5usize, learn_end_of_text: bool, rows: bool,
+        ) {
+            let layout = if rows { Layout::Rows } else { Layout::Packed };
+            let texts: Vec<&str> = examples.iter().map(String::as_str).collect();
+            let (_folder, plain) = tokens(&texts);
+            let folder = tempdir().unwrap();
+            let letters: Vec<String> = ('a'..='z').map(String::from).collect();
+            let letters: Vec<&str> = letters.iter().map(String::as_str).collect();
+            let tokenizer = words(&letters, END as usize);
+            // A letter has the space before it.
+            let spaced = |text: &str| text.chars().map(String::from).collect::<Vec<_>>().join(" ");
+            let span = (2 * start).saturating_sub(1)..2 * (start + learned) - 1;
+            let train = texts.iter().map(|text| (Part::Train, spaced(text), vec![span.clone()]));
+            let whole = 0..3;
+            let held_out = (Part::Validation, spaced("ab"), vec![whole]);
+            let all: Vec<Marked> = train.chain([held_out]).collect();
+            let responses = Responses { sequence_length: 20, learn_end_of_text };
+            let place = folder.path().join("corpus");
+            let limits = Limits::default();
+            let prepared = prepare_marked(&all, &tokenizer, responses, limits, &place);
+            // Those with nothing to learn would be left out.
+            let teaches = |text: &&str| (1..text.len()).any(|index| (start..start + learned).contains(&index));
+            prop_assume!(texts.iter().all(teaches));
+            let marked = prepared.unwrap().tokens(Part::Train).clone();
+            let mut expected = Vec::new();
+            for text in &texts {
+                expected.extend((0..text.len()).map(|index| (start..start + learned).contains(&index)));
+                expected.push(learn_end_of_text);
+            }
+
+            // Tokens are told apart by where they are.
+            let place_of = |row: u64, column: usize| match layout {
+                Layout::Packed => row as usize * length + column + 1,
+                Layout::Rows => plain.document(row as usize).start as usize + column + 1,
+            };
+            let of_plain = Sampler::new(vec![(plain.clone(), 1.0)], layout, length, seed, PADDING);
+            prop_assume!(of_plain.is_ok());
+            let of_plain = of_plain.unwrap();
+            let of_marked = sampler(&marked, layout, length, seed);
+            let (mut at, mut same) = (of_plain.start(), of_marked.start());
+            for draw in 0..2 * of_plain.sequences_per_epoch() {
+                let row = of_plain.sequence(0, draw);
+                let (whole, some) = (of_plain.next(&mut at, 1), of_marked.next(&mut same, 1));
+                prop_assert_eq!(&at, &same);
+                prop_assert_eq!(&whole.inputs, &some.inputs);
+                for (column, (&target, &marked)) in whole.targets.iter().zip(&some.targets).enumerate() {
+                    let is_learned = target != IGNORED && expected[place_of(row, column)];
+                    prop_assert_eq!(marked, if is_learned { target } else { IGNORED });
+                }
+            }
         }
 
         #[test]

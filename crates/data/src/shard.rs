@@ -9,6 +9,8 @@
 //!  24  documents, u64                       zeros up to a multiple of 8
 //!  32  bytes of text, u64                   where each document ends, in ids, u64
 //! ```
+//! Where only responses are learned, ids have 4 bytes and those that are not to be predicted have
+//! [`UNLEARNED`] set.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, Write};
@@ -27,6 +29,9 @@ const HEADER: usize = 128;
 /// How much is checked at a time: a part of it stays in the processor's cache.
 const CHECKED_BYTES: usize = 1 << 18;
 
+/// The bit of an id that is not to be predicted: far above any vocabulary.
+pub(crate) const UNLEARNED: u32 = 1 << 31;
+
 /// A sha256.
 pub(crate) type Sha = [u8; 32];
 
@@ -44,9 +49,10 @@ pub(crate) struct Header {
     pub(crate) sha256: Sha,
 }
 
-/// Bytes of an id where ids are below `vocab_size`.
-pub(crate) fn width(vocab_size: usize) -> u32 {
-    if vocab_size <= 1 << 16 { 2 } else { 4 }
+/// Bytes of an id where ids are below `vocab_size`, and may be [`UNLEARNED`] if only responses are
+/// learned.
+pub(crate) fn width(vocab_size: usize, responses_only: bool) -> u32 {
+    if vocab_size <= 1 << 16 && !responses_only { 2 } else { 4 }
 }
 
 impl Header {
@@ -142,17 +148,23 @@ pub(crate) struct Shard {
 
 impl Shard {
     /// Maps the shard, whose header is to be this one, and checks all of it.
-    pub(crate) fn open(path: &Path, header: Header, vocab_size: usize) -> Result<Self, DataError> {
+    pub(crate) fn open(
+        path: &Path,
+        header: Header,
+        vocab_size: usize,
+        responses_only: bool,
+    ) -> Result<Self, DataError> {
         let map = map(path).map_err(|source| DataError::Io { path: path.to_owned(), source })?;
         let shard = Self { map, header };
-        match shard.fault(vocab_size) {
+        let mark = if responses_only { UNLEARNED } else { 0 };
+        match shard.fault(vocab_size, mark) {
             None => Ok(shard),
             Some(what) => Err(DataError::Shard { path: path.to_owned(), what }),
         }
     }
 
-    /// What is wrong with it.
-    fn fault(&self, vocab_size: usize) -> Option<String> {
+    /// What is wrong with it; ids may have the bit `mark`.
+    fn fault(&self, vocab_size: usize, mark: u32) -> Option<String> {
         let found = self.map.len() as u64;
         if !self.map.starts_with(MAGIC) {
             return Some("it does not begin as a token shard".to_owned());
@@ -175,19 +187,19 @@ impl Shard {
         if !ordered || self.end(0) == 0 || ends.next_back() != Some(self.header.tokens) {
             return Some("its documents do not make up its tokens".to_owned());
         }
-        let largest = self.largest_id();
+        let largest = self.largest_id(mark);
         (largest as usize >= vocab_size)
             .then(|| format!("it has token id {largest} in a vocabulary of {vocab_size}"))
     }
 
-    fn largest_id(&self) -> u32 {
+    fn largest_id(&self, mark: u32) -> u32 {
         let mut ids = Vec::new();
         let per_read = CHECKED_BYTES as u64 / 4;
         let mut largest = 0;
         for start in (0..self.header.tokens).step_by(per_read as usize) {
             ids.clear();
             self.read(start..(start + per_read).min(self.header.tokens), &mut ids);
-            largest = ids.iter().copied().fold(largest, u32::max);
+            largest = ids.iter().map(|id| id & !mark).fold(largest, u32::max);
         }
         largest
     }
@@ -201,7 +213,7 @@ impl Shard {
         self.header.documents as usize
     }
 
-    /// Appends ids.
+    /// Appends ids as they are stored.
     pub(crate) fn read(&self, range: Range<u64>, out: &mut Vec<u32>) {
         let width = self.header.width as usize;
         let [start, end] = [range.start, range.end].map(|index| HEADER + index as usize * width);

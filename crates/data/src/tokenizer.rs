@@ -16,11 +16,11 @@ use crate::cut::Cut;
 use crate::{DataError, StreamDecoder, gguf};
 
 /// The largest `tokenizer.json` that is read; Gemma's, with 262,144 tokens, has 33 MB.
-const MAX_TOKENIZER_JSON: u64 = 512 << 20;
+pub(crate) const MAX_TOKENIZER_JSON: u64 = 512 << 20;
 /// Far beyond any vocabulary: the library takes time and memory for ids that are not used.
 const MAX_VOCAB: usize = 1 << 24;
 /// The largest `tokenizer_config.json` that is read; a chat template in it takes some kilobytes.
-const MAX_TOKENIZER_CONFIG: u64 = 16 << 20;
+pub(crate) const MAX_TOKENIZER_CONFIG: u64 = 16 << 20;
 
 /// What Hugging Face puts beside `tokenizer.json`, and this project's own key in it: `eos_token` is
 /// the token that ends a turn where the model is one for chat.
@@ -38,7 +38,7 @@ const BEGIN_OF_TEXT: [&str; 6] =
 
 /// Text to token ids and back.
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    pub(crate) inner: tokenizers::Tokenizer,
     vocab_size: usize,
     bos: Option<u32>,
     end_of_text: Option<u32>,
@@ -215,7 +215,7 @@ impl fmt::Debug for Tokenizer {
     }
 }
 
-fn read_at_most(file: File, limit: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn read_at_most(file: File, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     if file.take(limit + 1).read_to_end(&mut bytes)? as u64 > limit {
         return Err(io::Error::other(format!("larger than {limit} bytes")));

@@ -5,6 +5,7 @@
 //! [`DiagnoseRecord`].
 
 mod angular;
+mod choose;
 mod gradients;
 mod lens;
 mod pass;
@@ -13,6 +14,7 @@ mod statistics;
 mod theory;
 mod verdict;
 
+pub use choose::{Choice, ChooseError, Chosen, PruneRule, choose};
 pub use lns_record::Probe;
 pub use probes::{Probes, UnknownProbe, price};
 pub use theory::{Moment, Subject, theory};

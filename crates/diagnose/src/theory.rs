@@ -22,7 +22,7 @@ use lns_eval::{RunError, require_finite, window_length};
 use lns_kernels::{Workers, with_slices};
 use lns_record::{TheoryCheck, TheoryCurve, TheoryRecord};
 use lns_spec::{
-    DepthScale, NormScheme, Placement,
+    DepthScale, NormScheme, Placement, Sites,
     theory::{
         BoundConstants, BoundSizes, Fit, exponential_fit, linear_fit, log_bound_lns, log_bound_pre,
         logarithmic_fit, power_fit,
@@ -66,7 +66,7 @@ pub struct Subject<'a> {
 
 /// Measures each model on `windows`, all of one length: its variance by depth, and, where its scheme
 /// is Pre-LN or LNS as in the paper, every statement that applies. Models of other schemes get a
-/// curve and no checks.
+/// curve and no checks, and so do models that lack a branch.
 ///
 /// # Errors
 /// [`RunError`] when there is no window, a layer cannot be read, or a number is not finite.
@@ -80,7 +80,9 @@ pub fn theory(
     let probes = [Probe::Stream, Probe::Branches].into_iter().collect();
     let walks = workers.map(subjects.len(), |subject| {
         let source = subjects[subject].source;
-        let law = Law::of(&source.spec().norm_scheme);
+        let spec = source.spec();
+        let whole = spec.branches.iter().all(|branches| *branches == Sites::BOTH);
+        let law = Law::of(&spec.norm_scheme).filter(|_| whole);
         law.map(|law| walk(source, ids).map(|walk| (law, walk))).transpose()
     });
     let mut record = TheoryRecord { checks: Vec::new(), curves: Vec::new() };
@@ -159,9 +161,12 @@ fn walk(source: &dyn LayerSource, ids: &[u32]) -> Result<Walk, RunError> {
         let layer = source.layer(index)?;
         layer.visit(&mut squares);
         let stream = streams[streams.len() - 1].clone();
-        let value = layer.self_attn.v_proj.forward(layer.input_layernorm.forward(stream.clone()));
-        let width = value.dims()[2];
-        values.push(with_slices([&value], |[value]| variance_sum(value, width)) / ids.len() as f64);
+        if let (Some(norm), Some(attention)) = (&layer.input_layernorm, &layer.self_attn) {
+            let value = attention.v_proj.forward(norm.forward(stream.clone()));
+            let width = value.dims()[2];
+            let variance = with_slices([&value], |[value]| variance_sum(value, width));
+            values.push(variance / ids.len() as f64);
+        }
         streams.push(layer.forward(stream, &rotary));
     }
     streams.pop();

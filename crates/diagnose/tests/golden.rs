@@ -156,7 +156,7 @@ fn a_half_precision_checkpoint_gives_no_nan_anywhere() {
 #[test]
 fn a_model_that_yields_no_numbers_is_an_error_that_names_the_layer() {
     let mut model = model("llama");
-    let down = &mut model.layers[1].mlp.down_proj.weight;
+    let down = &mut model.layers[1].mlp.as_mut().expect("whole").down_proj.weight;
     *down = down.clone().map(|weight| weight.mul_scalar(f32::INFINITY));
     let (workers, windows) = (Workers::new(1).expect("threads start"), windows(&expected("llama")));
     for probes in ["default", "stream", "all"] {

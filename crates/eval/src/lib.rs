@@ -4,6 +4,8 @@
 //! Inside a window every token but the first is predicted. The mean is over predicted tokens, and the
 //! denominator is their number: a model of constant logits has a loss of exactly ln(vocabulary).
 
+mod compare;
+
 use std::time::Instant;
 
 use burn::tensor::Tensor;
@@ -12,6 +14,8 @@ use lns_data::Window;
 use lns_kernels::Workers;
 use lns_record::EvalRecord;
 use lns_spec::LayerIndex;
+
+pub use compare::{Comparison, compare};
 
 /// Called with the number of layer passes over one window that were just finished.
 pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);

@@ -67,7 +67,8 @@ impl KvCache {
 
     /// Tokens in the cache.
     pub fn len(&self) -> usize {
-        self.layers.first().map_or(0, LayerCache::len)
+        // A layer whose attention was pruned caches nothing.
+        self.layers.iter().map(LayerCache::len).max().unwrap_or(0)
     }
 
     /// Whether nothing is cached yet.

@@ -197,12 +197,14 @@ impl Decoder {
 
     /// Logits of every next token. \[B, T\] → \[B, T, vocab_size\]
     pub fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        self.head().logits(self.stream(tokens))
+    }
+
+    /// The stream after the last layer, before the final norm. \[B, T\] → \[B, T, H\]
+    pub fn stream(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
         let rotary = rotary_table(&self.spec, tokens.dims()[1]);
-        let mut stream = self.embed(tokens);
-        for layer in &self.layers {
-            stream = layer.forward(stream, &rotary);
-        }
-        self.head().logits(stream)
+        let embedded = self.embed(tokens);
+        self.layers.iter().fold(embedded, |stream, layer| layer.forward(stream, &rotary))
     }
 
     /// The training objective of `tokens`, \[B, T\], each followed by the token of `targets` at the same
@@ -214,11 +216,7 @@ impl Decoder {
         targets: &[u32],
         terms: LossTerms,
     ) -> (Tensor<1>, Tensor<1>) {
-        let rotary = rotary_table(&self.spec, tokens.dims()[1]);
-        let mut stream = self.embed(tokens);
-        for layer in &self.layers {
-            stream = layer.forward(stream, &rotary);
-        }
+        let stream = self.stream(tokens);
         let [sequences, length, hidden] = stream.dims();
         self.head().loss(stream.reshape([sequences * length, hidden]), targets, terms)
     }

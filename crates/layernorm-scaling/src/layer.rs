@@ -287,14 +287,14 @@ impl BranchEnd {
 /// added to the stream, [`join`](Self::join) adds it.
 #[derive(Module, Debug)]
 pub struct TransformerLayerWithScaling {
-    /// The attention site's norm.
-    pub input_layernorm: RmsNormScaling,
-    /// The attention.
-    pub self_attn: SelfAttention,
-    /// The MLP site's norm.
-    pub post_attention_layernorm: RmsNormScaling,
-    /// The MLP.
-    pub mlp: GatedMlp,
+    /// The attention site's norm; absent when the attention was pruned.
+    pub input_layernorm: Option<RmsNormScaling>,
+    /// The attention; absent when it was pruned.
+    pub self_attn: Option<SelfAttention>,
+    /// The MLP site's norm; absent when the MLP was pruned.
+    pub post_attention_layernorm: Option<RmsNormScaling>,
+    /// The MLP; absent when it was pruned.
+    pub mlp: Option<GatedMlp>,
     /// How the attention's output reaches the stream.
     pub attention_output: BranchEnd,
     /// How the MLP's output reaches the stream.
@@ -313,8 +313,6 @@ impl TransformerLayerWithScaling {
         device: &Device,
     ) -> Result<Self, LoadError> {
         let builder = &mut Builder::layer(weights, device, layer);
-        let attention_residual = spec.residual(layer, Site::Attention);
-        let mlp_residual = spec.residual(layer, Site::Mlp);
         let norm = |builder: &mut Builder<'_>, name: &str, residual: Residual| {
             let gamma = builder.tensor(&format!("{name}.weight"), [spec.hidden_size])?;
             Ok::<_, LoadError>(RmsNormScaling::new(
@@ -323,16 +321,31 @@ impl TransformerLayerWithScaling {
                 residual.output_scale(),
             ))
         };
-        Ok(Self {
-            input_layernorm: norm(builder, "input_layernorm", attention_residual)?,
-            self_attn: SelfAttention::build(spec, layer, builder)?,
-            post_attention_layernorm: norm(builder, "post_attention_layernorm", mlp_residual)?,
-            mlp: GatedMlp::build(spec, builder)?,
-            attention_output: BranchEnd::build(spec, attention_residual, "attention", builder)?,
-            mlp_output: BranchEnd::build(spec, mlp_residual, "mlp", builder)?,
-            attention_residual,
-            mlp_residual,
-        })
+        let residual = |site| spec.residual(layer, site);
+        let mut built = Self {
+            input_layernorm: None,
+            self_attn: None,
+            post_attention_layernorm: None,
+            mlp: None,
+            attention_output: BranchEnd { norm: None, scale: None },
+            mlp_output: BranchEnd { norm: None, scale: None },
+            attention_residual: residual(Site::Attention),
+            mlp_residual: residual(Site::Mlp),
+        };
+        if spec.has_branch(layer, Site::Attention) {
+            let residual = built.attention_residual;
+            built.input_layernorm = Some(norm(builder, "input_layernorm", residual)?);
+            built.self_attn = Some(SelfAttention::build(spec, layer, builder)?);
+            built.attention_output = BranchEnd::build(spec, residual, "attention", builder)?;
+        }
+        if spec.has_branch(layer, Site::Mlp) {
+            let residual = built.mlp_residual;
+            let gain = norm(builder, "post_attention_layernorm", residual)?;
+            built.post_attention_layernorm = Some(gain);
+            built.mlp = Some(GatedMlp::build(spec, builder)?);
+            built.mlp_output = BranchEnd::build(spec, residual, "mlp", builder)?;
+        }
+        Ok(built)
     }
 
     /// The stream after the layer. \[B, T, H\] → \[B, T, H\]
@@ -347,15 +360,17 @@ impl TransformerLayerWithScaling {
         rotary: &RotaryTable,
         cache: Option<&mut LayerCache>,
     ) -> Tensor<3> {
-        let branch = self.attention_branch(stream.clone(), rotary, cache);
-        let (stream, x) = if self.sites_meet_in_a_sum_and_norm() {
-            self.post_attention_layernorm.forward_sum(stream, branch)
-        } else {
-            let stream = self.join(Site::Attention, stream, branch);
-            (stream.clone(), self.entry(Site::Mlp, stream))
-        };
-        let branch = self.exit(Site::Mlp, self.mlp.forward(x));
-        self.join(Site::Mlp, stream, branch)
+        let attention = self.attention_branch(&stream, rotary, cache);
+        if let (Some(branch), Some(norm), Some(mlp)) =
+            (&attention, &self.post_attention_layernorm, &self.mlp)
+            && self.sites_meet_in_a_sum_and_norm()
+        {
+            let (stream, x) = norm.forward_sum(stream, branch.clone());
+            return self.join(Site::Mlp, stream, self.exit(Site::Mlp, mlp.forward(x)));
+        }
+        let stream = self.joined(Site::Attention, stream, attention);
+        let mlp = self.mlp_branch(&stream);
+        self.joined(Site::Mlp, stream, mlp)
     }
 
     /// Whether the attention's branch is only added and the MLP reads the norm of that sum.
@@ -369,42 +384,54 @@ impl TransformerLayerWithScaling {
         added && normed
     }
 
-    /// What the branch at `site` adds to the stream. \[B, T, H\] → \[B, T, H\]
+    /// What the branch at `site` adds to the stream; zeros if it was pruned. \[B, T, H\] →
+    /// \[B, T, H\]
     pub fn branch(&self, site: Site, stream: Tensor<3>, rotary: &RotaryTable) -> Tensor<3> {
-        match site {
-            Site::Attention => self.attention_branch(stream, rotary, None),
-            Site::Mlp => self.mlp_branch(stream),
-        }
+        let branch = match site {
+            Site::Attention => self.attention_branch(&stream, rotary, None),
+            Site::Mlp => self.mlp_branch(&stream),
+        };
+        branch.unwrap_or_else(|| stream.zeros_like())
     }
 
     /// The stream after `branch` has joined it at `site`.
     pub fn join(&self, site: Site, stream: Tensor<3>, branch: Tensor<3>) -> Tensor<3> {
-        let (residual, norm) = self.site(site);
-        match residual {
-            Residual::Post { alpha: 1.0 } => norm.forward(stream + branch),
-            Residual::Post { alpha } => norm.forward(stream.mul_scalar(alpha) + branch),
-            Residual::Pre { .. } | Residual::Sandwich | Residual::Learned { .. } => stream + branch,
+        match self.site(site) {
+            (Residual::Post { alpha }, Some(norm)) => {
+                let stream = if alpha == 1.0 { stream } else { stream.mul_scalar(alpha) };
+                norm.forward(stream + branch)
+            }
+            _ => stream + branch,
+        }
+    }
+
+    fn joined(&self, site: Site, stream: Tensor<3>, branch: Option<Tensor<3>>) -> Tensor<3> {
+        match branch {
+            Some(branch) => self.join(site, stream, branch),
+            None => stream,
         }
     }
 
     fn attention_branch(
         &self,
-        stream: Tensor<3>,
+        stream: &Tensor<3>,
         rotary: &RotaryTable,
         cache: Option<&mut LayerCache>,
-    ) -> Tensor<3> {
-        let x = self.entry(Site::Attention, stream);
-        self.exit(Site::Attention, self.self_attn.forward(x, rotary, cache))
+    ) -> Option<Tensor<3>> {
+        let attention = self.self_attn.as_ref()?;
+        let x = self.entry(Site::Attention, stream.clone());
+        Some(self.exit(Site::Attention, attention.forward(x, rotary, cache)))
     }
 
-    fn mlp_branch(&self, stream: Tensor<3>) -> Tensor<3> {
-        let x = self.entry(Site::Mlp, stream);
-        self.exit(Site::Mlp, self.mlp.forward(x))
+    fn mlp_branch(&self, stream: &Tensor<3>) -> Option<Tensor<3>> {
+        let mlp = self.mlp.as_ref()?;
+        let x = self.entry(Site::Mlp, stream.clone());
+        Some(self.exit(Site::Mlp, mlp.forward(x)))
     }
 
     /// What the branch reads: the normed stream, or the stream itself under Post-LN.
     fn entry(&self, site: Site, stream: Tensor<3>) -> Tensor<3> {
-        let (residual, norm) = self.site(site);
+        let (residual, Some(norm)) = self.site(site) else { return stream };
         match residual {
             Residual::Post { .. } => stream,
             Residual::Pre { input_scale, .. } if input_scale != 1.0 => {
@@ -438,26 +465,44 @@ impl TransformerLayerWithScaling {
         }
     }
 
-    fn site(&self, site: Site) -> (Residual, &RmsNormScaling) {
+    /// The site's rule and, if the branch is there, its norm.
+    fn site(&self, site: Site) -> (Residual, Option<&RmsNormScaling>) {
         match site {
-            Site::Attention => (self.attention_residual, &self.input_layernorm),
-            Site::Mlp => (self.mlp_residual, &self.post_attention_layernorm),
+            Site::Attention => (self.attention_residual, self.input_layernorm.as_ref()),
+            Site::Mlp => (self.mlp_residual, self.post_attention_layernorm.as_ref()),
         }
     }
 
     /// The layer with the products of its projections in another precision.
     pub fn with_precision(mut self, precision: Precision) -> Self {
-        let (attention, mlp) = (&mut self.self_attn, &mut self.mlp);
-        for projection in [
-            &mut attention.q_proj,
-            &mut attention.k_proj,
-            &mut attention.v_proj,
-            &mut attention.o_proj,
-            &mut mlp.gate_proj,
-            &mut mlp.up_proj,
-            &mut mlp.down_proj,
-        ] {
-            projection.precision = precision;
+        let attention = self.self_attn.iter_mut().flat_map(|attention| {
+            [
+                &mut attention.q_proj,
+                &mut attention.k_proj,
+                &mut attention.v_proj,
+                &mut attention.o_proj,
+            ]
+        });
+        let mlp = self
+            .mlp
+            .iter_mut()
+            .flat_map(|mlp| [&mut mlp.gate_proj, &mut mlp.up_proj, &mut mlp.down_proj]);
+        attention.chain(mlp).for_each(|projection| projection.precision = precision);
+        self
+    }
+
+    /// The layer without one of its branches.
+    pub(crate) fn without_branch(mut self, site: Site) -> Self {
+        let none = BranchEnd { norm: None, scale: None };
+        match site {
+            Site::Attention => {
+                (self.input_layernorm, self.self_attn) = (None, None);
+                self.attention_output = none;
+            }
+            Site::Mlp => {
+                (self.post_attention_layernorm, self.mlp) = (None, None);
+                self.mlp_output = none;
+            }
         }
         self
     }
@@ -475,8 +520,12 @@ impl TransformerLayerWithScaling {
                 &mut self.post_attention_layernorm
             }
         };
-        norm.gamma = norm.gamma.clone().map(|gamma| gamma.mul_scalar(gain));
-        norm.set_scale(residual.output_scale());
+        if let Some(norm) = norm {
+            if gain != 1.0 {
+                norm.gamma = norm.gamma.clone().map(|gamma| gamma.mul_scalar(gain));
+            }
+            norm.set_scale(residual.output_scale());
+        }
         self
     }
 }

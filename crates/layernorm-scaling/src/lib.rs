@@ -10,14 +10,18 @@
 //! | build a model of whole layers | [`TransformerLayerWithScaling`] |
 //! | make a Llama with LNS, or any other norm scheme | [`Decoder::new`] |
 //! | load a Hugging Face folder or GGUF file | [`Decoder::from_checkpoint`], [`StreamingDecoder`] |
-//! | convert a loaded model without changing what it computes | [`Decoder::with_layernorm_scaling`], [`Decoder::fold`] |
+//! | give a trained model LNS, or fold it away | [`apply_curse_of_depth_mitigation`], [`Decoder::fold`] |
+//! | see a model without some of its layers | [`Pruned`] |
+//! | train adapters beside frozen matrices | [`Decoder::with_lora`] |
 //! | generate text | [`Decoder::generate`] |
 
 mod cache;
 mod decoder;
 mod generate;
 mod layer;
+mod lora;
 mod norm;
+mod pruned;
 mod retrofit;
 mod streaming;
 mod tensors;
@@ -30,11 +34,14 @@ pub use layer::{
     BranchEnd, GatedMlp, Projection, SelfAttention, TransformerLayerWithScaling,
     TransformerLayerWithScalingConfig, rotary_table,
 };
+pub use lns_spec::ConversionError;
+pub use lora::{LoraConfig, LoraError};
 pub use norm::{
     LayerNormScaling, LayerNormScalingConfig, RmsNormScaling, RmsNormScalingConfig,
     layer_norm_scaling, rms_norm_scaling,
 };
-pub use retrofit::ConversionError;
+pub use pruned::Pruned;
+pub use retrofit::{Retrofit, apply_curse_of_depth_mitigation};
 pub use streaming::StreamingDecoder;
-pub use tensors::tensor_name;
+pub use tensors::{VisitedParameter, tensor_name, visit_parameters};
 pub use weights::LoadError;

@@ -1,52 +1,84 @@
-//! Between Pre-LN and LayerNorm Scaling without changing the function, in memory.
+//! Between Pre-LN and LayerNorm Scaling, in memory.
 //!
 //! γ·√ℓ with the scale computes what γ computes without it (and γ/√ℓ without computes what γ does
-//! with it), so the two conversions are exact up to rounding.
+//! with it), so these conversions are exact up to rounding; [`Retrofit::Replace`] is not one of them.
 
 use std::sync::Arc;
 
-use lns_spec::{DepthScale, NormScheme, Placement, Site};
+use lns_spec::{Anneal, ConversionError, DepthScale, ModelSpec, NormScheme, Site};
 
 use crate::Decoder;
 
-/// Why a conversion does not apply.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-#[expect(missing_docs, reason = "each variant's message names its fields")]
-pub enum ConversionError {
-    #[error("the scheme is {scheme}; only a `pre` model can take LayerNorm Scaling")]
-    NotPreNorm { scheme: String },
-    #[error("the scheme is {scheme}; only an `lns` model folds into a plain one")]
-    NotScaled { scheme: String },
+/// How a trained Pre-LN model takes LayerNorm Scaling.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum Retrofit {
+    /// γ_ℓ ← γ_ℓ·ℓ^e together with the scale: the function stays, and from here on the model trains
+    /// as one with LayerNorm Scaling does.
+    #[default]
+    Preserve,
+    /// The scale alone: the function changes, and more so the deeper the model.
+    Replace,
+    /// The gains stay, and the scale is brought in over the first steps of a fine-tune.
+    Anneal {
+        /// Steps it takes.
+        steps: u64,
+    },
+}
+
+impl Retrofit {
+    /// The scale that the model begins with, and whether its gains make up for it.
+    pub fn begin(self, scale: DepthScale) -> (DepthScale, bool) {
+        match self {
+            Self::Preserve => (scale, true),
+            Self::Replace => (scale, false),
+            Self::Anneal { steps } => {
+                let anneal = Some(Anneal { exponent: scale.exponent, steps });
+                (DepthScale { exponent: 0.0, anneal, ..scale }, false)
+            }
+        }
+    }
+}
+
+/// Gives a trained Pre-LN model LayerNorm Scaling: [`Retrofit::Preserve`] with the paper's ℓ^-½ is
+/// `apply_curse_of_depth_mitigation(model, Retrofit::default(), DepthScale::default())`.
+///
+/// ```no_run
+/// use std::path::Path;
+///
+/// use burn::tensor::Device;
+/// use layernorm_scaling::{Decoder, Retrofit, apply_curse_of_depth_mitigation};
+/// use lns_checkpoint::Checkpoint;
+/// use lns_spec::DepthScale;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let checkpoint = Checkpoint::open(Path::new("SmolLM2-135M"))?;
+/// let model = Decoder::from_checkpoint(&checkpoint, &Device::flex())?;
+/// let model =
+///     apply_curse_of_depth_mitigation(model, Retrofit::Preserve, DepthScale::default())?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// [`ConversionError`] when the model is not plain Pre-LN, or the scale does not fit it.
+pub fn apply_curse_of_depth_mitigation(
+    model: Decoder,
+    mode: Retrofit,
+    scale: DepthScale,
+) -> Result<Decoder, ConversionError> {
+    let (scale, preserve) = mode.begin(scale);
+    let spec = model.spec.with_layernorm_scaling(scale)?;
+    Ok(model.with_spec(spec, preserve))
 }
 
 impl Decoder {
     /// The same function with LayerNorm Scaling: γ_ℓ ← γ_ℓ · ℓ^exponent, and the scale switched on.
     /// What changes is how the model trains from here.
     ///
-    /// ```no_run
-    /// use std::path::Path;
-    ///
-    /// use burn::tensor::Device;
-    /// use layernorm_scaling::Decoder;
-    /// use lns_checkpoint::Checkpoint;
-    /// use lns_spec::DepthScale;
-    ///
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let checkpoint = Checkpoint::open(Path::new("SmolLM2-135M"))?;
-    /// let model = Decoder::from_checkpoint(&checkpoint, &Device::flex())?;
-    /// let model = model.with_layernorm_scaling(DepthScale::default())?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
     /// # Errors
-    /// [`ConversionError::NotPreNorm`] when the model is not plain Pre-LN.
+    /// As [`apply_curse_of_depth_mitigation`].
     pub fn with_layernorm_scaling(self, scale: DepthScale) -> Result<Self, ConversionError> {
-        match self.spec.norm_scheme {
-            NormScheme::Pre {} => Ok(self.with_scheme(NormScheme::Lns(scale))),
-            _ => Err(ConversionError::NotPreNorm { scheme: self.spec.norm_scheme.to_string() }),
-        }
+        apply_curse_of_depth_mitigation(self, Retrofit::Preserve, scale)
     }
 
     /// The same function as plain Pre-LN: γ_ℓ ← γ_ℓ · ℓ^(-exponent), the scale gone.
@@ -54,28 +86,40 @@ impl Decoder {
     /// # Errors
     /// [`ConversionError::NotScaled`] when the model has no LayerNorm Scaling to fold.
     pub fn fold(self) -> Result<Self, ConversionError> {
+        let NormScheme::Lns(_) = self.spec.norm_scheme else {
+            return Err(ConversionError::NotScaled { scheme: self.spec.norm_scheme.to_string() });
+        };
+        let folded = self.spec.folded()?;
+        let branches = self.spec.branches.clone();
+        Ok(self.with_spec(ModelSpec { branches, ..folded }, true))
+    }
+
+    /// Brings the scale to where it is after training step `step`, if it is being annealed.
+    pub fn anneal_to(self, step: u64) -> Self {
         match self.spec.norm_scheme {
-            NormScheme::Lns(DepthScale { placement: Placement::Output, .. }) => {
-                Ok(self.with_scheme(NormScheme::Pre {}))
+            NormScheme::Lns(scale) if scale.anneal.is_some() => {
+                let norm_scheme = NormScheme::Lns(scale.at_step(step));
+                let spec = ModelSpec { norm_scheme, ..(*self.spec).clone() };
+                self.with_spec(spec, false)
             }
-            _ => Err(ConversionError::NotScaled { scheme: self.spec.norm_scheme.to_string() }),
+            _ => self,
         }
     }
 
-    fn with_scheme(mut self, scheme: NormScheme) -> Self {
+    /// The model under another depth scale: with gains that make up for it, or with those it has.
+    fn with_spec(mut self, after: ModelSpec, preserve: bool) -> Self {
         let before = self.spec.clone();
-        let after = Arc::new(lns_spec::ModelSpec { norm_scheme: scheme, ..(*before).clone() });
         self.layers = before
             .layers()
             .zip(self.layers)
             .map(|(index, layer)| {
                 [Site::Attention, Site::Mlp].into_iter().fold(layer, |layer, site| {
-                    let (old, new) = (before.residual(index, site), after.residual(index, site));
-                    layer.with_rule(site, new, old.output_scale() / new.output_scale())
+                    let gain = if preserve { before.gain_factor(&after, index, site) } else { 1.0 };
+                    layer.with_rule(site, after.residual(index, site), gain)
                 })
             })
             .collect();
-        self.spec = after;
+        self.spec = Arc::new(after);
         self
     }
 }

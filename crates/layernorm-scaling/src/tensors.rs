@@ -3,7 +3,7 @@
 use std::{borrow::Cow, path::Path};
 
 use burn::{
-    module::{Module, ModuleVisitor, Param},
+    module::{Module, ModuleVisitor, Param, ParamId},
     tensor::Tensor,
 };
 use lns_checkpoint::{CheckpointError, NamedTensor, write_model};
@@ -25,34 +25,64 @@ pub fn tensor_name(path: &str) -> String {
     format!("model.{name}")
 }
 
+/// A parameter as a visit meets it.
+#[derive(Debug)]
+pub struct VisitedParameter<'a> {
+    /// Path of fields in the module: `layers.0.mlp.up_proj.weight`.
+    pub path: &'a str,
+    /// What tells it from others, also in clones of the module.
+    pub id: ParamId,
+    /// Dimensions, outermost first.
+    pub shape: Vec<usize>,
+    /// Whether gradients are taken of it; known of a module with autodiff only.
+    pub requires_gradient: bool,
+    /// Its values, \[elements\].
+    pub flat: Tensor<1>,
+}
+
+impl VisitedParameter<'_> {
+    pub(crate) fn copied(self, name: String) -> NamedTensor<'static> {
+        let values = with_slices([&self.flat], |[values]| values.to_vec());
+        NamedTensor { name, shape: self.shape, values: Cow::Owned(values) }
+    }
+}
+
+/// Every parameter, in the order in which the module is visited.
+pub fn visit_parameters(module: &impl Module, visit: &mut dyn FnMut(VisitedParameter<'_>)) {
+    struct Visit<'a> {
+        path: Vec<String>,
+        visit: &'a mut dyn FnMut(VisitedParameter<'_>),
+    }
+    impl ModuleVisitor for Visit<'_> {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.path.push(name.to_owned());
+        }
+
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.pop();
+        }
+
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let tensor = param.val();
+            let shape = tensor.dims().to_vec();
+            let requires_gradient = tensor.is_require_grad();
+            let flat = tensor.reshape([shape.iter().product::<usize>()]);
+            let path = &self.path.join(".");
+            (self.visit)(VisitedParameter { path, id: param.id, shape, requires_gradient, flat });
+        }
+    }
+    module.visit(&mut Visit { path: Vec::new(), visit });
+}
+
 impl Decoder {
-    /// Every parameter, copied, in the order in which the module is visited.
+    /// Every parameter, copied, in the order in which the module is visited, adapters merged.
     pub fn tensors(&self) -> Vec<NamedTensor<'static>> {
-        struct Copied {
-            path: Vec<String>,
-            tensors: Vec<NamedTensor<'static>>,
-        }
-        impl ModuleVisitor for Copied {
-            fn enter_module(&mut self, name: &str, _: &str) {
-                self.path.push(name.to_owned());
-            }
-
-            fn exit_module(&mut self, _: &str, _: &str) {
-                self.path.pop();
-            }
-
-            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-                let tensor = param.val();
-                let shape = tensor.dims().to_vec();
-                let count = shape.iter().product::<usize>();
-                let values = with_slices([&tensor.reshape([count])], |[values]| values.to_vec());
-                let name = tensor_name(&self.path.join("."));
-                self.tensors.push(NamedTensor { name, shape, values: Cow::Owned(values) });
-            }
-        }
-        let mut copied = Copied { path: Vec::new(), tensors: Vec::new() };
-        self.visit(&mut copied);
-        copied.tensors
+        let mut tensors = Vec::new();
+        visit_parameters(&self.merged(), &mut |parameter| {
+            let name = tensor_name(parameter.path);
+            tensors.push(parameter.copied(name));
+        });
+        tensors
     }
 
     /// Writes `config.json` and `model.safetensors` into a folder that its caller will put in place.

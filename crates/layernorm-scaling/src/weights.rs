@@ -107,7 +107,7 @@ impl Weights for RandomWeights<'_> {
 }
 
 /// FNV-1a, so that a name's weights never depend on a hasher's version.
-fn fnv1a(name: &str) -> u64 {
+pub(crate) fn fnv1a(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })

@@ -98,6 +98,12 @@ pub struct StartEvent {
     pub steps: u64,
     /// Tokens of a step, predicted or not.
     pub tokens_per_step: u64,
+    /// The checkpoint that training goes on from, if it does not begin from scratch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// Parameters that a fine-tune trains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trainable: Option<u64>,
 }
 
 /// One step.

@@ -4,9 +4,11 @@
 //! was not run leaves its fields absent. Losses are in nats per token; layers and stream indices are
 //! 0-based: `stream[i]` enters layer i, `stream[L]` leaves the last layer, before the final norm.
 
+mod digest;
 mod events;
 mod probe;
 mod study;
+mod surgery;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -14,6 +16,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use digest::{file_sha256, sha256};
 pub use events::{
     EvalEvent, Event, EventsError, LayersEvent, Outcome, StartEvent, StepEvent, read_events,
 };
@@ -22,7 +25,8 @@ pub use study::{
     CurvePoint, GroupRecord, Interval, PairRecord, RunRecord, StudyRecord, TheoryCheck,
     TheoryCurve, TheoryRecord,
 };
-pub use write::{NewFolder, remove_unfinished, replace_file};
+pub use surgery::{FileRecord, ProvenanceRecord, PrunePlan, PruneStep};
+pub use write::{NewFile, NewFolder, remove_unfinished, replace_file};
 
 /// `bench --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tempfile::{Builder, TempDir};
+use tempfile::{Builder, TempDir, TempPath};
 
 /// How unfinished files and folders are named; what a killed program leaves behind.
 const PREFIX: &str = ".lns-";
@@ -49,6 +49,7 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 pub struct NewFolder {
     unfinished: TempDir,
     place: PathBuf,
+    replace: bool,
 }
 
 impl NewFolder {
@@ -61,7 +62,22 @@ impl NewFolder {
             return Err(ErrorKind::AlreadyExists.into());
         }
         let unfinished = unfinished(0o777).tempdir_in(parent(place))?;
-        Ok(Self { unfinished, place: place.to_owned() })
+        Ok(Self { unfinished, place: place.to_owned(), replace: false })
+    }
+
+    /// Begins a folder that will take the place of the one at `place`, if there is one: a reader finds
+    /// the old folder or the new one, and the old one is then removed. Its parent must exist.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`] when a file is there, or whatever the operating system says.
+    pub fn replace(place: &Path) -> std::io::Result<Self> {
+        match place.symlink_metadata() {
+            Ok(found) if !found.is_dir() => return Err(ErrorKind::AlreadyExists.into()),
+            Ok(_) => {}
+            Err(_) => return Self::create(place),
+        }
+        let unfinished = unfinished(0o777).tempdir_in(parent(place))?;
+        Ok(Self { unfinished, place: place.to_owned(), replace: true })
     }
 
     /// Where to write its files meanwhile.
@@ -78,9 +94,75 @@ impl NewFolder {
             File::open(entry?.path())?.sync_all()?;
         }
         sync_folder(self.path())?;
+        if self.replace {
+            // The old folder is now the unfinished one, and goes with it.
+            exchange(self.path(), &self.place)?;
+            sync_folder(parent(&self.place))?;
+            return self.unfinished.close();
+        }
         std::fs::rename(self.path(), &self.place)?;
         // What was renamed is no longer there to be removed.
         let _ = self.unfinished.keep();
+        sync_folder(parent(&self.place))
+    }
+}
+
+/// Swaps two folders at once where the system can; else one after the other.
+fn exchange(new: &Path, old: &Path) -> std::io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        match renameat_with(CWD, new, CWD, old, RenameFlags::EXCHANGE) {
+            // Some file systems do not know it.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {}
+            result => return Ok(result?),
+        }
+    }
+    swap_one_by_one(new, old)
+}
+
+fn swap_one_by_one(new: &Path, old: &Path) -> std::io::Result<()> {
+    let aside = unfinished(0o777).tempdir_in(parent(old))?;
+    let (kept, spare) = (aside.path().join("old"), aside.path().join("new"));
+    std::fs::rename(new, &spare)?;
+    std::fs::rename(old, &kept)?;
+    if let Err(error) = std::fs::rename(&spare, old) {
+        std::fs::rename(&kept, old)?;
+        return Err(error);
+    }
+    std::fs::rename(&kept, new)
+}
+
+/// A file that appears at its place all at once, for what is too large to be in memory; gone again
+/// when it is dropped before [`commit`](Self::commit).
+#[derive(Debug)]
+pub struct NewFile {
+    unfinished: TempPath,
+    place: PathBuf,
+}
+
+impl NewFile {
+    /// Begins a file that will be at `place`, in place of the one that is there.
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    pub fn create(place: &Path) -> std::io::Result<Self> {
+        let unfinished = unfinished(0o666).tempfile_in(parent(place))?.into_temp_path();
+        Ok(Self { unfinished, place: place.to_owned() })
+    }
+
+    /// Where to write meanwhile.
+    pub fn path(&self) -> &Path {
+        &self.unfinished
+    }
+
+    /// Syncs it and puts it at its place.
+    ///
+    /// # Errors
+    /// Whatever the operating system says; the place is then as it was.
+    pub fn commit(self) -> std::io::Result<()> {
+        File::open(self.path())?.sync_all()?;
+        self.unfinished.persist(&self.place)?;
         sync_folder(parent(&self.place))
     }
 }
@@ -117,6 +199,56 @@ mod tests {
         assert_eq!(std::fs::read(&path).expect("there"), b"new");
         assert_eq!(std::fs::read_dir(dir.path()).expect("readable").count(), 1);
         assert!(replace_file(&dir.path().join("gone/a.json"), b"x").is_err());
+    }
+
+    #[test]
+    fn a_folder_takes_anothers_place_at_once_and_leaves_nothing_of_it() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let place = dir.path().join("model");
+        for (round, there) in [("1", false), ("2", true), ("3", true)] {
+            let folder = NewFolder::replace(&place).expect("begins");
+            std::fs::write(folder.path().join(round), round).expect("writes");
+            assert_eq!(place.exists(), there);
+            folder.commit().expect("commits");
+            let names: Vec<_> = std::fs::read_dir(&place)
+                .expect("there")
+                .map(|entry| entry.expect("readable").file_name())
+                .collect();
+            assert_eq!(names, [round]);
+            assert_eq!(std::fs::read_dir(dir.path()).expect("readable").count(), 1);
+        }
+        drop(NewFolder::replace(&place).expect("begins"));
+        assert!(place.join("3").exists(), "given up, the old one stays");
+        std::fs::write(dir.path().join("file"), "").expect("writes");
+        assert!(NewFolder::replace(&dir.path().join("file")).is_err());
+    }
+
+    #[test]
+    fn folders_change_places_also_where_the_system_cannot_swap_them() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let [a, b] = ["a", "b"].map(|name| dir.path().join(name));
+        for path in [&a, &b] {
+            std::fs::create_dir(path).expect("makes");
+            std::fs::write(path.join(path.file_name().expect("named")), "").expect("writes");
+        }
+        swap_one_by_one(&a, &b).expect("swaps");
+        assert!(a.join("b").exists() && b.join("a").exists());
+        assert_eq!(std::fs::read_dir(dir.path()).expect("readable").count(), 2);
+    }
+
+    #[test]
+    fn a_large_file_is_absent_until_it_is_whole() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let place = dir.path().join("model.gguf");
+        drop(NewFile::create(&place).expect("begins"));
+        assert_eq!(std::fs::read_dir(dir.path()).expect("readable").count(), 0);
+        for text in ["old", "new"] {
+            let file = NewFile::create(&place).expect("begins");
+            std::fs::write(file.path(), text).expect("writes");
+            file.commit().expect("commits");
+            assert_eq!(std::fs::read_to_string(&place).expect("there"), text);
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).expect("readable").count(), 1);
     }
 
     #[test]

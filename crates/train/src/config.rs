@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use layernorm_scaling::LoraConfig;
 use lns_data::Layout;
 use lns_kernels::Precision;
 use lns_spec::{Initialisation, ModelSpec, NormScheme, Preset};
@@ -46,8 +47,11 @@ pub struct RunConfig {
     /// Precision of matrix products; parameters and optimiser are f32.
     #[serde(with = "precision")]
     pub precision: Precision,
-    /// The model.
+    /// The model, when it is trained from scratch.
     pub model: ModelConfig,
+    /// The checkpoint to go on from, instead of `model`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finetune: Option<FinetuneConfig>,
     /// The text.
     pub data: DataConfig,
     /// Sequences of a step.
@@ -93,6 +97,20 @@ pub struct ModelConfig {
     pub initialisation: Initialisation,
     /// Standard deviation of the embedding at the start.
     pub embedding_std: f64,
+}
+
+/// A checkpoint whose training is continued.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FinetuneConfig {
+    /// The checkpoint: a folder, a `.gguf` or a `.safetensors` file.
+    pub base: PathBuf,
+    /// What it holds: filled in when the run begins, so that it cannot go on from another.
+    #[serde(default)]
+    pub fingerprint: String,
+    /// Train adapters instead of the whole model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
 }
 
 /// A prepared text and its share.
@@ -242,6 +260,7 @@ impl Default for RunConfig {
             tokens: None,
             precision: Precision::F32,
             model: ModelConfig::default(),
+            finetune: None,
             data: DataConfig::default(),
             batch: BatchConfig::default(),
             optimiser: OptimiserConfig::default(),
@@ -439,17 +458,25 @@ impl RunConfig {
 
     /// As it is written to `config.toml`.
     pub fn to_toml(&self) -> String {
-        match toml::to_string_pretty(self) {
+        let text = match self.finetune {
+            None => toml::to_string_pretty(self),
+            Some(_) => toml::to_string_pretty(&self.table()),
+        };
+        match text {
             Ok(text) => text,
             Err(error) => unreachable!("settings are plain tables: {error}"),
         }
     }
 
     fn table(&self) -> Table {
-        match Table::try_from(self) {
+        let mut table = match Table::try_from(self) {
             Ok(table) => table,
             Err(error) => unreachable!("settings are plain tables: {error}"),
+        };
+        if self.finetune.is_some() && self.model == ModelConfig::default() {
+            table.remove("model");
         }
+        table
     }
 
     /// Tokens of a step, predicted or not.
@@ -467,6 +494,11 @@ impl RunConfig {
                 config.data.sources.iter_mut().filter(|source| !source.fingerprint.is_empty())
             {
                 source.corpus.clear();
+            }
+            // So is a checkpoint.
+            if let Some(from) = config.finetune.as_mut().filter(|from| !from.fingerprint.is_empty())
+            {
+                from.base.clear();
             }
             flattened(&config.table())
         });
@@ -577,6 +609,13 @@ impl RunConfig {
 
     /// Refuses settings that would do nothing.
     fn check_effect(&self) -> Result<(), ConfigError> {
+        if self.finetune.is_some() && self.model != ModelConfig::default() {
+            return Err(ConfigError::Invalid {
+                key: "model",
+                value: "set".to_owned(),
+                expected: "the model is that of `finetune.base`: leave [model] out".to_owned(),
+            });
+        }
         let (given, usual) = (&self.optimiser, OptimiserConfig::default());
         let (schedule, usual_schedule) = (&self.schedule, Schedule::default());
         let muon = given.name == OptimiserName::Muon;

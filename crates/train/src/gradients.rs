@@ -9,14 +9,14 @@ use burn::{
 use layernorm_scaling::{Decoder, rotary_table};
 use lns_kernels::{Buffer, LossTerms, backward_from, with_slices};
 
-use crate::Batch;
+use crate::{Batch, optimiser::Parameter};
 
 /// What one worker found.
 #[derive(Debug)]
 pub(crate) struct Share {
     /// Σ nll over the predicted tokens, in nats.
     pub(crate) nll: f64,
-    /// Of each parameter, flat, in the order in which the module is visited.
+    /// Of each parameter that is trained, flat, in the order in which the module is visited.
     pub(crate) gradients: Vec<Buffer>,
 }
 
@@ -33,6 +33,7 @@ pub(crate) struct Passes {
 /// Gradient of the objective over some sequences of the batch.
 pub(crate) fn share(
     model: &Decoder,
+    trained: &[Parameter],
     batch: &Batch,
     sequences: Range<usize>,
     passes: Passes,
@@ -51,7 +52,7 @@ pub(crate) fn share(
         found.resize(part_found.len(), None);
         merge(&mut found, part_found);
     }
-    Share { nll, gradients: complete(model, found) }
+    Share { nll, gradients: complete(model, trained, found) }
 }
 
 pub(crate) fn ids(model: &Decoder, inputs: &[u32], length: usize) -> Tensor<2, Int> {
@@ -116,12 +117,16 @@ fn recomputed(
     (sum(&nll.inner()), found)
 }
 
-/// The gradients of the parameters that have one, in the order in which the module is visited.
+/// The gradients that were found of the parameters that are trained, in the order in which the module
+/// is visited.
 fn take(model: &Decoder, gradients: &mut Gradients) -> Vec<Option<Tensor<1>>> {
     struct Take<'a>(&'a mut Gradients, Vec<Option<Tensor<1>>>);
     impl ModuleVisitor for Take<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.1.push(param.val().grad_remove(self.0).map(flat));
+            let tensor = param.val();
+            if tensor.is_require_grad() {
+                self.1.push(tensor.grad_remove(self.0).map(flat));
+            }
         }
     }
     let mut taken = Take(gradients, Vec::new());
@@ -139,17 +144,12 @@ fn merge(into: &mut [Option<Tensor<1>>], more: Vec<Option<Tensor<1>>>) {
 }
 
 /// Zeros for a parameter that the objective does not depend on.
-fn complete(model: &Decoder, found: Vec<Option<Tensor<1>>>) -> Vec<Buffer> {
-    struct Fill(std::vec::IntoIter<Option<Tensor<1>>>, Vec<Buffer>);
-    impl ModuleVisitor for Fill {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let gradient = self.0.next().flatten();
-            self.1.push(Buffer::new(gradient.unwrap_or_else(|| flat(param.val().zeros_like()))));
-        }
-    }
-    let mut filled = Fill(found.into_iter(), Vec::new());
-    model.visit(&mut filled);
-    filled.1
+fn complete(model: &Decoder, trained: &[Parameter], found: Vec<Option<Tensor<1>>>) -> Vec<Buffer> {
+    let device = model.device();
+    let of = |(parameter, gradient): (&Parameter, Option<Tensor<1>>)| {
+        Buffer::new(gradient.unwrap_or_else(|| Tensor::zeros([parameter.len()], &device)))
+    };
+    trained.iter().zip(found).map(of).collect()
 }
 
 pub(crate) fn flat<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {

@@ -21,14 +21,14 @@ mod trainer;
 
 pub use batch::{Batch, BatchError};
 pub use config::{
-    BatchConfig, ConfigError, DataConfig, EvaluationConfig, GuardConfig, Layer, ModelConfig,
-    NotFinite, OptimiserConfig, OptimiserName, RunConfig, SnapshotConfig, SourceConfig,
-    StatisticsConfig,
+    BatchConfig, ConfigError, DataConfig, EvaluationConfig, FinetuneConfig, GuardConfig, Layer,
+    ModelConfig, NotFinite, OptimiserConfig, OptimiserName, RunConfig, SnapshotConfig,
+    SourceConfig, StatisticsConfig,
 };
 pub use estimate::{Estimate, flops_per_token};
 pub use exchange::Exchange;
 pub use optimiser::{Decay, Optimiser};
-pub use presets::{RUN_PRESETS, RunPreset, run_preset};
+pub use presets::{RUN_PRESETS, RunPreset, finetune_defaults, run_preset};
 pub use run::{RunError, Summary, check, evaluate, train};
 pub use schedule::{Schedule, Shape};
 pub use snapshot::SnapshotError;

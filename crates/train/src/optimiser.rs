@@ -1,5 +1,8 @@
 //! Which rule updates which parameter, and the moments it keeps.
 
+use std::sync::Arc;
+
+use burn::module::ParamId;
 use lns_kernels::{AdamW, Muon, Workers, adamw, muon, squared_norm};
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +63,8 @@ impl Default for Optimiser {
 /// What the optimiser knows of a parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Parameter {
+    /// What tells it from others in any clone of the module.
+    pub(crate) id: ParamId,
     /// Path of fields in the module: `layers.0.mlp.up_proj.weight`.
     pub(crate) name: String,
     pub(crate) shape: Vec<usize>,
@@ -86,7 +91,7 @@ impl Parameter {
 /// The moments of every parameter.
 #[derive(Debug)]
 pub(crate) struct Moments {
-    pub(crate) parameters: Vec<Parameter>,
+    pub(crate) parameters: Arc<[Parameter]>,
     pub(crate) first: Vec<Vec<f32>>,
     /// Empty where the rule keeps none.
     pub(crate) second: Vec<Vec<f32>>,
@@ -129,7 +134,7 @@ impl Optimiser {
         };
         let first = zeros(&|_| true);
         let second = zeros(&|parameter| !self.uses_muon(parameter));
-        Moments { parameters, first, second }
+        Moments { parameters: parameters.into(), first, second }
     }
 
     /// Updates every parameter. `steps` counts from 1.
@@ -145,7 +150,7 @@ impl Optimiser {
         let mut jobs = Vec::new();
         let state = moments.first.iter_mut().zip(&mut moments.second);
         for ((update, parameter), (first, second)) in
-            updates.into_iter().zip(&moments.parameters).zip(state)
+            updates.into_iter().zip(&*moments.parameters).zip(state)
         {
             let (beta1, beta2, eps, weight_decay, decay) = match *self {
                 Self::AdamW { beta1, beta2, eps, weight_decay, decay } => {

@@ -73,6 +73,22 @@ pub fn run_preset(name: &str) -> Option<RunPreset> {
     Some(preset)
 }
 
+/// Settings of a fine-tune before anything is asked for: AdamW without decay, a peak of 1e-4 (between
+/// what pre-training of this size ends at and what instruction tuning is usually done with), 8
+/// sequences of 512 tokens.
+pub fn finetune_defaults() -> RunConfig {
+    RunConfig {
+        steps: 100,
+        data: DataConfig { length: 512, ..DataConfig::default() },
+        batch: BatchConfig { sequences: 8, sequences_per_pass: 0, recompute: false },
+        schedule: Schedule { learning_rate: 1e-4, warmup: 10, ..Schedule::default() },
+        evaluation: EvaluationConfig { every: 25, tokens: 16_384 },
+        statistics: StatisticsConfig { every: 25 },
+        snapshots: SnapshotConfig { every: 50, keep_last: 1, keep_best: true },
+        ..RunConfig::default()
+    }
+}
+
 fn paper(size: &str, steps: u64, warmup: u64, learning_rate: f64) -> RunPreset {
     let sizes = Preset::named(size).unwrap_or_else(|| unreachable!("{size} is one of the presets"));
     let config = RunConfig {

@@ -13,8 +13,12 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use layernorm_scaling::{Decoder, LoadError, rotary_table};
-use lns_data::{Corpus, DataError, Part, Position, Sampler, Sequences, evaluation_sequences};
+use layernorm_scaling::{Decoder, LoadError, LoraError};
+use lns_checkpoint::{Checkpoint, CheckpointError};
+use lns_data::{
+    Corpus, DataError, Part, Position, Sampler, Sequences, evaluation_sequences, model_tokenizer,
+    write_tokenizer,
+};
 use lns_kernels::{Device, Workers, with_slices};
 use lns_record::{
     EvalEvent, Event, EventsError, LayersEvent, NewFolder, Outcome, StartEvent, StepEvent,
@@ -23,10 +27,10 @@ use lns_record::{
 use lns_spec::ModelSpec;
 
 use crate::{
-    Batch, BatchError, ConfigError, ModelConfig, RunConfig, SnapshotError, Trainer,
+    Batch, BatchError, ConfigError, FinetuneConfig, ModelConfig, RunConfig, SnapshotError, Trainer,
     gradients::ids,
     guard::{Guard, Ruling},
-    snapshot::{Snapshots, State},
+    snapshot::{Restored, Snapshots, State},
     statistics::{Streams, update_ratios},
 };
 
@@ -46,6 +50,10 @@ pub enum RunError {
     Batch(#[from] BatchError),
     #[error(transparent)]
     Load(#[from] LoadError),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Lora(#[from] LoraError),
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
     #[error(transparent)]
@@ -69,6 +77,17 @@ pub enum RunError {
     InUse { folder: PathBuf },
     #[error("{corpus} holds other tokens than those the settings were made with")]
     OtherText { corpus: PathBuf },
+    #[error("{base} is not the checkpoint that this run was begun with")]
+    OtherBase { base: PathBuf },
+    #[error(
+        "{corpus} was prepared with another tokenizer than that of {base}; prepare it with --tokenizer \
+         {base}"
+    )]
+    OtherTokenizer { corpus: PathBuf, base: PathBuf },
+    #[error(
+        "{base} was trained for {context} tokens, and `data.length` is {length}; make it shorter"
+    )]
+    BeyondContext { base: PathBuf, context: usize, length: usize },
     #[error(
         "{path}: {source}; what snapshots hold is safe, and the same command goes on from there"
     )]
@@ -125,8 +144,9 @@ pub fn train(
 pub fn check(config: &RunConfig, folder: &Path) -> Result<(), RunError> {
     let mut config = config.clone();
     of_this_run(&mut config, folder)?;
-    Text::open(&config)?.resolve(&mut config)?;
-    Ok(())
+    let text = Text::open(&config)?;
+    Origin::open(&mut config, &text.corpora)?;
+    text.resolve(&mut config)
 }
 
 /// Mean loss per predicted token of some sequences, in nats; their number.
@@ -135,12 +155,10 @@ pub fn evaluate(model: &Decoder, sequences: &Sequences, workers: &Workers) -> (f
     let size = EVALUATED_AT_ONCE * length;
     let jobs: Vec<(&[u32], &[u32])> =
         sequences.inputs.chunks(size).zip(sequences.targets.chunks(size)).collect();
-    let rotary = rotary_table(model.spec(), length);
+    // Adapters are added once, and not in every pass.
+    let model = &model.merged();
     let sums = workers.each(jobs, |(inputs, targets)| {
-        let mut stream = model.embed(ids(model, inputs, length));
-        for layer in &model.layers {
-            stream = layer.forward(stream, &rotary);
-        }
+        let stream = model.stream(ids(model, inputs, length));
         let [b, t, hidden] = stream.dims();
         let nll = model.head().nll(stream.reshape([b * t, hidden]), targets);
         with_slices([&nll], |[nll]| nll.iter().map(|x| f64::from(*x)).sum::<f64>())
@@ -190,17 +208,84 @@ impl Text {
         Ok(Self { corpora, sampler, held_out })
     }
 
-    /// Fills in what the text decides, and the model that results.
-    fn resolve(&self, config: &mut RunConfig) -> Result<ModelSpec, RunError> {
-        let spec = config.model.spec(self.corpora[0].vocab_size(), config.data.length)?;
-        config.model.vocab_size = spec.vocab_size;
+    /// Fills in which tokens it holds.
+    fn resolve(&self, config: &mut RunConfig) -> Result<(), RunError> {
         for (source, corpus) in config.data.sources.iter_mut().zip(&self.corpora) {
             if !source.fingerprint.is_empty() && source.fingerprint != corpus.fingerprint() {
                 return Err(RunError::OtherText { corpus: source.corpus.clone() });
             }
             corpus.fingerprint().clone_into(&mut source.fingerprint);
         }
-        Ok(spec)
+        Ok(())
+    }
+}
+
+/// Where the model of a run comes from.
+enum Origin {
+    Scratch(ModelSpec),
+    Checkpoint(Box<Checkpoint>),
+}
+
+impl Origin {
+    /// Opens it, and fills in what it and the text's tokenizer decide.
+    fn open(config: &mut RunConfig, corpora: &[Corpus]) -> Result<Self, RunError> {
+        let (vocabulary, length) = (corpora[0].vocab_size(), config.data.length);
+        let Some(from) = &mut config.finetune else {
+            let spec = config.model.spec(vocabulary, length)?;
+            config.model.vocab_size = spec.vocab_size;
+            return Ok(Self::Scratch(spec));
+        };
+        let FinetuneConfig { base, fingerprint, .. } = from;
+        let checkpoint = Checkpoint::open(base)?;
+        let found = checkpoint.fingerprint()?;
+        if !fingerprint.is_empty() && *fingerprint != found {
+            return Err(RunError::OtherBase { base: base.clone() });
+        }
+        *fingerprint = found;
+        let tokenizer = model_tokenizer(&checkpoint)?;
+        let same = tokenizer.as_ref().map(|tokenizer| tokenizer.fingerprint());
+        if same.is_some_and(|same| same != corpora[0].tokenizer().fingerprint()) {
+            let corpus = config.data.sources[0].corpus.clone();
+            return Err(RunError::OtherTokenizer { corpus, base: base.clone() });
+        }
+        let spec = checkpoint.spec();
+        if vocabulary > spec.vocab_size {
+            let (corpus, base) = (config.data.sources[0].corpus.clone(), base.clone());
+            return Err(RunError::OtherTokenizer { corpus, base });
+        }
+        let context = spec.max_position_embeddings;
+        if length > context {
+            return Err(RunError::BeyondContext { base: base.clone(), context, length });
+        }
+        Ok(Self::Checkpoint(Box::new(checkpoint)))
+    }
+
+    fn spec(&self) -> &ModelSpec {
+        match self {
+            Self::Scratch(spec) => spec,
+            Self::Checkpoint(checkpoint) => checkpoint.spec(),
+        }
+    }
+
+    /// The model before its first step, without adapters.
+    fn model(&self, config: &RunConfig) -> Result<Decoder, RunError> {
+        let device = Device::flex();
+        let model = match self {
+            Self::Scratch(spec) => {
+                let ModelConfig { initialisation, embedding_std, .. } = config.model;
+                Decoder::initialised(spec, initialisation, embedding_std, config.seed, &device)
+            }
+            Self::Checkpoint(checkpoint) => Decoder::from_checkpoint(checkpoint, &device)?,
+        };
+        Ok(model.with_precision(config.precision))
+    }
+
+    /// The tokenizer's files, of the checkpoint as they are.
+    fn write_tokenizer(&self, text: &Text, folder: &Path) -> Result<(), DataError> {
+        match self {
+            Self::Scratch(_) => text.corpora[0].tokenizer().save(folder),
+            Self::Checkpoint(checkpoint) => write_tokenizer(checkpoint, folder).map(drop),
+        }
     }
 }
 
@@ -208,6 +293,7 @@ struct Run<'a> {
     config: RunConfig,
     folder: PathBuf,
     text: Text,
+    origin: Origin,
     trainer: Trainer,
     snapshots: Snapshots,
     state: State,
@@ -243,7 +329,8 @@ impl<'a> Run<'a> {
             return Ok(Opened::Finished(summary));
         }
         let text = Text::open(&config)?;
-        let spec = text.resolve(&mut config)?;
+        let origin = Origin::open(&mut config, &text.corpora)?;
+        text.resolve(&mut config)?;
         std::fs::create_dir_all(folder).map_err(io(folder))?;
         let log_path = folder.join(Event::FILE_NAME);
         let mut log = open_log(&log_path).map_err(io(&log_path))?;
@@ -267,29 +354,38 @@ impl<'a> Run<'a> {
         let workers = Workers::new(threads)
             .map_err(|error| RunError::Threads { threads, reason: error.to_string() })?;
         let snapshots = Snapshots::of(folder);
-        let mut workers = Some(workers);
+        let lora = config.finetune.as_ref().and_then(|from| from.lora.as_ref());
+        // Snapshots of adapters hold nothing else.
+        let base = lora.map(|_| origin.model(&config)).transpose()?;
         let restored = match there {
-            Some(_) => snapshots.latest(&config, || take(&mut workers))?,
+            Some(_) => snapshots.latest(&config, base.as_ref())?,
             None => None,
         };
+        let options = config.training_options();
         let (trainer, state, saved, damaged) = match restored {
-            Some(restored) => {
-                text.sampler.check(&restored.state.position)?;
-                let step = restored.state.step;
+            Some(Restored { state, model, moments, damaged }) => {
+                text.sampler.check(&state.position)?;
+                let mut trainer = Trainer::new(model, options, workers);
+                snapshots.restore(&mut trainer, &moments, &state)?;
+                let step = state.step;
                 // The number of threads may be another.
-                let state = State { config: config.clone(), ..restored.state };
-                (restored.trainer, state, Some(step), restored.damaged)
+                let state = State { config: config.clone(), ..state };
+                (trainer, state, Some(step), damaged)
             }
             None => {
-                let trainer = fresh(&config, &spec, take(&mut workers));
-                let position = text.sampler.start();
-                (trainer, State::first(&config, position), None, Vec::new())
+                let model = match (base, lora) {
+                    (Some(base), Some(lora)) => base.with_lora(lora, config.seed)?,
+                    _ => origin.model(&config)?,
+                };
+                let state = State::first(&config, text.sampler.start());
+                (Trainer::new(model, options, workers), state, None, Vec::new())
             }
         };
         let mut run = Self {
             config,
             folder: folder.to_owned(),
             text,
+            origin,
             trainer,
             snapshots,
             state,
@@ -298,7 +394,7 @@ impl<'a> Run<'a> {
             observe,
             evaluated: None,
         };
-        run.begin(any_events, &spec, damaged)?;
+        run.begin(any_events, damaged)?;
         if let Some(there) = there.filter(|there| any_events && there.threads != threads) {
             run.note(format!(
                 "{threads} threads instead of {}: sums are taken in another order, so the last bits \
@@ -310,30 +406,32 @@ impl<'a> Run<'a> {
     }
 
     /// Says what begins or goes on.
-    fn begin(
-        &mut self,
-        any_events: bool,
-        spec: &ModelSpec,
-        damaged: Vec<String>,
-    ) -> Result<(), RunError> {
+    fn begin(&mut self, any_events: bool, damaged: Vec<String>) -> Result<(), RunError> {
         let time = now();
         if any_events {
             self.emit(Event::Resume { step: self.state.step, time })?;
         } else {
-            let config = &self.config;
+            let (config, spec) = (&self.config, self.origin.spec());
             let name = serde_json::to_value(config.model.initialisation).unwrap_or_default();
-            self.emit(Event::Start(StartEvent {
+            let from = config.finetune.as_ref();
+            let start = StartEvent {
                 time,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 scheme: spec.norm_scheme.to_string(),
-                initialisation: name.as_str().unwrap_or_default().to_owned(),
+                initialisation: match from {
+                    None => name.as_str().unwrap_or_default().to_owned(),
+                    Some(_) => "checkpoint".to_owned(),
+                },
                 seed: config.seed,
                 threads: config.threads as u64,
                 layers: spec.num_hidden_layers as u64,
                 parameters: spec.parameter_count().total(),
                 steps: config.steps,
                 tokens_per_step: config.tokens_per_step(),
-            }))?;
+                base: from.map(|from| from.base.display().to_string()),
+                trainable: from.map(|_| self.trainer.trainable()),
+            };
+            self.emit(Event::Start(start))?;
             for warning in self.config.warnings() {
                 self.note(warning)?;
             }
@@ -412,6 +510,7 @@ impl<'a> Run<'a> {
         let drawn = self.text.sampler.next(&mut self.state.position, self.config.batch.sequences);
         let batch = Batch::new(drawn.inputs, drawn.targets, drawn.length)?;
         let learning_rate = self.config.schedule.at(number, self.config.steps);
+        self.trainer.anneal_to(number);
         let gradient = self.trainer.gradient(&batch)?;
         let (loss, norm, tokens) = (gradient.loss, gradient.norm, gradient.tokens as u64);
         let ruling = self.state.guard.judge(&self.config.guard, loss, norm);
@@ -508,8 +607,8 @@ impl<'a> Run<'a> {
         }
         // What the snapshot says happened must outlive it; a system that cannot sync says so below.
         let _ = self.log.sync_all();
-        let tokenizer = self.text.corpora[0].tokenizer();
-        match self.snapshots.write(&self.state, &self.trainer, tokenizer) {
+        let tokenizer = |folder: &Path| self.origin.write_tokenizer(&self.text, folder);
+        match self.snapshots.write(&self.state, &self.trainer, &tokenizer) {
             Ok(folder) => {
                 self.saved = Some(step);
                 let best = self.state.best.is_some_and(|(_, best)| best == step);
@@ -533,8 +632,8 @@ impl<'a> Run<'a> {
         }
         let new = NewFolder::create(&path).map_err(|error| failed(error.to_string()))?;
         self.trainer.model().write(new.path()).map_err(|error| failed(error.to_string()))?;
-        let tokenizer = self.text.corpora[0].tokenizer();
-        tokenizer.save(new.path()).map_err(|error| failed(error.to_string()))?;
+        let written = self.origin.write_tokenizer(&self.text, new.path());
+        written.map_err(|error| failed(error.to_string()))?;
         new.commit().map_err(|error| failed(error.to_string()))
     }
 }
@@ -552,13 +651,6 @@ impl State {
             guard: Guard::default(),
         }
     }
-}
-
-fn fresh(config: &RunConfig, spec: &ModelSpec, workers: Workers) -> Trainer {
-    let ModelConfig { initialisation, embedding_std, .. } = config.model;
-    let device = Device::flex();
-    let model = Decoder::initialised(spec, initialisation, embedding_std, config.seed, &device);
-    Trainer::new(model.with_precision(config.precision), config.training_options(), workers)
 }
 
 /// The settings of the run that is in `folder`, which must be those asked for, or `None` when the
@@ -580,6 +672,11 @@ fn of_this_run(asked: &mut RunConfig, folder: &Path) -> Result<Option<RunConfig>
     if asked.model.vocab_size == 0 {
         asked.model.vocab_size = there.model.vocab_size;
     }
+    if let (Some(asked), Some(there)) = (&mut asked.finetune, &there.finetune)
+        && asked.fingerprint.is_empty()
+    {
+        there.fingerprint.clone_into(&mut asked.fingerprint);
+    }
     for (asked, there) in asked.data.sources.iter_mut().zip(&there.data.sources) {
         if asked.fingerprint.is_empty() {
             there.fingerprint.clone_into(&mut asked.fingerprint);
@@ -594,10 +691,6 @@ fn of_this_run(asked: &mut RunConfig, folder: &Path) -> Result<Option<RunConfig>
     };
     let differences = differences.iter().map(line).collect::<Vec<_>>().join("\n");
     Err(RunError::AnotherRun { folder: folder.to_owned(), differences })
-}
-
-fn take(workers: &mut Option<Workers>) -> Workers {
-    workers.take().unwrap_or_else(|| unreachable!("a run has one trainer"))
 }
 
 /// How a run that needs no more steps ended.

@@ -8,24 +8,23 @@
 
 use std::{
     borrow::Cow,
-    fs::File,
-    io::{ErrorKind, Read},
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
-use layernorm_scaling::Decoder;
+use layernorm_scaling::{Decoder, LoraConfig};
 use lns_checkpoint::{Checkpoint, NamedTensor, write_tensors};
-use lns_data::{Position, Tokenizer};
-use lns_kernels::{Device, Workers};
-use lns_record::NewFolder;
+use lns_data::{DataError, Position};
+use lns_kernels::Device;
+use lns_record::{NewFolder, file_sha256};
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::{RunConfig, Trainer, guard::Guard};
 
 const STATE: &str = "state.json";
 const MOMENTS: &str = "optimiser.safetensors";
+const ADAPTERS: &str = "adapter_model.safetensors";
 const SUMS: &str = "SHA256SUMS";
 
 /// Where a run stands.
@@ -74,7 +73,9 @@ pub(crate) struct Snapshots {
 /// A snapshot that was read.
 pub(crate) struct Restored {
     pub(crate) state: State,
-    pub(crate) trainer: Trainer,
+    pub(crate) model: Decoder,
+    /// Contents of the file with the optimiser's moments.
+    pub(crate) moments: Vec<u8>,
     /// What was wrong with later ones.
     pub(crate) damaged: Vec<String>,
 }
@@ -102,7 +103,7 @@ impl Snapshots {
         &self,
         state: &State,
         trainer: &Trainer,
-        tokenizer: &Tokenizer,
+        write_tokenizer: &dyn Fn(&Path) -> Result<(), DataError>,
     ) -> Result<String, SnapshotError> {
         let path = self.path(state.step);
         let unwritable = |reason: String| SnapshotError::Unwritable { path: path.clone(), reason };
@@ -114,8 +115,18 @@ impl Snapshots {
             std::fs::remove_dir_all(&path).map_err(io)?;
         }
         let new = NewFolder::create(&path).map_err(io)?;
-        trainer.model().write(new.path()).map_err(|error| unwritable(error.to_string()))?;
-        tokenizer.save(new.path()).map_err(|error| unwritable(error.to_string()))?;
+        match state.config.finetune.as_ref().and_then(|from| from.lora.as_ref()) {
+            None => {
+                trainer.model().write(new.path()).map_err(|error| unwritable(error.to_string()))?;
+                write_tokenizer(new.path()).map_err(|error| unwritable(error.to_string()))?;
+            }
+            Some(lora) => {
+                write_tensors(&new.path().join(ADAPTERS), &trainer.model().adapters())
+                    .map_err(|error| unwritable(error.to_string()))?;
+                let config = format!("{:#}\n", peft_config(lora));
+                std::fs::write(new.path().join("adapter_config.json"), config).map_err(io)?;
+            }
+        }
         write_tensors(&new.path().join(MOMENTS), &trainer.moment_tensors())
             .map_err(|error| unwritable(error.to_string()))?;
         let json =
@@ -139,22 +150,18 @@ impl Snapshots {
         }
     }
 
-    /// The latest whole snapshot; `None` when there is no snapshot at all.
+    /// The latest whole snapshot; `None` when there is no snapshot at all. `base` is the model that
+    /// adapters belong to.
     pub(crate) fn latest(
         &self,
         config: &RunConfig,
-        workers: impl FnOnce() -> Workers,
+        base: Option<&Decoder>,
     ) -> Result<Option<Restored>, SnapshotError> {
         let mut damaged = Vec::new();
         for step in self.steps() {
-            match self.read(step, config) {
+            match self.read(step, config, base) {
                 Ok((state, model, moments)) => {
-                    let path = self.path(step);
-                    let mut trainer = Trainer::new(model, config.training_options(), workers());
-                    trainer.set_moments(&moments, state.updates).map_err(|reason| {
-                        SnapshotError::Damaged { path, reason: format!("{MOMENTS}: {reason}") }
-                    })?;
-                    return Ok(Some(Restored { state, trainer, damaged }));
+                    return Ok(Some(Restored { state, model, moments, damaged }));
                 }
                 Err(error @ SnapshotError::Damaged { .. }) => damaged.push(error.to_string()),
                 Err(error) => return Err(error),
@@ -171,6 +178,7 @@ impl Snapshots {
         &self,
         step: u64,
         config: &RunConfig,
+        base: Option<&Decoder>,
     ) -> Result<(State, Decoder, Vec<u8>), SnapshotError> {
         let path = self.path(step);
         let damaged = |reason: String| SnapshotError::Damaged { path: path.clone(), reason };
@@ -182,7 +190,7 @@ impl Snapshots {
             else {
                 return Err(damaged(format!("{SUMS} is not a list of checksums")));
             };
-            if readable(&path, name, digest_of(&path.join(name)))? != digest {
+            if readable(&path, name, file_sha256(&path.join(name)))? != digest {
                 return Err(damaged(format!("{name} is not what was written (sha256 differs)")));
             }
         }
@@ -193,11 +201,38 @@ impl Snapshots {
                 "it belongs to another run: `{key}` is {theirs} there and {mine} here"
             )));
         }
-        let checkpoint = Checkpoint::open(&path).map_err(|error| damaged(error.to_string()))?;
-        let model = Decoder::from_checkpoint(&checkpoint, &Device::flex())
-            .map_err(|error| damaged(error.to_string()))?
-            .with_precision(config.precision);
+        let lora = config.finetune.as_ref().and_then(|from| from.lora.as_ref());
+        let model = match (base, lora) {
+            (Some(base), Some(lora)) => {
+                let bytes = file(ADAPTERS)?;
+                let adapters = SafeTensors::deserialize(&bytes)
+                    .map_err(|error| damaged(format!("{ADAPTERS}: {error}")))?;
+                let mut saved = |name: &str, shape: &[usize]| read_tensor(&adapters, name, shape);
+                let model = base.clone().with_saved_lora(lora, &mut saved);
+                model.map_err(|error| damaged(format!("{ADAPTERS}: {error}")))?
+            }
+            _ => {
+                let checkpoint =
+                    Checkpoint::open(&path).map_err(|error| damaged(error.to_string()))?;
+                Decoder::from_checkpoint(&checkpoint, &Device::flex())
+                    .map_err(|error| damaged(error.to_string()))?
+                    .with_precision(config.precision)
+            }
+        };
         Ok((state, model, file(MOMENTS)?))
+    }
+
+    /// Puts the optimiser where a snapshot left it.
+    pub(crate) fn restore(
+        &self,
+        trainer: &mut Trainer,
+        moments: &[u8],
+        state: &State,
+    ) -> Result<(), SnapshotError> {
+        trainer.set_moments(moments, state.updates).map_err(|reason| SnapshotError::Damaged {
+            path: self.path(state.step),
+            reason: format!("{MOMENTS}: {reason}"),
+        })
     }
 }
 
@@ -228,20 +263,29 @@ fn names(folder: &Path) -> std::io::Result<Vec<String>> {
 
 /// `sha256  name` of each file.
 fn sums(folder: &Path, names: &[String]) -> std::io::Result<String> {
-    names.iter().map(|name| Ok(format!("{}  {name}\n", digest_of(&folder.join(name))?))).collect()
+    names.iter().map(|name| Ok(format!("{}  {name}\n", file_sha256(&folder.join(name))?))).collect()
 }
 
-fn digest_of(path: &Path) -> std::io::Result<String> {
-    let mut file = File::open(path)?;
-    let mut hasher = Sha256::new();
-    let mut block = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut block)? {
-            0 => break,
-            read => hasher.update(&block[..read]),
-        }
-    }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+/// An f32 tensor of that name and shape.
+fn read_tensor(tensors: &SafeTensors<'_>, name: &str, shape: &[usize]) -> Option<Vec<f32>> {
+    let tensor = tensors.tensor(name).ok()?;
+    let numbers = tensor.data().as_chunks::<4>().0.iter();
+    let fits = tensor.dtype() == Dtype::F32 && tensor.shape() == shape;
+    fits.then(|| numbers.map(|bytes| f32::from_le_bytes(*bytes)).collect())
+}
+
+/// An `adapter_config.json` as PEFT reads it.
+fn peft_config(lora: &LoraConfig) -> serde_json::Value {
+    serde_json::json!({
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": null,
+        "r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": lora.targets,
+    })
 }
 
 impl Trainer {
@@ -272,12 +316,8 @@ impl Trainer {
                     continue;
                 }
                 let name = format!("{kind}.{}", parameter.name);
-                let tensor = tensors.tensor(&name).map_err(|error| error.to_string())?;
-                if tensor.dtype() != Dtype::F32 || tensor.shape() != parameter.shape {
-                    return Err(format!("{name} is not f32 {:?}", parameter.shape));
-                }
-                let numbers = tensor.data().as_chunks::<4>().0.iter();
-                *values = numbers.map(|bytes| f32::from_le_bytes(*bytes)).collect();
+                *values = read_tensor(&tensors, &name, &parameter.shape)
+                    .ok_or_else(|| format!("{name} is not there as f32 {:?}", parameter.shape))?;
             }
         }
         self.steps = updates;

@@ -1,12 +1,12 @@
 //! One training step after another.
 
-use std::num::NonZeroUsize;
+use std::{num::NonZeroUsize, sync::Arc};
 
 use burn::{
-    module::{Module, ModuleMapper, ModuleVisitor, Param},
+    module::{Module, ModuleMapper, Param},
     tensor::{Device, Shape, Tensor},
 };
-use layernorm_scaling::Decoder;
+use layernorm_scaling::{Decoder, visit_parameters};
 use lns_kernels::{Buffer, LossTerms, Workers};
 
 use crate::{
@@ -91,8 +91,8 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Trains `model` with the given workers. On another device than the CPU gradients are computed
-    /// there and the update here, in f32.
+    /// Trains what is not frozen of `model` with the given workers. On another device than the CPU
+    /// gradients are computed there and the update here, in f32.
     pub fn new(model: Decoder, options: TrainingOptions, workers: Workers) -> Self {
         let moments = options.optimiser.moments(parameters(&model));
         Self { model, moments, options, workers, steps: 0, exchange: None }
@@ -118,6 +118,16 @@ impl Trainer {
     /// Ends the training.
     pub fn into_model(self) -> Decoder {
         self.model
+    }
+
+    /// Brings LayerNorm Scaling that is being annealed to where it is at step `step`.
+    pub fn anneal_to(&mut self, step: u64) {
+        self.model = self.model.clone().anneal_to(step);
+    }
+
+    /// How many numbers are trained.
+    pub fn trainable(&self) -> u64 {
+        self.moments.parameters.iter().map(|parameter| parameter.len() as u64).sum()
     }
 
     /// Steps taken.
@@ -200,7 +210,7 @@ impl Trainer {
         };
         let gradients = gradient.all_parts();
         self.steps += 1;
-        let mut weights = Weights::take(&mut self.model);
+        let mut weights = Weights::take(&mut self.model, self.moments.parameters.clone());
         let updates = weights.buffers.iter_mut().zip(gradients);
         self.options.optimiser.step(
             &mut self.moments,
@@ -227,84 +237,79 @@ impl Trainer {
         };
         self.workers.map(count, |worker| {
             let own = worker * sequences / count..(worker + 1) * sequences / count;
-            share(&self.model, batch, own, passes)
+            share(&self.model, &self.moments.parameters, batch, own, passes)
         })
     }
 }
 
-/// The parameters, in the order in which the module is visited.
+/// The parameters that are trained, in the order in which the module is visited.
 fn parameters(model: &Decoder) -> Vec<Parameter> {
-    struct Names {
-        path: Vec<String>,
-        found: Vec<Parameter>,
-    }
-    impl ModuleVisitor for Names {
-        fn enter_module(&mut self, name: &str, _: &str) {
-            self.path.push(name.to_owned());
+    let mut found = Vec::new();
+    visit_parameters(&model.clone().train(), &mut |parameter| {
+        if parameter.requires_gradient {
+            let (id, name, shape) = (parameter.id, parameter.path.to_owned(), parameter.shape);
+            found.push(Parameter { id, name, shape });
         }
-
-        fn exit_module(&mut self, _: &str, _: &str) {
-            self.path.pop();
-        }
-
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let shape = param.val().dims().to_vec();
-            self.found.push(Parameter { name: self.path.join("."), shape });
-        }
-    }
-    let mut names = Names { path: Vec::new(), found: Vec::new() };
-    model.visit(&mut names);
-    names.found
+    });
+    found
 }
 
 /// The model's parameters as memory, while they are being changed.
 struct Weights {
     device: Device,
     buffers: Vec<Buffer>,
-    shapes: Vec<Vec<usize>>,
+    parameters: Arc<[Parameter]>,
 }
 
 impl Weights {
-    /// Takes every parameter out of the model, which holds placeholders until they are put back.
-    fn take(model: &mut Decoder) -> Self {
-        #[derive(Default)]
-        struct Take {
+    /// Takes the parameters `wanted` out of the model, which holds placeholders until they are put
+    /// back.
+    fn take(model: &mut Decoder, wanted: Arc<[Parameter]>) -> Self {
+        struct Take<'a> {
+            wanted: &'a [Parameter],
             tensors: Vec<Tensor<1>>,
-            shapes: Vec<Vec<usize>>,
         }
-        impl ModuleMapper for Take {
+        impl ModuleMapper for Take<'_> {
             fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+                if self.wanted.get(self.tensors.len()).is_none_or(|next| next.id != param.id) {
+                    return param;
+                }
                 param.map(|tensor| {
                     let placeholder = Tensor::zeros([1; D], &tensor.device());
-                    self.shapes.push(tensor.dims().to_vec());
                     self.tensors.push(flat(tensor));
                     placeholder
                 })
             }
         }
         let device = model.device();
-        let mut taken = Take::default();
+        let mut taken = Take { wanted: &wanted, tensors: Vec::new() };
         // The clone shares its memory with the model only until the model is replaced.
         *model = model.clone().map(&mut taken);
+        assert_eq!(
+            taken.tensors.len(),
+            wanted.len(),
+            "a module is mapped in the order of its visit"
+        );
         let buffers = taken.tensors.into_iter().map(Buffer::new).collect();
-        Self { device, buffers, shapes: taken.shapes }
+        Self { device, buffers, parameters: wanted }
     }
 
     fn put_back(self, model: &mut Decoder) {
-        struct Put<I>(I, Device);
-        impl<I: Iterator<Item = (Buffer, Vec<usize>)>> ModuleMapper for Put<I> {
+        struct Put<'a, I: Iterator<Item = (Buffer, &'a Parameter)>>(std::iter::Peekable<I>, Device);
+        impl<'a, I: Iterator<Item = (Buffer, &'a Parameter)>> ModuleMapper for Put<'a, I> {
             fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-                let Some((buffer, shape)) = self.0.next() else {
-                    unreachable!("as many parameters come back as were taken")
+                let Some((buffer, taken)) = self.0.next_if(|(_, next)| next.id == param.id) else {
+                    return param;
                 };
                 param.map(|_| {
-                    let tensor = buffer.into_tensor::<1>().reshape(Shape::from(shape));
+                    let shape = Shape::from(taken.shape.clone());
+                    let tensor = buffer.into_tensor::<1>().reshape(shape);
                     if self.1 == Device::flex() { tensor } else { tensor.to_device(&self.1) }
                 })
             }
         }
-        *model =
-            model.clone().map(&mut Put(self.buffers.into_iter().zip(self.shapes), self.device));
+        let taken = self.buffers.into_iter().zip(&*self.parameters).peekable();
+        *model = model.clone().map(&mut Put(taken, self.device));
     }
 }
 
@@ -319,11 +324,12 @@ mod tests {
         let spec = Preset::named("9m").expect("a preset").spec(NormScheme::lns());
         let mut model = Decoder::new(&spec, 1, &lns_kernels::Device::flex());
         let address = |weights: &Weights| weights.buffers[0].as_slice().as_ptr();
-        let first = Weights::take(&mut model);
+        let all: Arc<[Parameter]> = parameters(&model).into();
+        let first = Weights::take(&mut model, all.clone());
         assert!(first.buffers.iter().all(Buffer::is_unique), "nothing else holds the weights");
         let (at, values) = (address(&first), first.buffers[3].as_slice().to_vec());
         first.put_back(&mut model);
-        let mut second = Weights::take(&mut model);
+        let mut second = Weights::take(&mut model, all.clone());
         assert_eq!(at, address(&second));
         assert!(second.buffers.iter().all(Buffer::is_unique));
         assert_eq!(values, second.buffers[3].as_mut_slice());

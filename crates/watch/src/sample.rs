@@ -67,6 +67,8 @@ fn start(layers: usize) -> StartEvent {
         parameters: 4_912_640,
         steps: PLANNED,
         tokens_per_step: TOKENS_PER_STEP,
+        base: None,
+        trainable: None,
     }
 }
 

@@ -588,6 +588,8 @@ mod tests {
             parameters: u64::MAX,
             steps: 0,
             tokens_per_step: u64::MAX,
+            base: None,
+            trainable: None,
         }));
         for (i, x) in extremes.into_iter().enumerate() {
             let text = "\u{1b}[31mred\n\u{9b}0m".to_owned();

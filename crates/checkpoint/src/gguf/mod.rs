@@ -4,8 +4,11 @@
 mod config;
 pub(crate) mod dequantise;
 mod metadata;
+mod plan;
+mod quantise;
 mod tensors;
 mod tokenizer;
+mod write;
 
 use std::path::Path;
 
@@ -14,9 +17,15 @@ use crate::map::FileMap;
 use crate::safetensors_folder::{folder_of, tokenizer_in};
 use crate::{CheckpointError, Format, TokenizerSource};
 use metadata::{Metadata, Reader};
+pub use plan::{GgufTensor, gguf_tensors};
+pub(crate) use quantise::encode;
+pub use write::{GgufOptions, write_gguf};
 
 /// First bytes of every GGUF file.
 pub(crate) const MAGIC: &[u8; 4] = b"GGUF";
+
+/// The table of Llama 3's rotary factors: a tensor, but not a weight of the model.
+const ROPE_FACTORS: &str = "rope_freqs.weight";
 
 /// Key's length, type, a one-byte value.
 const LEAST_ENTRY: u64 = 8 + 4 + 1;
@@ -40,10 +49,9 @@ pub(crate) fn open(path: &Path) -> Result<Parts, CheckpointError> {
     let data = (reader.offset() as u64).next_multiple_of(alignment);
     let mut tensors = tensors::place(path, entries, data, map.bytes().len())?;
 
-    // Not a weight of the model but a table.
     let rope_factors = tensors
         .iter()
-        .position(|tensor| tensor.name == "rope_freqs.weight")
+        .position(|tensor| tensor.name == ROPE_FACTORS)
         .map(|place| tensors.remove(place));
     for tensor in &mut tensors {
         if let Some(name) = tensors::hugging_face_name(&tensor.name) {

@@ -10,7 +10,7 @@ const MAX_DIMENSIONS: usize = 4;
 pub(super) const LEAST_BYTES: u64 = 8 + 4 + 4 + 8;
 
 /// Types that are read, with ggml's numbers.
-const READ: [(u32, StorageType); 12] = [
+pub(super) const READ: [(u32, StorageType); 12] = [
     (0, StorageType::F32),
     (1, StorageType::F16),
     (2, StorageType::Q4_0),
@@ -155,38 +155,49 @@ pub(super) fn place(
     Ok(tensors)
 }
 
+/// Parts of a layer: GGUF's names (gguf-py's `tensor_mapping.py`) and Hugging Face's.
+const LAYER_PARTS: [(&str, &str); 11] = [
+    ("attn_norm", "input_layernorm"),
+    ("attn_q", "self_attn.q_proj"),
+    ("attn_k", "self_attn.k_proj"),
+    ("attn_v", "self_attn.v_proj"),
+    ("attn_output", "self_attn.o_proj"),
+    ("attn_q_norm", "self_attn.q_norm"),
+    ("attn_k_norm", "self_attn.k_norm"),
+    ("ffn_norm", "post_attention_layernorm"),
+    ("ffn_gate", "mlp.gate_proj"),
+    ("ffn_up", "mlp.up_proj"),
+    ("ffn_down", "mlp.down_proj"),
+];
+
+/// Parts outside the layers.
+const OUTER_PARTS: [(&str, &str); 3] =
+    [("token_embd", "model.embed_tokens"), ("output_norm", "model.norm"), ("output", "lm_head")];
+
 /// Hugging Face's name of a GGUF tensor of the Llama kind; `None` if it has none.
 pub(super) fn hugging_face_name(name: &str) -> Option<String> {
     let (stem, suffix) = name.rsplit_once('.')?;
     if !matches!(suffix, "weight" | "bias") {
         return None;
     }
-    let outer = match stem {
-        "token_embd" => Some("model.embed_tokens"),
-        "output_norm" => Some("model.norm"),
-        "output" => Some("lm_head"),
-        _ => None,
+    let named = |parts: &[(&str, &str)], stem: &str| {
+        parts.iter().find(|(theirs, _)| *theirs == stem).map(|(_, ours)| format!("{ours}.{suffix}"))
     };
-    if let Some(outer) = outer {
-        return Some(format!("{outer}.{suffix}"));
-    }
-    let (layer, part) = stem.strip_prefix("blk.")?.split_once('.')?;
+    let Some(rest) = stem.strip_prefix("blk.") else { return named(&OUTER_PARTS, stem) };
+    let (layer, part) = rest.split_once('.')?;
     if layer.is_empty() || !layer.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    let part = match part {
-        "attn_norm" => "input_layernorm",
-        "attn_q" => "self_attn.q_proj",
-        "attn_k" => "self_attn.k_proj",
-        "attn_v" => "self_attn.v_proj",
-        "attn_output" => "self_attn.o_proj",
-        "attn_q_norm" => "self_attn.q_norm",
-        "attn_k_norm" => "self_attn.k_norm",
-        "ffn_norm" => "post_attention_layernorm",
-        "ffn_gate" => "mlp.gate_proj",
-        "ffn_up" => "mlp.up_proj",
-        "ffn_down" => "mlp.down_proj",
-        _ => return None,
+    Some(format!("model.layers.{layer}.{}", named(&LAYER_PARTS, part)?))
+}
+
+/// The other way round.
+pub(super) fn gguf_name(name: &str) -> Option<String> {
+    let (stem, suffix) = name.rsplit_once('.')?;
+    let named = |parts: &[(&str, &str)], stem: &str| {
+        parts.iter().find(|(_, ours)| *ours == stem).map(|(theirs, _)| format!("{theirs}.{suffix}"))
     };
-    Some(format!("model.layers.{layer}.{part}.{suffix}"))
+    let Some(rest) = stem.strip_prefix("model.layers.") else { return named(&OUTER_PARTS, stem) };
+    let (layer, part) = rest.split_once('.')?;
+    Some(format!("blk.{layer}.{}", named(&LAYER_PARTS, part)?))
 }

@@ -3,9 +3,15 @@
 use super::metadata::Metadata;
 use crate::{CheckpointError, GgufTokenizer};
 
-/// The tokenizer in the metadata; `None` if there is no `tokenizer.ggml.model`.
+/// What llama.cpp calls the model of a tokenizer that is not there.
+pub(super) const NO_TOKENIZER: &str = "none";
+
+/// The tokenizer in the metadata; `None` if there is no `tokenizer.ggml.model`, or one that says so.
 pub(super) fn read(metadata: &Metadata<'_>) -> Result<Option<GgufTokenizer>, CheckpointError> {
-    let Some(model) = metadata.text("tokenizer.ggml.model")? else { return Ok(None) };
+    let model = match metadata.text("tokenizer.ggml.model")? {
+        None | Some(NO_TOKENIZER | "no_vocab") => return Ok(None),
+        Some(model) => model,
+    };
     let key = |name: &str| format!("tokenizer.ggml.{name}");
     let text = |name: &str| Ok(metadata.text(name)?.map(str::to_owned));
     let token = |name: &str| -> Result<Option<u32>, CheckpointError> {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// A folder that vanishes with the test.
+#[derive(Debug)]
 pub(crate) struct Folder(TempDir);
 
 impl Folder {

@@ -4,6 +4,7 @@ mod files;
 mod gguf;
 mod gguf_config;
 mod gguf_hostile;
+mod gguf_write;
 mod mutation;
 mod safetensors;
 mod safetensors_hostile;

@@ -1,13 +1,18 @@
 //! One file per verb.
 
 mod bench;
+mod convert;
 mod diagnose;
 mod eval;
+mod export;
+mod finetune;
 mod generate;
 mod inspect;
 mod output;
+mod prune;
 mod quickstart;
 mod report;
+mod retrofit;
 mod study;
 mod tokenize;
 mod train;
@@ -31,6 +36,12 @@ pub(crate) fn run(cli: &Cli, printer: &Printer) -> anyhow::Result<()> {
         Verb::Train(args) => train::run(args, printer),
         Verb::Study(args) => study::run(args, printer),
         Verb::Watch(args) => watch::run(args),
+        Verb::Finetune(args) => finetune::run(args, printer),
+        Verb::Retrofit(args) => retrofit::retrofit(args, printer),
+        Verb::Fold(args) => retrofit::fold(args, printer),
+        Verb::Unfold(args) => retrofit::unfold(args, printer),
+        Verb::Prune(args) => prune::run(args, printer),
+        Verb::Export(args) => export::run(args, printer),
         Verb::Tokenize(args) => tokenize::run(args, printer),
         Verb::Report(args) => report::run(args, printer),
         Verb::Bench(args) => bench::run(args, printer),

@@ -58,7 +58,7 @@ fn resolve(args: &StudyArgs, printer: &Printer) -> anyhow::Result<StudyConfig> {
             title == baseline || args.groups.contains(&title)
         });
     }
-    let flags = settings::layer(&args.settings, &[])?;
+    let flags = settings::layer(&args.settings, Some(&args.shape), &[])?;
     config.run = config.run.layered(&flags.into_iter().collect::<Vec<_>>())?;
     config.run.threads = model::thread_count(args.threads)?;
     for note in run_preset(&config.name).map_or_else(Vec::new, |preset| preset.notes) {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use lns_record::Outcome;
+use lns_spec::ModelSpec;
 use lns_train::{Estimate, Layer, RUN_PRESETS, RunConfig, RunPreset, run_preset};
 use serde::Serialize;
 use toml::Value;
@@ -34,7 +35,7 @@ pub(crate) fn run(args: &TrainArgs, printer: &Printer) -> anyhow::Result<()> {
         ("model.initialisation", name(&args.initialisation)),
         ("seed", args.seed.map(settings::integer)),
     ];
-    let flags = settings::layer(&args.settings, &flags)?;
+    let flags = settings::layer(&args.settings, Some(&args.shape), &flags)?;
     let file = args.config.as_deref().map(Layer::from_file).transpose()?;
     let threads_set = file.iter().chain(&flags).any(|layer| layer.sets("threads"));
     let untouched = flags.is_none() && args.config.is_none() && args.preset == "laptop";
@@ -57,7 +58,12 @@ pub(crate) fn run(args: &TrainArgs, printer: &Printer) -> anyhow::Result<()> {
         (threads, _) => model::thread_count(threads)?,
     };
     if args.estimate {
-        return estimate(&config, corpus::vocabulary(&args.corpus)?, printer);
+        let vocabulary = match config.model.vocab_size {
+            0 => corpus::vocabulary(&args.corpus)?,
+            size => size,
+        };
+        let spec = config.model.spec(vocabulary, config.data.length)?;
+        return estimate(&config, &spec, printer);
     }
     let Some(out) = &args.out else { return Err(usage("--out DIR: where the run goes")) };
     let sequences = config.steps * config.batch.sequences as u64;
@@ -75,7 +81,7 @@ fn preset(name: &str) -> anyhow::Result<RunPreset> {
         .ok_or_else(|| usage(format!("--preset {name}: there are {}", RUN_PRESETS.join(", "))))
 }
 
-fn train(config: &RunConfig, out: &Path, printer: &Printer) -> anyhow::Result<()> {
+pub(crate) fn train(config: &RunConfig, out: &Path, printer: &Printer) -> anyhow::Result<()> {
     let stop = stop::flag(printer)?;
     let mut progress = RunProgress::new(config, out, printer);
     let summary = lns_train::train(config, out, &stop, &mut |event| progress.show(event))?;
@@ -107,13 +113,15 @@ fn train(config: &RunConfig, out: &Path, printer: &Printer) -> anyhow::Result<()
     }
 }
 
-fn estimate(config: &RunConfig, vocabulary: usize, printer: &Printer) -> anyhow::Result<()> {
-    let vocabulary =
-        if config.model.vocab_size == 0 { vocabulary } else { config.model.vocab_size };
-    let spec = config.model.spec(vocabulary, config.data.length)?;
+/// Says what a run needs.
+pub(crate) fn estimate(
+    config: &RunConfig,
+    spec: &ModelSpec,
+    printer: &Printer,
+) -> anyhow::Result<()> {
     let (sequences, length) = (config.batch.sequences, config.data.length);
     let options = config.training_options();
-    let estimate = Estimate::new(&spec, sequences, length, config.threads, &options);
+    let estimate = Estimate::new(spec, sequences, length, config.threads, &options);
     let workers = model::workers(Some(config.threads))?;
     let peak = lns_bench::peak_gflops(&workers, &lns_kernels::Device::flex(), config.precision);
     let work = estimate.flops * config.steps as f64;

@@ -1,0 +1,149 @@
+//! Which tensors a GGUF file of a model has, and whether it can have them at all.
+//!
+//! As llama.cpp's converter has it, vectors (norms, biases) stay F32, and a matrix whose rows are not
+//! whole blocks becomes F16.
+
+use lns_spec::{Family, ModelSpec, RopeScaling, TensorShape};
+
+use super::ROPE_FACTORS;
+use super::tensors::gguf_name;
+use crate::{CheckpointError, StorageType};
+
+/// One tensor of a GGUF file that is to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GgufTensor {
+    /// Its name in the file, e.g. `blk.3.ffn_up.weight`.
+    pub name: String,
+    /// The tensor of the model that it holds; `None` for the table of rotary factors.
+    pub source: Option<TensorShape>,
+    /// How its numbers are stored. A matrix whose rows are not whole blocks of the type that was
+    /// asked for is F16, a vector F32.
+    pub dtype: StorageType,
+    /// Dimensions, outermost first (`[out, in]`).
+    pub shape: Vec<usize>,
+}
+
+impl GgufTensor {
+    /// Bytes of its data, without those that fill up to the next tensor.
+    pub fn bytes(&self) -> u64 {
+        let elements: u64 = self.shape.iter().map(|n| *n as u64).product();
+        let (block, bytes) = self.dtype.block().unwrap_or((1, 0));
+        elements / block as u64 * bytes as u64
+    }
+}
+
+/// The tensors of a GGUF file with this model, its matrices stored as `dtype` (F32, F16, BF16 or
+/// Q8_0).
+///
+/// # Errors
+/// Another type; a scheme other than `pre`; anything else that would change the function and that
+/// the file cannot say: a sliding window shorter than the context, biases of a Qwen 3, some rotary
+/// scalings.
+pub fn gguf_tensors(
+    spec: &ModelSpec,
+    dtype: StorageType,
+) -> Result<Vec<GgufTensor>, CheckpointError> {
+    if !matches!(dtype, StorageType::F32 | StorageType::F16 | StorageType::BF16 | StorageType::Q8_0)
+    {
+        return Err(CheckpointError::GgufWriteType { dtype });
+    }
+    refuse_what_cannot_be_said(spec)?;
+    let mut tensors = Vec::new();
+    if matches!(spec.rope.scaling, RopeScaling::Llama3 { .. }) {
+        tensors.push(GgufTensor {
+            name: ROPE_FACTORS.to_owned(),
+            source: None,
+            dtype: StorageType::F32,
+            shape: vec![spec.head_dim / 2],
+        });
+    }
+    for tensor in spec.tensors() {
+        let Some(name) = gguf_name(&tensor.name) else {
+            return Err(CheckpointError::GgufNoName { tensor: tensor.name });
+        };
+        let (dtype, shape) = (stored_as(&tensor, dtype), tensor.shape.clone());
+        tensors.push(GgufTensor { name, source: Some(tensor), dtype, shape });
+    }
+    Ok(tensors)
+}
+
+/// llama.cpp's name of the model's architecture; Mistral is a Llama.
+pub(super) const fn architecture(family: Family) -> &'static str {
+    match family {
+        Family::Llama | Family::Mistral => "llama",
+        Family::Qwen2 => "qwen2",
+        Family::Qwen3 => "qwen3",
+    }
+}
+
+fn stored_as(tensor: &TensorShape, dtype: StorageType) -> StorageType {
+    let (block, _) = dtype.block().unwrap_or((1, 0));
+    match *tensor.shape {
+        [_, row] if row.is_multiple_of(block) => dtype,
+        [_, _] => StorageType::F16,
+        _ => StorageType::F32,
+    }
+}
+
+fn refuse_what_cannot_be_said(spec: &ModelSpec) -> Result<(), CheckpointError> {
+    let architecture = architecture(spec.family);
+    if !spec.norm_scheme.runs_on_stock_runtimes() {
+        return Err(CheckpointError::GgufScheme { scheme: spec.norm_scheme.to_string() });
+    }
+    // llama.cpp reads no window of these architectures (`load_arch_hparams`).
+    let context = spec.max_position_embeddings;
+    if let Some(window) = spec.sliding_windows.iter().flatten().find(|window| **window < context) {
+        return Err(CheckpointError::GgufWindow { architecture, window: *window, context });
+    }
+    // llama.cpp has these tensors for `llama` only.
+    let biases = match spec.family {
+        Family::Llama | Family::Mistral => false,
+        Family::Qwen2 => spec.attention_output_bias || spec.mlp_bias,
+        Family::Qwen3 => spec.qkv_bias || spec.attention_output_bias || spec.mlp_bias,
+    };
+    if biases {
+        return Err(CheckpointError::GgufBias { architecture });
+    }
+    match rope_scaling_fault(spec) {
+        Some(what) => Err(CheckpointError::GgufRopeScaling { architecture, what }),
+        None => Ok(()),
+    }
+}
+
+/// What about the rotary scaling the file could not say.
+fn rope_scaling_fault(spec: &ModelSpec) -> Option<&'static str> {
+    match spec.rope.scaling {
+        RopeScaling::Default | RopeScaling::Linear { .. } => None,
+        RopeScaling::Dynamic { .. } => Some(
+            "\"dynamic\" scaling; without rope_scaling in config.json the function is the same \
+             within the context the model was trained for",
+        ),
+        RopeScaling::Llama3 { .. } => match spec.family {
+            Family::Llama | Family::Mistral => None,
+            Family::Qwen2 | Family::Qwen3 => Some("\"llama3\" scaling"),
+        },
+        RopeScaling::Yarn {
+            factor,
+            attention_factor,
+            truncate,
+            original_max_position_embeddings: original,
+            beta_fast,
+            beta_slow,
+        } => {
+            // What llama.cpp multiplies with (`yarn_attn_factor`); it reads no other betas of these
+            // architectures.
+            let usual = if factor <= 1.0 { 1.0 } else { 0.1 * factor.ln() + 1.0 };
+            if !truncate {
+                Some("YaRN whose range is not rounded (\"truncate\": false)")
+            } else if (beta_fast, beta_slow) != (32.0, 1.0) {
+                Some("YaRN with another beta_fast and beta_slow than 32 and 1")
+            } else if (attention_factor - usual).abs() > 1e-6 * usual {
+                Some("YaRN with another attention factor than 0.1·ln(factor) + 1")
+            } else if original != f64::from(original as u32) {
+                Some("YaRN from a context that is not a whole number of tokens")
+            } else {
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,447 @@
+//! A checkpoint turned into another, tensor by tensor: retrofit, fold, prune, cast.
+//!
+//! A [`Conversion`] is first a plan: each tensor of the result, where it comes from and what its gain
+//! is multiplied by. Writing it holds a few megabytes at a time, whatever the model's size; tensors
+//! that stay as they are go from file to file inside the kernel.
+
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+use lns_spec::{
+    ConversionError, DepthScale, LayerIndex, ModelSpec, Removal, Site, SpecError, TensorShape,
+};
+use serde_json::{Map, Value, json};
+
+use crate::gguf::encode;
+use crate::write::write_config;
+use crate::{Checkpoint, CheckpointError, StorageType};
+
+/// Values that are converted at a time.
+const CHUNK: usize = 1 << 21;
+
+/// One tensor of a [`Conversion`]'s result.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TensorEdit {
+    /// Its name in the result.
+    pub name: String,
+    /// Its dimensions.
+    pub shape: Vec<usize>,
+    /// How it will be stored.
+    pub dtype: StorageType,
+    /// The tensor of the source it is made of; zeros if there is none.
+    pub source: Option<String>,
+    /// What every element is multiplied by.
+    pub factor: f64,
+}
+
+impl TensorEdit {
+    fn bytes(&self) -> u64 {
+        let elements = self.shape.iter().map(|n| *n as u64).product::<u64>();
+        let (_, size) = self.dtype.block().unwrap_or((1, 4));
+        elements * size as u64
+    }
+}
+
+/// How far the gains of a conversion are from what they should be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rounding {
+    /// Largest relative error that storing a number in the gains' type can make: 2⁻⁸ in bf16, 2⁻¹¹
+    /// in f16, 2⁻²⁴ in f32.
+    pub bound: f64,
+    /// The largest that was made.
+    pub measured: f64,
+    /// Gain tensors that are multiplied by something other than 1.
+    pub tensors: usize,
+}
+
+/// A checkpoint and what is to become of it.
+#[derive(Debug, Clone)]
+pub struct Conversion<'a> {
+    source: &'a Checkpoint,
+    spec: ModelSpec,
+    tensors: Vec<TensorEdit>,
+}
+
+impl<'a> Conversion<'a> {
+    /// The model as it is. Blocks of a GGUF file become f32, other numbers keep their type.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Incomplete`] when tensors are missing, misshapen or unknown.
+    pub fn of(source: &'a Checkpoint) -> Result<Self, CheckpointError> {
+        let audit = source.audit();
+        if !audit.is_clean() {
+            let (path, audit) = (source.path().to_owned(), audit.to_string());
+            return Err(CheckpointError::Incomplete { path, audit });
+        }
+        let spec = source.spec().clone();
+        let mut tensors: Vec<_> = spec
+            .tensors()
+            .into_iter()
+            .filter_map(|TensorShape { name, shape }| {
+                let stored = source.tensor(&name)?;
+                let dtype = match stored.dtype {
+                    StorageType::F16 | StorageType::BF16 => stored.dtype,
+                    _ => StorageType::F32,
+                };
+                let place = (stored.file, stored.range.start);
+                let source = Some(name.clone());
+                Some((place, TensorEdit { name, shape, dtype, source, factor: 1.0 }))
+            })
+            .collect();
+        // In the order of the files, which are then read from front to back.
+        tensors.sort_by_key(|(place, _)| *place);
+        Ok(Self { source, spec, tensors: tensors.into_iter().map(|(_, edit)| edit).collect() })
+    }
+
+    /// With LayerNorm Scaling: γ·ℓ^e so that the function stays, or as they are.
+    ///
+    /// # Errors
+    /// [`ConversionError`] when the model cannot take the scale.
+    pub fn with_layernorm_scaling(
+        self,
+        scale: DepthScale,
+        preserve: bool,
+    ) -> Result<Self, ConversionError> {
+        let after = self.spec.with_layernorm_scaling(scale)?;
+        Ok(self.become_spec(after, preserve))
+    }
+
+    /// As plain Pre-LN of whole layers, the function unchanged.
+    ///
+    /// # Errors
+    /// [`ConversionError::NotScaled`] when there is nothing to fold.
+    pub fn folded(self) -> Result<Self, ConversionError> {
+        let after = self.spec.folded()?;
+        Ok(self.become_spec(after, true))
+    }
+
+    /// What every runtime can run: folded if need be.
+    ///
+    /// # Errors
+    /// [`ConversionError::NotScaled`] for a scheme that does not fold.
+    pub fn for_stock_runtimes(self) -> Result<Self, ConversionError> {
+        if self.spec.runs_on_stock_runtimes() { Ok(self) } else { self.folded() }
+    }
+
+    fn become_spec(mut self, after: ModelSpec, preserve: bool) -> Self {
+        if preserve {
+            for layer in self.spec.layers() {
+                for (site, name) in
+                    [(Site::Attention, "input_layernorm"), (Site::Mlp, "post_attention_layernorm")]
+                {
+                    let factor = self.spec.gain_factor(&after, layer, site);
+                    let name = format!("model.layers.{layer}.{name}.weight");
+                    self.tensors
+                        .iter_mut()
+                        .filter(|edit| edit.name == name)
+                        .for_each(|edit| edit.factor *= factor);
+                }
+            }
+        }
+        let dtype = self.tensors.first().map_or(StorageType::F32, |edit| edit.dtype);
+        for TensorShape { name, shape } in after.tensors() {
+            if !self.tensors.iter().any(|edit| edit.name == name) {
+                self.tensors.push(TensorEdit { name, shape, dtype, source: None, factor: 1.0 });
+            }
+        }
+        self.spec = after;
+        self
+    }
+
+    /// Without some layers or branches. The layers that remain move up.
+    ///
+    /// # Errors
+    /// As [`ModelSpec::without`].
+    pub fn without(mut self, removals: &[Removal]) -> Result<Self, SpecError> {
+        let (after, kept) = self.spec.without(removals)?;
+        let wanted: std::collections::HashSet<String> =
+            after.tensors().into_iter().map(|tensor| tensor.name).collect();
+        self.tensors = std::mem::take(&mut self.tensors)
+            .into_iter()
+            .filter_map(|edit| {
+                let name = renamed(&edit.name, &kept)?;
+                wanted.contains(&name).then_some(TensorEdit { name, ..edit })
+            })
+            .collect();
+        self.spec = after;
+        Ok(self)
+    }
+
+    /// With every tensor stored as `dtype`, one of F32, BF16 and F16.
+    #[must_use]
+    pub fn cast(mut self, dtype: StorageType) -> Self {
+        self.tensors.iter_mut().for_each(|edit| edit.dtype = dtype);
+        self
+    }
+
+    /// What the result is.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// What it is made from.
+    pub fn source(&self) -> &'a Checkpoint {
+        self.source
+    }
+
+    /// Every tensor of the result.
+    pub fn tensors(&self) -> &[TensorEdit] {
+        &self.tensors
+    }
+
+    /// Bytes of the result's tensors.
+    pub fn bytes(&self) -> u64 {
+        self.tensors.iter().map(TensorEdit::bytes).sum()
+    }
+
+    /// What rounding does to the gains that change.
+    ///
+    /// # Errors
+    /// When a gain cannot be read, or the type cannot hold it.
+    pub fn rounding(&self) -> Result<Rounding, CheckpointError> {
+        let mut rounding = Rounding { bound: 0.0, measured: 0.0, tensors: 0 };
+        for edit in self.tensors.iter().filter(|edit| edit.factor != 1.0) {
+            rounding.tensors += 1;
+            rounding.bound = rounding.bound.max(match edit.dtype {
+                StorageType::BF16 => 2f64.powi(-8),
+                StorageType::F16 => 2f64.powi(-11),
+                _ => 2f64.powi(-24),
+            });
+            let Some(name) = &edit.source else { continue };
+            let stored = self.source.read_f32(name, &edit.shape)?;
+            let mut bytes = Vec::new();
+            self.encode(edit, &scaled(&stored, edit.factor), &mut bytes)?;
+            let mut written = vec![0.0; stored.len()];
+            crate::decode::decode(edit.dtype, &bytes, &mut written);
+            for (stored, written) in stored.iter().zip(written) {
+                let wanted = f64::from(*stored) * edit.factor;
+                if wanted != 0.0 {
+                    let error = ((f64::from(written) - wanted) / wanted).abs();
+                    rounding.measured = rounding.measured.max(error);
+                }
+            }
+        }
+        Ok(rounding)
+    }
+
+    /// All elements of a tensor of the result, before they are stored.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read_f32`].
+    pub fn read_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, CheckpointError> {
+        let Some(edit) = self.tensors.iter().find(|edit| edit.name == name) else {
+            let (path, tensor) = (self.source.path().to_owned(), name.to_owned());
+            return Err(CheckpointError::MissingTensor { path, tensor });
+        };
+        let values = match &edit.source {
+            Some(name) => self.source.read_f32(name, shape)?,
+            None => vec![0.0; shape.iter().product()],
+        };
+        Ok(if edit.factor == 1.0 { values } else { scaled(&values, edit.factor) })
+    }
+
+    /// Writes `config.json` and the weights, in shards of at most `shard_bytes`, into a folder that
+    /// its caller will put in place; returns the files. `progress` is told how many bytes are
+    /// written.
+    ///
+    /// # Errors
+    /// [`CheckpointError`], naming the file and the tensor.
+    pub fn write(
+        &self,
+        folder: &Path,
+        shard_bytes: u64,
+        progress: &dyn Fn(u64),
+    ) -> Result<Vec<PathBuf>, CheckpointError> {
+        write_config(folder, &self.spec)?;
+        let shards = shards(&self.tensors, shard_bytes);
+        let mut written = 0;
+        let (mut files, mut index) = (Vec::new(), Map::new());
+        for (number, shard) in shards.iter().enumerate() {
+            let name = match shards.len() {
+                1 => "model.safetensors".to_owned(),
+                count => format!("model-{:05}-of-{count:05}.safetensors", number + 1),
+            };
+            let path = folder.join(&name);
+            self.write_shard(&path, shard, &mut written, progress)?;
+            index.extend(shard.iter().map(|edit| (edit.name.clone(), json!(name))));
+            files.push(path);
+        }
+        if shards.len() > 1 {
+            let path = folder.join("model.safetensors.index.json");
+            let mut index: Vec<(String, Value)> = index.into_iter().collect();
+            index.sort_by(|a, b| a.0.cmp(&b.0));
+            let index = json!({
+                "metadata": {"total_size": self.bytes()},
+                "weight_map": index.into_iter().collect::<Map<_, _>>(),
+            });
+            std::fs::write(&path, format!("{index:#}\n")).map_err(|e| failed(&path, &e))?;
+            files.push(path);
+        }
+        Ok(files)
+    }
+
+    fn write_shard(
+        &self,
+        path: &Path,
+        shard: &[&TensorEdit],
+        written: &mut u64,
+        progress: &dyn Fn(u64),
+    ) -> Result<(), CheckpointError> {
+        let mut file = File::create(path).map_err(|error| failed(path, &error))?;
+        file.write_all(&header(shard)).map_err(|error| failed(path, &error))?;
+        let mut bytes = Vec::new();
+        for edit in shard {
+            let before = *written;
+            let mut advance = |bytes: u64| {
+                *written += bytes;
+                progress(*written);
+            };
+            match &edit.source {
+                Some(name) if self.is_copy(edit) => {
+                    self.copy(name, &mut file, path, &mut advance)?;
+                }
+                source => {
+                    let mut put = |values: &[f32]| {
+                        bytes.clear();
+                        self.encode(edit, values, &mut bytes)?;
+                        file.write_all(&bytes).map_err(|error| failed(path, &error))?;
+                        advance(bytes.len() as u64);
+                        Ok(())
+                    };
+                    match source {
+                        Some(name) => {
+                            self.source.read_in_chunks(
+                                name,
+                                &edit.shape,
+                                CHUNK,
+                                &mut |values| {
+                                    if edit.factor == 1.0 {
+                                        put(values)
+                                    } else {
+                                        put(&scaled(values, edit.factor))
+                                    }
+                                },
+                            )?;
+                        }
+                        None => {
+                            let elements: usize = edit.shape.iter().product();
+                            let zeros = vec![0.0; elements.min(CHUNK)];
+                            for start in (0..elements).step_by(CHUNK) {
+                                put(&zeros[..(elements - start).min(CHUNK)])?;
+                            }
+                        }
+                    }
+                }
+            }
+            debug_assert_eq!(*written - before, edit.bytes());
+        }
+        Ok(())
+    }
+
+    /// Whether the stored bytes are what is wanted.
+    fn is_copy(&self, edit: &TensorEdit) -> bool {
+        let stored = edit.source.as_deref().and_then(|name| self.source.tensor(name));
+        edit.factor == 1.0
+            && stored.is_some_and(|stored| {
+                stored.dtype == edit.dtype && stored.interleaved_heads_of.is_none()
+            })
+    }
+
+    /// From file to file; `std::io::copy` leaves that to the kernel where it can.
+    fn copy(
+        &self,
+        name: &str,
+        to: &mut File,
+        path: &Path,
+        advance: &mut dyn FnMut(u64),
+    ) -> Result<(), CheckpointError> {
+        const AT_ONCE: u64 = 64 << 20;
+        let Some(stored) = self.source.tensor(name) else { return Ok(()) };
+        let from = &self.source.files()[stored.file];
+        let io = |error: io::Error| CheckpointError::Io { path: from.clone(), error };
+        let mut file = File::open(from).map_err(io)?;
+        file.seek(SeekFrom::Start(stored.range.start as u64)).map_err(io)?;
+        let mut left = stored.range.len() as u64;
+        while left > 0 {
+            let copied = io::copy(&mut (&mut file).take(left.min(AT_ONCE)), to)
+                .map_err(|error| failed(path, &error))?;
+            if copied == 0 {
+                return Err(io(io::ErrorKind::UnexpectedEof.into()));
+            }
+            left -= copied;
+            advance(copied);
+        }
+        Ok(())
+    }
+
+    fn encode(
+        &self,
+        edit: &TensorEdit,
+        values: &[f32],
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), CheckpointError> {
+        encode(edit.dtype, values, bytes).map_err(|value| CheckpointError::Unstorable {
+            path: self.source.path().to_owned(),
+            tensor: edit.source.clone().unwrap_or_else(|| edit.name.clone()),
+            value,
+            dtype: edit.dtype,
+        })
+    }
+}
+
+fn scaled(values: &[f32], factor: f64) -> Vec<f32> {
+    values.iter().map(|value| (f64::from(*value) * factor) as f32).collect()
+}
+
+/// The name of a tensor once only the layers `kept` are left; `None` if its layer is gone.
+fn renamed(name: &str, kept: &[LayerIndex]) -> Option<String> {
+    let Some(rest) = name.strip_prefix("model.layers.") else { return Some(name.to_owned()) };
+    let (layer, part) = rest.split_once('.')?;
+    let layer: usize = layer.parse().ok()?;
+    let place = kept.iter().position(|kept| kept.get() == layer)?;
+    Some(format!("model.layers.{place}.{part}"))
+}
+
+/// Consecutive tensors in files of at most so many bytes each, or of one tensor.
+fn shards(tensors: &[TensorEdit], shard_bytes: u64) -> Vec<Vec<&TensorEdit>> {
+    let mut shards: Vec<Vec<&TensorEdit>> = vec![Vec::new()];
+    let mut size = 0;
+    for edit in tensors {
+        if size > 0 && size + edit.bytes() > shard_bytes {
+            shards.push(Vec::new());
+            size = 0;
+        }
+        size += edit.bytes();
+        if let Some(shard) = shards.last_mut() {
+            shard.push(edit);
+        }
+    }
+    shards
+}
+
+/// The header of a safetensors file: its length, then JSON, filled up with blanks to a multiple of 8.
+fn header(shard: &[&TensorEdit]) -> Vec<u8> {
+    let mut entries = Map::new();
+    entries.insert("__metadata__".to_owned(), json!({"format": "pt"}));
+    let mut offset = 0;
+    for edit in shard {
+        let end = offset + edit.bytes();
+        entries.insert(
+            edit.name.clone(),
+            json!({"dtype": edit.dtype.name(), "shape": edit.shape, "data_offsets": [offset, end]}),
+        );
+        offset = end;
+    }
+    let mut json = Value::Object(entries).to_string().into_bytes();
+    json.resize(json.len().next_multiple_of(8), b' ');
+    let mut header = (json.len() as u64).to_le_bytes().to_vec();
+    header.append(&mut json);
+    header
+}
+
+fn failed(path: &Path, error: &io::Error) -> CheckpointError {
+    CheckpointError::Write { path: path.to_owned(), reason: error.to_string() }
+}

@@ -1,0 +1,310 @@
+//! What retrofit, fold, unfold, prune and export share: a place that is checked before the work, edits
+//! that are shown, a result that appears whole, and the record of where it came from.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use layernorm_scaling::LayerSource;
+use lns_checkpoint::{Checkpoint, Conversion, Format, StorageType, TensorEdit};
+use lns_data::{Windows, write_tokenizer};
+use lns_eval::{Comparison, compare};
+use lns_record::{FileRecord, NewFolder, ProvenanceRecord, file_sha256};
+use serde_json::{Value, json};
+
+use crate::{
+    arguments::{ComputeArgs, ConversionArgs, OutputArgs, StoredAs},
+    failure::usage,
+    model::{self, bytes},
+    printer::Printer,
+    text,
+};
+
+/// Weights are written in files of at most so many bytes, as Hugging Face does.
+pub(crate) const SHARD_BYTES: u64 = 5_000_000_000;
+/// Logits of the same function in f32 differ by less than this, relative to the largest: sums are
+/// taken of other numbers.
+const F32_NOISE: f64 = 1e-5;
+
+impl StoredAs {
+    pub(crate) fn storage(self) -> StorageType {
+        match self {
+            Self::F32 => StorageType::F32,
+            Self::Bf16 => StorageType::BF16,
+            Self::F16 => StorageType::F16,
+        }
+    }
+}
+
+/// Refuses a place that is the source's or that something else holds.
+pub(crate) fn check_place(checkpoint: &Checkpoint, out: &Path, force: bool) -> anyhow::Result<()> {
+    let source = checkpoint.path();
+    let real = |path: &Path| path.canonicalize().ok();
+    let inside = |inner: &Path, outer: &Path| match (real(inner), real(outer)) {
+        (Some(inner), Some(outer)) => inner.starts_with(outer),
+        _ => false,
+    };
+    if inside(source, out) {
+        return Err(usage(format!(
+            "--out {} holds the source, which is never changed in place; name another folder",
+            out.display()
+        )));
+    }
+    if out.exists() && !force {
+        return Err(usage(format!(
+            "{} is there already; name another place, or give --force to replace it",
+            out.display()
+        )));
+    }
+    if out.is_dir() && !is_replaceable(out) {
+        return Err(usage(format!(
+            "{} holds more than a model; --force replaces models only: name another folder",
+            out.display()
+        )));
+    }
+    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent {
+        std::fs::create_dir_all(parent)
+            .with_context(|| format!("{} cannot be made", parent.display()))?;
+    }
+    Ok(())
+}
+
+/// Whether a folder is empty or a model's: a mistyped `--out` must not cost a home directory.
+fn is_replaceable(folder: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder) else { return false };
+    let entries: Vec<_> = entries.flatten().collect();
+    let only_files = entries.iter().all(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+    entries.is_empty() || only_files && folder.join("config.json").is_file()
+}
+
+/// The edits of a conversion, for a person or a program.
+pub(crate) fn show_edits(conversion: &Conversion<'_>, printer: &Printer) -> anyhow::Result<()> {
+    let source = conversion.source();
+    let kind = |edit: &TensorEdit| -> Option<String> {
+        let Some(name) = &edit.source else { return Some("zeros".to_owned()) };
+        let mut what = Vec::new();
+        if edit.factor != 1.0 {
+            what.push(format!("× {:.9}", edit.factor));
+        }
+        if *name != edit.name {
+            what.push(format!("from {name}"));
+        }
+        let stored = source.tensor(name).map(|tensor| tensor.dtype);
+        if let Some(stored) = stored.filter(|stored| *stored != edit.dtype) {
+            what.push(format!("{stored} → {}", edit.dtype));
+        }
+        (!what.is_empty()).then(|| what.join(", "))
+    };
+    let edits: Vec<(&TensorEdit, String)> =
+        conversion.tensors().iter().filter_map(|edit| Some((edit, kind(edit)?))).collect();
+    let lines = edits.iter().map(|(edit, what)| {
+        format!("  {:<52} {:<16} {what}\n", edit.name, format!("{:?}", edit.shape))
+    });
+    let unchanged = conversion.tensors().len() - edits.len();
+    let gone: Vec<&str> = source
+        .tensors()
+        .map(|tensor| tensor.name.as_str())
+        .filter(|name| {
+            !conversion.tensors().iter().any(|edit| edit.source.as_deref() == Some(*name))
+        })
+        .collect();
+    let gone: String = gone.iter().map(|name| format!("  {name:<52} left out\n")).collect();
+    printer.result(&format!(
+        "{}\n→ {}\n{}{gone}{} of {} tensors change, {unchanged} are copied; {} are written\n",
+        source.spec(),
+        conversion.spec(),
+        lines.collect::<String>(),
+        edits.len(),
+        conversion.tensors().len(),
+        bytes(conversion.bytes()),
+    ))?;
+    let tensors: Vec<Value> = conversion
+        .tensors()
+        .iter()
+        .map(|edit| {
+            json!({
+                "name": edit.name, "shape": edit.shape, "dtype": edit.dtype.name(),
+                "source": edit.source, "factor": edit.factor,
+            })
+        })
+        .collect();
+    printer.json(&json!({"config": conversion.spec().to_config(), "tensors": tensors}))
+}
+
+/// A conversion to be written as a folder.
+pub(crate) struct Job<'a> {
+    pub(crate) verb: &'static str,
+    pub(crate) conversion: Conversion<'a>,
+    /// Every option, resolved.
+    pub(crate) options: Value,
+    /// Files of its own beside the model.
+    pub(crate) more: Vec<(&'static str, Vec<u8>)>,
+    pub(crate) shard_bytes: u64,
+}
+
+impl Job<'_> {
+    /// Writes the model into a folder that is not yet in place. The source is hashed meanwhile.
+    pub(crate) fn write(
+        &self,
+        folder: &Path,
+        printer: &Printer,
+    ) -> anyhow::Result<ProvenanceRecord> {
+        let source = self.conversion.source();
+        let bar = printer.bytes("Writing", self.conversion.bytes());
+        let record = std::thread::scope(|scope| {
+            let record = scope.spawn(|| {
+                provenance(self.verb, source, &self.conversion.spec().to_string(), &self.options)
+            });
+            self.conversion.write(folder, self.shard_bytes, &|written| bar.set(written))?;
+            match record.join() {
+                Ok(record) => record,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })?;
+        write_tokenizer(source, folder)?;
+        for (name, contents) in &self.more {
+            write_file(&folder.join(name), contents)?;
+        }
+        write_file(&folder.join(ProvenanceRecord::FILE_NAME), &pretty(&record)?)?;
+        Ok(record)
+    }
+}
+
+pub(crate) fn pretty(value: &impl serde::Serialize) -> anyhow::Result<Vec<u8>> {
+    let mut json = serde_json::to_vec_pretty(value)?;
+    json.push(b'\n');
+    Ok(json)
+}
+
+pub(crate) fn write_file(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
+    std::fs::write(path, contents).with_context(|| format!("{} was not written", path.display()))
+}
+
+/// A folder beside `out` that will be there.
+pub(crate) fn new_folder(out: &Path, force: bool) -> anyhow::Result<NewFolder> {
+    let folder = if force { NewFolder::replace(out) } else { NewFolder::create(out) };
+    folder.with_context(|| format!("{} cannot be made", out.display()))
+}
+
+pub(crate) fn commit(folder: NewFolder, out: &Path) -> anyhow::Result<()> {
+    folder.commit().with_context(|| format!("{} was not put in place", out.display()))
+}
+
+/// Where a model comes from: the source's files with their sha256.
+pub(crate) fn provenance(
+    verb: &str,
+    source: &Checkpoint,
+    model: &str,
+    options: &Value,
+) -> anyhow::Result<ProvenanceRecord> {
+    let mut files: Vec<PathBuf> = source.files().to_vec();
+    let folder = source.files()[0].parent().unwrap_or(Path::new(".")).to_owned();
+    if source.format() == Format::Safetensors {
+        files.insert(0, folder.join("config.json"));
+    }
+    let describe = |path: &PathBuf| -> anyhow::Result<FileRecord> {
+        let unreadable = || format!("{} cannot be read", path.display());
+        Ok(FileRecord {
+            name: path.strip_prefix(&folder).unwrap_or(path).display().to_string(),
+            bytes: path.metadata().with_context(unreadable)?.len(),
+            sha256: file_sha256(path).with_context(unreadable)?,
+        })
+    };
+    Ok(ProvenanceRecord {
+        verb: verb.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        options: options.clone(),
+        model: model.to_owned(),
+        source: source.path().display().to_string(),
+        source_model: source.spec().to_string(),
+        source_files: files.iter().map(describe).collect::<anyhow::Result<_>>()?,
+        before: ProvenanceRecord::read(&folder)
+            .filter(|_| source.format() == Format::Safetensors)
+            .map(Box::new),
+    })
+}
+
+/// Retrofit, fold or unfold to the end: shown, or written, measured and put in place.
+pub(crate) fn run(
+    mut job: Job<'_>,
+    args: &ConversionArgs,
+    preserves: bool,
+    printer: &Printer,
+) -> anyhow::Result<()> {
+    if let Some(dtype) = args.dtype {
+        job.conversion = job.conversion.cast(dtype.storage());
+    }
+    let rounding = job.conversion.rounding()?;
+    let noise = rounding.tensors as f64 * rounding.bound + F32_NOISE;
+    if rounding.tensors > 0 {
+        printer.note(&format!(
+            "{} gains change. Stored, each is at most {:.1e} off (relative; measured {:.1e}); should \
+             all these errors add up, logits are off by {noise:.1e} of the largest.",
+            rounding.tensors, rounding.bound, rounding.measured,
+        ));
+    }
+    let OutputArgs { out, force, dry_run, .. } = &args.output;
+    let Some(out) = out.as_ref().filter(|_| !dry_run) else {
+        return show_edits(&job.conversion, printer);
+    };
+    check_place(job.conversion.source(), out, *force)?;
+    let source = job.conversion.source();
+    let text = match &args.files[..] {
+        [] => None,
+        files => Some(text::for_model(source, files, &args.cut, printer)?),
+    };
+    let folder = new_folder(out, *force)?;
+    let record = job.write(folder.path(), printer)?;
+    let measured = match &text {
+        None => None,
+        Some(text) => Some(measure(source, folder.path(), text, &args.compute, printer)?),
+    };
+    if args.verify
+        && let Some(measured) = measured.filter(|measured| measured.relative() > noise)
+    {
+        anyhow::bail!(
+            "the logits differ by {:.1e} of the largest, more than the {noise:.1e} that rounding \
+             explains; {} was not written",
+            measured.relative(),
+            out.display()
+        );
+    }
+    commit(folder, out)?;
+    if let Some(measured) = measured {
+        let [before, after] = measured.nll;
+        printer.result(&format!(
+            "nll          {before:.6} → {after:.6} nats per token ({:+.2e})\nperplexity   {:.4} → \
+             {:.4}\nlogits       largest difference {:.2e}, {:.1e} of the largest logit\n",
+            after - before,
+            before.exp(),
+            after.exp(),
+            measured.logit_difference,
+            measured.relative(),
+        ))?;
+    }
+    if !preserves {
+        printer.note("The function changed: `lns finetune` heals it (docs/surgery.md).");
+    }
+    printer.result(&format!("model        {}\n", out.display()))?;
+    printer.json(&record)
+}
+
+/// Both models on one text.
+fn measure(
+    source: &Checkpoint,
+    result: &Path,
+    text: &Windows,
+    compute: &ComputeArgs,
+    printer: &Printer,
+) -> anyhow::Result<Comparison> {
+    let workers = model::workers(compute.threads)?;
+    let load = |checkpoint: Checkpoint| -> anyhow::Result<Box<dyn LayerSource>> {
+        model::load_quietly(checkpoint, compute)
+    };
+    let models = [load(Checkpoint::open(source.path())?)?, load(Checkpoint::open(result)?)?];
+    let work: u64 = models.iter().map(|model| lns_eval::work(&**model, &text.windows)).sum();
+    let per_pass = text.window as f64 / models[0].spec().num_hidden_layers as f64;
+    let progress = printer.progress("Comparing", work, per_pass);
+    let advance = |passes| progress.advance(passes);
+    Ok(compare([&*models[0], &*models[1]], &text.windows, &workers, &advance)?)
+}

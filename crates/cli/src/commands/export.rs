@@ -1,0 +1,168 @@
+//! `lns export`: a model as other programs read it.
+
+use std::path::Path;
+
+use anyhow::Context;
+use lns_checkpoint::{
+    Checkpoint, CheckpointError, Conversion, GgufOptions, GgufTokenizer, StorageType, gguf_tensors,
+    write_gguf,
+};
+use lns_data::gguf_tokenizer;
+use lns_record::{NewFile, ProvenanceRecord, replace_file};
+use serde_json::json;
+
+use super::convert::{self, Job};
+use crate::{
+    arguments::{ExportArgs, ExportType},
+    failure::usage,
+    model::{self, bytes},
+    printer::Printer,
+};
+
+pub(crate) fn run(args: &ExportArgs, printer: &Printer) -> anyhow::Result<()> {
+    let checkpoint = Checkpoint::open(&args.model)?;
+    let spec = checkpoint.spec().clone();
+    let conversion = Conversion::of(&checkpoint)?.for_stock_runtimes()?;
+    if !spec.runs_on_stock_runtimes() {
+        printer.note(&format!("Folded: {spec} → {}.", conversion.spec().norm_scheme));
+    }
+    let is_gguf = |path: &Path| path.extension().is_some_and(|extension| extension == "gguf");
+    match &args.out {
+        Some(out) if is_gguf(out) => gguf(args, conversion, Some(out), printer),
+        None if args.dtype == Some(ExportType::Q8_0) => gguf(args, conversion, None, printer),
+        _ => safetensors(args, conversion, printer),
+    }
+}
+
+fn safetensors(
+    args: &ExportArgs,
+    mut conversion: Conversion<'_>,
+    printer: &Printer,
+) -> anyhow::Result<()> {
+    let dtype = match args.dtype {
+        None => None,
+        Some(ExportType::F32) => Some(StorageType::F32),
+        Some(ExportType::F16) => Some(StorageType::F16),
+        Some(ExportType::Bf16) => Some(StorageType::BF16),
+        Some(ExportType::Q8_0) => {
+            return Err(usage("--dtype q8_0 is for GGUF: let --out end in .gguf"));
+        }
+    };
+    if let Some(dtype) = dtype {
+        conversion = conversion.cast(dtype);
+    }
+    let force = args.output.force;
+    let Some(out) = args.out.as_ref().filter(|_| !args.output.dry_run) else {
+        return convert::show_edits(&conversion, printer);
+    };
+    convert::check_place(conversion.source(), out, force)?;
+    let dtype = dtype.map(StorageType::name);
+    let options = json!({"format": "safetensors", "dtype": dtype, "shard_gb": args.shard_size});
+    let shard_bytes = (args.shard_size * 1e9) as u64;
+    let job = Job { verb: "export", conversion, options, more: vec![], shard_bytes };
+    let folder = convert::new_folder(out, force)?;
+    let record = job.write(folder.path(), printer)?;
+    convert::commit(folder, out)?;
+    printer.result(&format!("model        {}\n", out.display()))?;
+    printer.json(&record)
+}
+
+fn gguf(
+    args: &ExportArgs,
+    conversion: Conversion<'_>,
+    out: Option<&Path>,
+    printer: &Printer,
+) -> anyhow::Result<()> {
+    let dtype = match args.dtype {
+        None | Some(ExportType::F16) => StorageType::F16,
+        Some(ExportType::F32) => StorageType::F32,
+        Some(ExportType::Bf16) => StorageType::BF16,
+        Some(ExportType::Q8_0) => StorageType::Q8_0,
+    };
+    let spec = conversion.spec();
+    let tensors = gguf_tensors(spec, dtype)?;
+    let Some(out) = out.filter(|_| !args.output.dry_run) else {
+        return show(&conversion, &tensors, printer);
+    };
+    convert::check_place(conversion.source(), out, args.output.force)?;
+    if out.is_dir() {
+        return Err(usage(format!("--out {} is a folder; name a file", out.display())));
+    }
+    let tokenizer = tokenizer(conversion.source(), spec.vocab_size, printer)?;
+    let name = model::short_name(conversion.source().path());
+    let options = GgufOptions { name: &name, dtype, tokenizer: tokenizer.as_ref() };
+    let total = tensors.iter().map(lns_checkpoint::GgufTensor::bytes).sum();
+    let bar = printer.bytes("Writing", total);
+    let file = NewFile::create(out).with_context(|| format!("{} cannot be made", out.display()))?;
+    let mut read = |tensor: &lns_spec::TensorShape| -> Result<Vec<f32>, CheckpointError> {
+        conversion.read_f32(&tensor.name, &tensor.shape)
+    };
+    write_gguf(file.path(), spec, &options, &mut read, &|written| bar.set(written))?;
+    drop(bar);
+    let told = json!({"format": "gguf", "dtype": dtype.name()});
+    let record = convert::provenance("export", conversion.source(), &spec.to_string(), &told)?;
+    // A GGUF file has no folder of its own; the record stands beside it.
+    let mut beside = out.as_os_str().to_owned();
+    beside.push(format!(".{}", ProvenanceRecord::FILE_NAME));
+    let json = convert::pretty(&record)?;
+    file.commit().with_context(|| format!("{} was not put in place", out.display()))?;
+    replace_file(Path::new(&beside), &json)
+        .with_context(|| format!("{} was not written", Path::new(&beside).display()))?;
+    printer.result(&format!("model        {} ({})\n", out.display(), bytes(total)))?;
+    printer.json(&record)
+}
+
+/// As many tokens as the embedding has rows: those that are missing are unused.
+fn tokenizer(
+    source: &Checkpoint,
+    vocab_size: usize,
+    printer: &Printer,
+) -> anyhow::Result<Option<GgufTokenizer>> {
+    let tokenizer = gguf_tokenizer(source)?;
+    if tokenizer.is_none() {
+        printer.note(&format!(
+            "{} has no tokenizer: the file will have none either.",
+            source.path().display()
+        ));
+    }
+    let known = tokenizer.as_ref().map_or(vocab_size, |tokenizer| tokenizer.tokens.len());
+    if known != vocab_size {
+        return Err(usage(format!(
+            "the tokenizer has {known} tokens and the embedding {vocab_size} rows; a GGUF file needs as \
+             many of one as of the other"
+        )));
+    }
+    Ok(tokenizer)
+}
+
+fn show(
+    conversion: &Conversion<'_>,
+    tensors: &[lns_checkpoint::GgufTensor],
+    printer: &Printer,
+) -> anyhow::Result<()> {
+    let lines: String = tensors
+        .iter()
+        .map(|tensor| {
+            let shape = format!("{:?}", tensor.shape);
+            let source = tensor.source.as_ref().map_or("", |source| &source.name);
+            let factor = conversion.tensors().iter().find(|edit| edit.name == source);
+            let factor = factor.map_or(1.0, |edit| edit.factor);
+            let factor = if factor == 1.0 { String::new() } else { format!(" × {factor:.9}") };
+            format!("  {:<28} {shape:<16} {:<5} {source}{factor}\n", tensor.name, tensor.dtype)
+        })
+        .collect();
+    let total = tensors.iter().map(lns_checkpoint::GgufTensor::bytes).sum();
+    printer.result(&format!(
+        "{}\n{lines}{} tensors, {}\n",
+        conversion.spec(),
+        tensors.len(),
+        bytes(total)
+    ))?;
+    let list: Vec<_> = tensors
+        .iter()
+        .map(|t| {
+            json!({"name": t.name, "shape": t.shape, "dtype": t.dtype.name(), "source": t.source})
+        })
+        .collect();
+    printer.json(&json!({"tensors": list}))
+}

@@ -1,0 +1,258 @@
+//! `lns prune`: a model without some of its layers or branches.
+
+use std::time::Instant;
+
+use layernorm_scaling::{LayerSource, Pruned};
+use lns_checkpoint::{Checkpoint, Conversion};
+use lns_data::{Window, Windows};
+use lns_diagnose::{Choice, Chosen, PruneRule, choose};
+use lns_kernels::Workers;
+use lns_record::{PrunePlan, PruneStep, replace_file};
+use lns_spec::{LayerSelection, ModelSpec, Removal, Site};
+use serde_json::json;
+
+use super::convert::{self, Job, SHARD_BYTES};
+use crate::{arguments::PruneArgs, failure::usage, model, printer::Printer, text};
+
+/// Windows that speed is measured on, and how often, the two models taking turns.
+const SPEED: (usize, usize) = (4, 3);
+
+pub(crate) fn run(args: &PruneArgs, printer: &Printer) -> anyhow::Result<()> {
+    let checkpoint = Checkpoint::open(&args.model)?;
+    let output = &args.output;
+    if let Some(out) = output.out.as_ref().filter(|_| !output.dry_run) {
+        convert::check_place(&checkpoint, out, output.force)?;
+    }
+    let conversion = Conversion::of(&checkpoint)?;
+    let read = |files: &[_]| match files {
+        [] => Ok(None),
+        files => text::for_model(&checkpoint, files, &args.cut, printer).map(Some),
+    };
+    let (chosen_on, held_out) = (read(&args.files)?, read(&args.held_out)?);
+    let measured_on = held_out.as_ref().or(chosen_on.as_ref());
+    // The model is loaded only if something is measured.
+    let measured = match measured_on {
+        None => None,
+        Some(text) => {
+            let source = model::load(Checkpoint::open(&args.model)?, &args.compute, printer)?;
+            Some(Measured { source, text, workers: model::workers(args.compute.threads)? })
+        }
+    };
+    let plan = plan(args, &checkpoint, chosen_on.as_ref(), measured.as_ref(), printer)?;
+    let removals = plan.removals();
+    if removals.is_empty() {
+        printer.note("Nothing can go within --max-ppl-increase; nothing is written.");
+        return Ok(());
+    }
+    let mut conversion = conversion.without(&removals)?;
+    if let Some(dtype) = args.dtype {
+        conversion = conversion.cast(dtype.storage());
+    }
+    printer.note(&described(checkpoint.spec(), &removals));
+    if let Some(path) = &args.save_plan {
+        replace_file(path, &convert::pretty(&plan)?)?;
+        printer.note(&format!("Plan: {}", path.display()));
+    }
+    let Some(out) = output.out.as_ref().filter(|_| !output.dry_run) else {
+        return convert::show_edits(&conversion, printer);
+    };
+    let gained = gained(&checkpoint, &conversion, &removals, measured.as_ref())?;
+    let options = json!({"rule": plan.rule, "removals": removals});
+    let more = vec![(PrunePlan::FILE_NAME, convert::pretty(&plan)?)];
+    let job = Job { verb: "prune", conversion, options, more, shard_bytes: SHARD_BYTES };
+    let folder = convert::new_folder(out, output.force)?;
+    let record = job.write(folder.path(), printer)?;
+    convert::commit(folder, out)?;
+    printer.result(&format!("{gained}model        {}\n", out.display()))?;
+    printer.json(&record)
+}
+
+/// The model in memory or on disk, and the text it is measured on.
+struct Measured<'a> {
+    source: Box<dyn LayerSource>,
+    text: &'a Windows,
+    workers: Workers,
+}
+
+/// What is to go: named, planned before, or chosen.
+fn plan(
+    args: &PruneArgs,
+    checkpoint: &Checkpoint,
+    chosen_on: Option<&Windows>,
+    measured: Option<&Measured<'_>>,
+    printer: &Printer,
+) -> anyhow::Result<PrunePlan> {
+    let spec = checkpoint.spec();
+    let mut plan = PrunePlan {
+        format: PrunePlan::FORMAT.to_owned(),
+        model: spec.to_string(),
+        fingerprint: checkpoint.fingerprint()?,
+        rule: "given".to_owned(),
+        baseline_nll: None,
+        steps: Vec::new(),
+    };
+    if let Some(path) = &args.plan {
+        let there = PrunePlan::read(path)?;
+        if there.fingerprint != plan.fingerprint {
+            return Err(usage(format!(
+                "{} was made for another model ({}), not for {} ({spec}); choose anew with --drop, or \
+                 name the layers with --layers",
+                path.display(),
+                there.model,
+                checkpoint.path().display(),
+            )));
+        }
+        return Ok(there);
+    }
+    if let (Some(count), Some(text), Some(measured)) = (args.drop, chosen_on, measured) {
+        let chosen = chosen(args, count as usize, text, measured, printer)?;
+        plan.rule = args.by.unwrap_or(PruneRule::Removal).to_string();
+        plan.baseline_nll = Some(chosen.baseline_nll);
+        plan.steps = chosen.steps;
+        return Ok(plan);
+    }
+    plan.steps = given(args, spec)?
+        .into_iter()
+        .map(|removal| PruneStep { removal, score: None, nll: None })
+        .collect();
+    Ok(plan)
+}
+
+/// What --layers, --attention and --mlp name.
+fn given(args: &PruneArgs, spec: &ModelSpec) -> anyhow::Result<Vec<Removal>> {
+    let layers = spec.num_hidden_layers;
+    let mut removals = Vec::new();
+    let selections: [(&Option<LayerSelection>, Option<Site>); 3] = [
+        (&args.layers, None),
+        (&args.attention, Some(Site::Attention)),
+        (&args.mlp, Some(Site::Mlp)),
+    ];
+    for (selection, branch) in selections {
+        for layer in selection.iter().map(|selection| selection.resolve(layers)) {
+            removals.extend(layer?.into_iter().map(|layer| Removal { layer, branch }));
+        }
+    }
+    if removals.is_empty() {
+        return Err(usage(
+            "say what goes: --drop N --text FILE chooses by evidence; --layers, --attention and --mlp \
+             name it; --plan FILE does again what was done before",
+        ));
+    }
+    Ok(removals)
+}
+
+fn chosen(
+    args: &PruneArgs,
+    count: usize,
+    text: &Windows,
+    measured: &Measured<'_>,
+    printer: &Printer,
+) -> anyhow::Result<Chosen> {
+    let rule = args.by.unwrap_or(PruneRule::Removal);
+    if args.branches && rule != PruneRule::Removal {
+        return Err(usage(format!(
+            "--branches: attentions and MLPs are chosen by measured removal, not by {rule}"
+        )));
+    }
+    let most = if rule == PruneRule::Removal { count } else { 1 };
+    let rounds = args.rounds.map_or(most, |rounds| rounds as usize);
+    if rounds > count {
+        return Err(usage(format!("--rounds {rounds}: there are {count} to drop, one a round")));
+    }
+    if rule == PruneRule::Deepest && rounds > 1 {
+        return Err(usage("--rounds: the deepest layers are the same however often one looks"));
+    }
+    let choice = Choice {
+        rule,
+        count,
+        rounds,
+        branches: args.branches,
+        max_increase: args.max_ppl_increase.map(|percent| (percent / 100.0).ln_1p()),
+    };
+    printer.note(&text::described(text));
+    let what = if args.branches { "branch" } else { "layer" };
+    let mut observe = |step: &PruneStep| {
+        let score = step.score.map_or(String::new(), |score| format!("  {rule} {score:+.4}"));
+        let nll = step.nll.map_or(String::new(), |nll| format!("  loss then {nll:.4}"));
+        printer.note(&format!("  {what} {:<12}{score}{nll}", step.removal.to_string()));
+    };
+    let chosen =
+        choose(&*measured.source, &text.windows, &choice, &measured.workers, &mut observe)?;
+    if let Some(step) = &chosen.refused {
+        printer.note(&format!(
+            "Stopped: without {} the perplexity would be {:+.1} %.",
+            step.removal,
+            100.0 * (step.nll.unwrap_or(f64::NAN) - chosen.baseline_nll).exp_m1()
+        ));
+    }
+    Ok(chosen)
+}
+
+/// Every index spelt out.
+fn described(spec: &ModelSpec, removals: &[Removal]) -> String {
+    let mut sorted = removals.to_vec();
+    sorted.sort_by_key(|removal| (removal.layer, removal.branch.map(|site| site as u8)));
+    let names: Vec<String> = sorted.iter().map(ToString::to_string).collect();
+    format!("Of layers 0..{}, these go: {}.", spec.num_hidden_layers, names.join(", "))
+}
+
+/// Parameters, memory and, if a text was given, speed and perplexity, before and after.
+fn gained(
+    checkpoint: &Checkpoint,
+    conversion: &Conversion<'_>,
+    removals: &[Removal],
+    measured: Option<&Measured<'_>>,
+) -> anyhow::Result<String> {
+    let (before, after) = (checkpoint.spec(), conversion.spec());
+    let count = |spec: &ModelSpec| spec.parameter_count().total();
+    let share = |a: f64, b: f64| 100.0 * (b / a - 1.0);
+    let mut out = format!(
+        "layers       {} → {}\nparameters   {:.2} M → {:.2} M ({:+.1} %)\nmemory       {} → {} as \
+         f32; {} stored\n",
+        before.num_hidden_layers,
+        after.num_hidden_layers,
+        count(before) as f64 / 1e6,
+        count(after) as f64 / 1e6,
+        share(count(before) as f64, count(after) as f64),
+        model::bytes(model::f32_bytes(before)),
+        model::bytes(model::f32_bytes(after)),
+        model::bytes(conversion.bytes()),
+    );
+    let Some(Measured { source, text, workers }) = measured else { return Ok(out) };
+    let pruned = Pruned::new(&**source, removals)?;
+    let models: [&dyn LayerSource; 2] = [&**source, &pruned];
+    let nll = |model: &dyn LayerSource| -> anyhow::Result<f64> {
+        Ok(lns_eval::evaluate(model, &text.windows, workers, &|_| {})?.nll())
+    };
+    let [a, b] = [nll(models[0])?, nll(models[1])?];
+    let [slow, fast] = speeds(models, &text.windows, workers)?;
+    out += &format!(
+        "speed        {slow:.0} → {fast:.0} tokens/s, losses of whole windows ({:+.1} %)\nnll          \
+         {a:.4} → {b:.4} nats per token\nperplexity   {:.3} → {:.3} ({:+.1} %)\n",
+        share(slow, fast),
+        a.exp(),
+        b.exp(),
+        share(a.exp(), b.exp()),
+    );
+    Ok(out)
+}
+
+/// Tokens per second of each, the best of some turns.
+fn speeds(
+    models: [&dyn LayerSource; 2],
+    windows: &[Window],
+    workers: &Workers,
+) -> anyhow::Result<[f64; 2]> {
+    let (most, turns) = SPEED;
+    let windows = &windows[..windows.len().min(most)];
+    let tokens = windows.iter().map(|window| window.ids.len()).sum::<usize>() as f64;
+    let mut best = [0f64; 2];
+    for _ in 0..turns {
+        for (best, model) in best.iter_mut().zip(models) {
+            let start = Instant::now();
+            lns_eval::evaluate(model, windows, workers, &|_| {})?;
+            *best = best.max(tokens / start.elapsed().as_secs_f64());
+        }
+    }
+    Ok(best)
+}

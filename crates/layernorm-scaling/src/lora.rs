@@ -1,0 +1,227 @@
+//! LoRA: low-rank adapters beside frozen matrices (Hu et al., arXiv 2106.09685), as Burn's
+//! reparameterisation of a parameter: W + alpha/rank · B·A wherever W is used.
+//!
+//! The effective matrix is made anew in every pass and its whole gradient is computed, so an adapter
+//! saves the optimiser's memory and the snapshots' size, not work.
+
+use burn::{
+    module::{LoraAdapter, Module, Param, Reparameterizer},
+    tensor::{Tensor, TensorData},
+};
+use lns_checkpoint::NamedTensor;
+use rand_chacha::ChaCha8Rng;
+use rand_core::SeedableRng;
+use rand_distr::{Distribution, Normal};
+use serde::{Deserialize, Serialize};
+
+use crate::{Decoder, tensors::visit_parameters, weights::fnv1a};
+
+/// The matrices that can have an adapter, by their names in a layer.
+const TARGETS: [&str; 7] =
+    ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+
+/// Adapters of a model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoraConfig {
+    /// Rank of every adapter.
+    pub rank: usize,
+    /// The adapters' sum is scaled by `alpha / rank`.
+    pub alpha: f64,
+    /// Which of the layers' matrices have one.
+    pub targets: Vec<String>,
+}
+
+impl Default for LoraConfig {
+    /// Rank 16, alpha 32, all seven matrices of a layer.
+    fn default() -> Self {
+        Self { rank: 16, alpha: 32.0, targets: TARGETS.map(str::to_owned).to_vec() }
+    }
+}
+
+/// Why a model cannot have these adapters.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each variant's message names its fields")]
+pub enum LoraError {
+    #[error(
+        "a LoRA of rank {rank} is larger than {tensor}, which is {rows} × {columns}: use a rank from \
+         1 to {}, or train the model in full",
+        rows.min(columns)
+    )]
+    Rank { rank: usize, tensor: String, rows: usize, columns: usize },
+    #[error("LoRA's alpha is {alpha}; it is a finite number above 0")]
+    Alpha { alpha: f64 },
+    #[error("LoRA's targets name {given:?}; the matrices of a layer are {}", TARGETS.join(", "))]
+    Target { given: String },
+    #[error("LoRA has no target; the matrices of a layer are {}", TARGETS.join(", "))]
+    NoTarget,
+    #[error("the adapter file lacks {name} of shape {shape:?}, or holds another")]
+    Adapter { name: String, shape: Vec<usize> },
+}
+
+impl LoraConfig {
+    fn targets(&self, path: &str) -> bool {
+        let matrix = path.strip_suffix(".weight").and_then(|path| path.rsplit('.').next());
+        matrix.is_some_and(|matrix| self.targets.iter().any(|target| target == matrix))
+    }
+
+    fn check(&self, model: &Decoder) -> Result<(), LoraError> {
+        if !(self.alpha.is_finite() && self.alpha > 0.0) {
+            return Err(LoraError::Alpha { alpha: self.alpha });
+        }
+        if let Some(given) = self.targets.iter().find(|name| !TARGETS.contains(&name.as_str())) {
+            return Err(LoraError::Target { given: given.clone() });
+        }
+        if self.targets.is_empty() {
+            return Err(LoraError::NoTarget);
+        }
+        let mut shapes = Vec::new();
+        visit_parameters(model, &mut |parameter| {
+            if self.targets(parameter.path) {
+                shapes.push((crate::tensor_name(parameter.path), parameter.shape));
+            }
+        });
+        let rank = self.rank;
+        match shapes.into_iter().find(|(_, shape)| rank == 0 || shape.iter().any(|n| *n < rank)) {
+            Some((tensor, shape)) => {
+                Err(LoraError::Rank { rank, tensor, rows: shape[0], columns: shape[1] })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Where the two factors of an adapter come from: the name in an adapter's file, and the shape.
+type Factors<'a> = dyn FnMut(&str, [usize; 2]) -> Result<Vec<f32>, LoraError> + 'a;
+
+impl Decoder {
+    /// The same function, every parameter frozen, with an adapter beside each target: B zeros, A
+    /// N(0, 1/(3·in)), the variance of the usual uniform start, from the seed and the matrix's name.
+    ///
+    /// # Errors
+    /// [`LoraError`].
+    pub fn with_lora(self, config: &LoraConfig, seed: u64) -> Result<Self, LoraError> {
+        self.with_factors(config, &mut |name, [rows, columns]| {
+            let count = rows * columns;
+            if name.ends_with("lora_B.weight") {
+                return Ok(vec![0.0; count]);
+            }
+            let mut rng = ChaCha8Rng::seed_from_u64(seed ^ fnv1a(name));
+            let Ok(normal) = Normal::new(0.0, (3.0 * columns as f64).sqrt().recip()) else {
+                unreachable!("a matrix has columns")
+            };
+            Ok((0..count).map(|_| normal.sample(&mut rng) as f32).collect())
+        })
+    }
+
+    /// As [`with_lora`](Self::with_lora), going on from adapters that were saved.
+    ///
+    /// # Errors
+    /// [`LoraError::Adapter`] for one that is missing or of another shape.
+    pub fn with_saved_lora(
+        self,
+        config: &LoraConfig,
+        saved: &mut dyn FnMut(&str, &[usize]) -> Option<Vec<f32>>,
+    ) -> Result<Self, LoraError> {
+        self.with_factors(config, &mut |name, shape| {
+            saved(name, &shape)
+                .ok_or_else(|| LoraError::Adapter { name: name.to_owned(), shape: shape.to_vec() })
+        })
+    }
+
+    fn with_factors(
+        self,
+        config: &LoraConfig,
+        factors: &mut Factors<'_>,
+    ) -> Result<Self, LoraError> {
+        config.check(&self)?;
+        // Every factor first, since what attaches them cannot fail.
+        let mut made = Vec::new();
+        let mut failed = None;
+        visit_parameters(&self, &mut |parameter| {
+            if failed.is_some() || !config.targets(parameter.path) {
+                return;
+            }
+            let (rows, columns) = (parameter.shape[0], parameter.shape[1]);
+            let [a, b] = file_names(parameter.path);
+            let a = factors(&a, [config.rank, columns]);
+            let b = factors(&b, [rows, config.rank]);
+            match (a, b) {
+                (Ok(a), Ok(b)) => made.push((parameter.path.to_owned(), a, b)),
+                (Err(error), _) | (_, Err(error)) => failed = Some(error),
+            }
+        });
+        match failed {
+            Some(error) => Err(error),
+            None => {
+                let attach = Attach { config, made: made.into_iter() };
+                Ok(self.apply_reparameterization(attach))
+            }
+        }
+    }
+
+    /// The adapters' factors, named as in an `adapter_model.safetensors` of PEFT.
+    pub fn adapters(&self) -> Vec<NamedTensor<'static>> {
+        let mut tensors = Vec::new();
+        visit_parameters(self, &mut |parameter| {
+            let (path, factor) = match parameter.path.rsplit_once(".lora.") {
+                Some((path, "b")) => (path, 0),
+                Some((path, "a")) => (path, 1),
+                _ => return,
+            };
+            let [a, b] = file_names(path);
+            tensors.push(parameter.copied(if factor == 0 { a } else { b }));
+        });
+        tensors
+    }
+
+    /// The model with its adapters added to the matrices.
+    pub fn merged(&self) -> Self {
+        self.clone().materialize()
+    }
+}
+
+/// Names of A, \[rank, in\], and B, \[out, rank\], of the matrix at a path of fields.
+fn file_names(path: &str) -> [String; 2] {
+    let module = path.strip_suffix(".weight").unwrap_or(path);
+    ["A", "B"].map(|factor| format!("base_model.model.model.{module}.lora_{factor}.weight"))
+}
+
+/// Attaches factors that were made, in the order in which the module is mapped: that of its visit.
+struct Attach<'a> {
+    config: &'a LoraConfig,
+    made: std::vec::IntoIter<(String, Vec<f32>, Vec<f32>)>,
+}
+
+impl Reparameterizer for Attach<'_> {
+    type Reparam = LoraAdapter;
+
+    fn reparameterize<const D: usize>(
+        &mut self,
+        path: &str,
+        param: Param<Tensor<D>>,
+    ) -> (Param<Tensor<D>>, Option<LoraAdapter>) {
+        let tensor = param.base();
+        let frozen = param.set_require_grad(false);
+        if !self.config.targets(path) {
+            return (frozen, None);
+        }
+        let Some((made_for, a, b)) = self.made.next() else {
+            unreachable!("factors were made for every target")
+        };
+        assert_eq!(made_for, path, "a module is mapped in the order of its visit");
+        let (device, rank) = (tensor.device(), self.config.rank);
+        let (rows, columns) = (tensor.dims()[0], tensor.dims()[D - 1]);
+        let factor = |values, shape: [usize; 2]| {
+            Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), &device))
+        };
+        // Burn's `a` is the left factor.
+        let adapter = LoraAdapter {
+            a: factor(b, [rows, rank]),
+            b: factor(a, [rank, columns]),
+            scale: self.config.alpha / rank as f64,
+        };
+        (frozen, Some(adapter))
+    }
+}

@@ -1,0 +1,220 @@
+//! Surgery in memory: scales brought in, layers and branches left out, adapters beside frozen matrices.
+
+use layernorm_scaling::{
+    Decoder, LayerSource, LoraConfig, LoraError, Pruned, Retrofit, apply_curse_of_depth_mitigation,
+    ids_tensor, rotary_table, visit_parameters,
+};
+use lns_kernels::Device;
+use lns_spec::{DepthScale, LayerIndex, ModelSpec, NormScheme, Preset, Removal, Site};
+
+fn spec(scheme: NormScheme) -> ModelSpec {
+    let preset = Preset {
+        name: "tiny",
+        hidden_size: 16,
+        intermediate_size: 24,
+        num_attention_heads: 2,
+        num_hidden_layers: 5,
+        vocab_size: 31,
+        max_position_embeddings: 16,
+    };
+    preset.spec(scheme)
+}
+
+fn model(scheme: NormScheme) -> Decoder {
+    // Large enough that every branch matters.
+    let device = Device::flex();
+    Decoder::initialised(&spec(scheme), lns_spec::Initialisation::Normal, 0.5, 7, &device)
+}
+
+const IDS: [u32; 6] = [3, 1, 4, 1, 5, 9];
+
+fn logits(model: &dyn LayerSource) -> Vec<f32> {
+    let rotary = rotary_table(model.spec(), IDS.len());
+    let stream = model.spec().layers().fold(model.embed_ids(&IDS).expect("embeds"), |x, layer| {
+        model.layer(layer).expect("is there").forward(x, &rotary)
+    });
+    model.head().expect("is there").logits(stream).into_data().iter().collect()
+}
+
+fn difference(a: &[f32], b: &[f32]) -> f32 {
+    let largest = a.iter().fold(f32::MIN_POSITIVE, |most, x| most.max(x.abs()));
+    a.iter().zip(b).fold(0f32, |most, (a, b)| most.max((a - b).abs())) / largest
+}
+
+#[test]
+fn an_annealed_model_begins_as_it_was_and_ends_as_a_replaced_one() {
+    let plain = model(NormScheme::Pre {});
+    let with = |mode| {
+        apply_curse_of_depth_mitigation(plain.clone(), mode, DepthScale::default()).expect("fits")
+    };
+    let anneal = with(Retrofit::Anneal { steps: 4 });
+    assert_eq!(logits(&anneal), logits(&plain));
+    let replaced = logits(&with(Retrofit::Replace));
+    assert!(difference(&replaced, &logits(&plain)) > 1e-3);
+    let (half, end) = (anneal.clone().anneal_to(2), anneal.anneal_to(4));
+    assert_ne!(logits(&half), replaced);
+    assert_eq!(
+        half.spec().norm_scheme.to_string(),
+        "lns, exponent 0.25, to be annealed to 0.5 in 4 steps"
+    );
+    assert_eq!(logits(&end), replaced);
+    assert_eq!(end.spec().norm_scheme, NormScheme::lns());
+    assert_eq!(logits(&end.clone().anneal_to(9)), replaced, "and stays so");
+    // A snapshot on the way goes on from where it is.
+    assert_eq!(logits(&half.anneal_to(4)), replaced);
+}
+
+#[test]
+fn the_mode_that_preserves_folds_back_to_the_gains_there_were() {
+    let plain = model(NormScheme::Pre {});
+    let scale = DepthScale { exponent: 1.0, first_layer: 2, ..DepthScale::default() };
+    let scaled = plain.clone().with_layernorm_scaling(scale).expect("fits");
+    assert!(difference(&logits(&scaled), &logits(&plain)) < 1e-5);
+    let gain = |model: &Decoder, layer: usize| {
+        let norm = model.layers[layer].input_layernorm.as_ref().expect("whole");
+        norm.gamma.val().into_data().iter::<f32>().next().expect("has elements")
+    };
+    assert_eq!([gain(&scaled, 1), gain(&scaled, 2), gain(&scaled, 4)], [1.0, 3.0, 5.0]);
+    let folded = scaled.fold().expect("folds");
+    assert!(difference(&logits(&folded), &logits(&plain)) < 1e-5);
+    assert_eq!(folded.spec(), plain.spec());
+}
+
+#[test]
+fn a_pruned_view_is_the_model_that_never_had_what_was_removed() {
+    let whole = model(NormScheme::lns());
+    let layer = |index| LayerIndex::new(index);
+    let removals = [
+        Removal { layer: layer(1), branch: None },
+        Removal { layer: layer(3), branch: Some(Site::Attention) },
+        Removal { layer: layer(4), branch: Some(Site::Mlp) },
+    ];
+    let pruned = Pruned::new(&whole, &removals).expect("prunes");
+    assert_eq!(pruned.spec().num_hidden_layers, 4);
+    assert_eq!(pruned.original(layer(1)), layer(2));
+    // By hand: only what is left is added, each layer with the scale of its own depth.
+    let rotary = rotary_table(whole.spec(), IDS.len());
+    let mut stream = whole.embed(ids_tensor(&IDS, &Device::flex()));
+    for (index, layer) in whole.layers.iter().enumerate() {
+        if index != 1 && index != 3 {
+            stream = stream.clone() + layer.branch(Site::Attention, stream, &rotary);
+        }
+        if index != 1 && index != 4 {
+            stream = stream.clone() + layer.branch(Site::Mlp, stream, &rotary);
+        }
+    }
+    let expected: Vec<f32> = Decoder::head(&whole).logits(stream).into_data().iter().collect();
+    assert!(difference(&expected, &logits(&pruned)) < 1e-6);
+    // Nothing removed is nothing changed.
+    assert_eq!(logits(&Pruned::new(&whole, &[]).expect("a view")), logits(&whole));
+    assert!(Pruned::new(&whole, &[Removal { layer: layer(5), branch: None }]).is_err());
+}
+
+#[test]
+fn generation_counts_tokens_though_the_first_layer_has_no_attention() {
+    let mut model = model(NormScheme::Pre {});
+    let first = &mut model.layers[0];
+    (first.input_layernorm, first.self_attn) = (None, None);
+    let greedy = layernorm_scaling::Sampling::default();
+    let tokens: Vec<u32> = model.generate(&IDS, 4, greedy).collect();
+    // As one pass over all tokens would have it.
+    let mut ids = IDS.to_vec();
+    for token in tokens {
+        let logits = model.forward(ids_tensor(&ids, &Device::flex()));
+        let vocabulary = model.spec().vocab_size;
+        let all: Vec<f32> = logits.into_data().iter().collect();
+        let last = &all[all.len() - vocabulary..];
+        let best = (0..vocabulary).max_by(|a, b| last[*a].total_cmp(&last[*b])).expect("some");
+        assert_eq!(best as u32, token);
+        ids.push(token);
+    }
+}
+
+#[test]
+fn adapters_begin_as_nothing_and_merge_into_what_they_compute() {
+    let plain = model(NormScheme::lns());
+    let config = LoraConfig { rank: 3, alpha: 6.0, ..LoraConfig::default() };
+    let adapted = plain.clone().with_lora(&config, 1).expect("fits");
+    assert_eq!(logits(&adapted), logits(&plain));
+    let adapters = adapted.adapters();
+    assert_eq!(adapters.len(), 5 * 7 * 2);
+    let a = &adapters.iter().find(|t| t.name.ends_with("layers.0.mlp.down_proj.lora_A.weight"));
+    assert_eq!(a.expect("is there").shape, [3, 24]);
+
+    // Other factors than zeros: W + alpha/rank · B·A, also once merged and in what is written.
+    let mut saved = |name: &str, shape: &[usize]| {
+        let count = shape.iter().product::<usize>();
+        let at = name.len() as f32;
+        Some((0..count).map(|i| 0.1 * ((i as f32 + at) * 0.7).sin()).collect::<Vec<f32>>())
+    };
+    let moved = plain.clone().with_saved_lora(&config, &mut saved).expect("fits");
+    assert!(difference(&logits(&moved), &logits(&plain)) > 1e-2);
+    assert!(difference(&logits(&moved), &logits(&moved.merged())) < 1e-6);
+    let name = "model.layers.2.mlp.up_proj.weight";
+    let of = |model: &Decoder| {
+        model.tensors().into_iter().find(|t| t.name == name).expect("is there").values.into_owned()
+    };
+    let factor = |which: &str| {
+        let path = format!("base_model.model.model.layers.2.mlp.up_proj.lora_{which}.weight");
+        moved.adapters().into_iter().find(|t| t.name == path).expect("is there").values.into_owned()
+    };
+    let (w, merged, a, b) = (of(&plain), of(&moved), factor("A"), factor("B"));
+    for (row, column) in [(0, 0), (5, 9), (23, 15)] {
+        let product: f32 = (0..3).map(|r| b[row * 3 + r] * a[r * 16 + column]).sum();
+        let expected = w[row * 16 + column] + 2.0 * product;
+        assert!((merged[row * 16 + column] - expected).abs() < 1e-6);
+    }
+    assert_eq!(moved.tensors().len(), plain.tensors().len(), "adapters are no tensors of a model");
+}
+
+#[test]
+fn a_seed_makes_the_same_adapters_and_another_seed_others() {
+    let config = LoraConfig { rank: 2, ..LoraConfig::default() };
+    let of = |seed| {
+        let adapted = model(NormScheme::Pre {}).with_lora(&config, seed).expect("fits");
+        let mut all = Vec::new();
+        for tensor in adapted.adapters() {
+            all.extend(tensor.values.into_owned());
+        }
+        all
+    };
+    assert_eq!(of(1), of(1));
+    assert_ne!(of(1), of(2));
+}
+
+#[test]
+fn only_targets_have_adapters() {
+    let targets = vec!["q_proj".to_owned(), "down_proj".to_owned()];
+    let config = LoraConfig { rank: 2, alpha: 4.0, targets };
+    let adapted = model(NormScheme::Pre {}).with_lora(&config, 1).expect("fits");
+    let mut paths = Vec::new();
+    visit_parameters(&adapted, &mut |parameter| paths.push(parameter.path.to_owned()));
+    let adapters: Vec<_> = paths.iter().filter(|path| path.contains(".lora.")).collect();
+    assert_eq!(adapters.len(), 5 * 2 * 2);
+    assert!(adapters.iter().all(|path| path.contains("q_proj") || path.contains("down_proj")));
+}
+
+#[test]
+fn adapters_that_fit_no_matrix_are_refused() {
+    let with = |config: LoraConfig| {
+        model(NormScheme::Pre {}).with_lora(&config, 1).expect_err("does not fit")
+    };
+    let default = LoraConfig::default;
+    for rank in [0, 17] {
+        let error = with(LoraConfig { rank, ..default() });
+        assert!(matches!(error, LoraError::Rank { rows: 16, columns: 16, .. }), "{error}");
+        assert!(error.to_string().contains("model.layers.0.self_attn.q_proj.weight"), "{error}");
+    }
+    for alpha in [0.0, f64::NAN] {
+        let error = with(LoraConfig { rank: 2, alpha, ..default() });
+        assert!(matches!(error, LoraError::Alpha { .. }), "{error}");
+    }
+    let targets = vec!["lm_head".to_owned()];
+    let error = with(LoraConfig { rank: 2, targets, ..default() });
+    assert!(matches!(error, LoraError::Target { .. }), "{error}");
+    let error = with(LoraConfig { rank: 2, targets: Vec::new(), ..default() });
+    assert_eq!(error, LoraError::NoTarget);
+    let config = LoraConfig { rank: 2, ..default() };
+    let lost = model(NormScheme::Pre {}).with_saved_lora(&config, &mut |_, _| None);
+    assert!(matches!(lost, Err(LoraError::Adapter { .. })));
+}

@@ -1,0 +1,282 @@
+//! What surgery makes of a model, as a specification: with LayerNorm Scaling switched on or folded
+//! away, or without some of its layers or branches.
+//!
+//! γ·ℓ^e with the scale ℓ^-e computes what γ computes without it, so [`ModelSpec::gain_factor`] is all
+//! that a conversion has to know of the weights.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    DepthScale, LayerIndex, ModelSpec, NormScheme, Placement, Residual, Site, Sites, SpecError,
+};
+
+/// Why a conversion does not apply.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each variant's message names its fields")]
+pub enum ConversionError {
+    #[error(
+        "the scheme is already {scheme}; fold the model first if it should have other LayerNorm \
+         Scaling"
+    )]
+    AlreadyScaled { scheme: String },
+    #[error(
+        "the scheme is {scheme}; LayerNorm Scaling multiplies the norms before the branches, so only \
+         a plain `pre` model can take it"
+    )]
+    NotPreNorm { scheme: String },
+    #[error(
+        "the scheme is {scheme}: there is no LayerNorm Scaling to fold{}",
+        if scheme == "pre" { "; every runtime loads this model as it is" } else { "" }
+    )]
+    NotScaled { scheme: String },
+    #[error(
+        "the scale is made of an exponent from -8 to 8 and a first layer below {layers}; got {given}"
+    )]
+    Scale { given: String, layers: usize },
+}
+
+/// A layer, or one of its two branches, to be taken out of a model. Written `21`, `21.attention`,
+/// `21.mlp`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Removal {
+    /// 0-based index in the model it is taken out of.
+    pub layer: LayerIndex,
+    /// The branch; the whole layer if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<Site>,
+}
+
+impl fmt::Display for Removal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.branch {
+            None => write!(f, "{}", self.layer),
+            Some(Site::Attention) => write!(f, "{}.attention", self.layer),
+            Some(Site::Mlp) => write!(f, "{}.mlp", self.layer),
+        }
+    }
+}
+
+impl ModelSpec {
+    /// This model with LayerNorm Scaling.
+    ///
+    /// # Errors
+    /// [`ConversionError`] unless it is plain Pre-LN and the scale fits it.
+    pub fn with_layernorm_scaling(&self, scale: DepthScale) -> Result<Self, ConversionError> {
+        let scheme = || self.norm_scheme.to_string();
+        match self.norm_scheme {
+            NormScheme::Pre {} => {}
+            NormScheme::Lns(DepthScale { placement: Placement::Output, .. }) => {
+                return Err(ConversionError::AlreadyScaled { scheme: scheme() });
+            }
+            _ => return Err(ConversionError::NotPreNorm { scheme: scheme() }),
+        }
+        let exponents = [scale.exponent, scale.anneal.map_or(0.0, |anneal| anneal.exponent)];
+        let fits = exponents.iter().all(|exponent| exponent.abs() <= 8.0)
+            && (scale.first_layer as usize) < self.trained_layers;
+        if !fits {
+            let given = NormScheme::Lns(scale).to_string();
+            return Err(ConversionError::Scale { given, layers: self.trained_layers });
+        }
+        Ok(Self { norm_scheme: NormScheme::Lns(scale), ..self.clone() })
+    }
+
+    /// The plain Pre-LN model, of whole layers, that computes the same: LayerNorm Scaling goes into
+    /// the gains, and branches that were pruned become zeros.
+    ///
+    /// # Errors
+    /// [`ConversionError::NotScaled`] when there is nothing to fold, or another scheme.
+    pub fn folded(&self) -> Result<Self, ConversionError> {
+        match self.norm_scheme {
+            NormScheme::Lns(DepthScale { placement: Placement::Output, .. }) => {}
+            NormScheme::Pre {} if !self.runs_on_stock_runtimes() => {}
+            _ => return Err(ConversionError::NotScaled { scheme: self.norm_scheme.to_string() }),
+        }
+        let branches = vec![Sites::BOTH; self.num_hidden_layers];
+        Ok(Self { norm_scheme: NormScheme::Pre {}, branches, ..self.clone() })
+    }
+
+    /// What the gain of a norm is multiplied by when this model becomes `after`, another
+    /// [`with_layernorm_scaling`](Self::with_layernorm_scaling) or [`folded`](Self::folded), and
+    /// computes the same.
+    pub fn gain_factor(&self, after: &Self, layer: LayerIndex, site: Site) -> f64 {
+        self.residual(layer, site).output_scale() / after.residual(layer, site).output_scale()
+    }
+
+    /// The model that is left, and for each of its layers the index that the layer had here. Each
+    /// remaining layer keeps its depth.
+    ///
+    /// # Errors
+    /// [`SpecError::Removal`] for a layer or branch that is not there, when nothing is removed or
+    /// nothing is left; [`SpecError::Inconsistent`] for a branch of a Post-LN layer.
+    pub fn without(&self, removals: &[Removal]) -> Result<(Self, Vec<LayerIndex>), SpecError> {
+        let refuse = |reason: String| Err(SpecError::Removal { reason });
+        let layers = self.num_hidden_layers;
+        if removals.is_empty() {
+            return refuse("there is nothing to remove".to_owned());
+        }
+        let mut left = self.branches.clone();
+        for removal in removals {
+            let Some(branches) = left.get_mut(removal.layer.get()) else {
+                return refuse(format!(
+                    "layer {} does not exist; the layers are 0..{layers}",
+                    removal.layer
+                ));
+            };
+            match removal.branch {
+                None => *branches = Sites { attention: false, mlp: false },
+                Some(Site::Attention) if branches.attention => branches.attention = false,
+                Some(Site::Mlp) if branches.mlp => branches.mlp = false,
+                Some(_) => {
+                    return refuse(format!("{removal} is not there, or is named twice"));
+                }
+            }
+        }
+        let kept: Vec<LayerIndex> = self.layers().filter(|layer| left[layer.get()].any()).collect();
+        if kept.is_empty() {
+            return refuse(format!("that would remove all {layers} layers; keep at least one"));
+        }
+        let mut spec = self.clone();
+        spec.num_hidden_layers = kept.len();
+        spec.depths = pick(&self.depths, &kept);
+        spec.sliding_windows = pick(&self.sliding_windows, &kept);
+        spec.branches = pick(&left, &kept);
+        // Lists of one entry per layer that mean nothing here mean something to others.
+        for value in spec.other_keys.values_mut() {
+            if let serde_json::Value::Array(list) = value
+                && list.len() == layers
+            {
+                *list = pick(list, &kept);
+            }
+        }
+        spec.validate()?;
+        Ok((spec, kept))
+    }
+
+    /// Whether the branch at `site` of `layer` can be taken out alone: it is there, and only added to
+    /// the stream.
+    pub fn can_lose_branch(&self, layer: LayerIndex, site: Site) -> bool {
+        self.has_branch(layer, site) && !matches!(self.residual(layer, site), Residual::Post { .. })
+    }
+}
+
+fn pick<T: Clone>(list: &[T], kept: &[LayerIndex]) -> Vec<T> {
+    kept.iter().map(|layer| list[layer.get()].clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{Anneal, Preset};
+
+    fn model(scheme: NormScheme) -> ModelSpec {
+        let mut spec = Preset::named("9m").expect("a preset").spec(scheme);
+        spec.other_keys.insert("per_layer".to_owned(), json!([10, 11, 12, 13]));
+        spec.other_keys.insert("eos_token_id".to_owned(), json!([2, 3]));
+        spec
+    }
+
+    fn whole(layer: usize) -> Removal {
+        Removal { layer: LayerIndex::new(layer), branch: None }
+    }
+
+    #[test]
+    fn what_remains_keeps_its_depth_and_its_entry_in_every_list() {
+        let spec = model(NormScheme::lns());
+        let attention = Removal { branch: Some(Site::Attention), ..whole(3) };
+        let (pruned, kept) = spec.without(&[whole(1), attention]).expect("prunes");
+        assert_eq!(kept.iter().map(|layer| layer.get()).collect::<Vec<_>>(), [0, 2, 3]);
+        assert_eq!(pruned.depths.iter().map(|depth| depth.get()).collect::<Vec<_>>(), [1, 3, 4]);
+        assert_eq!(pruned.trained_layers, 4);
+        assert_eq!(pruned.other_keys["per_layer"], json!([10, 12, 13]));
+        assert_eq!(pruned.other_keys["eos_token_id"], json!([2, 3]));
+        let last = LayerIndex::new(2);
+        assert!(!pruned.has_branch(last, Site::Attention) && pruned.has_branch(last, Site::Mlp));
+        assert!(pruned.layer_tensors(last).iter().all(|t| !t.name.contains("self_attn")));
+        assert_eq!(ModelSpec::from_config(&pruned.to_config()).expect("reads back"), pruned);
+        // Twice pruned is pruned of both.
+        let (again, _) = pruned.without(&[whole(0)]).expect("prunes");
+        assert_eq!(again.depths.iter().map(|depth| depth.get()).collect::<Vec<_>>(), [3, 4]);
+    }
+
+    #[test]
+    fn a_layer_without_either_branch_is_gone() {
+        let spec = model(NormScheme::Pre {});
+        let branch = |site| Removal { branch: Some(site), ..whole(2) };
+        let both = [branch(Site::Attention), branch(Site::Mlp)];
+        assert_eq!(
+            spec.without(&both).expect("prunes"),
+            spec.without(&[whole(2)]).expect("so too")
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_removed_is_refused() {
+        let spec = model(NormScheme::Pre {});
+        let twice = Removal { branch: Some(Site::Mlp), ..whole(0) };
+        for (removals, part) in [
+            (vec![], "nothing to remove"),
+            (vec![whole(4)], "0..4"),
+            ((0..4).map(whole).collect(), "all 4 layers"),
+            (vec![twice, twice], "0.mlp"),
+        ] {
+            let error = spec.without(&removals).expect_err(part).to_string();
+            assert!(error.contains(part), "{error}");
+        }
+        let post = model(NormScheme::Post {});
+        assert!(post.without(&[twice]).is_err() && post.without(&[whole(0)]).is_ok());
+    }
+
+    #[test]
+    fn only_pre_norms_take_the_scale_and_only_scaled_ones_fold() {
+        let plain = model(NormScheme::Pre {});
+        let scaled = plain.with_layernorm_scaling(DepthScale::default()).expect("takes it");
+        assert_eq!(scaled.norm_scheme, NormScheme::lns());
+        assert_eq!(scaled.folded().expect("folds"), plain);
+        let layer = LayerIndex::new(3);
+        assert_eq!(plain.gain_factor(&scaled, layer, Site::Mlp), 2.0);
+        assert_eq!(scaled.gain_factor(&plain, layer, Site::Mlp), 0.5);
+        let again = scaled.with_layernorm_scaling(DepthScale::default());
+        assert!(matches!(again, Err(ConversionError::AlreadyScaled { .. })));
+        assert!(matches!(plain.folded(), Err(ConversionError::NotScaled { .. })));
+        for name in NormScheme::NAMES.into_iter().filter(|name| !["pre", "lns"].contains(name)) {
+            let spec = model(name.parse().expect(name));
+            let error = spec.with_layernorm_scaling(DepthScale::default());
+            assert!(matches!(error, Err(ConversionError::NotPreNorm { .. })), "{name}");
+            assert!(matches!(spec.folded(), Err(ConversionError::NotScaled { .. })), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_scale_that_fits_no_model_is_refused() {
+        let plain = model(NormScheme::Pre {});
+        let anneal = Some(Anneal { exponent: f64::NAN, steps: 3 });
+        for scale in [
+            DepthScale { exponent: f64::NAN, ..DepthScale::default() },
+            DepthScale { exponent: 9.0, ..DepthScale::default() },
+            DepthScale { first_layer: 4, ..DepthScale::default() },
+            DepthScale { anneal, ..DepthScale::default() },
+        ] {
+            let refused = plain.with_layernorm_scaling(scale);
+            assert!(matches!(refused, Err(ConversionError::Scale { .. })), "{scale:?}");
+        }
+    }
+
+    #[test]
+    fn branches_that_are_gone_are_zeros_in_the_folded_model() {
+        let spec = model(NormScheme::Pre {});
+        let mlp = Removal { branch: Some(Site::Mlp), ..whole(1) };
+        let (pruned, _) = spec.without(&[mlp]).expect("prunes");
+        assert!(!pruned.runs_on_stock_runtimes());
+        assert_eq!(pruned.to_config()["model_type"], "lns_llama");
+        assert_eq!(pruned.folded().expect("folds").tensors(), spec.tensors());
+        let mut config = pruned.to_config();
+        config["model_type"] = json!("llama");
+        assert!(ModelSpec::from_config(&config).is_err(), "no runtime may run it whole");
+    }
+}
