@@ -204,3 +204,192 @@ fn scores(tokens: &[String], merges: &[(String, String)]) -> Vec<f32> {
     // Fewer than 2²⁴ places, so each is an f32.
     tokens.iter().map(|token| -(*places.get(token).unwrap_or(&places.len()) as f32)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::golden::{PRE, build, byte_level, sentencepiece, text, tokenizers};
+
+    /// The tokenizer of a changed `tokenizer.json`.
+    fn changed(tokenizer: &Tokenizer, change: impl FnOnce(&mut Value)) -> Tokenizer {
+        let mut json = serde_json::from_str(&tokenizer.to_json()).unwrap();
+        change(&mut json);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokenizer.json");
+        fs::write(&path, json.to_string()).unwrap();
+        Tokenizer::from_json_file(&path).unwrap()
+    }
+
+    fn refusal(tokenizer: &Tokenizer, change: impl FnOnce(&mut Value)) -> String {
+        let size = tokenizer.vocab_size();
+        changed(tokenizer, change).to_gguf(size, None).unwrap_err().to_string()
+    }
+
+    proptest! {
+        #[test]
+        fn text_becomes_the_same_ids(text in text()) {
+            static THERE_AND_BACK: LazyLock<Vec<Tokenizer>> = LazyLock::new(|| {
+                let there_and_back = |tokenizer: &Tokenizer| {
+                    // As a tokenizer that was read from JSON, and with rows to spare.
+                    let gguf = changed(tokenizer, |_| ()).to_gguf(tokenizer.vocab_size() + 3, None);
+                    build(&gguf.unwrap())
+                };
+                tokenizers().iter().map(there_and_back).collect()
+            });
+            for (tokenizer, again) in tokenizers().iter().zip(&*THERE_AND_BACK) {
+                prop_assert_eq!(again.encode(&text).unwrap(), tokenizer.encode(&text).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn byte_level_metadata_are_what_they_were() {
+        for pre in PRE {
+            let gguf = byte_level(pre);
+            let again =
+                build(&gguf).to_gguf(gguf.tokens.len(), Some("template".to_owned())).unwrap();
+            assert_eq!(again.pre.as_deref(), Some(pre));
+            let chat_template = Some("template".to_owned());
+            // Of the ends only that of a text is known.
+            let eos_token_id = Some(0);
+            assert_eq!(again, GgufTokenizer { chat_template, eos_token_id, ..gguf });
+        }
+    }
+
+    #[test]
+    fn sentencepiece_metadata_say_the_same() {
+        for prefixed in [true, false] {
+            let gguf = GgufTokenizer { add_space_prefix: Some(prefixed), ..sentencepiece() };
+            let again = build(&gguf).to_gguf(gguf.tokens.len(), None).unwrap();
+            assert_eq!((&*again.model, again.add_space_prefix), ("llama", Some(prefixed)));
+            assert_eq!((&again.tokens, &again.token_types), (&gguf.tokens, &gguf.token_types));
+            assert_eq!(again.unknown_token_id, gguf.unknown_token_id);
+            assert_eq!(build(&again).to_json(), build(&gguf).to_json());
+        }
+    }
+
+    #[test]
+    fn ids_without_a_token_are_unused_ones_up_to_the_models_rows() {
+        let (gguf, tokenizer) = (byte_level("smollm"), build(&byte_level("smollm")));
+        let count = gguf.tokens.len();
+        let more = tokenizer.to_gguf(count + 2, None).unwrap();
+        let pad = |id: usize| format!("[PAD{id}]");
+        assert_eq!(more.tokens[count..], [pad(count), pad(count + 1)]);
+        assert_eq!(more.token_types[count - 1..], [gguf.token_types[count - 1], UNUSED, UNUSED]);
+        let message = tokenizer.to_gguf(count - 1, None).unwrap_err().to_string();
+        assert!(message.contains(&format!("the model's vocabulary of {}", count - 1)), "{message}");
+        assert!(message.contains(&format!("id {}", count - 1)), "{message}");
+    }
+
+    #[test]
+    fn a_trained_tokenizer_can_be_put_into_a_gguf_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.txt");
+        fs::write(&file, "the river rose in the night ".repeat(50)).unwrap();
+        let tokenizer = Tokenizer::train_bpe(&[file], 270, u64::MAX).unwrap();
+        let gguf = tokenizer.to_gguf(270, None).unwrap();
+        assert_eq!(gguf.pre.as_deref(), Some("gpt-2"));
+        assert_eq!((gguf.token_types[0], gguf.eos_token_id), (CONTROL, Some(0)));
+        let text = "the river<|endoftext|> ß";
+        assert_eq!(build(&gguf).encode(text).unwrap(), tokenizer.encode(text).unwrap());
+    }
+
+    #[test]
+    fn metaspace_is_the_space_in_front() {
+        let tokenizer = build(&sentencepiece());
+        for (scheme, prefixed) in [("first", true), ("always", true), ("never", false)] {
+            let other = changed(&tokenizer, |json| {
+                json["normalizer"] = Value::Null;
+                json["pre_tokenizer"] = json!({"type": "Metaspace", "replacement": "▁",
+                                               "prepend_scheme": scheme, "split": false});
+            });
+            let gguf = other.to_gguf(other.vocab_size(), None).unwrap();
+            assert_eq!(gguf.add_space_prefix, Some(prefixed));
+            let again = build(&gguf);
+            for text in ["the river", "a\n b 12", ""] {
+                assert_eq!(again.encode(text).unwrap().ids, other.encode(text).unwrap().ids);
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_gguf_file_cannot_say_is_refused() {
+        let (bytes, pieces) = (build(&byte_level("qwen2")), build(&sentencepiece()));
+        let bytes = |change: fn(&mut Value)| refusal(&bytes, change);
+        let pieces = |change: fn(&mut Value)| refusal(&pieces, change);
+        for (message, expected) in [
+            (bytes(|json| json["normalizer"] = Value::Null), "splits text before BPE"),
+            (bytes(|json| json["model"]["ignore_merges"] = json!(true)), "splits text before BPE"),
+            (
+                bytes(|json| {
+                    json["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = json!("a");
+                }),
+                "splits text before BPE",
+            ),
+            (bytes(|json| json["pre_tokenizer"] = Value::Null), "splits text before BPE"),
+            (bytes(|json| json["model"]["end_of_word_suffix"] = json!("w")), "where words go on"),
+            (bytes(|json| json["added_tokens"][0]["lstrip"] = json!(true)), "white space beside"),
+            (bytes(|json| json["added_tokens"][0]["rstrip"] = json!(true)), "white space beside"),
+            (bytes(|json| json["added_tokens"][0]["single_word"] = json!(true)), "whole word"),
+            (
+                bytes(|json| {
+                    json["model"] =
+                        json!({"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"})
+                }),
+                "not BPE",
+            ),
+            (
+                pieces(|json| {
+                    json["added_tokens"][0]["normalized"] = json!(true);
+                    json["added_tokens"][0]["special"] = json!(false);
+                }),
+                "after the text is normalised",
+            ),
+            (pieces(|json| json["normalizer"] = Value::Null), "as SentencePiece does"),
+            (pieces(|json| json["model"]["ignore_merges"] = json!(true)), "ignore_merges"),
+            (
+                // The second of two ways to one token comes later than another token.
+                pieces(|json| {
+                    let merges = json["model"]["merges"].as_array_mut().unwrap();
+                    let whole =
+                        |merge: &Value| format!("{}{}", merge[0], merge[1]).replace('"', "");
+                    let twice = merges.windows(2).position(|two| whole(&two[0]) == whole(&two[1]));
+                    let second = merges.remove(twice.unwrap() + 1);
+                    merges.push(second);
+                }),
+                "do not follow from scores, from merge ",
+            ),
+            (
+                pieces(|json| drop(json["model"]["merges"].as_array_mut().unwrap().pop())),
+                "do not follow from scores",
+            ),
+        ] {
+            assert!(message.contains("cannot be put into a GGUF file"), "{message}");
+            assert!(message.contains(expected), "{message} lacks {expected}");
+        }
+    }
+
+    #[test]
+    fn a_missing_byte_is_refused() {
+        let lacking = |tokenizer: &Tokenizer, token: &str, other: &str| {
+            refusal(tokenizer, |json| {
+                let vocab = json["model"]["vocab"].as_object_mut().unwrap();
+                let id = vocab.remove(token).unwrap();
+                vocab.insert(other.to_owned(), id);
+                json["model"]["unk_token"] = json!(other);
+                let keeps = |merge: &Value| !merge.to_string().contains(token);
+                json["model"]["merges"].as_array_mut().unwrap().retain(keeps);
+            })
+        };
+        let message = lacking(&build(&sentencepiece()), "<0x41>", "<none>");
+        assert!(message.contains("no token <0x41>"), "{message}");
+        let message = lacking(&build(&byte_level("gpt-2")), "ĥ", "<none>");
+        assert!(message.contains("lacks bytes"), "{message}");
+    }
+}

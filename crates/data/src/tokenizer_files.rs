@@ -65,11 +65,12 @@ pub fn gguf_tokenizer(checkpoint: &Checkpoint) -> Result<Option<GgufTokenizer>, 
     let config = Config::beside(&path)?;
     let tokenizer = Tokenizer::from_json_file(&path)?;
     let mut gguf = tokenizer.to_gguf(spec.vocab_size, config.chat_template(&path)?)?;
+    let named = |key| config.token(key).and_then(|token| tokenizer.inner.token_to_id(token));
+    gguf.unknown_token_id = gguf.unknown_token_id.or(named("unk_token"));
     gguf.bos_token_id = spec.bos_token_id().or(gguf.bos_token_id);
     // Of several ends the one that the tokenizer names.
     let ends = spec.eos_token_ids();
-    let named = config.token("eos_token").and_then(|token| tokenizer.inner.token_to_id(token));
-    gguf.eos_token_id = named
+    gguf.eos_token_id = named("eos_token")
         .filter(|id| ends.is_empty() || ends.contains(id))
         .or(ends.first().copied())
         .or(gguf.eos_token_id);
@@ -225,4 +226,216 @@ fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, DataError> {
 
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
     replace_file(path, bytes).map_err(|source| DataError::Write { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use lns_checkpoint::{GgufOptions, StorageType, write_gguf};
+    use tempfile::{TempDir, tempdir};
+
+    use super::*;
+    use crate::golden::{PRE, build, byte_level, golden, sentencepiece};
+
+    const TEMPLATE: &str = "{{ messages[0].content }}";
+
+    /// A folder with the `config.json` of a model, but none of its tensors.
+    fn model_folder(vocab_size: usize, changes: Value) -> TempDir {
+        let folder = tempdir().unwrap();
+        let mut config = json!({
+            "model_type": "llama", "vocab_size": vocab_size, "hidden_size": 4,
+            "intermediate_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1,
+            "max_position_embeddings": 64,
+        });
+        config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        fs::write(folder.path().join("model.safetensors"), b"\x02\0\0\0\0\0\0\0{}").unwrap();
+        folder
+    }
+
+    /// A GGUF file with that tokenizer.
+    fn gguf_file(tokenizer: Option<&GgufTokenizer>) -> (TempDir, Checkpoint) {
+        let vocab_size = tokenizer.map_or(8, |gguf| gguf.tokens.len());
+        let folder = model_folder(vocab_size, json!({}));
+        let spec = Checkpoint::open(folder.path()).unwrap().spec().clone();
+        let path = folder.path().join("tiny.gguf");
+        let options = GgufOptions { name: "tiny", dtype: StorageType::F16, tokenizer };
+        write_gguf(
+            &path,
+            &spec,
+            &options,
+            &mut |tensor| Ok(vec![0.0; tensor.shape.iter().product()]),
+            &|_| (),
+        )
+        .unwrap();
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        (folder, checkpoint)
+    }
+
+    /// What the folder with these files says to a GGUF file.
+    fn described(vocab_size: usize, config: Value, files: &[(&str, &str)]) -> GgufTokenizer {
+        let folder = model_folder(vocab_size, config);
+        for (name, text) in files {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        gguf_tokenizer(&Checkpoint::open(folder.path()).unwrap()).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_tokenizer_goes_from_gguf_to_a_folder_and_back() {
+        let all = PRE.map(byte_level).into_iter().chain([sentencepiece()]);
+        for (index, mut gguf) in all.enumerate() {
+            gguf.chat_template = Some(TEMPLATE.to_owned());
+            gguf.add_bos_token = Some(index % 2 == 0);
+            let (_folder, checkpoint) = gguf_file(Some(&gguf));
+            let size = gguf.tokens.len();
+            let config = json!({"bos_token_id": 1, "eos_token_id": 2});
+            let folder = model_folder(size, config);
+            let names = write_tokenizer(&checkpoint, folder.path()).unwrap();
+            assert_eq!(names, ["tokenizer.json", "tokenizer_config.json"]);
+
+            let (before, golden) = (build(&gguf), golden());
+            let json = folder.path().join("tokenizer.json");
+            let after = Tokenizer::from_json_file(&json).unwrap();
+            assert_eq!(after.fingerprint(), before.fingerprint());
+            assert_eq!(after.end_of_text_id(), before.end_of_text_id());
+            let again = gguf_tokenizer(&Checkpoint::open(folder.path()).unwrap()).unwrap().unwrap();
+            for text in golden.strings.iter().chain(&golden.sentencepiece.strings) {
+                let ids = before.encode(text).unwrap();
+                assert_eq!(after.encode(text).unwrap(), ids);
+                assert_eq!(build(&again).encode(text).unwrap(), ids);
+            }
+            assert_eq!(again.tokens, gguf.tokens);
+            assert_eq!(again.merges, gguf.merges);
+            assert_eq!(again.pre.as_deref(), gguf.pre.as_deref().or(Some("default")));
+            assert_eq!(again.bos_token_id, gguf.bos_token_id);
+            assert_eq!(again.eos_token_id, gguf.eos_token_id);
+            assert_eq!(again.unknown_token_id, gguf.unknown_token_id);
+            assert_eq!(again.add_bos_token, gguf.add_bos_token);
+            assert_eq!(again.chat_template, gguf.chat_template);
+        }
+    }
+
+    #[test]
+    fn transformers_puts_the_beginning_in_front_where_the_file_says_so() {
+        for adds in [true, false] {
+            let gguf = GgufTokenizer { add_bos_token: Some(adds), ..sentencepiece() };
+            let (folder, checkpoint) = gguf_file(Some(&gguf));
+            write_tokenizer(&checkpoint, folder.path()).unwrap();
+            let json = folder.path().join("tokenizer.json");
+            let whole = tokenizers::Tokenizer::from_file(&json).unwrap();
+            let text = whole.encode("the", false).unwrap().get_ids().to_vec();
+            let with_special = whole.encode("the", true).unwrap().get_ids().to_vec();
+            assert_eq!(with_special, if adds { [&[1], &*text].concat() } else { text });
+            assert_eq!(begins_with(&json, &gguf.tokens[1]).unwrap(), adds);
+            let config: Value =
+                serde_json::from_slice(&fs::read(folder.path().join(CONFIG_FILE)).unwrap())
+                    .unwrap();
+            assert_eq!(config["add_bos_token"], adds);
+            assert_eq!(config["model_max_length"], 64);
+            assert_eq!(config["tokenizer_class"], "PreTrainedTokenizerFast");
+        }
+    }
+
+    #[test]
+    fn a_tokenizer_of_gguf_stays_as_it_is_in_gguf() {
+        let gguf = GgufTokenizer { pre: Some("klingon".to_owned()), ..byte_level("gpt-2") };
+        let (_folder, checkpoint) = gguf_file(Some(&gguf));
+        assert_eq!(gguf_tokenizer(&checkpoint).unwrap(), Some(gguf));
+    }
+
+    #[test]
+    fn without_a_tokenizer_there_is_nothing_to_write() {
+        let (folder, checkpoint) = gguf_file(None);
+        let out = tempdir().unwrap();
+        assert_eq!(write_tokenizer(&checkpoint, out.path()).unwrap(), [""; 0]);
+        assert_eq!(gguf_tokenizer(&checkpoint).unwrap(), None);
+        let checkpoint = Checkpoint::open(folder.path()).unwrap();
+        assert_eq!(write_tokenizer(&checkpoint, out.path()).unwrap(), [""; 0]);
+        assert_eq!(gguf_tokenizer(&checkpoint).unwrap(), None);
+        assert_eq!(fs::read_dir(out.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_files_of_a_folder_are_copied_byte_for_byte_and_no_others() {
+        let folder = model_folder(8, json!({}));
+        for (index, name) in FILES.iter().enumerate().skip(1) {
+            fs::write(folder.path().join(name), [0, 255, index as u8]).unwrap();
+        }
+        fs::write(folder.path().join("README.md"), "no").unwrap();
+        fs::create_dir(folder.path().join(TOKENIZER_FILE)).unwrap();
+        let out = tempdir().unwrap();
+        let checkpoint = Checkpoint::open(folder.path()).unwrap();
+        assert_eq!(write_tokenizer(&checkpoint, out.path()).unwrap(), &FILES[1..]);
+        assert_eq!(fs::read_dir(out.path()).unwrap().count(), FILES.len() - 1);
+        for (index, name) in FILES.iter().enumerate().skip(1) {
+            assert_eq!(fs::read(out.path().join(name)).unwrap(), [0, 255, index as u8]);
+        }
+    }
+
+    #[test]
+    fn the_config_and_the_files_beside_say_what_the_tokenizer_does_not() {
+        let tokenizer = build(&byte_level("llama-bpe"));
+        let (json, size) = (tokenizer.to_json(), tokenizer.vocab_size());
+        let end = |id: u32| tokenizer.token(id).unwrap();
+        let plain = described(size, json!({}), &[("tokenizer.json", &json)]);
+        assert_eq!((plain.bos_token_id, plain.eos_token_id), (None, Some(0)));
+        assert_eq!((plain.add_bos_token, plain.chat_template), (Some(false), None));
+
+        let several = json!({"eos_token_id": [7, 2], "bos_token_id": 1});
+        let files = [("tokenizer.json", &*json)];
+        assert_eq!(described(size, several.clone(), &files).eos_token_id, Some(7));
+        let config = json!({
+            "eos_token": {"content": end(2)}, "unk_token": end(5), "add_bos_token": true,
+            "chat_template": [{"name": "tools", "template": "no"},
+                              {"name": "default", "template": TEMPLATE}],
+        })
+        .to_string();
+        let files = [("tokenizer.json", &*json), ("tokenizer_config.json", &*config)];
+        let told = described(size, several.clone(), &files);
+        assert_eq!((told.bos_token_id, told.eos_token_id), (Some(1), Some(2)));
+        assert_eq!((told.unknown_token_id, told.add_bos_token), (Some(5), Some(true)));
+        assert_eq!(told.chat_template.as_deref(), Some(TEMPLATE));
+        let own_file = [("chat_template.jinja", "its own"), files[0], files[1]];
+        assert_eq!(described(size, several, &own_file).chat_template.as_deref(), Some("its own"));
+        assert_eq!(described(size, json!({"eos_token_id": 9}), &files).eos_token_id, Some(9));
+    }
+
+    #[test]
+    fn a_post_processor_says_that_the_beginning_is_added() {
+        let tokenizer = build(&byte_level("llama-bpe"));
+        let bos = tokenizer.token(1).unwrap();
+        let template = serde_json::to_value(in_front(1, &bos)).unwrap();
+        for post_processor in [
+            template.clone(),
+            json!({"type": "Sequence", "processors": [
+                {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": false, "use_regex": true},
+                template]}),
+        ] {
+            let mut json: Value = serde_json::from_str(&tokenizer.to_json()).unwrap();
+            json["post_processor"] = post_processor;
+            let text = json.to_string();
+            let files = [("tokenizer.json", &*text)];
+            let size = tokenizer.vocab_size();
+            let adds = |config| described(size, config, &files).add_bos_token;
+            assert_eq!(adds(json!({"bos_token_id": 1})), Some(true));
+            assert_eq!(adds(json!({"bos_token_id": 2})), Some(false));
+        }
+    }
+
+    #[test]
+    fn a_broken_file_beside_is_named() {
+        let tokenizer = build(&byte_level("gpt-2"));
+        let folder = model_folder(tokenizer.vocab_size(), json!({}));
+        let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();
+        let refused = || {
+            let checkpoint = Checkpoint::open(folder.path()).unwrap();
+            gguf_tokenizer(&checkpoint).unwrap_err().to_string()
+        };
+        write("tokenizer.json", tokenizer.to_json().as_bytes());
+        write("chat_template.jinja", b"ab\xff");
+        let message = refused();
+        assert!(message.contains("chat_template.jinja: not UTF-8 at byte 2"), "{message}");
+        write("tokenizer_config.json", b"{");
+        assert!(refused().contains("tokenizer_config.json"));
+    }
 }

@@ -9,6 +9,7 @@ use burn::{
     tensor::{Tensor, TensorData},
 };
 use lns_checkpoint::NamedTensor;
+use lns_spec::{ModelSpec, TensorShape};
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
 use rand_distr::{Distribution, Normal};
@@ -66,7 +67,11 @@ impl LoraConfig {
         matrix.is_some_and(|matrix| self.targets.iter().any(|target| target == matrix))
     }
 
-    fn check(&self, model: &Decoder) -> Result<(), LoraError> {
+    /// Whether a model can have these adapters.
+    ///
+    /// # Errors
+    /// [`LoraError`], naming the matrix.
+    pub fn check(&self, spec: &ModelSpec) -> Result<(), LoraError> {
         if !(self.alpha.is_finite() && self.alpha > 0.0) {
             return Err(LoraError::Alpha { alpha: self.alpha });
         }
@@ -76,15 +81,12 @@ impl LoraConfig {
         if self.targets.is_empty() {
             return Err(LoraError::NoTarget);
         }
-        let mut shapes = Vec::new();
-        visit_parameters(model, &mut |parameter| {
-            if self.targets(parameter.path) {
-                shapes.push((crate::tensor_name(parameter.path), parameter.shape));
-            }
-        });
         let rank = self.rank;
-        match shapes.into_iter().find(|(_, shape)| rank == 0 || shape.iter().any(|n| *n < rank)) {
-            Some((tensor, shape)) => {
+        let too_small = |tensor: &TensorShape| {
+            self.targets(&tensor.name) && (rank == 0 || tensor.shape.iter().any(|n| *n < rank))
+        };
+        match spec.tensors().into_iter().find(too_small) {
+            Some(TensorShape { name: tensor, shape }) => {
                 Err(LoraError::Rank { rank, tensor, rows: shape[0], columns: shape[1] })
             }
             None => Ok(()),
@@ -135,7 +137,7 @@ impl Decoder {
         config: &LoraConfig,
         factors: &mut Factors<'_>,
     ) -> Result<Self, LoraError> {
-        config.check(&self)?;
+        config.check(self.spec())?;
         // Every factor first, since what attaches them cannot fail.
         let mut made = Vec::new();
         let mut failed = None;

@@ -1,9 +1,12 @@
 //! Surgery in memory: scales brought in, layers and branches left out, adapters beside frozen matrices.
 
+use std::path::PathBuf;
+
 use layernorm_scaling::{
     Decoder, LayerSource, LoraConfig, LoraError, Pruned, Retrofit, apply_curse_of_depth_mitigation,
     ids_tensor, rotary_table, visit_parameters,
 };
+use lns_checkpoint::{Checkpoint, Conversion};
 use lns_kernels::Device;
 use lns_spec::{DepthScale, LayerIndex, ModelSpec, NormScheme, Preset, Removal, Site};
 
@@ -217,4 +220,64 @@ fn adapters_that_fit_no_matrix_are_refused() {
     let config = LoraConfig { rank: 2, ..default() };
     let lost = model(NormScheme::Pre {}).with_saved_lora(&config, &mut |_, _| None);
     assert!(matches!(lost, Err(LoraError::Adapter { .. })));
+}
+
+/// Logits of a checkpoint that a conversion wrote.
+fn written(conversion: &Conversion<'_>) -> Vec<f32> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    conversion.write(folder.path(), u64::MAX, &|_| {}).expect("writes");
+    let checkpoint = Checkpoint::open(folder.path()).expect("opens");
+    logits(&Decoder::from_checkpoint(&checkpoint, &Device::flex()).expect("loads"))
+}
+
+fn tiny(name: &str) -> Checkpoint {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../golden/tiny").join(name);
+    Checkpoint::open(&path).expect(name)
+}
+
+fn of_file(checkpoint: &Checkpoint) -> Vec<f32> {
+    logits(&Decoder::from_checkpoint(checkpoint, &Device::flex()).expect("loads"))
+}
+
+#[test]
+fn files_that_are_converted_compute_the_same_in_every_family_and_type() {
+    for family in ["llama", "mistral", "qwen2", "qwen3"] {
+        for (suffix, noise) in [("", 1e-5), ("-f16", 0.0), ("-bf16-sharded", 0.0)] {
+            let source = tiny(&format!("{family}{suffix}"));
+            let plain = Conversion::of(&source).expect("whole");
+            let scaled =
+                plain.with_layernorm_scaling(DepthScale::default(), true).expect("takes the scale");
+            let rounding = scaled.rounding().expect("reads");
+            // What the program prints: all errors of the gains added up, and the sums' own.
+            let bound = (rounding.tensors as f64 * rounding.bound) as f32 + 1e-5;
+            let bound = if suffix.is_empty() { noise } else { bound };
+            let off = difference(&written(&scaled), &of_file(&source));
+            assert!(off < bound, "{family}{suffix}: {off:e} of {bound:e}");
+        }
+    }
+    for scheme in ["scheme-lns", "scheme-lns-quarter", "scheme-lns-mlp", "scheme-lns-pruned"] {
+        let source = tiny(scheme);
+        let folded = Conversion::of(&source).expect("whole").folded().expect("folds");
+        let off = difference(&written(&folded), &of_file(&source));
+        assert!(off < 1e-5, "{scheme}: {off:e}");
+    }
+}
+
+#[test]
+fn a_pruned_file_computes_what_the_view_does_and_so_do_the_zeros_for_other_programs() {
+    for name in ["llama", "qwen3", "scheme-lns", "scheme-sandwich", "scheme-layerscale"] {
+        let source = tiny(name);
+        let model = Decoder::from_checkpoint(&source, &Device::flex()).expect("loads");
+        let removals = [
+            Removal { layer: LayerIndex::new(0), branch: None },
+            Removal { layer: LayerIndex::new(1), branch: Some(Site::Mlp) },
+        ];
+        let view = logits(&Pruned::new(&model, &removals).expect("prunes"));
+        let pruned = Conversion::of(&source).expect("whole").without(&removals).expect("prunes");
+        assert_eq!(written(&pruned), view, "{name}");
+        if let Ok(stock) = pruned.for_stock_runtimes() {
+            let off = difference(&written(&stock), &view);
+            assert!(off < 1e-5, "{name}: {off:e}");
+        }
+    }
 }

@@ -84,7 +84,7 @@ pub fn finetune_defaults() -> RunConfig {
         schedule: Schedule { learning_rate: 1e-4, warmup: 10, ..Schedule::default() },
         evaluation: EvaluationConfig { every: 25, tokens: 16_384 },
         statistics: StatisticsConfig { every: 25 },
-        snapshots: SnapshotConfig { every: 50, keep_last: 1, keep_best: true },
+        snapshots: SnapshotConfig { every: 50, ..SnapshotConfig::default() },
         ..RunConfig::default()
     }
 }

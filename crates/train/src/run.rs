@@ -235,7 +235,7 @@ impl Origin {
             config.model.vocab_size = spec.vocab_size;
             return Ok(Self::Scratch(spec));
         };
-        let FinetuneConfig { base, fingerprint, .. } = from;
+        let FinetuneConfig { base, fingerprint, lora } = from;
         let checkpoint = Checkpoint::open(base)?;
         let found = checkpoint.fingerprint()?;
         if !fingerprint.is_empty() && *fingerprint != found {
@@ -249,6 +249,9 @@ impl Origin {
             return Err(RunError::OtherTokenizer { corpus, base: base.clone() });
         }
         let spec = checkpoint.spec();
+        if let Some(lora) = lora {
+            lora.check(spec)?;
+        }
         if vocabulary > spec.vocab_size {
             let (corpus, base) = (config.data.sources[0].corpus.clone(), base.clone());
             return Err(RunError::OtherTokenizer { corpus, base });

@@ -8,3 +8,4 @@ mod gguf_write;
 mod mutation;
 mod safetensors;
 mod safetensors_hostile;
+mod surgery;

@@ -186,6 +186,10 @@ pub(crate) fn new_folder(out: &Path, force: bool) -> anyhow::Result<NewFolder> {
     folder.with_context(|| format!("{} cannot be made", out.display()))
 }
 
+pub(crate) fn not_written(out: &Path) -> String {
+    format!("{} was not written", out.display())
+}
+
 pub(crate) fn commit(folder: NewFolder, out: &Path) -> anyhow::Result<()> {
     folder.commit().with_context(|| format!("{} was not put in place", out.display()))
 }
@@ -254,7 +258,7 @@ pub(crate) fn run(
         files => Some(text::for_model(source, files, &args.cut, printer)?),
     };
     let folder = new_folder(out, *force)?;
-    let record = job.write(folder.path(), printer)?;
+    let record = job.write(folder.path(), printer).with_context(|| not_written(out))?;
     let measured = match &text {
         None => None,
         Some(text) => Some(measure(source, folder.path(), text, &args.compute, printer)?),

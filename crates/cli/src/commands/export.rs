@@ -61,7 +61,7 @@ fn safetensors(
     let shard_bytes = (args.shard_size * 1e9) as u64;
     let job = Job { verb: "export", conversion, options, more: vec![], shard_bytes };
     let folder = convert::new_folder(out, force)?;
-    let record = job.write(folder.path(), printer)?;
+    let record = job.write(folder.path(), printer).with_context(|| convert::not_written(out))?;
     convert::commit(folder, out)?;
     printer.result(&format!("model        {}\n", out.display()))?;
     printer.json(&record)
@@ -97,7 +97,8 @@ fn gguf(
     let mut read = |tensor: &lns_spec::TensorShape| -> Result<Vec<f32>, CheckpointError> {
         conversion.read_f32(&tensor.name, &tensor.shape)
     };
-    write_gguf(file.path(), spec, &options, &mut read, &|written| bar.set(written))?;
+    write_gguf(file.path(), spec, &options, &mut read, &|written| bar.set(written))
+        .with_context(|| convert::not_written(out))?;
     drop(bar);
     let told = json!({"format": "gguf", "dtype": dtype.name()});
     let record = convert::provenance("export", conversion.source(), &spec.to_string(), &told)?;

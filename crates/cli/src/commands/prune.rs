@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use anyhow::Context;
 use layernorm_scaling::{LayerSource, Pruned};
 use lns_checkpoint::{Checkpoint, Conversion};
 use lns_data::{Window, Windows};
@@ -61,7 +62,7 @@ pub(crate) fn run(args: &PruneArgs, printer: &Printer) -> anyhow::Result<()> {
     let more = vec![(PrunePlan::FILE_NAME, convert::pretty(&plan)?)];
     let job = Job { verb: "prune", conversion, options, more, shard_bytes: SHARD_BYTES };
     let folder = convert::new_folder(out, output.force)?;
-    let record = job.write(folder.path(), printer)?;
+    let record = job.write(folder.path(), printer).with_context(|| convert::not_written(out))?;
     convert::commit(folder, out)?;
     printer.result(&format!("{gained}model        {}\n", out.display()))?;
     printer.json(&record)

@@ -1,81 +1,14 @@
 //! The program as its user meets it: real commands on tiny checkpoints, results, files, errors.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+mod bench;
+mod surgery;
+
+use std::fs;
 
 use assert_cmd::Command;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-/// A copy of a golden checkpoint with a tokenizer of words w0, w1, … and a text of 200 of them.
-struct Bench {
-    dir: TempDir,
-}
-
-impl Bench {
-    fn new(golden: &str) -> Self {
-        let dir = TempDir::new().expect("a temporary folder");
-        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/tiny").join(golden);
-        let model = dir.path().join("model");
-        fs::create_dir(&model).expect("writable");
-        for entry in fs::read_dir(from).expect("in the repository") {
-            let entry = entry.expect("readable");
-            fs::copy(entry.path(), model.join(entry.file_name())).expect("copies");
-        }
-        let bench = Self { dir };
-        bench.tokenizer(96);
-        let words: Vec<String> = (0..200).map(|i| format!("w{}", i * 7 % 96)).collect();
-        fs::write(bench.path("text.txt"), words.join(" ")).expect("writable");
-        bench
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn tokenizer(&self, words: usize) {
-        let vocab: serde_json::Map<String, Value> =
-            (0..words).map(|i| (format!("w{i}"), json!(i))).collect();
-        let tokenizer = json!({
-            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
-            "normalizer": null, "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null,
-            "decoder": null, "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "w0"},
-        });
-        fs::write(self.path("model/tokenizer.json"), tokenizer.to_string()).expect("writable");
-    }
-
-    fn config(&self, change: impl FnOnce(&mut Value)) {
-        let path = self.path("model/config.json");
-        let text = fs::read_to_string(&path).expect("there");
-        let mut config = serde_json::from_str(&text).expect("JSON");
-        change(&mut config);
-        fs::write(path, config.to_string()).expect("writable");
-    }
-
-    fn lns(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::cargo_bin("lns").expect("the program is built");
-        command.current_dir(self.dir.path()).args(arguments);
-        command
-    }
-
-    /// Runs a command that must succeed; its standard output.
-    fn succeeds(&self, arguments: &[&str]) -> String {
-        let output = self.lns(arguments).assert().success().get_output().clone();
-        String::from_utf8(output.stdout).expect("UTF-8")
-    }
-
-    /// Runs a command that must fail with `code`; its error.
-    fn fails(&self, arguments: &[&str], code: i32) -> String {
-        let output = self.lns(arguments).assert().code(code).get_output().clone();
-        let error = String::from_utf8(output.stderr).expect("UTF-8");
-        assert!(error.contains("error: "), "{error}");
-        assert!(!error.contains("panicked"), "{error}");
-        assert!(output.stdout.is_empty(), "results on standard output beside an error");
-        error
-    }
-}
+use bench::Bench;
 
 const EVAL: [&str; 7] = ["eval", "model", "--text", "text.txt", "--window", "16", "--json"];
 

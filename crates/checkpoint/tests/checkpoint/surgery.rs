@@ -1,0 +1,219 @@
+//! What conversions write, held against the tiny checkpoints of every family.
+
+use std::path::{Path, PathBuf};
+
+use lns_checkpoint::{Checkpoint, CheckpointError, Conversion, StorageType};
+use lns_spec::{DepthScale, LayerIndex, NormScheme, Removal, Site};
+
+use crate::files::{Folder, Tensor, model_folder, tensors};
+
+const FAMILIES: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
+
+fn tiny(name: &str) -> Checkpoint {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../golden/tiny").join(name);
+    Checkpoint::open(&path).expect(name)
+}
+
+fn conversion(checkpoint: &Checkpoint) -> Conversion<'_> {
+    Conversion::of(checkpoint).expect("the checkpoint is whole")
+}
+
+/// What a conversion writes, opened.
+fn written(conversion: &Conversion<'_>, shard_bytes: u64) -> (Folder, Checkpoint) {
+    let folder = Folder::new();
+    conversion.write(folder.path(), shard_bytes, &|_| {}).expect("writes");
+    let checkpoint = Checkpoint::open(folder.path()).expect("what was written opens");
+    assert!(checkpoint.audit().is_clean(), "{}", checkpoint.audit());
+    (folder, checkpoint)
+}
+
+fn values(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
+    let tensor = checkpoint.tensor(name).expect(name);
+    checkpoint.read_f32(name, &tensor.shape).expect(name)
+}
+
+fn lns(checkpoint: &Checkpoint) -> Conversion<'_> {
+    let scaled = conversion(checkpoint).with_layernorm_scaling(DepthScale::default(), true);
+    scaled.expect("a plain model takes the scale")
+}
+
+#[test]
+fn a_model_that_is_only_copied_is_the_same_in_any_number_of_files() {
+    for name in ["llama", "llama-bf16-sharded", "llama-f16", "mistral", "qwen2", "qwen3"] {
+        let source = tiny(name);
+        for shard_bytes in [u64::MAX, 4000, 1] {
+            let (_folder, copy) = written(&conversion(&source), shard_bytes);
+            assert_eq!(copy.spec(), source.spec(), "{name}");
+            let tensors = source.spec().tensors();
+            assert_eq!(copy.files().len() == 1, shard_bytes == u64::MAX);
+            assert_eq!(copy.files().len() == tensors.len(), shard_bytes == 1);
+            for tensor in tensors {
+                let stored = |c: &Checkpoint| c.tensor(&tensor.name).expect("is there").dtype;
+                assert_eq!(stored(&copy), stored(&source), "{name}: {}", tensor.name);
+                assert_eq!(values(&copy, &tensor.name), values(&source, &tensor.name), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_gains_alone_change_and_change_back() {
+    for name in FAMILIES {
+        let source = tiny(name);
+        let (_scaled_folder, scaled) = written(&lns(&source), u64::MAX);
+        assert_eq!(scaled.spec().norm_scheme, NormScheme::lns(), "{name}");
+        for tensor in source.spec().tensors() {
+            let (before, after) = (values(&source, &tensor.name), values(&scaled, &tensor.name));
+            let layer = tensor.name.strip_prefix("model.layers.").and_then(|rest| {
+                let (layer, part) = rest.split_once('.')?;
+                part.contains("layernorm").then_some(layer.parse::<f64>().ok()?)
+            });
+            let factor = layer.map_or(1.0, |layer| (layer + 1.0).sqrt());
+            for (before, after) in before.iter().zip(after) {
+                assert_eq!(after, (f64::from(*before) * factor) as f32, "{name}: {}", tensor.name);
+            }
+        }
+        let folded = conversion(&scaled).folded().expect("folds");
+        let (_folder, folded) = written(&folded, u64::MAX);
+        assert_eq!(folded.spec(), source.spec(), "{name}");
+        for tensor in source.spec().tensors() {
+            let (before, after) = (values(&source, &tensor.name), values(&folded, &tensor.name));
+            for (before, after) in before.iter().zip(after) {
+                assert!((after / before - 1.0).abs() < 2e-7, "{name}: {before} {after}");
+            }
+        }
+    }
+}
+
+#[test]
+fn gains_are_rounded_within_the_bound_of_their_type() {
+    let source = tiny("llama");
+    for (dtype, bound) in [
+        (StorageType::F32, 2f64.powi(-24)),
+        (StorageType::F16, 2f64.powi(-11)),
+        (StorageType::BF16, 2f64.powi(-8)),
+    ] {
+        let conversion = lns(&source).cast(dtype);
+        let rounding = conversion.rounding().expect("reads");
+        // Layer 0 has the factor 1.
+        assert_eq!(rounding.tensors, 2 * (source.spec().num_hidden_layers - 1));
+        assert_eq!(rounding.bound, bound);
+        assert!(rounding.measured > bound / 8.0 && rounding.measured <= bound, "{rounding:?}");
+        let (_folder, written) = written(&conversion, u64::MAX);
+        let gain = "model.layers.1.input_layernorm.weight";
+        for (before, after) in values(&source, gain).iter().zip(values(&written, gain)) {
+            let wanted = f64::from(*before) * 2f64.sqrt();
+            assert!((f64::from(after) / wanted - 1.0).abs() <= bound, "{dtype}");
+        }
+    }
+    assert_eq!(conversion(&source).rounding().expect("reads").tensors, 0);
+}
+
+#[test]
+fn layers_move_up_and_branches_go_with_all_their_tensors() {
+    for name in FAMILIES {
+        let source = tiny(name);
+        let last = source.spec().num_hidden_layers - 1;
+        let layer = LayerIndex::new;
+        let removals = [
+            Removal { layer: layer(0), branch: None },
+            Removal { layer: layer(last), branch: Some(Site::Attention) },
+        ];
+        let pruned = conversion(&source).without(&removals).expect("prunes");
+        let (_folder, pruned) = written(&pruned, u64::MAX);
+        assert_eq!(pruned.spec().num_hidden_layers, last, "{name}");
+        assert_eq!(pruned.tensors().len(), pruned.spec().tensors().len(), "nothing is left over");
+        for tensor in pruned.spec().tensors() {
+            let before = match tensor.name.strip_prefix("model.layers.") {
+                None => tensor.name.clone(),
+                Some(rest) => {
+                    let (layer, part) = rest.split_once('.').expect("a layer's tensor");
+                    let layer: usize = layer.parse().expect("a number");
+                    assert!(layer + 1 < last || !part.contains("self_attn"), "{}", tensor.name);
+                    format!("model.layers.{}.{part}", layer + 1)
+                }
+            };
+            assert_eq!(values(&pruned, &tensor.name), values(&source, &before), "{name}: {before}");
+        }
+        // What no other program knows is filled with zeros for them.
+        assert!(
+            pruned.spec().to_config()["model_type"].as_str().is_some_and(|t| t.starts_with("lns_"))
+        );
+        let stock = conversion(&pruned).for_stock_runtimes().expect("folds");
+        let (_folder, stock) = written(&stock, u64::MAX);
+        assert!(stock.spec().runs_on_stock_runtimes());
+        let zeros = values(&stock, &format!("model.layers.{}.self_attn.o_proj.weight", last - 1));
+        assert!(zeros.iter().all(|value| *value == 0.0));
+    }
+}
+
+#[test]
+fn blocks_of_a_gguf_file_become_f32_with_rows_in_hugging_faces_order() {
+    let source = tiny("llama");
+    let folder = Folder::new();
+    let path = folder.path().join("model.gguf");
+    let options =
+        lns_checkpoint::GgufOptions { name: "t", dtype: StorageType::Q8_0, tokenizer: None };
+    let mut read = |tensor: &lns_spec::TensorShape| source.read_f32(&tensor.name, &tensor.shape);
+    lns_checkpoint::write_gguf(&path, source.spec(), &options, &mut read, &|_| {}).expect("writes");
+    let gguf = Checkpoint::open(&path).expect("opens");
+    let (_folder, converted) = written(&lns(&gguf), u64::MAX);
+    for tensor in source.spec().tensors() {
+        let stored = converted.tensor(&tensor.name).expect("is there");
+        // Rows that are no whole blocks are F16 in the file.
+        assert!(matches!(stored.dtype, StorageType::F32 | StorageType::F16));
+        if tensor.shape.len() == 2 {
+            assert_eq!(values(&converted, &tensor.name), values(&gguf, &tensor.name));
+        }
+    }
+}
+
+#[test]
+fn casting_rounds_to_nearest_and_refuses_what_does_not_fit() {
+    let source = tiny("llama");
+    for dtype in [StorageType::BF16, StorageType::F16] {
+        let (_folder, cast) = written(&conversion(&source).cast(dtype), u64::MAX);
+        let name = "model.layers.0.mlp.up_proj.weight";
+        assert_eq!(cast.tensor(name).expect("is there").dtype, dtype);
+        for (before, after) in values(&source, name).iter().zip(values(&cast, name)) {
+            let nearest = match dtype {
+                StorageType::BF16 => half::bf16::from_f32(*before).to_f32(),
+                _ => half::f16::from_f32(*before).to_f32(),
+            };
+            assert_eq!(after, nearest);
+        }
+    }
+    let mut large = tensors();
+    let (name, shape) = (large[3].name.clone(), large[3].shape.clone());
+    let count = shape.iter().product();
+    large[3] = Tensor::f32(&name, &shape, &vec![7e4; count]);
+    let folder = model_folder(&large);
+    let source = Checkpoint::open(folder.path()).expect("opens");
+    let out = Folder::new();
+    let error = conversion(&source).cast(StorageType::F16).write(out.path(), u64::MAX, &|_| {});
+    let error = error.expect_err("70,000 is beyond f16");
+    assert!(
+        matches!(&error, CheckpointError::Unstorable { tensor, .. } if *tensor == name),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_checkpoint_that_is_not_whole_is_not_converted() {
+    let mut some = tensors();
+    let gone = some.pop().expect("there are tensors").name;
+    let folder = model_folder(&some);
+    let source = Checkpoint::open(folder.path()).expect("opens");
+    let error = Conversion::of(&source).expect_err("a tensor is missing").to_string();
+    assert!(error.contains(&gone), "{error}");
+}
+
+#[test]
+fn a_model_is_known_by_what_it_holds_and_not_by_where_it_is() {
+    let (a, b) = (model_folder(&tensors()), model_folder(&tensors()));
+    let of = |path: &Path| Checkpoint::open(path).expect("opens").fingerprint().expect("reads");
+    assert_eq!(of(a.path()), of(b.path()));
+    let mut other = tensors();
+    other[0].data[0] ^= 1;
+    assert_ne!(of(a.path()), of(model_folder(&other).path()));
+}

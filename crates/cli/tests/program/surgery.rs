@@ -1,0 +1,383 @@
+//! Retrofit, fold, unfold, prune, export and finetune, as their user meets them.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use assert_cmd::Command;
+use layernorm_scaling::Decoder;
+use lns_checkpoint::Checkpoint;
+use lns_kernels::Device;
+use lns_spec::{NormScheme, Preset};
+use serde_json::{Value, json};
+
+use crate::bench::Bench;
+
+const TEXT: [&str; 4] = ["--text", "text.txt", "--window", "16"];
+
+fn with<'a>(verb: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+    [verb, more].concat()
+}
+
+fn nll(bench: &Bench, model: &str) -> f64 {
+    let record = bench.succeeds(&with(&["eval", model, "--json"], &TEXT));
+    serde_json::from_str::<Value>(&record).expect("JSON")["nll"].as_f64().expect("a number")
+}
+
+fn read(bench: &Bench, path: &str) -> Value {
+    serde_json::from_slice(&fs::read(bench.path(path)).expect(path)).expect("JSON")
+}
+
+/// Every file of a folder.
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    fs::read_dir(folder)
+        .expect("a folder")
+        .map(|entry| {
+            let path = entry.expect("readable").path();
+            let name = path.file_name().expect("named").to_string_lossy().into_owned();
+            (name, fs::read(&path).unwrap_or_default())
+        })
+        .collect()
+}
+
+#[test]
+fn a_model_takes_the_scale_and_gives_it_back_and_says_where_it_came_from() {
+    let bench = Bench::new("llama");
+    let before = files(&bench.path("model"));
+    let shown = bench.succeeds(&with(
+        &["retrofit", "model", "--out", "scaled", "--exponent", "0.4", "--verify"],
+        &TEXT,
+    ));
+    assert!(shown.contains("logits") && shown.contains("scaled"), "{shown}");
+    let config = read(&bench, "scaled/config.json");
+    assert_eq!(config["model_type"], "lns_llama");
+    assert_eq!(config["norm_scheme"]["exponent"], 0.4);
+    let record = read(&bench, "scaled/lns-provenance.json");
+    assert_eq!(
+        (&record["verb"], &record["options"]["mode"]),
+        (&json!("retrofit"), &json!("preserve"))
+    );
+    let sums: Vec<_> = record["source_files"].as_array().expect("a list").iter().collect();
+    assert!(sums.iter().all(|file| file["sha256"].as_str().is_some_and(|sum| sum.len() == 64)));
+
+    bench.succeeds(&with(&["fold", "scaled", "--out", "folded", "--verify"], &TEXT));
+    let config = read(&bench, "folded/config.json");
+    assert_eq!((&config["model_type"], &config["norm_scheme"]), (&json!("llama"), &Value::Null));
+    assert_eq!(read(&bench, "folded/lns-provenance.json")["before"]["verb"], "retrofit");
+    // Unfold knows the exponent that fold noted.
+    bench.succeeds(&["unfold", "folded", "--out", "unfolded"]);
+    assert_eq!(read(&bench, "unfolded/config.json")["norm_scheme"]["exponent"], 0.4);
+    let losses = ["model", "scaled", "folded", "unfolded"].map(|model| nll(&bench, model));
+    assert!(losses.iter().all(|loss| (loss - losses[0]).abs() < 1e-5), "{losses:?}");
+    assert_eq!(files(&bench.path("model")), before, "the source is as it was");
+}
+
+#[test]
+fn the_mode_that_replaces_says_that_the_function_changes_and_by_how_much() {
+    let bench = Bench::new("llama");
+    let replace = ["retrofit", "model", "--mode", "replace", "--out", "replaced"];
+    let error = bench.fails(&replace, 2);
+    assert!(error.contains("--text"), "{error}");
+    let output = bench.lns(&with(&replace, &TEXT)).assert().success().get_output().clone();
+    let (shown, notes) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(shown.contains("nll") && notes.contains("The function changed"), "{shown}{notes}");
+    assert!((nll(&bench, "replaced") - nll(&bench, "model")).abs() > 1e-4);
+}
+
+#[test]
+fn a_dry_run_shows_every_edit_and_writes_nothing() {
+    let bench = Bench::new("llama");
+    let there = files(bench.dir.path());
+    let edits = bench.succeeds(&["retrofit", "model", "--dry-run"]);
+    for part in ["model.layers.1.input_layernorm.weight", "× 1.414213562", "scheme lns"] {
+        assert!(edits.contains(part), "{part} is missing: {edits}");
+    }
+    let edits = bench.succeeds(&["prune", "model", "--layers", "0", "--mlp", "2", "--dry-run"]);
+    for part in ["from model.layers.1.", "model.layers.2.mlp.up_proj.weight", "left out"] {
+        assert!(edits.contains(part), "{part} is missing: {edits}");
+    }
+    let edits = bench.succeeds(&["prune", "model", "--layers", "1", "--dry-run", "--json"]);
+    let edits: Value = serde_json::from_str(&edits).expect("only JSON");
+    assert_eq!(edits["config"]["num_hidden_layers"], 2);
+    let tensors = bench.succeeds(&["export", "model", "--out", "m.gguf", "--dry-run"]);
+    assert!(tensors.contains("blk.0.attn_q.weight"), "{tensors}");
+    bench.succeeds(&["export", "model", "--dtype", "bf16", "--dry-run"]);
+    bench.succeeds(&with(&["finetune", "model", "--dry-run"], &[]));
+    assert_eq!(files(bench.dir.path()), there);
+}
+
+#[test]
+fn layers_are_dropped_by_evidence_and_the_plan_does_it_again() {
+    let bench = Bench::new("llama");
+    let diagnose = bench.succeeds(&with(&["diagnose", "model", "--json"], &TEXT));
+    let diagnosis: Value = serde_json::from_str(&diagnose).expect("JSON");
+    let delta = |layer: &Value| layer["removal"]["delta_nll"].as_f64().expect("a number");
+    let layers = diagnosis["layers"].as_array().expect("a list");
+    let least = layers.iter().min_by(|a, b| delta(a).total_cmp(&delta(b))).expect("some");
+
+    let prune = ["prune", "model", "--drop", "1", "--out", "pruned"];
+    let shown = bench.succeeds(&with(&prune, &TEXT));
+    for part in ["parameters", "tokens/s", "perplexity", "3 → 2"] {
+        assert!(shown.contains(part), "{part} is missing: {shown}");
+    }
+    let plan = read(&bench, "pruned/prune.json");
+    assert_eq!(plan["steps"][0]["removal"]["layer"], least["layer"], "the diagnosis agrees");
+    let raised = plan["steps"][0]["nll"].as_f64().expect("a number")
+        - plan["baseline_nll"].as_f64().expect("a number");
+    assert!((raised - delta(least)).abs() < 1e-5, "{raised} {}", delta(least));
+    assert!((nll(&bench, "pruned") - nll(&bench, "model") - raised).abs() < 1e-5);
+
+    bench.succeeds(&["prune", "model", "--plan", "pruned/prune.json", "--out", "again"]);
+    assert_eq!(
+        files(&bench.path("again"))["model.safetensors"],
+        files(&bench.path("pruned"))["model.safetensors"]
+    );
+    let error =
+        bench.fails(&["prune", "pruned", "--plan", "pruned/prune.json", "--out", "twice"], 2);
+    assert!(error.contains("made for another model"), "{error}");
+
+    for rule in ["angular", "influence", "deepest"] {
+        let out = format!("by-{rule}");
+        bench.succeeds(&with(
+            &["prune", "model", "--drop", "1", "--by", rule, "--out", &out],
+            &TEXT,
+        ));
+        assert_eq!(read(&bench, &format!("{out}/prune.json"))["rule"], rule);
+    }
+    let deepest = read(&bench, "by-deepest/prune.json");
+    assert_eq!(deepest["steps"][0]["removal"]["layer"], 1, "the deepest but the last");
+    let branch = ["prune", "model", "--drop", "1", "--branches", "--out", "branch"];
+    bench.succeeds(&with(&branch, &TEXT));
+    assert_eq!(read(&bench, "branch/config.json")["model_type"], "lns_llama");
+
+    let gate = ["prune", "model", "--drop", "2", "--max-ppl-increase", "0", "--out", "gated"];
+    let output = bench.lns(&with(&gate, &TEXT)).assert().success().get_output().clone();
+    let notes = String::from_utf8_lossy(&output.stderr).into_owned();
+    let harmless = delta(least) <= 0.0;
+    assert_eq!(bench.path("gated").exists(), harmless, "{notes}");
+    assert!(notes.contains("Stopped: without") || harmless, "{notes}");
+}
+
+#[test]
+fn a_pruned_lns_model_keeps_the_depths_and_is_exported_for_other_programs() {
+    let bench = Bench::new("scheme-lns");
+    bench.tokenizer(32);
+    let words: Vec<String> = (0..200).map(|i| format!("w{}", i * 7 % 32)).collect();
+    fs::write(bench.path("text.txt"), words.join(" ")).expect("writable");
+    bench.succeeds(&["prune", "model", "--layers", "0", "--attention", "1", "--out", "pruned"]);
+    let config = read(&bench, "pruned/config.json");
+    assert_eq!(config["layer_depths"][0], 2);
+    assert_eq!(config["layer_branches"][0], json!(["mlp"]));
+    assert!(bench.path("pruned/tokenizer.json").exists());
+    bench.succeeds(&["export", "pruned", "--out", "plain", "--dtype", "f32"]);
+    let config = read(&bench, "plain/config.json");
+    assert_eq!((&config["model_type"], &config["layer_branches"]), (&json!("llama"), &Value::Null));
+    let (pruned, plain) = (nll(&bench, "pruned"), nll(&bench, "plain"));
+    assert!((pruned - plain).abs() < 1e-5, "{pruned} {plain}");
+    // One file or many.
+    bench.succeeds(&["export", "pruned", "--out", "shards", "--shard-size", "0.00001"]);
+    assert!(bench.path("shards/model.safetensors.index.json").exists());
+    assert!((nll(&bench, "shards") - plain).abs() < 1e-5);
+}
+
+#[test]
+fn a_checkpoint_is_tuned_in_full_and_by_lora_and_goes_on_by_its_folder_alone() {
+    let bench = Bench::new("llama");
+    let words: Vec<String> = (0..3000).map(|i| format!("w{}", i * i % 7)).collect();
+    let documents: String =
+        words.chunks(60).map(|words| json!({"text": words.join(" ")}).to_string() + "\n").collect();
+    fs::write(bench.path("train.jsonl"), documents).expect("writable");
+    bench.config(|config| config["eos_token_id"] = json!(95));
+    let settings = [
+        "--text",
+        "train.jsonl",
+        "--length",
+        "16",
+        "--steps",
+        "6",
+        "--lr",
+        "0.01",
+        "--json",
+        "--set",
+        "evaluation.tokens=160",
+    ];
+    let before = files(&bench.path("model"));
+    for (out, more) in [("full", &[][..]), ("lora", &["--lora", "4"][..])] {
+        let tune = with(&with(&["finetune", "model", "--out", out], more), &settings);
+        let record: Value = serde_json::from_str(&bench.succeeds(&tune)).expect("only JSON");
+        assert_eq!(record["outcome"], "finished");
+        bench.succeeds(&["finetune", "--out", out, "--json"]);
+        bench.succeeds(&tune);
+        let model = format!("{out}/model");
+        assert!(nll(&bench, &model).is_finite());
+        assert_ne!(files(&bench.path(&model))["model.safetensors"], before["model.safetensors"]);
+    }
+    assert_eq!(files(&bench.path("model")), before, "the source is as it was");
+    let error =
+        bench.fails(&with(&["finetune", "model", "--out", "x", "--lora", "999"], &settings), 2);
+    assert!(error.contains("rank 999") && error.contains("q_proj"), "{error}");
+    let error = bench.fails(&["finetune", "--out", "full", "--lr", "1"], 2);
+    assert!(error.contains("MODEL is missing"), "{error}");
+    let error = bench.fails(&["finetune", "model", "--out", "y"], 2);
+    assert!(error.contains("--instructions"), "{error}");
+}
+
+#[test]
+fn a_chat_template_that_does_not_render_is_an_error_with_the_line() {
+    let bench = Bench::new("llama");
+    let template = "{% for m in messages %}{{ raise_exception('only w1 may speak') }}{% endfor %}";
+    let config = json!({"chat_template": template}).to_string();
+    fs::write(bench.path("model/tokenizer_config.json"), config).expect("writable");
+    bench.config(|config| config["eos_token_id"] = json!(95));
+    let line = json!({"prompt": "w1 w2", "response": "w3"}).to_string();
+    fs::write(bench.path("chats.jsonl"), format!("{line}\n{line}\n")).expect("writable");
+    let tune =
+        ["finetune", "model", "--instructions", "chats.jsonl", "--length", "16", "--out", "tuned"];
+    let error = bench.fails(&tune, 2);
+    assert!(error.contains("chats.jsonl") && error.contains("only w1 may speak"), "{error}");
+}
+
+#[test]
+fn what_surgery_cannot_do_is_said_with_the_remedy() {
+    let bench = Bench::new("llama");
+    bench.succeeds(&["retrofit", "model", "--out", "scaled"]);
+    let post = Bench::new("scheme-post");
+    for (bench, arguments, parts) in [
+        (
+            &bench,
+            &["fold", "model", "--out", "x"][..],
+            &["scheme is pre", "no LayerNorm Scaling"][..],
+        ),
+        (&bench, &["unfold", "scaled", "--out", "x"], &["already lns"]),
+        (&bench, &["retrofit", "scaled", "--out", "x"], &["already lns", "fold"]),
+        (&post, &["retrofit", "model", "--out", "x"], &["post", "plain `pre` model"]),
+        (&post, &["export", "model", "--out", "x.gguf"], &["post"]),
+        (&post, &["prune", "model", "--mlp", "1", "--out", "x"], &["branch of layer 1"]),
+        (&bench, &["prune", "model", "--layers", "0..3", "--out", "x"], &["all 3 layers"]),
+        (&bench, &["prune", "model", "--layers", "3", "--out", "x"], &["0..3"]),
+        (&bench, &["prune", "model", "--layers", "2..=3", "--out", "x"], &["half-open"]),
+        (&bench, &["prune", "model", "--out", "x"], &["--drop", "--layers"]),
+        (&bench, &["prune", "model", "--drop", "1", "--out", "x"], &["--text"]),
+        (&bench, &["retrofit", "model"], &["--out"]),
+        (&bench, &["retrofit", "model", "--out", "model"], &["never changed in place"]),
+        (&bench, &["retrofit", "model", "--out", "scaled"], &["--force"]),
+        (&bench, &["retrofit", "model", "--out", ".", "--force"], &["never changed in place"]),
+        (&bench, &["retrofit", "model", "--out", "x", "--mode", "anneal"], &["--steps"]),
+        (&bench, &["retrofit", "model", "--out", "x", "--steps", "3"], &["anneal"]),
+        (&bench, &["retrofit", "model", "--out", "x", "--first-layer", "3"], &["below 3"]),
+        (&bench, &["retrofit", "model", "--out", "x", "--exponent", "9"], &["-8 to 8"]),
+        (&bench, &["export", "model", "--out", "x", "--dtype", "q8_0"], &[".gguf"]),
+    ] {
+        let error = bench.fails(arguments, 2);
+        for part in parts {
+            assert!(error.contains(part), "{arguments:?}: {part} is missing: {error}");
+        }
+        assert!(!bench.path("x").exists() && !bench.path("x.gguf").exists(), "{arguments:?}");
+    }
+    let drop = ["prune", "model", "--out", "x", "--drop"];
+    for (more, part) in [
+        (&["3"][..], "2 layers to choose from"),
+        (&["1", "--rounds", "2"], "one a round"),
+        (&["1", "--by", "deepest", "--branches"], "measured removal"),
+    ] {
+        let error = bench.fails(&with(&with(&drop, more), &TEXT), 2);
+        assert!(error.contains(part), "{error}");
+    }
+    // A folder that is no model is not replaced by one.
+    fs::create_dir(bench.path("precious")).expect("makes");
+    fs::write(bench.path("precious/letters.txt"), "x").expect("writes");
+    let error = bench.fails(&["retrofit", "model", "--out", "precious", "--force"], 2);
+    assert!(error.contains("more than a model"), "{error}");
+    assert!(bench.path("precious/letters.txt").exists());
+}
+
+/// A model large enough that writing it takes a while.
+fn large(bench: &Bench) {
+    let preset = Preset {
+        name: "large",
+        hidden_size: 128,
+        intermediate_size: 352,
+        num_attention_heads: 4,
+        num_hidden_layers: 12,
+        vocab_size: 8000,
+        max_position_embeddings: 64,
+    };
+    let folder = bench.path("large");
+    fs::create_dir(&folder).expect("makes");
+    let model = Decoder::new(&preset.spec(NormScheme::lns()), 1, &Device::flex());
+    model.write(&folder).expect("writes");
+}
+
+/// Kills with SIGKILL at many moments; with `--force`, also while one model takes another's place.
+#[cfg(unix)]
+#[test]
+fn a_conversion_that_is_killed_leaves_all_or_nothing() {
+    let bench = Bench::new("llama");
+    large(&bench);
+    let source = files(&bench.path("large"));
+    bench.succeeds(&["fold", "large", "--out", "whole"]);
+    let whole = files(&bench.path("whole"));
+    let (mut killed, mut absent) = (0, 0);
+    for round in 0..60 {
+        // The first rounds find nothing at the place, the others an older model.
+        let replaces = round >= 30;
+        if round == 30 {
+            let _ = fs::remove_dir_all(bench.path("out"));
+            bench.succeeds(&["retrofit", "model", "--out", "out"]);
+        }
+        let older = bench.path("out").exists().then(|| files(&bench.path("out")));
+        let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("lns"))
+            .current_dir(bench.dir.path())
+            .args(["fold", "large", "--out", "out", "--force"])
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("starts");
+        std::thread::sleep(std::time::Duration::from_millis(5 * (round % 30)));
+        killed += usize::from(child.try_wait().expect("asks").is_none());
+        child.kill().expect("kills");
+        child.wait().expect("ends");
+        match bench.path("out").exists().then(|| files(&bench.path("out"))) {
+            None => {
+                absent += 1;
+                assert!(older.is_none(), "round {round}: the older model is gone");
+            }
+            Some(found) => assert!(found == whole || Some(found) == older, "round {round}"),
+        }
+        if !replaces {
+            let _ = fs::remove_dir_all(bench.path("out"));
+        }
+    }
+    assert!(killed > 10 && absent > 0, "the test must kill something: {killed}, {absent}");
+    assert_eq!(files(&bench.path("large")), source, "the source is as it was");
+    Checkpoint::open(&bench.path("whole")).expect("a model");
+}
+
+/// A limit on file size fails a write in the middle, as a full disk does.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_is_said_and_leaves_nothing_behind() {
+    let bench = Bench::new("llama");
+    large(&bench);
+    bench.succeeds(&["retrofit", "model", "--out", "older"]);
+    let older = files(&bench.path("older"));
+    let entries = || fs::read_dir(bench.dir.path()).expect("readable").count();
+    let before = entries();
+    let program = assert_cmd::cargo::cargo_bin("lns");
+    for arguments in [
+        "fold large --out new",
+        "fold large --out older --force",
+        "prune large --layers 3 --out new",
+        "export large --out new --dtype bf16",
+        "export large --out new.gguf",
+    ] {
+        let script =
+            format!("trap '' XFSZ; ulimit -f 1000; exec '{}' {arguments}", program.display());
+        let mut shell = Command::new("sh");
+        let output = shell.current_dir(bench.dir.path()).args(["-c", &script]).assert();
+        let output = output.failure().get_output().clone();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(error.contains("was not written"), "{arguments}: {error}");
+        assert_eq!(entries(), before, "{arguments}");
+    }
+    assert_eq!(files(&bench.path("older")), older);
+}

@@ -1,0 +1,294 @@
+//! Fine-tunes: a checkpoint's training continued, in full or by LoRA, its scale annealed or not.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use layernorm_scaling::{Decoder, LoraConfig, Retrofit, apply_curse_of_depth_mitigation};
+use lns_checkpoint::{Checkpoint, Conversion};
+use lns_data::{
+    InstructionOptions, Language, Limits, Part, PrepareOptions, Validation, prepare_documents,
+    prepare_instructions,
+};
+use lns_kernels::Device;
+use lns_record::{Event, Outcome, read_events};
+use lns_spec::{DepthScale, NormScheme, Preset};
+use lns_train::{
+    ConfigError, FinetuneConfig, Layer, RunConfig, RunError, SourceConfig, Summary, check,
+    finetune_defaults, train,
+};
+use tempfile::TempDir;
+
+/// A small model of the built-in language's tokenizer, and a text of it.
+struct Place {
+    dir: TempDir,
+    base: PathBuf,
+    corpus: PathBuf,
+}
+
+impl Place {
+    fn new(scheme: NormScheme) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let language = Language::new(1);
+        let tokenizer = language.tokenizer();
+        let of = |part, count| {
+            language.documents(part).take(count).map(move |document| (part, document.text))
+        };
+        let mut documents = of(Part::Train, 150).chain(of(Part::Validation, 10));
+        let corpus = dir.path().join("text");
+        let limits = Limits { train: None, validation: None };
+        prepare_documents(&mut documents, "a language", &tokenizer, limits, &corpus, &|_| {})
+            .expect("prepares");
+        let preset = Preset {
+            name: "tiny",
+            hidden_size: 16,
+            intermediate_size: 24,
+            num_attention_heads: 2,
+            num_hidden_layers: 3,
+            vocab_size: tokenizer.vocab_size(),
+            max_position_embeddings: 64,
+        };
+        let model = Decoder::new(&preset.spec(scheme), 5, &Device::flex());
+        let base = dir.path().join("base");
+        fs::create_dir(&base).expect("makes");
+        model.write(&base).expect("writes");
+        tokenizer.save(&base).expect("writes");
+        Self { dir, base, corpus }
+    }
+
+    fn run(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn config(&self, lora: Option<LoraConfig>) -> RunConfig {
+        let toml = r#"
+            steps = 9
+            threads = 2
+            batch = { sequences = 4 }
+            snapshots = { every = 4 }
+            evaluation = { every = 3, tokens = 500 }
+            statistics = { every = 5 }
+            data = { length = 32 }
+            schedule = { warmup = 3, learning_rate = 1e-2 }
+        "#;
+        let layer = Layer::from_toml("the test", toml).expect("settings");
+        let mut config = finetune_defaults().layered(&[layer]).expect("settings");
+        config.data.sources = vec![SourceConfig::new(self.corpus.clone())];
+        let fingerprint = String::new();
+        config.finetune = Some(FinetuneConfig { base: self.base.clone(), fingerprint, lora });
+        config
+    }
+}
+
+fn lora() -> Option<LoraConfig> {
+    let targets = vec!["q_proj".to_owned(), "down_proj".to_owned()];
+    Some(LoraConfig { rank: 4, alpha: 8.0, targets })
+}
+
+fn go(config: &RunConfig, folder: &Path) -> Result<Summary, RunError> {
+    train(config, folder, &AtomicBool::new(false), &mut |_| {})
+}
+
+fn go_until(config: &RunConfig, folder: &Path, step: u64) {
+    let stop = AtomicBool::new(false);
+    let summary = train(config, folder, &stop, &mut |event| {
+        if matches!(event, Event::Step(event) if event.step == step) {
+            stop.store(true, Ordering::Relaxed);
+        }
+    });
+    assert_eq!(summary.expect("runs").outcome, Outcome::Interrupted);
+}
+
+fn weights(folder: &Path) -> BTreeMap<String, Vec<f32>> {
+    let checkpoint = Checkpoint::open(folder).expect("a checkpoint");
+    let read = |tensor: &lns_checkpoint::TensorInfo| {
+        let values = checkpoint.read_f32(&tensor.name, &tensor.shape).expect("reads");
+        (tensor.name.clone(), values)
+    };
+    checkpoint.tensors().map(read).collect()
+}
+
+fn losses(folder: &Path) -> Vec<Option<f64>> {
+    let events = read_events(folder).expect("events");
+    let loss = |event: &Event| match event {
+        Event::Step(event) => Some(event.loss),
+        Event::Eval(event) => Some(event.loss),
+        _ => None,
+    };
+    events.iter().filter_map(loss).collect()
+}
+
+#[test]
+fn a_fine_tune_goes_on_from_its_checkpoint_and_repeats_to_the_bit_when_it_is_stopped() {
+    for (name, lora) in [("full", None), ("lora", lora())] {
+        let place = Place::new(NormScheme::lns());
+        let config = place.config(lora);
+        let (whole, parts) = (place.run("whole"), place.run("parts"));
+        let summary = go(&config, &whole).expect("runs");
+        assert_eq!(summary.outcome, Outcome::Finished, "{name}");
+        let seen = losses(&whole);
+        assert!(summary.loss < seen[0], "{name}: it learns: {seen:?}");
+
+        go_until(&config, &parts, 2);
+        go_until(&config, &parts, 6);
+        // A snapshot that was damaged is passed over.
+        let model = ["model.safetensors", "adapter_model.safetensors"];
+        let latest = parts.join("snapshots/step-00000006");
+        let damaged = model.iter().map(|file| latest.join(file)).find(|path| path.exists());
+        fs::write(damaged.expect("a snapshot has one"), "x").expect("writes");
+        go(&config, &parts).expect("goes on");
+        assert_eq!(weights(&whole.join("model")), weights(&parts.join("model")), "{name}");
+        assert_eq!(seen, losses(&parts), "{name}");
+    }
+}
+
+#[test]
+fn adapters_change_their_targets_only_and_come_merged_and_apart() {
+    let place = Place::new(NormScheme::Pre {});
+    let run = place.run("run");
+    go(&place.config(lora()), &run).expect("runs");
+    let (before, after) = (weights(&place.base), weights(&run.join("model")));
+    assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
+    for (name, values) in &before {
+        let target = name.contains("q_proj") || name.contains("down_proj");
+        assert_eq!(values != &after[name], target, "{name}");
+    }
+    let snapshot = run.join("snapshots/step-00000009");
+    let names: Vec<_> = fs::read_dir(&snapshot)
+        .expect("a folder")
+        .map(|entry| entry.expect("readable").file_name().into_string().expect("plain"))
+        .collect();
+    assert!(names.contains(&"adapter_config.json".to_owned()), "{names:?}");
+    assert!(!names.contains(&"model.safetensors".to_owned()), "{names:?}");
+    let Event::Start(start) = &read_events(&run).expect("events")[0] else { panic!("begins") };
+    // Rank 4 beside 16 × 16 and 16 × 24, three times.
+    assert_eq!(start.trainable, Some(3 * 4 * (16 + 16 + 16 + 24)));
+}
+
+#[test]
+fn a_scale_that_is_annealed_arrives_and_a_stop_on_the_way_changes_nothing() {
+    let place = Place::new(NormScheme::Pre {});
+    let checkpoint = Checkpoint::open(&place.base).expect("a checkpoint");
+    let (scale, preserve) = Retrofit::Anneal { steps: 6 }.begin(DepthScale::default());
+    let conversion = Conversion::of(&checkpoint).expect("whole");
+    let conversion = conversion.with_layernorm_scaling(scale, preserve).expect("takes it");
+    let annealed = place.run("annealed");
+    fs::create_dir(&annealed).expect("makes");
+    conversion.write(&annealed, u64::MAX, &|_| {}).expect("writes");
+    lns_data::write_tokenizer(&checkpoint, &annealed).expect("writes");
+
+    let mut config = place.config(None);
+    config.finetune.as_mut().expect("is set").base.clone_from(&annealed);
+    let (whole, parts, plain) = (place.run("whole"), place.run("parts"), place.run("plain"));
+    go(&config, &whole).expect("runs");
+    go_until(&config, &parts, 4);
+    let on_the_way = Checkpoint::open(&parts.join("snapshots/step-00000004")).expect("opens");
+    let scheme = on_the_way.spec().norm_scheme.to_string();
+    assert!(scheme.starts_with("lns, exponent 0.33333"), "{scheme}");
+    go(&config, &parts).expect("goes on");
+    assert_eq!(weights(&whole.join("model")), weights(&parts.join("model")));
+    let end = Checkpoint::open(&whole.join("model")).expect("opens");
+    assert_eq!(end.spec().norm_scheme, NormScheme::lns());
+    // Before the first step nothing has changed.
+    go(&place.config(None), &plain).expect("runs");
+    assert_eq!(losses(&whole)[0], losses(&plain)[0]);
+    assert_ne!(losses(&whole)[1], losses(&plain)[1]);
+}
+
+#[test]
+fn only_responses_are_learned_of_instructions() {
+    let place = Place::new(NormScheme::Pre {});
+    let line = |text: String| {
+        let words: Vec<_> = text.split(' ').take(40).collect();
+        let (prompt, response) = words.split_at(words.len() * 3 / 4);
+        let (prompt, response) = (prompt.join(" ") + " ", response.join(" "));
+        serde_json::json!({"prompt": prompt, "response": response}).to_string() + "\n"
+    };
+    let language = Language::new(2);
+    let documents = language.documents(Part::Train).take(60);
+    let lines: String = documents.map(|document| line(document.text)).collect();
+    let data = place.run("chats.jsonl");
+    fs::write(&data, lines).expect("writes");
+    let checkpoint = Checkpoint::open(&place.base).expect("a checkpoint");
+    let tokenizer = lns_data::model_tokenizer(&checkpoint).expect("reads").expect("has one");
+    let corpus = PrepareOptions {
+        validation: Validation::Share(0.2),
+        max_train_tokens: None,
+        max_validation_tokens: None,
+    };
+    let options = InstructionOptions { corpus, sequence_length: 64 };
+    let folder = place.run("instructions");
+    let corpus = prepare_instructions(&[data], &tokenizer, None, &options, &folder, &|_| {})
+        .expect("prepares");
+    let mut config = place.config(None);
+    config.data.sources = vec![SourceConfig::new(folder)];
+    config.data.layout = lns_data::Layout::Rows;
+    config.data.length = 64;
+    config.evaluation.tokens = 0;
+    let run = place.run("run");
+    go(&config, &run).expect("runs");
+    let Some(Event::Eval(event)) =
+        read_events(&run).expect("events").into_iter().find(|e| matches!(e, Event::Eval(_)))
+    else {
+        panic!("it is evaluated")
+    };
+    let held_out = corpus.tokens(Part::Validation);
+    assert!(event.predicted > 0 && event.predicted < held_out.len() / 2, "{event:?}");
+    assert!(corpus.learns_responses_only());
+}
+
+fn refused(config: &RunConfig, folder: &Path) -> RunError {
+    check(config, folder).expect_err("is refused")
+}
+
+#[test]
+fn what_cannot_be_gone_on_from_is_refused_before_the_first_step() {
+    let place = Place::new(NormScheme::Pre {});
+    let folder = place.run("run");
+    let mut config = place.config(None);
+    config.data.length = 65;
+    let error = refused(&config, &folder);
+    assert!(matches!(error, RunError::BeyondContext { context: 64, length: 65, .. }), "{error}");
+
+    let mut config = place.config(None);
+    config.finetune.as_mut().expect("is set").fingerprint = "another".to_owned();
+    let error = refused(&config, &folder);
+    assert!(matches!(error, RunError::OtherBase { .. }), "{error}");
+
+    let rank = LoraConfig { rank: 17, ..LoraConfig::default() };
+    let error = go(&place.config(Some(rank)), &folder).expect_err("too large");
+    assert!(error.to_string().contains("rank of 17") || error.to_string().contains("rank 17"));
+
+    let other = tempfile::tempdir().expect("a temporary folder");
+    let files = [other.path().join("a.txt")];
+    fs::write(&files[0], "one two three ".repeat(400)).expect("writes");
+    let tokenizer = lns_data::Tokenizer::train_bpe(&files, 264, 1 << 20).expect("trains");
+    let of = |part| (part, "one two three ".repeat(40));
+    let mut documents = [of(Part::Train), (Part::Validation, "two one ".repeat(90))].into_iter();
+    let corpus = other.path().join("text");
+    let limits = Limits { train: None, validation: None };
+    prepare_documents(&mut documents, "other", &tokenizer, limits, &corpus, &|_| {})
+        .expect("prepares");
+    let mut config = place.config(None);
+    config.data.sources = vec![SourceConfig::new(corpus)];
+    let error = refused(&config, &folder);
+    assert!(matches!(error, RunError::OtherTokenizer { .. }), "{error}");
+}
+
+#[test]
+fn a_checkpoint_and_a_model_of_ones_own_are_not_both_settings_of_a_run() {
+    let toml = "[finetune]\nbase = 'm'\n[model]\nnum_hidden_layers = 3\n";
+    let layer = Layer::from_toml("the test", toml).expect("settings");
+    let error = RunConfig::default().layered(&[layer]).expect_err("both");
+    assert!(matches!(error, ConfigError::Invalid { key: "model", .. }), "{error}");
+    // What is written of a fine-tune has no model, and reads back.
+    let place = Place::new(NormScheme::Pre {});
+    let config = place.config(lora());
+    let text = config.to_toml();
+    assert!(!text.contains("[model]") && text.contains("[finetune.lora]"), "{text}");
+    let layer = Layer::from_toml("the test", &text).expect("settings");
+    assert_eq!(RunConfig::default().layered(&[layer]).expect("settings"), config);
+}
