@@ -23,7 +23,7 @@ args = parser.parse_args()
 
 tokenizer = AutoTokenizer.from_pretrained(args.model)
 model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32).eval()
-with open(args.text, encoding="utf-8") as file:
+with open(args.text, encoding="utf-8", newline="") as file:
     ids = tokenizer(file.read(), add_special_tokens=False)["input_ids"]
 windows = torch.tensor(ids[: WINDOW * WINDOWS]).view(WINDOWS, WINDOW)
 with torch.no_grad():

@@ -1,8 +1,8 @@
 //! The tokenizer inside a GGUF file, built as the model's original `tokenizer.json` would be.
 //!
 //! llama.cpp's `gguf-py/gguf/constants.py` lists the metadata. A `gpt2` vocabulary is byte-level BPE
-//! with its merges. A `llama` vocabulary is SentencePiece BPE without merges: they follow from the
-//! vocabulary, every way to join two tokens into a third, best score first, as in transformers'
+//! with its merges. A `llama` vocabulary is SentencePiece BPE, as a rule without merges: they follow from
+//! the vocabulary, every way to join two tokens into a third, best score first, as in transformers'
 //! `generate_merges`.
 
 use std::cmp::Ordering;
@@ -88,7 +88,12 @@ fn sentencepiece(gguf: &GgufTokenizer) -> Result<Tokenizer, String> {
             gguf.tokens[id]
         ));
     }
-    let merges = implied_merges(gguf, &vocab)?;
+    // Files that this project writes list them where the scores leave a choice.
+    let merges = if gguf.merges.is_empty() {
+        implied_merges(gguf, &vocab)?
+    } else {
+        listed_merges(gguf, &vocab)?
+    };
     let unknown = gguf.unknown_token_id.map(|id| gguf.tokens[id as usize].clone());
     let prefixed = gguf.add_space_prefix.unwrap_or(true);
     guarded(|| -> tokenizers::Result<_> {

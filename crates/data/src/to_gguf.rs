@@ -1,10 +1,13 @@
 //! A tokenizer as the metadata of a GGUF file: the way back from [`gguf`](crate::gguf).
 //!
 //! Byte-level BPE is a `gpt2` vocabulary, whose way to split text must have a name. SentencePiece BPE
-//! is a `llama` vocabulary: its merges follow from scores, which are made so that they do. Tokens are
-//! filled up to the model's rows as llama.cpp's `convert_hf_to_gguf.py` does it.
+//! is a `llama` vocabulary: the order in which tokens are merged follows from scores, which are made so
+//! that it does. Of several ways to one token llama.cpp takes the leftmost, as SentencePiece does;
+//! where a `tokenizer.json` has an order of its own, the merges are listed too, for transformers and
+//! for this project. Tokens are filled up to the model's rows as llama.cpp's `convert_hf_to_gguf.py`
+//! does it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use lns_checkpoint::GgufTokenizer;
@@ -17,7 +20,7 @@ use crate::tokenizer::guarded;
 use crate::{DataError, Tokenizer, pre_tokenizer};
 
 /// What BPE is, as the library writes it.
-#[derive(Deserialize, PartialEq)]
+#[derive(Deserialize)]
 struct Bpe {
     unk_token: Option<String>,
     continuing_subword_prefix: Option<String>,
@@ -82,16 +85,10 @@ impl Tokenizer {
             self.describe_byte_level(&bpe, &mut gguf)?;
         }
         // What is read from the file must be what was put into it.
-        let again = crate::gguf::tokenizer(&gguf, Path::new("the tokenizer"))
-            .map_err(|error| error.to_string())?;
-        let read = self::bpe(&again)?;
-        match bpe.merges.iter().zip(&read.merges).position(|(one, other)| one != other) {
-            None if bpe.merges.len() == read.merges.len() => Ok(gguf),
-            difference => {
-                let index = difference.unwrap_or(bpe.merges.len().min(read.merges.len()));
-                Err(format!("its merges do not follow from scores, from merge {index} on"))
-            }
+        if merges_of(&gguf)? != bpe.merges {
+            return Err("its merges would be others when they are read".to_owned());
         }
+        Ok(gguf)
     }
 
     fn describe_byte_level(&self, bpe: &Bpe, gguf: &mut GgufTokenizer) -> Result<(), String> {
@@ -109,14 +106,9 @@ impl Tokenizer {
                 pre_tokenizer::KNOWN
             )
         })?;
-        let has_space =
-            |(left, right): &&(String, String)| left.contains(' ') || right.contains(' ');
-        if let Some((left, right)) = bpe.merges.iter().find(has_space) {
-            return Err(format!("it merges \"{left}\" and \"{right}\", with a space in them"));
-        }
         gguf.model = "gpt2".to_owned();
         gguf.pre = Some(pre.to_owned());
-        gguf.merges = bpe.merges.iter().map(|(left, right)| format!("{left} {right}")).collect();
+        gguf.merges = listed(&bpe.merges)?;
         Ok(())
     }
 
@@ -136,17 +128,24 @@ impl Tokenizer {
         // What llama.cpp's converter writes; it means nothing for this model.
         gguf.pre = Some("default".to_owned());
         gguf.add_space_prefix = Some(prefixed);
-        gguf.scores = scores(&gguf.tokens, &bpe.merges);
+        gguf.scores = scores(&gguf.tokens, &bpe.merges)?;
+        let implied = merges_of(gguf)?;
+        let known: HashSet<_> = bpe.merges.iter().collect();
+        if let Some((left, right)) = implied.iter().find(|merge| !known.contains(merge)) {
+            return Err(format!("it never merges \"{left}\" and \"{right}\" into their token"));
+        }
+        // Only the order of several ways to one token may still differ.
+        if implied != bpe.merges {
+            gguf.merges = listed(&bpe.merges)?;
+        }
         Ok(())
     }
 
     fn tokens_and_types(&self, bpe: &Bpe, vocab_size: usize) -> (Vec<String>, Vec<i32>) {
         let added = self.inner.get_added_vocabulary().get_added_tokens_decoder();
         let is_byte = |token: &str| {
-            token.len() == 6
-                && token.starts_with("<0x")
-                && token.ends_with('>')
-                && u8::from_str_radix(&token[3..5], 16).is_ok()
+            let digits = token.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
+            digits.is_some_and(|two| two.len() == 2 && two.bytes().all(|c| c.is_ascii_hexdigit()))
         };
         let describe = |id: u32| match (self.token(id), added.get(&id)) {
             (None, _) => (format!("[PAD{id}]"), UNUSED),
@@ -194,15 +193,45 @@ fn bpe(tokenizer: &tokenizers::Tokenizer) -> Result<Bpe, String> {
     serde_json::from_str(&text).map_err(|error| error.to_string())
 }
 
-/// Scores from which the merges follow: a token's is the lower the later it is first merged.
-fn scores(tokens: &[String], merges: &[(String, String)]) -> Vec<f32> {
-    let mut places: HashMap<String, usize> = HashMap::new();
-    for (left, right) in merges {
-        let next = places.len();
-        places.entry(format!("{left}{right}")).or_insert(next);
+/// The merges that are read from the metadata.
+fn merges_of(gguf: &GgufTokenizer) -> Result<Vec<(String, String)>, String> {
+    let tokenizer = crate::gguf::tokenizer(gguf, Path::new("the tokenizer"))
+        .map_err(|error| error.to_string())?;
+    bpe(&tokenizer).map(|bpe| bpe.merges)
+}
+
+/// The merges as metadata.
+fn listed(merges: &[(String, String)]) -> Result<Vec<String>, String> {
+    let join = |(left, right): &(String, String)| {
+        if left.contains(' ') || right.contains(' ') {
+            return Err(format!("it merges \"{left}\" and \"{right}\", with a space in them"));
+        }
+        Ok(format!("{left} {right}"))
+    };
+    merges.iter().map(join).collect()
+}
+
+/// Scores from which the order of the tokens follows: one is the lower the later it is merged.
+/// SentencePiece has the same score for all runs of spaces, so their merges may stand in any order.
+fn scores(tokens: &[String], merges: &[(String, String)]) -> Result<Vec<f32>, String> {
+    let wholes: Vec<_> = merges.iter().map(|(left, right)| format!("{left}{right}")).collect();
+    let last: HashMap<&String, usize> =
+        wholes.iter().enumerate().map(|(index, whole)| (whole, index)).collect();
+    let is_run = |text: &String| text.chars().all(|character| text.starts_with(character));
+    let mut places = HashMap::new();
+    let (mut place, mut first, mut end) = (0, 0, 0);
+    for (index, whole) in wholes.iter().enumerate() {
+        if index > end {
+            (place, first) = (place + 1, index);
+        }
+        if *whole != wholes[first] && !(is_run(whole) && is_run(&wholes[first])) {
+            return Err(format!("its merges do not follow from scores, from merge {index} on"));
+        }
+        end = end.max(last[whole]);
+        places.insert(whole, place);
     }
     // Fewer than 2²⁴ places, so each is an f32.
-    tokens.iter().map(|token| -(*places.get(token).unwrap_or(&places.len()) as f32)).collect()
+    Ok(tokens.iter().map(|token| -(*places.get(token).unwrap_or(&(place + 1)) as f32)).collect())
 }
 
 #[cfg(test)]
@@ -301,6 +330,38 @@ mod tests {
     }
 
     #[test]
+    fn an_own_order_of_the_ways_to_a_token_is_listed() {
+        let tokenizer = changed(&build(&sentencepiece()), |json| {
+            let whole = |merge: &Value| format!("{}{}", merge[0], merge[1]).replace('"', "");
+            let merges = json["model"]["merges"].as_array_mut().unwrap();
+            merges.chunk_by_mut(|one, next| whole(one) == whole(next)).for_each(<[_]>::reverse);
+        });
+        assert_ne!(tokenizer.to_json(), build(&sentencepiece()).to_json());
+        let gguf = tokenizer.to_gguf(tokenizer.vocab_size(), None).unwrap();
+        assert!(!gguf.merges.is_empty());
+        assert_eq!(build(&gguf).to_json(), tokenizer.to_json());
+    }
+
+    #[test]
+    fn runs_of_spaces_have_one_score() {
+        let merges = [
+            ("a", "b"),
+            ("▁", "▁"),
+            ("▁▁", "▁▁"),
+            ("▁▁", "▁"),
+            ("▁▁▁", "▁"),
+            ("▁", "▁▁"),
+            ("c", "d"),
+        ]
+        .map(|(left, right)| (left.to_owned(), right.to_owned()));
+        let tokens = ["ab", "▁▁", "▁▁▁▁", "▁▁▁", "cd", "x"].map(str::to_owned);
+        assert_eq!(scores(&tokens, &merges).unwrap(), [-0.0, -1.0, -2.0, -2.0, -3.0, -4.0]);
+        let merges = [("a", "bc"), ("d", "e"), ("ab", "c")]
+            .map(|(left, right)| (left.to_owned(), right.to_owned()));
+        assert!(scores(&tokens, &merges).unwrap_err().contains("from merge 1 on"));
+    }
+
+    #[test]
     fn metaspace_is_the_space_in_front() {
         let tokenizer = build(&sentencepiece());
         for (scheme, prefixed) in [("first", true), ("always", true), ("never", false)] {
@@ -367,7 +428,7 @@ mod tests {
             ),
             (
                 pieces(|json| drop(json["model"]["merges"].as_array_mut().unwrap().pop())),
-                "do not follow from scores",
+                "it never merges",
             ),
         ] {
             assert!(message.contains("cannot be put into a GGUF file"), "{message}");

@@ -166,6 +166,14 @@ fn mistral_is_written_as_the_llama_it_is() {
 }
 
 #[test]
+fn no_file_is_named_what_transformers_takes_for_an_architecture() {
+    let options = GgufOptions { name: "mistral", dtype: StorageType::F16, tokenizer: None };
+    let (_folder, path) = write(&spec("mistral", json!({})), &options).expect("written");
+    let checkpoint = Checkpoint::open(&path).expect("and read");
+    assert_eq!(checkpoint.spec().other_keys["_name_or_path"], "Mistral");
+}
+
+#[test]
 fn a_pruned_model_keeps_the_layers_it_has() {
     let mut pruned = spec("llama", json!({"layer_depths": [2, 7], "trained_layers": 8}));
     let checkpoint = written(&pruned, StorageType::BF16);
