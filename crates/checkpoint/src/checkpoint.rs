@@ -4,11 +4,13 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use lns_record::{file_sha256, sha256};
+use lns_record::{FileRecord, ProvenanceRecord, file_sha256, sha256};
 use lns_spec::ModelSpec;
+use serde_json::Value;
 
 use crate::decode::decode;
 use crate::map::FileMap;
+use crate::safetensors_folder::folder_of;
 use crate::{CheckpointError, GgufTokenizer, TensorAudit, TensorInfo, gguf, safetensors_folder};
 
 /// Bytes of one tensor that are read before their pages are handed back.
@@ -103,6 +105,58 @@ impl Checkpoint {
     /// The path it was opened at.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The folder that it is in: of a model folder the folder itself.
+    pub fn folder(&self) -> &Path {
+        if self.path.is_dir() { &self.path } else { folder_of(&self.path) }
+    }
+
+    /// Every file that says what the model is: its weights and, beside safetensors, `config.json`.
+    pub fn all_files(&self) -> Vec<PathBuf> {
+        let config = self.folder().join("config.json");
+        let config = (self.format() == Format::Safetensors).then_some(config);
+        config.into_iter().chain(self.files().iter().cloned()).collect()
+    }
+
+    /// The record of how `model` was made from this checkpoint by `verb`.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Io`] when a file cannot be read.
+    pub fn provenance(
+        &self,
+        verb: &str,
+        model: &ModelSpec,
+        options: Value,
+    ) -> Result<ProvenanceRecord, CheckpointError> {
+        let describe = |path: &PathBuf| -> Result<FileRecord, CheckpointError> {
+            let io = |error| CheckpointError::Io { path: path.clone(), error };
+            Ok(FileRecord {
+                name: path.strip_prefix(self.folder()).unwrap_or(path).display().to_string(),
+                bytes: path.metadata().map_err(io)?.len(),
+                sha256: file_sha256(path).map_err(io)?,
+            })
+        };
+        Ok(ProvenanceRecord {
+            verb: verb.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            options,
+            measured: None,
+            model: model.to_string(),
+            source: self.path().display().to_string(),
+            source_model: self.spec().to_string(),
+            source_files: self.all_files().iter().map(describe).collect::<Result<_, _>>()?,
+            before: self.own_provenance().map(Box::new),
+        })
+    }
+
+    /// How this checkpoint was made, if it says so: in its folder, or beside a GGUF file.
+    pub fn own_provenance(&self) -> Option<ProvenanceRecord> {
+        let path = match self.format() {
+            Format::Safetensors => self.folder().join(ProvenanceRecord::FILE_NAME),
+            Format::Gguf => ProvenanceRecord::beside(&self.path),
+        };
+        ProvenanceRecord::read(&path)
     }
 
     /// The files that hold the weights.

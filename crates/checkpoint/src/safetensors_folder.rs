@@ -126,6 +126,14 @@ fn is_inside(shard: &str) -> bool {
 fn read_spec(folder: &Path) -> Result<ModelSpec, CheckpointError> {
     let path = folder.join(CONFIG);
     if !path.exists() {
+        if folder.join("adapter_config.json").exists() {
+            return Err(CheckpointError::MissingFile {
+                folder: folder.to_owned(),
+                file: CONFIG,
+                remedy: "these are the adapters of a LoRA alone; the finished run's model/ has them \
+                         merged",
+            });
+        }
         return Err(CheckpointError::MissingFile {
             folder: folder.to_owned(),
             file: CONFIG,

@@ -16,7 +16,7 @@ use lns_spec::{
 use serde_json::{Map, Value, json};
 
 use crate::gguf::encode;
-use crate::write::write_config;
+use crate::write::{failed, header, write_config};
 use crate::{Checkpoint, CheckpointError, StorageType};
 
 /// Values that are converted at a time.
@@ -55,6 +55,8 @@ pub struct Rounding {
     pub measured: f64,
     /// Gain tensors that are multiplied by something other than 1.
     pub tensors: usize,
+    /// Other tensors that are stored with less precision than they have.
+    pub cast: usize,
 }
 
 /// A checkpoint and what is to become of it.
@@ -170,9 +172,16 @@ impl<'a> Conversion<'a> {
         Ok(self)
     }
 
-    /// With every tensor stored as `dtype`, one of F32, BF16 and F16.
+    /// With every tensor stored as `dtype`.
+    ///
+    /// # Panics
+    /// If `dtype` is none of F32, BF16 and F16.
     #[must_use]
     pub fn cast(mut self, dtype: StorageType) -> Self {
+        assert!(
+            matches!(dtype, StorageType::F32 | StorageType::BF16 | StorageType::F16),
+            "safetensors are not written as {dtype}"
+        );
         self.tensors.iter_mut().for_each(|edit| edit.dtype = dtype);
         self
     }
@@ -202,14 +211,25 @@ impl<'a> Conversion<'a> {
     /// # Errors
     /// When a gain cannot be read, or the type cannot hold it.
     pub fn rounding(&self) -> Result<Rounding, CheckpointError> {
-        let mut rounding = Rounding { bound: 0.0, measured: 0.0, tensors: 0 };
-        for edit in self.tensors.iter().filter(|edit| edit.factor != 1.0) {
-            rounding.tensors += 1;
-            rounding.bound = rounding.bound.max(match edit.dtype {
+        let mut rounding = Rounding { bound: 0.0, measured: 0.0, tensors: 0, cast: 0 };
+        for edit in &self.tensors {
+            let unit = match edit.dtype {
                 StorageType::BF16 => 2f64.powi(-8),
                 StorageType::F16 => 2f64.powi(-11),
                 _ => 2f64.powi(-24),
-            });
+            };
+            let stored = edit.source.as_deref().and_then(|name| self.source.tensor(name));
+            let rounded = stored
+                .is_some_and(|stored| stored.dtype != edit.dtype && edit.dtype != StorageType::F32);
+            if edit.factor == 1.0 {
+                if rounded {
+                    rounding.cast += 1;
+                    rounding.bound = rounding.bound.max(unit);
+                }
+                continue;
+            }
+            rounding.tensors += 1;
+            rounding.bound = rounding.bound.max(unit);
             let Some(name) = &edit.source else { continue };
             let stored = self.source.read_f32(name, &edit.shape)?;
             let mut bytes = Vec::new();
@@ -255,7 +275,10 @@ impl<'a> Conversion<'a> {
         shard_bytes: u64,
         progress: &dyn Fn(u64),
     ) -> Result<Vec<PathBuf>, CheckpointError> {
-        write_config(folder, &self.spec)?;
+        // What most of the weights are.
+        let dtype = |edit: &&TensorEdit| edit.shape.len() == 2;
+        let matrix = self.tensors.iter().find(dtype);
+        write_config(folder, &self.spec, matrix.map_or(StorageType::F32, |edit| edit.dtype))?;
         let shards = shards(&self.tensors, shard_bytes);
         let mut written = 0;
         let (mut files, mut index) = (Vec::new(), Map::new());
@@ -291,7 +314,12 @@ impl<'a> Conversion<'a> {
         progress: &dyn Fn(u64),
     ) -> Result<(), CheckpointError> {
         let mut file = File::create(path).map_err(|error| failed(path, &error))?;
-        file.write_all(&header(shard)).map_err(|error| failed(path, &error))?;
+        file.write_all(&header(
+            shard
+                .iter()
+                .map(|edit| (edit.name.as_str(), edit.dtype, &edit.shape[..], edit.bytes())),
+        ))
+        .map_err(|error| failed(path, &error))?;
         let mut bytes = Vec::new();
         for edit in shard {
             let before = *written;
@@ -420,28 +448,4 @@ fn shards(tensors: &[TensorEdit], shard_bytes: u64) -> Vec<Vec<&TensorEdit>> {
         }
     }
     shards
-}
-
-/// The header of a safetensors file: its length, then JSON, filled up with blanks to a multiple of 8.
-fn header(shard: &[&TensorEdit]) -> Vec<u8> {
-    let mut entries = Map::new();
-    entries.insert("__metadata__".to_owned(), json!({"format": "pt"}));
-    let mut offset = 0;
-    for edit in shard {
-        let end = offset + edit.bytes();
-        entries.insert(
-            edit.name.clone(),
-            json!({"dtype": edit.dtype.name(), "shape": edit.shape, "data_offsets": [offset, end]}),
-        );
-        offset = end;
-    }
-    let mut json = Value::Object(entries).to_string().into_bytes();
-    json.resize(json.len().next_multiple_of(8), b' ');
-    let mut header = (json.len() as u64).to_le_bytes().to_vec();
-    header.append(&mut json);
-    header
-}
-
-fn failed(path: &Path, error: &io::Error) -> CheckpointError {
-    CheckpointError::Write { path: path.to_owned(), reason: error.to_string() }
 }

@@ -1,11 +1,16 @@
 //! Writing safetensors and the config beside them.
 
-use std::{borrow::Cow, path::Path};
+use std::{
+    borrow::Cow,
+    fs::File,
+    io::{self, BufWriter, Write},
+    path::Path,
+};
 
 use lns_spec::ModelSpec;
-use safetensors::{Dtype, View};
+use serde_json::{Map, Value, json};
 
-use crate::CheckpointError;
+use crate::{CheckpointError, StorageType};
 
 /// One f32 tensor to be written, row-major.
 #[derive(Debug, Clone)]
@@ -18,34 +23,53 @@ pub struct NamedTensor<'a> {
     pub values: Cow<'a, [f32]>,
 }
 
-impl View for &NamedTensor<'_> {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        self.values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into()
-    }
-
-    fn data_len(&self) -> usize {
-        size_of_val(&*self.values)
-    }
-}
-
 /// Writes tensors as one safetensors file, f32.
 ///
 /// # Errors
 /// [`CheckpointError::Write`].
 pub fn write_tensors(path: &Path, tensors: &[NamedTensor<'_>]) -> Result<(), CheckpointError> {
-    let named = tensors.iter().map(|tensor| (tensor.name.clone(), tensor));
-    let metadata = [("format".to_owned(), "pt".to_owned())].into();
-    safetensors::serialize_to_file(named, Some(metadata), path).map_err(|error| {
-        CheckpointError::Write { path: path.to_owned(), reason: error.to_string() }
-    })
+    let entries = tensors.iter().map(|tensor| {
+        (
+            tensor.name.as_str(),
+            StorageType::F32,
+            &tensor.shape[..],
+            size_of_val(&*tensor.values) as u64,
+        )
+    });
+    let write = || -> io::Result<()> {
+        let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+        file.write_all(&header(entries))?;
+        for value in tensors.iter().flat_map(|tensor| &*tensor.values) {
+            file.write_all(&value.to_le_bytes())?;
+        }
+        file.flush()
+    };
+    write().map_err(|error| failed(path, &error))
+}
+
+/// The header of a safetensors file of tensors in this order (name, type, shape, bytes): its length,
+/// then JSON, filled up with blanks to a multiple of 8.
+pub(crate) fn header<'a>(
+    tensors: impl Iterator<Item = (&'a str, StorageType, &'a [usize], u64)>,
+) -> Vec<u8> {
+    let mut entries = Map::new();
+    entries.insert("__metadata__".to_owned(), json!({"format": "pt"}));
+    let mut offset = 0;
+    for (name, dtype, shape, bytes) in tensors {
+        let end = offset + bytes;
+        let entry = json!({"dtype": dtype.name(), "shape": shape, "data_offsets": [offset, end]});
+        entries.insert(name.to_owned(), entry);
+        offset = end;
+    }
+    let mut json = Value::Object(entries).to_string().into_bytes();
+    json.resize(json.len().next_multiple_of(8), b' ');
+    let mut header = (json.len() as u64).to_le_bytes().to_vec();
+    header.append(&mut json);
+    header
+}
+
+pub(crate) fn failed(path: &Path, error: &io::Error) -> CheckpointError {
+    CheckpointError::Write { path: path.to_owned(), reason: error.to_string() }
 }
 
 /// Writes `config.json` and `model.safetensors` into a folder that its caller will put in place.
@@ -57,13 +81,27 @@ pub fn write_model(
     spec: &ModelSpec,
     tensors: &[NamedTensor<'_>],
 ) -> Result<(), CheckpointError> {
-    write_config(folder, spec)?;
+    write_config(folder, spec, StorageType::F32)?;
     write_tensors(&folder.join("model.safetensors"), tensors)
 }
 
-pub(crate) fn write_config(folder: &Path, spec: &ModelSpec) -> Result<(), CheckpointError> {
+/// Writes `config.json`. Where the config says how its weights are stored, it says `dtype`.
+pub(crate) fn write_config(
+    folder: &Path,
+    spec: &ModelSpec,
+    dtype: StorageType,
+) -> Result<(), CheckpointError> {
+    let mut config = spec.to_config();
+    let stored = match dtype {
+        StorageType::BF16 => "bfloat16",
+        StorageType::F16 => "float16",
+        _ => "float32",
+    };
+    for key in ["dtype", "torch_dtype"] {
+        if let Some(value) = config.get_mut(key) {
+            *value = json!(stored);
+        }
+    }
     let path = folder.join("config.json");
-    let config = format!("{:#}\n", spec.to_config());
-    std::fs::write(&path, config)
-        .map_err(|error| CheckpointError::Write { path, reason: error.to_string() })
+    std::fs::write(&path, format!("{config:#}\n")).map_err(|error| failed(&path, &error))
 }

@@ -426,7 +426,7 @@ pub(crate) struct ScaleArgs {
     #[arg(long, value_name = "SITES", value_delimiter = ',')]
     pub(crate) sites: Vec<SiteArg>,
 
-    /// Leave the layers before this one (0-based) unscaled
+    /// Leave the layers before this one (0-based, counted before any pruning) unscaled
     #[arg(long, value_name = "I")]
     pub(crate) first_layer: Option<u32>,
 }
@@ -455,7 +455,7 @@ pub(crate) enum RetrofitMode {
 #[command(
     after_long_help = "Examples:\n  lns retrofit SmolLM2 --out SmolLM2-lns --dry-run\n  lns retrofit \
 SmolLM2 --out SmolLM2-lns --verify --text book.txt\n  lns retrofit SmolLM2 --out annealed --mode anneal \
---steps 200 && lns finetune annealed --text books/ --out healed"
+--steps 50 && lns finetune annealed --text books/ --out healed"
 )]
 pub(crate) struct RetrofitArgs {
     /// Folder, .gguf file, or .safetensors file of a plain Pre-LN model
@@ -646,7 +646,7 @@ pub(crate) struct ExportOutputArgs {
 #[command(
     after_long_help = "The folder of a run is that of `lns train`; snapshots of a LoRA run hold its \
 adapters as PEFT reads them, and model/ has them merged.\n\nInstructions are a line each of a .jsonl \
-(.gz, .zst) file: {\"prompt\": …, \"response\": …}, or {\"messages\": [{\"role\": …, \"content\": \
+(.gz, .zst) file: {\"prompt\": …, \"response\": …}, {\"instruction\": …, \"input\": …, \"output\": …}, or {\"messages\": [{\"role\": …, \"content\": \
 …}, …]}, put into the model's own chat template; only responses are learned.\n\nExamples:\n  lns \
 finetune pruned --text books/ --out healed\n  lns finetune MODEL --instructions chats.jsonl --lora 16 \
 --out tuned"
@@ -661,15 +661,18 @@ pub(crate) struct FinetuneArgs {
 
     /// Text to train on: .txt, .jsonl, .json.gz or .json.zst (one {"text": …} a line), .parquet (a
     /// column `text`), or folders of them
-    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["corpus", "instructions"])]
+    #[arg(
+        long, value_name = "FILE", num_args = 1.., group = "learned",
+        conflicts_with_all = ["corpus", "instructions"]
+    )]
     pub(crate) text: Vec<PathBuf>,
 
     /// Instructions to train on; only the responses are learned
-    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "corpus")]
+    #[arg(long, value_name = "FILE", num_args = 1.., group = "learned", conflicts_with = "corpus")]
     pub(crate) instructions: Vec<PathBuf>,
 
     /// Text or instructions to hold out; 5 % if not given
-    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "corpus")]
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "learned")]
     pub(crate) validation: Vec<PathBuf>,
 
     /// Text that `lns tokenize --tokenizer MODEL` prepared
@@ -677,18 +680,19 @@ pub(crate) struct FinetuneArgs {
     pub(crate) corpus: Option<PathBuf>,
 
     /// Prepare at most this many tokens to train on
-    #[arg(long, value_name = "N", conflicts_with = "corpus")]
+    #[arg(long, value_name = "N", requires = "learned")]
     pub(crate) max_train_tokens: Option<u64>,
 
     /// Train low-rank adapters of this rank and leave the rest as it is
-    #[arg(long, value_name = "RANK")]
+    #[arg(long, value_name = "RANK", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) lora: Option<u64>,
 
     /// The adapters' sum is multiplied by this over the rank; twice the rank if not given
     #[arg(long, value_name = "ALPHA", requires = "lora")]
     pub(crate) lora_alpha: Option<f64>,
 
-    /// Matrices with adapters, separated by commas; all seven of a layer if not given
+    /// Matrices with adapters, separated by commas: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj,
+    /// down_proj; all of them if not given
     #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "lora")]
     pub(crate) lora_targets: Vec<String>,
 
@@ -708,7 +712,7 @@ pub(crate) struct FinetuneArgs {
     pub(crate) threads: Option<usize>,
 
     /// Print parameters, memory, work and expected time, and train nothing
-    #[arg(long, alias = "dry-run", conflicts_with = "json")]
+    #[arg(long, visible_alias = "dry-run", conflicts_with = "json")]
     pub(crate) estimate: bool,
 
     /// Print how the run ended as JSON

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use lns_checkpoint::Checkpoint;
+use lns_checkpoint::{Checkpoint, Format};
 use lns_data::{
     ChatTemplate, Corpus, Document, InstructionOptions, Language, Layout, Limits, Part,
     PrepareOptions, Tokenizer, Validation, prepare, prepare_documents, prepare_instructions,
 };
+use lns_record::file_sha256;
 use lns_train::{RunConfig, SourceConfig};
 
 use crate::{
@@ -168,6 +169,15 @@ pub(crate) fn supply_finetune(
     let responses_only = !args.instructions.is_empty();
     if responses_only {
         lines.push(format!("sequence length {}", config.data.length));
+    }
+    // Another tokenizer or template makes another text.
+    for name in ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"] {
+        let file = checkpoint.folder().join(name);
+        if checkpoint.format() == Format::Safetensors && file.is_file() {
+            let sum =
+                file_sha256(&file).with_context(|| format!("{} cannot be read", file.display()))?;
+            lines.push(format!("{name} {sum}"));
+        }
     }
     made_once(&(lines.join("\n") + "\n"), out, &folder, printer, || {
         let tokenizer = model::tokenizer(checkpoint)?;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use layernorm_scaling::LoadError;
+use layernorm_scaling::{LoadError, LoraError};
 use lns_checkpoint::CheckpointError;
 use lns_data::DataError;
 use lns_diagnose::ChooseError;
@@ -33,10 +33,17 @@ pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
 pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
     let input = error.chain().any(|cause| {
         cause.is::<Usage>()
-            || cause.is::<CheckpointError>()
+            || cause.downcast_ref::<CheckpointError>().is_some_and(|error| {
+                !matches!(
+                    error,
+                    CheckpointError::Write { .. } | CheckpointError::OutOfMemory { .. }
+                )
+            })
             || cause.is::<LoadError>()
             || cause.is::<RunError>()
-            || cause.is::<DataError>()
+            || cause
+                .downcast_ref::<DataError>()
+                .is_some_and(|error| !matches!(error, DataError::Write { .. }))
             || cause.is::<ConfigError>()
             || cause.is::<EventsError>()
             || cause.downcast_ref::<TrainError>().is_some_and(is_input)
@@ -48,6 +55,7 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
             || cause.is::<RecordError>()
             || cause.is::<SpecError>()
             || cause.is::<ConversionError>()
+            || cause.is::<LoraError>()
             || cause.is::<ChooseError>()
     });
     ExitCode::from(if input { 2 } else { 1 })

@@ -79,7 +79,7 @@ impl ChatTemplate {
     /// A template that does not compile, or a file that cannot be read.
     pub fn of(checkpoint: &Checkpoint) -> Result<Option<Self>, DataError> {
         let path = checkpoint.path();
-        let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
+        let folder = checkpoint.folder();
         let tokenizer = checkpoint.tokenizer();
         let gguf = match &tokenizer {
             TokenizerSource::Gguf(gguf) => Some((&**gguf, path)),

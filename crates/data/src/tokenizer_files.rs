@@ -43,9 +43,7 @@ pub fn write_tokenizer(checkpoint: &Checkpoint, folder: &Path) -> Result<Vec<Str
     match checkpoint.tokenizer() {
         TokenizerSource::Gguf(gguf) => write_from_gguf(checkpoint, &gguf, folder),
         TokenizerSource::None if checkpoint.format() == Format::Gguf => Ok(Vec::new()),
-        TokenizerSource::Json(_) | TokenizerSource::None => {
-            copy_files(folder_of(checkpoint), folder)
-        }
+        TokenizerSource::Json(_) | TokenizerSource::None => copy_files(checkpoint.folder(), folder),
     }
 }
 
@@ -82,11 +80,6 @@ pub fn gguf_tokenizer(checkpoint: &Checkpoint) -> Result<Option<GgufTokenizer>, 
     };
     gguf.add_bos_token = Some(adds_bos);
     Ok(Some(gguf))
-}
-
-fn folder_of(checkpoint: &Checkpoint) -> &Path {
-    let path = checkpoint.path();
-    if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) }
 }
 
 fn copy_files(from: &Path, to: &Path) -> Result<Vec<String>, DataError> {

@@ -7,6 +7,9 @@ use lns_kernels::{Workers, with_slices};
 
 use crate::{Progress, RunError, evaluate, window_length};
 
+/// Tokens whose logits are in memory at once.
+const TOKENS_AT_ONCE: usize = 64;
+
 /// How far the second model is from the first.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Comparison {
@@ -43,27 +46,37 @@ pub fn compare(
     for (nll, model) in nll.iter_mut().zip(models) {
         *nll = evaluate(model, windows, workers, progress)?.nll();
     }
-    let [first, second] = [logits(models[0], &windows[0])?, logits(models[1], &windows[0])?];
-    assert_eq!(first.dims(), second.dims(), "two models of one vocabulary");
+    let streams = [stream(models[0], &windows[0])?, stream(models[1], &windows[0])?];
+    let heads = [models[0].head()?, models[1].head()?];
     let (mut logit_difference, mut largest_logit) = (0f64, 0f64);
-    with_slices([&first, &second], |[first, second]| {
-        for (a, b) in first.iter().zip(second) {
-            let (a, b) = (f64::from(*a), f64::from(*b));
-            logit_difference = logit_difference.max((a - b).abs());
-            largest_logit = largest_logit.max(a.abs());
-        }
-    });
+    let tokens = windows[0].ids.len();
+    for start in (0..tokens).step_by(TOKENS_AT_ONCE) {
+        let count = TOKENS_AT_ONCE.min(tokens - start);
+        let [first, second] =
+            [0, 1].map(|which| heads[which].logits(streams[which].clone().narrow(1, start, count)));
+        assert_eq!(first.dims(), second.dims(), "two models of one vocabulary");
+        with_slices([&flat(first), &flat(second)], |[first, second]| {
+            for (a, b) in first.iter().zip(second) {
+                let (a, b) = (f64::from(*a), f64::from(*b));
+                logit_difference = logit_difference.max((a - b).abs());
+                largest_logit = largest_logit.max(a.abs());
+            }
+        });
+    }
     Ok(Comparison { nll, logit_difference, largest_logit })
 }
 
-/// All logits of a window, \[tokens · vocabulary\].
-fn logits(model: &dyn LayerSource, window: &Window) -> Result<Tensor<1>, RunError> {
+/// The stream after the last layer, \[1, T, H\].
+fn stream(model: &dyn LayerSource, window: &Window) -> Result<Tensor<3>, RunError> {
     let rotary = rotary_table(model.spec(), window.ids.len());
     let mut stream = model.embed_ids(&window.ids)?;
     for layer in model.spec().layers() {
         stream = model.layer(layer)?.forward(stream, &rotary);
     }
-    let logits = model.head()?.logits(stream);
-    let count = logits.dims().iter().product::<usize>();
-    Ok(logits.reshape([count]))
+    Ok(stream)
+}
+
+fn flat(tensor: Tensor<3>) -> Tensor<1> {
+    let count = tensor.dims().iter().product::<usize>();
+    tensor.reshape([count])
 }

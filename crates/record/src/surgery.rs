@@ -1,6 +1,10 @@
 //! What surgery leaves beside a model: where it came from, and the plan of a pruning.
 
-use std::path::Path;
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use lns_spec::Removal;
 use serde::{Deserialize, Serialize};
@@ -22,12 +26,15 @@ pub struct FileRecord {
 /// `lns-provenance.json`: how a model was made from another.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProvenanceRecord {
-    /// The verb: `retrofit`, `fold`, `unfold`, `prune`, `export`.
+    /// The verb: `retrofit`, `fold`, `unfold`, `prune`, `export`, `finetune`.
     pub verb: String,
     /// Version of this program.
     pub version: String,
     /// What it was told, every option resolved.
     pub options: Value,
+    /// What was measured when it was made, if anything was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<Value>,
     /// What the model is now.
     pub model: String,
     /// The source's path as it was given.
@@ -45,11 +52,26 @@ impl ProvenanceRecord {
     /// Its file's name in a model's folder.
     pub const FILE_NAME: &str = "lns-provenance.json";
 
-    /// The record in a model's folder; `None` if there is none that can be read.
-    pub fn read(folder: &Path) -> Option<Self> {
-        let text = std::fs::read(folder.join(Self::FILE_NAME)).ok()?;
-        serde_json::from_slice(&text).ok()
+    /// Where the record of a model that is one file stands.
+    pub fn beside(file: &Path) -> PathBuf {
+        let mut name = file.as_os_str().to_owned();
+        name.push(format!(".{}", Self::FILE_NAME));
+        name.into()
     }
+
+    /// The record at `path`; `None` if there is none that can be read.
+    pub fn read(path: &Path) -> Option<Self> {
+        serde_json::from_slice(&read_small(path).ok()?).ok()
+    }
+}
+
+/// Far above any plan or record.
+const MOST_BYTES: u64 = 64 << 20;
+
+fn read_small(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MOST_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// One step of a pruning.
@@ -96,8 +118,8 @@ impl PrunePlan {
     /// [`RecordError`], naming the file.
     pub fn read(path: &Path) -> Result<Self, RecordError> {
         let invalid = |what: String| RecordError::Inconsistent { path: path.to_owned(), what };
-        let text = std::fs::read(path)
-            .map_err(|source| RecordError::Io { path: path.to_owned(), source })?;
+        let text =
+            read_small(path).map_err(|source| RecordError::Io { path: path.to_owned(), source })?;
         let plan: Self = serde_json::from_slice(&text)
             .map_err(|error| invalid(format!("not a plan of `lns prune`: {error}")))?;
         if plan.format != Self::FORMAT {

@@ -25,6 +25,43 @@ fn unfinished<'a>(mode: u32) -> Builder<'a, 'static> {
     builder
 }
 
+/// As [`unfinished`], with the place's name in it.
+fn unfinished_for(prefix: &str, mode: u32) -> Builder<'_, 'static> {
+    let mut builder = unfinished(mode);
+    builder.prefix(prefix);
+    builder
+}
+
+fn prefix_of(place: &Path) -> String {
+    let name = place.file_name().unwrap_or_default().to_string_lossy();
+    format!("{PREFIX}{name}-")
+}
+
+/// Holds a file or folder, where the system can.
+fn locked(path: &Path) -> Option<File> {
+    let file = File::open(path).ok()?;
+    file.try_lock().ok()?;
+    Some(file)
+}
+
+/// Removes what killed programs left unfinished for this place; what another program is still
+/// writing is locked.
+fn remove_stale(place: &Path) {
+    let prefix = prefix_of(place);
+    for entry in std::fs::read_dir(parent(place)).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let stale = name.starts_with(&prefix) && name.ends_with(SUFFIX);
+        if stale && locked(&entry.path()).is_some() {
+            let path = entry.path();
+            let _ = if path.is_dir() {
+                std::fs::remove_dir_all(&path)
+            } else {
+                std::fs::remove_file(&path)
+            };
+        }
+    }
+}
+
 /// Makes a rename outlive a power cut, where the system can.
 fn sync_folder(folder: &Path) -> std::io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
@@ -50,6 +87,8 @@ pub struct NewFolder {
     unfinished: TempDir,
     place: PathBuf,
     replace: bool,
+    /// Tells those that look for leftovers that this is none.
+    _lock: Option<File>,
 }
 
 impl NewFolder {
@@ -61,8 +100,7 @@ impl NewFolder {
         if place.exists() {
             return Err(ErrorKind::AlreadyExists.into());
         }
-        let unfinished = unfinished(0o777).tempdir_in(parent(place))?;
-        Ok(Self { unfinished, place: place.to_owned(), replace: false })
+        Self::begin(place, false)
     }
 
     /// Begins a folder that will take the place of the one at `place`, if there is one: a reader finds
@@ -76,8 +114,14 @@ impl NewFolder {
             Ok(_) => {}
             Err(_) => return Self::create(place),
         }
-        let unfinished = unfinished(0o777).tempdir_in(parent(place))?;
-        Ok(Self { unfinished, place: place.to_owned(), replace: true })
+        Self::begin(place, true)
+    }
+
+    fn begin(place: &Path, replace: bool) -> std::io::Result<Self> {
+        remove_stale(place);
+        let unfinished = unfinished_for(&prefix_of(place), 0o777).tempdir_in(parent(place))?;
+        let lock = locked(unfinished.path());
+        Ok(Self { unfinished, place: place.to_owned(), replace, _lock: lock })
     }
 
     /// Where to write its files meanwhile.
@@ -97,8 +141,9 @@ impl NewFolder {
         if self.replace {
             // The old folder is now the unfinished one, and goes with it.
             exchange(self.path(), &self.place)?;
-            sync_folder(parent(&self.place))?;
-            return self.unfinished.close();
+            // The new one is in place, whatever becomes of the old one.
+            let _ = sync_folder(parent(&self.place));
+            return Ok(());
         }
         std::fs::rename(self.path(), &self.place)?;
         // What was renamed is no longer there to be removed.
@@ -127,7 +172,10 @@ fn swap_one_by_one(new: &Path, old: &Path) -> std::io::Result<()> {
     std::fs::rename(new, &spare)?;
     std::fs::rename(old, &kept)?;
     if let Err(error) = std::fs::rename(&spare, old) {
-        std::fs::rename(&kept, old)?;
+        if std::fs::rename(&kept, old).is_err() {
+            // Both are in there, and must not go with it.
+            let _ = aside.keep();
+        }
         return Err(error);
     }
     std::fs::rename(&kept, new)
@@ -139,16 +187,22 @@ fn swap_one_by_one(new: &Path, old: &Path) -> std::io::Result<()> {
 pub struct NewFile {
     unfinished: TempPath,
     place: PathBuf,
+    replace: bool,
+    _lock: Option<File>,
 }
 
 impl NewFile {
-    /// Begins a file that will be at `place`, in place of the one that is there.
+    /// Begins a file that will be at `place`, in place of the one that is there only if `replace`
+    /// says so.
     ///
     /// # Errors
     /// Whatever the operating system says.
-    pub fn create(place: &Path) -> std::io::Result<Self> {
-        let unfinished = unfinished(0o666).tempfile_in(parent(place))?.into_temp_path();
-        Ok(Self { unfinished, place: place.to_owned() })
+    pub fn create(place: &Path, replace: bool) -> std::io::Result<Self> {
+        remove_stale(place);
+        let unfinished =
+            unfinished_for(&prefix_of(place), 0o666).tempfile_in(parent(place))?.into_temp_path();
+        let lock = locked(&unfinished);
+        Ok(Self { unfinished, place: place.to_owned(), replace, _lock: lock })
     }
 
     /// Where to write meanwhile.
@@ -162,7 +216,11 @@ impl NewFile {
     /// Whatever the operating system says; the place is then as it was.
     pub fn commit(self) -> std::io::Result<()> {
         File::open(self.path())?.sync_all()?;
-        self.unfinished.persist(&self.place)?;
+        if self.replace {
+            self.unfinished.persist(&self.place)?;
+        } else {
+            self.unfinished.persist_noclobber(&self.place)?;
+        }
         sync_folder(parent(&self.place))
     }
 }
@@ -240,14 +298,17 @@ mod tests {
     fn a_large_file_is_absent_until_it_is_whole() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let place = dir.path().join("model.gguf");
-        drop(NewFile::create(&place).expect("begins"));
+        drop(NewFile::create(&place, false).expect("begins"));
         assert_eq!(std::fs::read_dir(dir.path()).expect("readable").count(), 0);
         for text in ["old", "new"] {
-            let file = NewFile::create(&place).expect("begins");
+            let file = NewFile::create(&place, true).expect("begins");
             std::fs::write(file.path(), text).expect("writes");
             file.commit().expect("commits");
             assert_eq!(std::fs::read_to_string(&place).expect("there"), text);
         }
+        let file = NewFile::create(&place, false).expect("begins");
+        assert!(file.commit().is_err(), "it is there");
+        assert_eq!(std::fs::read_to_string(&place).expect("there"), "new");
         assert_eq!(std::fs::read_dir(dir.path()).expect("readable").count(), 1);
     }
 
@@ -270,7 +331,14 @@ mod tests {
         let again = NewFolder::create(&place).expect_err("it is there");
         assert_eq!(again.kind(), ErrorKind::AlreadyExists);
 
-        std::mem::forget(NewFolder::create(&dir.path().join("other")).expect("begins"));
+        // A killed program holds no lock.
+        let stale = prefix_of(&dir.path().join("other")) + "x" + SUFFIX;
+        std::fs::create_dir(dir.path().join(&stale)).expect("makes");
+        let other = NewFolder::create(&dir.path().join("other")).expect("begins");
+        assert!(!dir.path().join(&stale).exists(), "its leftover goes");
+        drop(NewFolder::create(&dir.path().join("other")).expect("begins"));
+        assert!(other.path().exists(), "and another's work stays");
+        std::mem::forget(other);
         assert_eq!(entries(), 2, "as after a kill");
         remove_unfinished(dir.path()).expect("cleans");
         assert_eq!(entries(), 1);

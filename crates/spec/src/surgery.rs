@@ -28,8 +28,12 @@ pub enum ConversionError {
     )]
     NotPreNorm { scheme: String },
     #[error(
-        "the scheme is {scheme}: there is no LayerNorm Scaling to fold{}",
-        if scheme == "pre" { "; every runtime loads this model as it is" } else { "" }
+        "the scheme is {scheme}: there is no LayerNorm Scaling to fold; {}",
+        if scheme == "pre" {
+            "every runtime loads this model as it is"
+        } else {
+            "no plain model computes the same"
+        }
     )]
     NotScaled { scheme: String },
     #[error(
@@ -75,6 +79,10 @@ impl ModelSpec {
             _ => return Err(ConversionError::NotPreNorm { scheme: scheme() }),
         }
         let exponents = [scale.exponent, scale.anneal.map_or(0.0, |anneal| anneal.exponent)];
+        if !scale.sites.any() || scale.placement != Placement::Output {
+            let given = "a scale on no norm's output".to_owned();
+            return Err(ConversionError::Scale { given, layers: self.trained_layers });
+        }
         let fits = exponents.iter().all(|exponent| exponent.abs() <= 8.0)
             && (scale.first_layer as usize) < self.trained_layers;
         if !fits {
@@ -144,10 +152,12 @@ impl ModelSpec {
         spec.depths = pick(&self.depths, &kept);
         spec.sliding_windows = pick(&self.sliding_windows, &kept);
         spec.branches = pick(&left, &kept);
-        // Lists of one entry per layer that mean nothing here mean something to others.
-        for value in spec.other_keys.values_mut() {
+        // Lists of one entry per layer that mean nothing here mean something to others; lists of ids
+        // may be as long.
+        for (key, value) in &mut spec.other_keys {
             if let serde_json::Value::Array(list) = value
                 && list.len() == layers
+                && !key.contains("token")
             {
                 *list = pick(list, &kept);
             }
@@ -177,7 +187,7 @@ mod tests {
     fn model(scheme: NormScheme) -> ModelSpec {
         let mut spec = Preset::named("9m").expect("a preset").spec(scheme);
         spec.other_keys.insert("per_layer".to_owned(), json!([10, 11, 12, 13]));
-        spec.other_keys.insert("eos_token_id".to_owned(), json!([2, 3]));
+        spec.other_keys.insert("eos_token_id".to_owned(), json!([2, 3, 4, 5]));
         spec
     }
 
@@ -194,7 +204,7 @@ mod tests {
         assert_eq!(pruned.depths.iter().map(|depth| depth.get()).collect::<Vec<_>>(), [1, 3, 4]);
         assert_eq!(pruned.trained_layers, 4);
         assert_eq!(pruned.other_keys["per_layer"], json!([10, 12, 13]));
-        assert_eq!(pruned.other_keys["eos_token_id"], json!([2, 3]));
+        assert_eq!(pruned.other_keys["eos_token_id"], json!([2, 3, 4, 5]));
         let last = LayerIndex::new(2);
         assert!(!pruned.has_branch(last, Site::Attention) && pruned.has_branch(last, Site::Mlp));
         assert!(pruned.layer_tensors(last).iter().all(|t| !t.name.contains("self_attn")));
@@ -261,6 +271,8 @@ mod tests {
             DepthScale { exponent: 9.0, ..DepthScale::default() },
             DepthScale { first_layer: 4, ..DepthScale::default() },
             DepthScale { anneal, ..DepthScale::default() },
+            DepthScale { sites: Sites { attention: false, mlp: false }, ..DepthScale::default() },
+            DepthScale { placement: Placement::Input, ..DepthScale::default() },
         ] {
             let refused = plain.with_layernorm_scaling(scale);
             assert!(matches!(refused, Err(ConversionError::Scale { .. })), "{scale:?}");

@@ -16,15 +16,15 @@ use std::{
 use layernorm_scaling::{Decoder, LoadError, LoraError};
 use lns_checkpoint::{Checkpoint, CheckpointError};
 use lns_data::{
-    Corpus, DataError, Part, Position, Sampler, Sequences, evaluation_sequences, model_tokenizer,
-    write_tokenizer,
+    Corpus, DataError, Layout, Part, Position, Sampler, Sequences, evaluation_sequences,
+    model_tokenizer, write_tokenizer,
 };
 use lns_kernels::{Device, Workers, with_slices};
 use lns_record::{
-    EvalEvent, Event, EventsError, LayersEvent, NewFolder, Outcome, StartEvent, StepEvent,
-    read_events, replace_file,
+    EvalEvent, Event, EventsError, LayersEvent, NewFolder, Outcome, ProvenanceRecord, StartEvent,
+    StepEvent, read_events, replace_file,
 };
-use lns_spec::ModelSpec;
+use lns_spec::{DepthScale, ModelSpec, NormScheme};
 
 use crate::{
     Batch, BatchError, ConfigError, FinetuneConfig, ModelConfig, RunConfig, SnapshotError, Trainer,
@@ -85,7 +85,23 @@ pub enum RunError {
     )]
     OtherTokenizer { corpus: PathBuf, base: PathBuf },
     #[error(
-        "{base} was trained for {context} tokens, and `data.length` is {length}; make it shorter"
+        "the tokenizer of {corpus} has {tokens} tokens and the embedding of {base} {rows} rows: text \
+         with the others cannot be learned"
+    )]
+    TokenizerTooLarge { corpus: PathBuf, base: PathBuf, tokens: usize, rows: usize },
+    #[error(
+        "{base}: the scale is to be annealed over {anneal} steps and the run has {steps}; give --steps \
+         {anneal} or more, or make the retrofit with fewer"
+    )]
+    AnnealTooLong { base: PathBuf, anneal: u64, steps: u64 },
+    #[error(
+        "{corpus} holds instructions of which only the responses are learned: use it with --set \
+         data.layout=rows, which keeps each example whole"
+    )]
+    CutInstructions { corpus: PathBuf },
+    #[error(
+        "{base} was trained for {context} tokens, and a sequence has {length}; use --length {context} \
+         or less"
     )]
     BeyondContext { base: PathBuf, context: usize, length: usize },
     #[error(
@@ -189,6 +205,10 @@ impl Text {
             let (first, second) = (sources[0].corpus.clone(), sources[other].corpus.clone());
             return Err(RunError::Tokenizers { first, second });
         }
+        let whole = corpora.iter().position(Corpus::learns_responses_only);
+        if let Some(index) = whole.filter(|_| config.data.layout == Layout::Packed) {
+            return Err(RunError::CutInstructions { corpus: sources[index].corpus.clone() });
+        }
         let padding = first.tokenizer().end_of_text_id().unwrap_or(0);
         let (layout, length) = (config.data.layout, config.data.length);
         let weighted = corpora.iter().zip(sources);
@@ -254,7 +274,14 @@ impl Origin {
         }
         if vocabulary > spec.vocab_size {
             let (corpus, base) = (config.data.sources[0].corpus.clone(), base.clone());
-            return Err(RunError::OtherTokenizer { corpus, base });
+            let (tokens, rows) = (vocabulary, spec.vocab_size);
+            return Err(RunError::TokenizerTooLarge { corpus, base, tokens, rows });
+        }
+        if let NormScheme::Lns(DepthScale { anneal: Some(anneal), .. }) = spec.norm_scheme
+            && anneal.steps > config.steps
+        {
+            let (base, anneal, steps) = (base.clone(), anneal.steps, config.steps);
+            return Err(RunError::AnnealTooLong { base, anneal, steps });
         }
         let context = spec.max_position_embeddings;
         if length > context {
@@ -370,6 +397,8 @@ impl<'a> Run<'a> {
                 text.sampler.check(&state.position)?;
                 let mut trainer = Trainer::new(model, options, workers);
                 snapshots.restore(&mut trainer, &moments, &state)?;
+                // Adapters come without a config that says how far the scale is.
+                trainer.anneal_to(state.step);
                 let step = state.step;
                 // The number of threads may be another.
                 let state = State { config: config.clone(), ..state };
@@ -637,7 +666,21 @@ impl<'a> Run<'a> {
         self.trainer.model().write(new.path()).map_err(|error| failed(error.to_string()))?;
         let written = self.origin.write_tokenizer(&self.text, new.path());
         written.map_err(|error| failed(error.to_string()))?;
+        if let Some(record) = self.provenance().map_err(|error| failed(error.to_string()))? {
+            let path = new.path().join(ProvenanceRecord::FILE_NAME);
+            let json = serde_json::to_vec_pretty(&record).unwrap_or_default();
+            std::fs::write(path, json).map_err(|error| failed(error.to_string()))?;
+        }
         new.commit().map_err(|error| failed(error.to_string()))
+    }
+}
+
+impl Run<'_> {
+    /// Where a fine-tuned model comes from.
+    fn provenance(&self) -> Result<Option<ProvenanceRecord>, CheckpointError> {
+        let Origin::Checkpoint(base) = &self.origin else { return Ok(None) };
+        let options = serde_json::to_value(&self.config).unwrap_or_default();
+        base.provenance("finetune", self.trainer.model().spec(), options).map(Some)
     }
 }
 

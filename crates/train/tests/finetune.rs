@@ -7,14 +7,14 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use layernorm_scaling::{Decoder, LoraConfig, Retrofit, apply_curse_of_depth_mitigation};
+use layernorm_scaling::{Decoder, LoraConfig, Retrofit};
 use lns_checkpoint::{Checkpoint, Conversion};
 use lns_data::{
     InstructionOptions, Language, Limits, Part, PrepareOptions, Validation, prepare_documents,
     prepare_instructions,
 };
 use lns_kernels::Device;
-use lns_record::{Event, Outcome, read_events};
+use lns_record::{Event, Outcome, ProvenanceRecord, read_events};
 use lns_spec::{DepthScale, NormScheme, Preset};
 use lns_train::{
     ConfigError, FinetuneConfig, Layer, RunConfig, RunError, SourceConfig, Summary, check,
@@ -192,6 +192,26 @@ fn a_scale_that_is_annealed_arrives_and_a_stop_on_the_way_changes_nothing() {
     assert_eq!(weights(&whole.join("model")), weights(&parts.join("model")));
     let end = Checkpoint::open(&whole.join("model")).expect("opens");
     assert_eq!(end.spec().norm_scheme, NormScheme::lns());
+    // By LoRA too, whose snapshots have no config: stopped after its last step, the model unwritten.
+    let mut by_lora = config.clone();
+    by_lora.finetune.as_mut().expect("is set").lora = lora();
+    let (whole_lora, parts_lora) = (place.run("whole-lora"), place.run("parts-lora"));
+    go(&by_lora, &whole_lora).expect("runs");
+    go(&by_lora, &parts_lora).expect("runs");
+    fs::remove_dir_all(parts_lora.join("model")).expect("removes");
+    go(&by_lora, &parts_lora).expect("goes on");
+    let end = Checkpoint::open(&parts_lora.join("model")).expect("opens");
+    assert_eq!(end.spec().norm_scheme, NormScheme::lns());
+    assert_eq!(weights(&whole_lora.join("model")), weights(&parts_lora.join("model")));
+
+    let mut short = config.clone();
+    short.steps = 5;
+    let error = check(&short, &place.run("short")).expect_err("ends on the way");
+    assert!(matches!(error, RunError::AnnealTooLong { anneal: 6, steps: 5, .. }), "{error}");
+
+    let record = ProvenanceRecord::read(&whole.join("model").join(ProvenanceRecord::FILE_NAME));
+    let record = record.expect("is written");
+    assert_eq!(record.verb, "finetune");
     // Before the first step nothing has changed.
     go(&place.config(None), &plain).expect("runs");
     assert_eq!(losses(&whole)[0], losses(&plain)[0]);
@@ -236,6 +256,9 @@ fn only_responses_are_learned_of_instructions() {
         panic!("it is evaluated")
     };
     let held_out = corpus.tokens(Part::Validation);
+    config.data.layout = lns_data::Layout::Packed;
+    let error = check(&config, &place.run("packed")).expect_err("would cut examples");
+    assert!(matches!(error, RunError::CutInstructions { .. }), "{error}");
     assert!(event.predicted > 0 && event.predicted < held_out.len() / 2, "{event:?}");
     assert!(corpus.learns_responses_only());
 }

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use layernorm_scaling::LayerSource;
-use lns_checkpoint::{Checkpoint, Conversion, Format, StorageType, TensorEdit};
+use lns_checkpoint::{Checkpoint, Conversion, Rounding, StorageType, TensorEdit};
 use lns_data::{Windows, write_tokenizer};
 use lns_eval::{Comparison, compare};
-use lns_record::{FileRecord, NewFolder, ProvenanceRecord, file_sha256};
+use lns_record::{NewFolder, ProvenanceRecord};
 use serde_json::{Value, json};
 
 use crate::{
@@ -35,31 +35,45 @@ impl StoredAs {
     }
 }
 
-/// Refuses a place that is the source's or that something else holds.
-pub(crate) fn check_place(checkpoint: &Checkpoint, out: &Path, force: bool) -> anyhow::Result<()> {
-    let source = checkpoint.path();
-    let real = |path: &Path| path.canonicalize().ok();
-    let inside = |inner: &Path, outer: &Path| match (real(inner), real(outer)) {
-        (Some(inner), Some(outer)) => inner.starts_with(outer),
-        _ => false,
-    };
-    if inside(source, out) {
+/// Whether `place` is, or holds, a file of the model.
+pub(crate) fn holds(place: &Path, checkpoint: &Checkpoint) -> bool {
+    let Ok(place) = place.canonicalize() else { return false };
+    let inside = |file: &PathBuf| file.canonicalize().is_ok_and(|file| file.starts_with(&place));
+    checkpoint.all_files().iter().any(inside)
+}
+
+/// Refuses a place for a folder (or, if `file`, a file) that is the source's or that something else
+/// holds, and makes the folder that it will be in.
+pub(crate) fn check_place(
+    checkpoint: &Checkpoint,
+    out: &Path,
+    force: bool,
+    file: bool,
+) -> anyhow::Result<()> {
+    let shown = out.display();
+    if holds(out, checkpoint) {
         return Err(usage(format!(
-            "--out {} holds the source, which is never changed in place; name another folder",
-            out.display()
+            "--out {shown} holds the source, which is never changed in place; name another place"
         )));
     }
-    if out.exists() && !force {
-        return Err(usage(format!(
-            "{} is there already; name another place, or give --force to replace it",
-            out.display()
-        )));
-    }
-    if out.is_dir() && !is_replaceable(out) {
-        return Err(usage(format!(
-            "{} holds more than a model; --force replaces models only: name another folder",
-            out.display()
-        )));
+    match out.symlink_metadata() {
+        Err(_) => {}
+        Ok(found) if found.is_dir() == file => {
+            let (is, needed) = if file { ("a folder", "file") } else { ("a file", "folder") };
+            return Err(usage(format!("--out {shown} is {is}; name a {needed}")));
+        }
+        Ok(_) if !force => {
+            return Err(usage(format!(
+                "{shown} is there already; name another place, or give --force to replace it"
+            )));
+        }
+        Ok(_) if !file && !is_replaceable(out) => {
+            return Err(usage(format!(
+                "{shown} is no model, or holds more than one; --force replaces models only: name \
+                 another folder"
+            )));
+        }
+        Ok(_) => {}
     }
     let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty());
     if let Some(parent) = parent {
@@ -69,12 +83,14 @@ pub(crate) fn check_place(checkpoint: &Checkpoint, out: &Path, force: bool) -> a
     Ok(())
 }
 
-/// Whether a folder is empty or a model's: a mistyped `--out` must not cost a home directory.
+/// Whether a folder is empty or a model's: a mistyped `--out` must not cost anything else.
 fn is_replaceable(folder: &Path) -> bool {
     let Ok(entries) = std::fs::read_dir(folder) else { return false };
     let entries: Vec<_> = entries.flatten().collect();
     let only_files = entries.iter().all(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
-    entries.is_empty() || only_files && folder.join("config.json").is_file()
+    let has = |name: &str| folder.join(name).is_file();
+    let weights = has("model.safetensors") || has("model.safetensors.index.json");
+    entries.is_empty() || only_files && has("config.json") && weights
 }
 
 /// The edits of a conversion, for a person or a program.
@@ -153,7 +169,7 @@ impl Job<'_> {
         let bar = printer.bytes("Writing", self.conversion.bytes());
         let record = std::thread::scope(|scope| {
             let record = scope.spawn(|| {
-                provenance(self.verb, source, &self.conversion.spec().to_string(), &self.options)
+                source.provenance(self.verb, self.conversion.spec(), self.options.clone())
             });
             self.conversion.write(folder, self.shard_bytes, &|written| bar.set(written))?;
             match record.join() {
@@ -165,9 +181,18 @@ impl Job<'_> {
         for (name, contents) in &self.more {
             write_file(&folder.join(name), contents)?;
         }
-        write_file(&folder.join(ProvenanceRecord::FILE_NAME), &pretty(&record)?)?;
         Ok(record)
     }
+}
+
+/// Adds the record of where the model came from, and puts the folder in place.
+pub(crate) fn finish(
+    folder: NewFolder,
+    out: &Path,
+    record: &ProvenanceRecord,
+) -> anyhow::Result<()> {
+    write_file(&folder.path().join(ProvenanceRecord::FILE_NAME), &pretty(record)?)?;
+    folder.commit().with_context(|| format!("{} was not put in place", out.display()))
 }
 
 pub(crate) fn pretty(value: &impl serde::Serialize) -> anyhow::Result<Vec<u8>> {
@@ -190,44 +215,6 @@ pub(crate) fn not_written(out: &Path) -> String {
     format!("{} was not written", out.display())
 }
 
-pub(crate) fn commit(folder: NewFolder, out: &Path) -> anyhow::Result<()> {
-    folder.commit().with_context(|| format!("{} was not put in place", out.display()))
-}
-
-/// Where a model comes from: the source's files with their sha256.
-pub(crate) fn provenance(
-    verb: &str,
-    source: &Checkpoint,
-    model: &str,
-    options: &Value,
-) -> anyhow::Result<ProvenanceRecord> {
-    let mut files: Vec<PathBuf> = source.files().to_vec();
-    let folder = source.files()[0].parent().unwrap_or(Path::new(".")).to_owned();
-    if source.format() == Format::Safetensors {
-        files.insert(0, folder.join("config.json"));
-    }
-    let describe = |path: &PathBuf| -> anyhow::Result<FileRecord> {
-        let unreadable = || format!("{} cannot be read", path.display());
-        Ok(FileRecord {
-            name: path.strip_prefix(&folder).unwrap_or(path).display().to_string(),
-            bytes: path.metadata().with_context(unreadable)?.len(),
-            sha256: file_sha256(path).with_context(unreadable)?,
-        })
-    };
-    Ok(ProvenanceRecord {
-        verb: verb.to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        options: options.clone(),
-        model: model.to_owned(),
-        source: source.path().display().to_string(),
-        source_model: source.spec().to_string(),
-        source_files: files.iter().map(describe).collect::<anyhow::Result<_>>()?,
-        before: ProvenanceRecord::read(&folder)
-            .filter(|_| source.format() == Format::Safetensors)
-            .map(Box::new),
-    })
-}
-
 /// Retrofit, fold or unfold to the end: shown, or written, measured and put in place.
 pub(crate) fn run(
     mut job: Job<'_>,
@@ -238,59 +225,99 @@ pub(crate) fn run(
     if let Some(dtype) = args.dtype {
         job.conversion = job.conversion.cast(dtype.storage());
     }
+    let cut = &args.cut;
+    let measures = cut.window.is_some() || cut.max_tokens.is_some() || cut.bos;
+    if args.files.is_empty() && (measures || args.compute.threads.is_some() || args.compute.stream)
+    {
+        return Err(usage(
+            "--window, --max-tokens, --bos, --threads and --stream are for measuring on --text FILE",
+        ));
+    }
     let rounding = job.conversion.rounding()?;
-    let noise = rounding.tensors as f64 * rounding.bound + F32_NOISE;
-    if rounding.tensors > 0 {
+    let tolerance = Tolerance::of(&rounding);
+    if rounding.tensors + rounding.cast > 0 {
+        let cast = match rounding.cast {
+            0 => String::new(),
+            cast => format!(", {cast} other tensors lose precision"),
+        };
         printer.note(&format!(
-            "{} gains change. Stored, each is at most {:.1e} off (relative; measured {:.1e}); should \
-             all these errors add up, logits are off by {noise:.1e} of the largest.",
-            rounding.tensors, rounding.bound, rounding.measured,
+            "{} gains change{cast}. Stored, a number is at most {:.1e} off (relative; gains measured \
+             {:.1e}). Expect logits within {:.1e} of the largest.",
+            rounding.tensors, rounding.bound, rounding.measured, tolerance.logits,
         ));
     }
     let OutputArgs { out, force, dry_run, .. } = &args.output;
     let Some(out) = out.as_ref().filter(|_| !dry_run) else {
         return show_edits(&job.conversion, printer);
     };
-    check_place(job.conversion.source(), out, *force)?;
+    check_place(job.conversion.source(), out, *force, false)?;
     let source = job.conversion.source();
     let text = match &args.files[..] {
         [] => None,
         files => Some(text::for_model(source, files, &args.cut, printer)?),
     };
     let folder = new_folder(out, *force)?;
-    let record = job.write(folder.path(), printer).with_context(|| not_written(out))?;
-    let measured = match &text {
-        None => None,
-        Some(text) => Some(measure(source, folder.path(), text, &args.compute, printer)?),
-    };
-    if args.verify
-        && let Some(measured) = measured.filter(|measured| measured.relative() > noise)
-    {
-        anyhow::bail!(
-            "the logits differ by {:.1e} of the largest, more than the {noise:.1e} that rounding \
-             explains; {} was not written",
-            measured.relative(),
-            out.display()
-        );
+    let mut record = job.write(folder.path(), printer).with_context(|| not_written(out))?;
+    if let Some(text) = &text {
+        let measured = measure(source, folder.path(), text, &args.compute, printer)?;
+        if args.verify && !tolerance.holds(&measured) {
+            anyhow::bail!(
+                "the logits differ by {:.1e} of the largest and the loss by {:.1e}, more than the \
+                 {:.1e} and {:.1e} that rounding explains; {} was not written",
+                measured.relative(),
+                measured.nll[1] - measured.nll[0],
+                tolerance.logits,
+                tolerance.nll,
+                out.display()
+            );
+        }
+        record.measured = Some(show_comparison(&measured, printer)?);
     }
-    commit(folder, out)?;
-    if let Some(measured) = measured {
-        let [before, after] = measured.nll;
-        printer.result(&format!(
-            "nll          {before:.6} → {after:.6} nats per token ({:+.2e})\nperplexity   {:.4} → \
-             {:.4}\nlogits       largest difference {:.2e}, {:.1e} of the largest logit\n",
-            after - before,
-            before.exp(),
-            after.exp(),
-            measured.logit_difference,
-            measured.relative(),
-        ))?;
-    }
+    finish(folder, out, &record)?;
     if !preserves {
         printer.note("The function changed: `lns finetune` heals it (docs/surgery.md).");
     }
     printer.result(&format!("model        {}\n", out.display()))?;
     printer.json(&record)
+}
+
+/// How far rounding may take a model that should be the same.
+struct Tolerance {
+    /// Largest difference of two logits over the largest logit.
+    logits: f64,
+    /// Difference of the losses, in nats per token.
+    nll: f64,
+}
+
+impl Tolerance {
+    /// To first order: every rounded tensor is off by its bound, and all of them add up. Losses
+    /// average over tokens.
+    fn of(rounding: &Rounding) -> Self {
+        let tensors = (rounding.tensors + rounding.cast) as f64;
+        Self { logits: tensors * rounding.bound + F32_NOISE, nll: 10.0 * rounding.bound + 1e-4 }
+    }
+
+    fn holds(&self, measured: &Comparison) -> bool {
+        let [before, after] = measured.nll;
+        measured.relative() <= self.logits && (after - before).abs() <= self.nll
+    }
+}
+
+fn show_comparison(measured: &Comparison, printer: &Printer) -> anyhow::Result<Value> {
+    let [before, after] = measured.nll;
+    printer.result(&format!(
+        "nll          {before:.6} → {after:.6} nats per token ({:+.2e})\nperplexity   {:.4} → {:.4}\n\
+         logits       largest difference {:.2e}, {:.1e} of the largest logit\n",
+        after - before,
+        before.exp(),
+        after.exp(),
+        measured.logit_difference,
+        measured.relative(),
+    ))?;
+    Ok(json!({
+        "nll_before": before, "nll_after": after,
+        "logit_difference": measured.logit_difference, "largest_logit": measured.largest_logit,
+    }))
 }
 
 /// Both models on one text.

@@ -9,6 +9,7 @@ use lns_checkpoint::{
 };
 use lns_data::gguf_tokenizer;
 use lns_record::{NewFile, ProvenanceRecord, replace_file};
+use lns_spec::NormScheme;
 use serde_json::json;
 
 use super::convert::{self, Job};
@@ -26,9 +27,17 @@ pub(crate) fn run(args: &ExportArgs, printer: &Printer) -> anyhow::Result<()> {
     if !spec.runs_on_stock_runtimes() {
         printer.note(&format!("Folded: {spec} → {}.", conversion.spec().norm_scheme));
     }
-    let is_gguf = |path: &Path| path.extension().is_some_and(|extension| extension == "gguf");
+    let ends = |path: &Path, with: &str| {
+        path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(with))
+    };
+    if let Some(out) = args.out.as_ref().filter(|out| ends(out, "safetensors")) {
+        return Err(usage(format!(
+            "--out {}: safetensors are written as a folder with config and tokenizer; name a folder",
+            out.display()
+        )));
+    }
     match &args.out {
-        Some(out) if is_gguf(out) => gguf(args, conversion, Some(out), printer),
+        Some(out) if ends(out, "gguf") => gguf(args, conversion, Some(out), printer),
         None if args.dtype == Some(ExportType::Q8_0) => gguf(args, conversion, None, printer),
         _ => safetensors(args, conversion, printer),
     }
@@ -55,14 +64,17 @@ fn safetensors(
     let Some(out) = args.out.as_ref().filter(|_| !args.output.dry_run) else {
         return convert::show_edits(&conversion, printer);
     };
-    convert::check_place(conversion.source(), out, force)?;
+    convert::check_place(conversion.source(), out, force, false)?;
     let dtype = dtype.map(StorageType::name);
-    let options = json!({"format": "safetensors", "dtype": dtype, "shard_gb": args.shard_size});
+    let options = json!({
+        "format": "safetensors", "dtype": dtype, "shard_gb": args.shard_size,
+        "folded": folded(&conversion),
+    });
     let shard_bytes = (args.shard_size * 1e9) as u64;
     let job = Job { verb: "export", conversion, options, more: vec![], shard_bytes };
     let folder = convert::new_folder(out, force)?;
     let record = job.write(folder.path(), printer).with_context(|| convert::not_written(out))?;
-    convert::commit(folder, out)?;
+    convert::finish(folder, out, &record)?;
     printer.result(&format!("model        {}\n", out.display()))?;
     printer.json(&record)
 }
@@ -84,36 +96,37 @@ fn gguf(
     let Some(out) = out.filter(|_| !args.output.dry_run) else {
         return show(&conversion, &tensors, printer);
     };
-    convert::check_place(conversion.source(), out, args.output.force)?;
-    if out.is_dir() {
-        return Err(usage(format!("--out {} is a folder; name a file", out.display())));
-    }
+    convert::check_place(conversion.source(), out, args.output.force, true)?;
     let tokenizer = tokenizer(conversion.source(), spec.vocab_size, printer)?;
     let name = model::short_name(conversion.source().path());
     let options = GgufOptions { name: &name, dtype, tokenizer: tokenizer.as_ref() };
     let total = tensors.iter().map(lns_checkpoint::GgufTensor::bytes).sum();
     let bar = printer.bytes("Writing", total);
-    let file = NewFile::create(out).with_context(|| format!("{} cannot be made", out.display()))?;
+    let file = NewFile::create(out, args.output.force)
+        .with_context(|| format!("{} cannot be made", out.display()))?;
     let mut read = |tensor: &lns_spec::TensorShape| -> Result<Vec<f32>, CheckpointError> {
         conversion.read_f32(&tensor.name, &tensor.shape)
     };
     write_gguf(file.path(), spec, &options, &mut read, &|written| bar.set(written))
         .with_context(|| convert::not_written(out))?;
     drop(bar);
-    let told = json!({"format": "gguf", "dtype": dtype.name()});
-    let record = convert::provenance("export", conversion.source(), &spec.to_string(), &told)?;
-    // A GGUF file has no folder of its own; the record stands beside it.
-    let mut beside = out.as_os_str().to_owned();
-    beside.push(format!(".{}", ProvenanceRecord::FILE_NAME));
+    let told = json!({"format": "gguf", "dtype": dtype.name(), "folded": folded(&conversion)});
+    let record = conversion.source().provenance("export", spec, told)?;
+    let beside = ProvenanceRecord::beside(out);
     let json = convert::pretty(&record)?;
     file.commit().with_context(|| format!("{} was not put in place", out.display()))?;
-    replace_file(Path::new(&beside), &json)
-        .with_context(|| format!("{} was not written", Path::new(&beside).display()))?;
+    replace_file(&beside, &json).with_context(|| convert::not_written(&beside))?;
     printer.result(&format!("model        {} ({})\n", out.display(), bytes(total)))?;
     printer.json(&record)
 }
 
-/// As many tokens as the embedding has rows: those that are missing are unused.
+/// The scheme that was folded away, if one was.
+fn folded(conversion: &Conversion<'_>) -> Option<NormScheme> {
+    let scheme = &conversion.source().spec().norm_scheme;
+    (!scheme.runs_on_stock_runtimes()).then(|| scheme.clone())
+}
+
+/// The model's tokenizer, of as many tokens as the embedding has rows.
 fn tokenizer(
     source: &Checkpoint,
     vocab_size: usize,

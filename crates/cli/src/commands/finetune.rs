@@ -1,10 +1,10 @@
 //! `lns finetune`: a checkpoint's training continued.
 
 use lns_checkpoint::Checkpoint;
-use lns_train::{Layer, RunConfig, finetune_defaults};
+use lns_train::{Layer, RunConfig, RunError, finetune_defaults};
 use toml::{Table, Value};
 
-use super::train;
+use super::{convert, train};
 use crate::{arguments::FinetuneArgs, corpus, failure::usage, model, printer::Printer, settings};
 
 pub(crate) fn run(args: &FinetuneArgs, printer: &Printer) -> anyhow::Result<()> {
@@ -28,7 +28,25 @@ pub(crate) fn run(args: &FinetuneArgs, printer: &Printer) -> anyhow::Result<()> 
         return train::estimate(&config, checkpoint.spec(), printer);
     }
     let Some(out) = &args.out else { return Err(usage("--out DIR: where the run goes")) };
+    if convert::holds(out, &checkpoint) {
+        return Err(usage(format!(
+            "--out {} holds the checkpoint, which is never changed in place; name another folder",
+            out.display()
+        )));
+    }
     let mut config = config.clone();
+    let context = checkpoint.spec().max_position_embeddings;
+    if there.is_none() && args.settings.length.is_none() && args.config.is_none() {
+        config.data.length = config.data.length.min(context);
+    }
+    // What is wrong with the settings is said before any text is prepared.
+    if let Some(lora) = &from.lora {
+        lora.check(checkpoint.spec())?;
+    }
+    if config.data.length > context {
+        let (base, length) = (from.base.clone(), config.data.length);
+        return Err(RunError::BeyondContext { base, context, length }.into());
+    }
     let named = args.corpus.is_some() || !args.text.is_empty() || !args.instructions.is_empty();
     if named {
         let source = corpus::supply_finetune(&config, &checkpoint, args, out, printer)?;

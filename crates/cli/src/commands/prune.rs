@@ -10,7 +10,7 @@ use lns_diagnose::{Choice, Chosen, PruneRule, choose};
 use lns_kernels::Workers;
 use lns_record::{PrunePlan, PruneStep, replace_file};
 use lns_spec::{LayerSelection, ModelSpec, Removal, Site};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::convert::{self, Job, SHARD_BYTES};
 use crate::{arguments::PruneArgs, failure::usage, model, printer::Printer, text};
@@ -22,7 +22,16 @@ pub(crate) fn run(args: &PruneArgs, printer: &Printer) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::open(&args.model)?;
     let output = &args.output;
     if let Some(out) = output.out.as_ref().filter(|_| !output.dry_run) {
-        convert::check_place(&checkpoint, out, output.force)?;
+        convert::check_place(&checkpoint, out, output.force, false)?;
+    }
+    if let Some(path) = &args.save_plan
+        && path.exists()
+        && PrunePlan::read(path).is_err()
+    {
+        return Err(usage(format!(
+            "--save-plan {}: there is something else than a plan; name another file",
+            path.display()
+        )));
     }
     let conversion = Conversion::of(&checkpoint)?;
     let read = |files: &[_]| match files {
@@ -42,8 +51,11 @@ pub(crate) fn run(args: &PruneArgs, printer: &Printer) -> anyhow::Result<()> {
     let plan = plan(args, &checkpoint, chosen_on.as_ref(), measured.as_ref(), printer)?;
     let removals = plan.removals();
     if removals.is_empty() {
-        printer.note("Nothing can go within --max-ppl-increase; nothing is written.");
-        return Ok(());
+        printer.note(match args.plan {
+            Some(_) => "The plan is empty; nothing is written.",
+            None => "Nothing can go within --max-ppl-increase; nothing is written.",
+        });
+        return printer.json(&plan);
     }
     let mut conversion = conversion.without(&removals)?;
     if let Some(dtype) = args.dtype {
@@ -51,19 +63,21 @@ pub(crate) fn run(args: &PruneArgs, printer: &Printer) -> anyhow::Result<()> {
     }
     printer.note(&described(checkpoint.spec(), &removals));
     if let Some(path) = &args.save_plan {
-        replace_file(path, &convert::pretty(&plan)?)?;
+        replace_file(path, &convert::pretty(&plan)?).with_context(|| convert::not_written(path))?;
         printer.note(&format!("Plan: {}", path.display()));
     }
     let Some(out) = output.out.as_ref().filter(|_| !output.dry_run) else {
         return convert::show_edits(&conversion, printer);
     };
-    let gained = gained(&checkpoint, &conversion, &removals, measured.as_ref())?;
+    let (gained, measured) = gained(&checkpoint, &conversion, &removals, measured.as_ref())?;
     let options = json!({"rule": plan.rule, "removals": removals});
     let more = vec![(PrunePlan::FILE_NAME, convert::pretty(&plan)?)];
     let job = Job { verb: "prune", conversion, options, more, shard_bytes: SHARD_BYTES };
     let folder = convert::new_folder(out, output.force)?;
-    let record = job.write(folder.path(), printer).with_context(|| convert::not_written(out))?;
-    convert::commit(folder, out)?;
+    let mut record =
+        job.write(folder.path(), printer).with_context(|| convert::not_written(out))?;
+    record.measured = measured;
+    convert::finish(folder, out, &record)?;
     printer.result(&format!("{gained}model        {}\n", out.display()))?;
     printer.json(&record)
 }
@@ -203,7 +217,7 @@ fn gained(
     conversion: &Conversion<'_>,
     removals: &[Removal],
     measured: Option<&Measured<'_>>,
-) -> anyhow::Result<String> {
+) -> anyhow::Result<(String, Option<Value>)> {
     let (before, after) = (checkpoint.spec(), conversion.spec());
     let count = |spec: &ModelSpec| spec.parameter_count().total();
     let share = |a: f64, b: f64| 100.0 * (b / a - 1.0);
@@ -219,7 +233,7 @@ fn gained(
         model::bytes(model::f32_bytes(after)),
         model::bytes(conversion.bytes()),
     );
-    let Some(Measured { source, text, workers }) = measured else { return Ok(out) };
+    let Some(Measured { source, text, workers }) = measured else { return Ok((out, None)) };
     let pruned = Pruned::new(&**source, removals)?;
     let models: [&dyn LayerSource; 2] = [&**source, &pruned];
     let nll = |model: &dyn LayerSource| -> anyhow::Result<f64> {
@@ -235,7 +249,11 @@ fn gained(
         b.exp(),
         share(a.exp(), b.exp()),
     );
-    Ok(out)
+    let record = json!({
+        "nll_before": a, "nll_after": b,
+        "tokens_per_second_before": slow, "tokens_per_second_after": fast,
+    });
+    Ok((out, Some(record)))
 }
 
 /// Tokens per second of each, the best of some turns.

@@ -2,7 +2,6 @@
 
 use layernorm_scaling::Retrofit;
 use lns_checkpoint::{Checkpoint, Conversion};
-use lns_record::ProvenanceRecord;
 use lns_spec::{DepthScale, NormScheme, Sites};
 use serde_json::json;
 
@@ -56,7 +55,7 @@ pub(crate) fn fold(args: &FoldArgs, printer: &Printer) -> anyhow::Result<()> {
             spec.norm_scheme
         ));
     }
-    let options = json!({"norm_scheme": spec.norm_scheme});
+    let options = json!({"folded": spec.norm_scheme});
     let conversion = Conversion::of(&checkpoint)?.folded()?;
     let job = Job { verb: "fold", options, conversion, more: vec![], shard_bytes: SHARD_BYTES };
     convert::run(job, &args.conversion, true, printer)
@@ -75,14 +74,17 @@ pub(crate) fn unfold(args: &UnfoldArgs, printer: &Printer) -> anyhow::Result<()>
     convert::run(job, &args.conversion, true, printer)
 }
 
-/// The scale that `lns fold` noted.
+/// The scale that `lns fold` or `lns export` noted, however long ago.
 fn folded_from(checkpoint: &Checkpoint) -> Option<DepthScale> {
-    let record = ProvenanceRecord::read(checkpoint.files()[0].parent()?)?;
-    let scheme = record.options.get("norm_scheme").filter(|_| record.verb == "fold")?;
-    match serde_json::from_value(scheme.clone()).ok()? {
-        NormScheme::Lns(scale) => Some(DepthScale { anneal: None, ..scale }),
-        _ => None,
+    let mut record = checkpoint.own_provenance().map(Box::new);
+    while let Some(found) = record {
+        let scheme = found.options.get("folded").cloned();
+        if let Some(Ok(NormScheme::Lns(scale))) = scheme.map(serde_json::from_value) {
+            return Some(DepthScale { anneal: None, ..scale });
+        }
+        record = found.before;
     }
+    None
 }
 
 /// What the flags say over `base`.

@@ -65,6 +65,13 @@ fn a_model_takes_the_scale_and_gives_it_back_and_says_where_it_came_from() {
     // Unfold knows the exponent that fold noted.
     bench.succeeds(&["unfold", "folded", "--out", "unfolded"]);
     assert_eq!(read(&bench, "unfolded/config.json")["norm_scheme"]["exponent"], 0.4);
+    let measured = &read(&bench, "folded/lns-provenance.json")["measured"];
+    assert!(measured["nll_before"].is_number() && measured["logit_difference"].is_number());
+    // So does it through an export and a pruning.
+    bench.succeeds(&["export", "scaled", "--out", "exported"]);
+    bench.succeeds(&["prune", "exported", "--layers", "1", "--out", "less"]);
+    bench.succeeds(&["unfold", "less", "--out", "less-unfolded"]);
+    assert_eq!(read(&bench, "less-unfolded/config.json")["norm_scheme"]["exponent"], 0.4);
     let losses = ["model", "scaled", "folded", "unfolded"].map(|model| nll(&bench, model));
     assert!(losses.iter().all(|loss| (loss - losses[0]).abs() < 1e-5), "{losses:?}");
     assert_eq!(files(&bench.path("model")), before, "the source is as it was");
@@ -282,11 +289,39 @@ fn what_surgery_cannot_do_is_said_with_the_remedy() {
         let error = bench.fails(&with(&with(&drop, more), &TEXT), 2);
         assert!(error.contains(part), "{error}");
     }
+    let length = ["finetune", "model", "--text", "text.txt", "--out", "x", "--length", "999"];
+    let error = bench.fails(&length, 2);
+    assert!(error.contains("--length 64") && !bench.path("x").exists(), "{error}");
+    let inside = ["finetune", "model", "--text", "text.txt", "--out", "model"];
+    assert!(bench.fails(&inside, 2).contains("never changed in place"));
+    let idle = ["fold", "scaled", "--out", "x", "--max-tokens", "64"];
+    assert!(bench.fails(&idle, 2).contains("--text"));
+    let plan = ["prune", "model", "--layers", "1", "--dry-run", "--save-plan", "model/config.json"];
+    assert!(bench.fails(&plan, 2).contains("something else than a plan"));
+    let error = bench.fails(&["export", "model", "--out", "m.safetensors"], 2);
+    assert!(error.contains("name a folder"), "{error}");
+    fs::write(bench.path("file"), "x").expect("writes");
+    let error = bench.fails(&["retrofit", "model", "--out", "file", "--force"], 2);
+    assert!(error.contains("is a file"), "{error}");
+    #[cfg(unix)]
+    {
+        // A source of links into the place that would be replaced.
+        fs::create_dir(bench.path("links")).expect("makes");
+        for name in ["config.json", "model.safetensors"] {
+            std::os::unix::fs::symlink(
+                bench.path("scaled").join(name),
+                bench.path("links").join(name),
+            )
+            .expect("links");
+        }
+        let error = bench.fails(&["fold", "links", "--out", "scaled", "--force"], 2);
+        assert!(error.contains("never changed in place"), "{error}");
+    }
     // A folder that is no model is not replaced by one.
     fs::create_dir(bench.path("precious")).expect("makes");
     fs::write(bench.path("precious/letters.txt"), "x").expect("writes");
     let error = bench.fails(&["retrofit", "model", "--out", "precious", "--force"], 2);
-    assert!(error.contains("more than a model"), "{error}");
+    assert!(error.contains("replaces models only"), "{error}");
     assert!(bench.path("precious/letters.txt").exists());
 }
 
@@ -374,7 +409,7 @@ fn a_full_disk_is_said_and_leaves_nothing_behind() {
             format!("trap '' XFSZ; ulimit -f 1000; exec '{}' {arguments}", program.display());
         let mut shell = Command::new("sh");
         let output = shell.current_dir(bench.dir.path()).args(["-c", &script]).assert();
-        let output = output.failure().get_output().clone();
+        let output = output.code(1).get_output().clone();
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(error.contains("was not written"), "{arguments}: {error}");
         assert_eq!(entries(), before, "{arguments}");
