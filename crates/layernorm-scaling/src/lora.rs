@@ -124,7 +124,7 @@ impl Decoder {
     pub fn with_saved_lora(
         self,
         config: &LoraConfig,
-        saved: &mut dyn FnMut(&str, &[usize]) -> Option<Vec<f32>>,
+        mut saved: impl FnMut(&str, &[usize]) -> Option<Vec<f32>>,
     ) -> Result<Self, LoraError> {
         self.with_factors(config, &mut |name, shape| {
             saved(name, &shape)

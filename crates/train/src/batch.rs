@@ -2,6 +2,9 @@
 
 use lns_kernels::IGNORED;
 
+// A target that the text leaves out is one that the loss leaves out.
+const _: () = assert!(IGNORED == lns_data::IGNORED);
+
 /// Why ids make no batch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -60,11 +63,6 @@ impl Batch {
         let inputs = windows().flat_map(|window| &window[..length]).copied().collect();
         let targets = windows().flat_map(|window| &window[1..]).copied().collect();
         Self::new(inputs, targets, length)
-    }
-
-    /// All inputs, row-major.
-    pub fn inputs(&self) -> &[u32] {
-        &self.inputs
     }
 
     /// Sequences.

@@ -242,7 +242,7 @@ impl Text {
 
 /// Where the model of a run comes from.
 enum Origin {
-    Scratch(ModelSpec),
+    Scratch(Box<ModelSpec>),
     Checkpoint(Box<Checkpoint>),
 }
 
@@ -253,7 +253,7 @@ impl Origin {
         let Some(from) = &mut config.finetune else {
             let spec = config.model.spec(vocabulary, length)?;
             config.model.vocab_size = spec.vocab_size;
-            return Ok(Self::Scratch(spec));
+            return Ok(Self::Scratch(Box::new(spec)));
         };
         let FinetuneConfig { base, fingerprint, lora } = from;
         let checkpoint = Checkpoint::open(base)?;

@@ -6,7 +6,6 @@
 //! the built-in language.
 
 use std::{
-    io::Read,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -15,7 +14,6 @@ use anyhow::{Context, bail};
 use lns_diagnose::Probes;
 use lns_kernels::{Device, Precision};
 use lns_record::StudyRecord;
-use sha2::{Digest, Sha256};
 
 use super::{diagnose::Request, output};
 use crate::{
@@ -215,17 +213,7 @@ fn download(package: &Package, folder: &Path) -> anyhow::Result<PathBuf> {
 }
 
 fn check(wheel: &Path, package: &Package) -> anyhow::Result<()> {
-    let mut file = std::fs::File::open(wheel)?;
-    let mut hasher = Sha256::new();
-    let mut block = vec![0u8; 1 << 20];
-    loop {
-        let read = file.read(&mut block)?;
-        if read == 0 {
-            break;
-        }
-        hasher.update(&block[..read]);
-    }
-    let found: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let found = lns_record::file_sha256(wheel)?;
     if found != package.sha256 {
         bail!(
             "{} has sha256 {found}, not the pinned {}; it was not used",
