@@ -51,8 +51,6 @@ pub enum RunError {
     #[error(transparent)]
     Load(#[from] LoadError),
     #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    #[error(transparent)]
     Lora(#[from] LoraError),
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
@@ -256,8 +254,8 @@ impl Origin {
             return Ok(Self::Scratch(Box::new(spec)));
         };
         let FinetuneConfig { base, fingerprint, lora } = from;
-        let checkpoint = Checkpoint::open(base)?;
-        let found = checkpoint.fingerprint()?;
+        let checkpoint = Checkpoint::open(base).map_err(LoadError::from)?;
+        let found = checkpoint.fingerprint().map_err(LoadError::from)?;
         if !fingerprint.is_empty() && *fingerprint != found {
             return Err(RunError::OtherBase { base: base.clone() });
         }

@@ -290,11 +290,14 @@ struct Tolerance {
 }
 
 impl Tolerance {
-    /// To first order: every rounded tensor is off by its bound, and all of them add up. Losses
+    /// To first order: every rounded tensor is off by its bound, independently of the others. Losses
     /// average over tokens.
     fn of(rounding: &Rounding) -> Self {
         let tensors = (rounding.tensors + rounding.cast) as f64;
-        Self { logits: tensors * rounding.bound + F32_NOISE, nll: 10.0 * rounding.bound + 1e-4 }
+        Self {
+            logits: tensors.sqrt() * rounding.bound + F32_NOISE,
+            nll: 10.0 * rounding.bound + 1e-4,
+        }
     }
 
     fn holds(&self, measured: &Comparison) -> bool {
