@@ -646,8 +646,10 @@ pub(crate) struct ExportOutputArgs {
 #[command(
     after_long_help = "The folder of a run is that of `lns train`; snapshots of a LoRA run hold its \
 adapters as PEFT reads them, and model/ has them merged.\n\nInstructions are a line each of a .jsonl \
-(.gz, .zst) file: {\"prompt\": …, \"response\": …}, {\"instruction\": …, \"input\": …, \"output\": …}, or {\"messages\": [{\"role\": …, \"content\": \
-…}, …]}, put into the model's own chat template; only responses are learned.\n\nExamples:\n  lns \
+(.gz, .zst) file: {\"prompt\": …, \"response\": …}, {\"instruction\": …, \"input\": …, \"output\": \
+…}, or {\"messages\": [{\"role\": …, \"content\": …}, …]}, put into the model's own chat template; only \
+responses are learned.\n\nDefaults: 100 steps of 8 \
+sequences of 512 tokens, AdamW at a peak of 1e-4 after 10 steps.\n\nExamples:\n  lns \
 finetune pruned --text books/ --out healed\n  lns finetune MODEL --instructions chats.jsonl --lora 16 \
 --out tuned"
 )]

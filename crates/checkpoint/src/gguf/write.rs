@@ -3,7 +3,7 @@
 //! Keys are those that llama.cpp's `convert_hf_to_gguf.py` writes and its loader reads.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use lns_spec::{ModelSpec, RopeScaling, RopeSpec, TensorShape};
@@ -13,6 +13,7 @@ use super::quantise::encode;
 use super::tensors::READ;
 use super::tokenizer::NO_TOKENIZER;
 use super::{DEFAULT_ALIGNMENT, GgufTensor, MAGIC, gguf_tensors, is_query_or_key};
+use crate::write::failed;
 use crate::{CheckpointError, GgufTokenizer, StorageType};
 
 const VERSION: u32 = 3;
@@ -347,10 +348,6 @@ impl<'a> Output<'a> {
     fn finish(mut self) -> Result<(), CheckpointError> {
         self.file.flush().map_err(|error| failed(self.path, &error))
     }
-}
-
-fn failed(path: &Path, error: &io::Error) -> CheckpointError {
-    CheckpointError::Write { path: path.to_owned(), reason: error.to_string() }
 }
 
 #[cfg(test)]

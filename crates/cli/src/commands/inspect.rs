@@ -153,6 +153,18 @@ fn as_text(checkpoint: &Checkpoint, every_tensor: bool) -> String {
             format!("{} of {} trained layers", depths.join(", "), spec.trained_layers),
         ));
     }
+    let gone: Vec<String> = spec
+        .layers()
+        .flat_map(|layer| [Site::Attention, Site::Mlp].map(|site| (layer, site)))
+        .filter(|(layer, site)| !spec.has_branch(*layer, *site))
+        .map(|(layer, site)| Removal { layer, branch: Some(site) }.to_string())
+        .collect();
+    if !gone.is_empty() {
+        lines.push(("pruned", format!("without {}", gone.join(", "))));
+    }
+    if let Some(record) = checkpoint.own_provenance() {
+        lines.push(("made by", format!("lns {} from {}", record.verb, record.source)));
+    }
     let mut text: String =
         lines.iter().map(|(key, value)| format!("{key:<12} {value}\n")).collect();
     if every_tensor {

@@ -174,6 +174,10 @@ fn a_pruned_lns_model_keeps_the_depths_and_is_exported_for_other_programs() {
     let config = read(&bench, "pruned/config.json");
     assert_eq!(config["layer_depths"][0], 2);
     assert_eq!(config["layer_branches"][0], json!(["mlp"]));
+    let shown = bench.succeeds(&["inspect", "pruned"]);
+    for part in ["without 0.attention", "made by", "lns prune from model"] {
+        assert!(shown.contains(part), "{part} is missing: {shown}");
+    }
     assert!(bench.path("pruned/tokenizer.json").exists());
     bench.succeeds(&["export", "pruned", "--out", "plain", "--dtype", "f32"]);
     let config = read(&bench, "plain/config.json");
