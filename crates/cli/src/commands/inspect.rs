@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use lns_checkpoint::{Checkpoint, Format, TensorInfo, TokenizerSource};
+use lns_spec::{Removal, Site};
 use serde_json::json;
 
 use crate::{
