@@ -25,6 +25,9 @@ pub(crate) fn run(args: &FinetuneArgs, printer: &Printer) -> anyhow::Result<()> 
     };
     let checkpoint = Checkpoint::open(&from.base)?;
     if args.estimate {
+        if from.lora.is_some() {
+            printer.note("Of training in full: adapters need less for moments and gradients.");
+        }
         return train::estimate(&config, checkpoint.spec(), printer);
     }
     let Some(out) = &args.out else { return Err(usage("--out DIR: where the run goes")) };

@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use assert_cmd::Command;
 use layernorm_scaling::Decoder;
-use lns_checkpoint::Checkpoint;
 use lns_kernels::Device;
 use lns_spec::{NormScheme, Preset};
 use serde_json::{Value, json};
@@ -346,49 +345,85 @@ fn large(bench: &Bench) {
     model.write(&folder).expect("writes");
 }
 
-/// Kills with SIGKILL at many moments; with `--force`, also while one model takes another's place.
+/// A folder's files, or a file; nothing if there is neither.
+fn whatever(place: &Path) -> Option<BTreeMap<String, Vec<u8>>> {
+    if place.is_dir() {
+        return Some(files(place));
+    }
+    fs::read(place).ok().map(|bytes| [(String::new(), bytes)].into())
+}
+
+/// Kills a command with SIGKILL at many moments, first with nothing at its place, then with what
+/// `older` makes there; how often it was still running, and how often nothing was there afterwards.
+#[cfg(unix)]
+fn kill(bench: &Bench, command: &[&str], place: &str, older: &[&str]) -> (usize, usize) {
+    const ROUNDS: u64 = 30;
+    let place = bench.path(place);
+    let remove = || {
+        let _ = fs::remove_dir_all(&place);
+        let _ = fs::remove_file(&place);
+    };
+    bench.succeeds(command);
+    let whole = whatever(&place);
+    let (mut killed, mut absent) = (0, 0);
+    for round in 0..2 * ROUNDS {
+        if round <= ROUNDS {
+            remove();
+        }
+        if round == ROUNDS {
+            bench.succeeds(older);
+        }
+        let before = whatever(&place);
+        let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("lns"))
+            .current_dir(bench.dir.path())
+            .args(command)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("starts");
+        std::thread::sleep(std::time::Duration::from_millis(5 * (round % ROUNDS)));
+        killed += usize::from(child.try_wait().expect("asks").is_none());
+        child.kill().expect("kills");
+        child.wait().expect("ends");
+        let after = whatever(&place);
+        absent += usize::from(after.is_none());
+        assert!(after == whole || after == before, "{command:?}, round {round}");
+    }
+    // What the kills left beside goes with the next run.
+    bench.succeeds(command);
+    let names = files(bench.dir.path()).into_keys();
+    let left: Vec<_> = names.filter(|name| name.ends_with(".partial")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    (killed, absent)
+}
+
 #[cfg(unix)]
 #[test]
 fn a_conversion_that_is_killed_leaves_all_or_nothing() {
     let bench = Bench::new("llama");
     large(&bench);
     let source = files(&bench.path("large"));
-    bench.succeeds(&["fold", "large", "--out", "whole"]);
-    let whole = files(&bench.path("whole"));
-    let (mut killed, mut absent) = (0, 0);
-    for round in 0..60 {
-        // The first rounds find nothing at the place, the others an older model.
-        let replaces = round >= 30;
-        if round == 30 {
-            let _ = fs::remove_dir_all(bench.path("out"));
-            bench.succeeds(&["retrofit", "model", "--out", "out"]);
-        }
-        let older = bench.path("out").exists().then(|| files(&bench.path("out")));
-        let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("lns"))
-            .current_dir(bench.dir.path())
-            .args(["fold", "large", "--out", "out", "--force"])
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .expect("starts");
-        std::thread::sleep(std::time::Duration::from_millis(5 * (round % 30)));
-        killed += usize::from(child.try_wait().expect("asks").is_none());
-        child.kill().expect("kills");
-        child.wait().expect("ends");
-        match bench.path("out").exists().then(|| files(&bench.path("out"))) {
-            None => {
-                absent += 1;
-                assert!(older.is_none(), "round {round}: the older model is gone");
-            }
-            Some(found) => assert!(found == whole || Some(found) == older, "round {round}"),
-        }
-        if !replaces {
-            let _ = fs::remove_dir_all(bench.path("out"));
-        }
+    for (command, place, older) in [
+        (
+            &["fold", "large", "--out", "out", "--force"][..],
+            "out",
+            &["retrofit", "model", "--out", "out"][..],
+        ),
+        (
+            &["prune", "large", "--layers", "2..5", "--out", "less", "--force"],
+            "less",
+            &["retrofit", "model", "--out", "less"],
+        ),
+        (
+            &["export", "large", "--out", "large.gguf", "--force"],
+            "large.gguf",
+            &["export", "large", "--out", "large.gguf", "--dtype", "q8_0"],
+        ),
+    ] {
+        let (killed, absent) = kill(&bench, command, place, older);
+        assert!(killed > 10 && absent > 0, "it must be killed at work: {killed}, {absent}");
     }
-    assert!(killed > 10 && absent > 0, "the test must kill something: {killed}, {absent}");
     assert_eq!(files(&bench.path("large")), source, "the source is as it was");
-    Checkpoint::open(&bench.path("whole")).expect("a model");
 }
 
 /// A limit on file size fails a write in the middle, as a full disk does.
