@@ -12,7 +12,7 @@ use lns_record::{NewFolder, ProvenanceRecord};
 use serde_json::{Value, json};
 
 use crate::{
-    arguments::{ComputeArgs, ConversionArgs, OutputArgs, StoredAs},
+    arguments::{ComputeArgs, ConversionArgs, CutArgs, OutputArgs, StoredAs},
     failure::usage,
     model::{self, bytes},
     printer::Printer,
@@ -215,6 +215,17 @@ pub(crate) fn not_written(out: &Path) -> String {
     format!("{} was not written", out.display())
 }
 
+/// Refuses options of a measurement where nothing is measured.
+pub(crate) fn refuse_idle(cut: &CutArgs, compute: &ComputeArgs) -> anyhow::Result<()> {
+    let cuts = cut.window.is_some() || cut.max_tokens.is_some() || cut.bos;
+    if cuts || compute.threads.is_some() || compute.stream {
+        return Err(usage(
+            "--window, --max-tokens, --bos, --threads and --stream are for measuring on --text FILE",
+        ));
+    }
+    Ok(())
+}
+
 /// Retrofit, fold or unfold to the end: shown, or written, measured and put in place.
 pub(crate) fn run(
     mut job: Job<'_>,
@@ -225,13 +236,8 @@ pub(crate) fn run(
     if let Some(dtype) = args.dtype {
         job.conversion = job.conversion.cast(dtype.storage());
     }
-    let cut = &args.cut;
-    let measures = cut.window.is_some() || cut.max_tokens.is_some() || cut.bos;
-    if args.files.is_empty() && (measures || args.compute.threads.is_some() || args.compute.stream)
-    {
-        return Err(usage(
-            "--window, --max-tokens, --bos, --threads and --stream are for measuring on --text FILE",
-        ));
+    if args.files.is_empty() {
+        refuse_idle(&args.cut, &args.compute)?;
     }
     let rounding = job.conversion.rounding()?;
     let tolerance = Tolerance::of(&rounding);

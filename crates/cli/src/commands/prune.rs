@@ -33,6 +33,9 @@ pub(crate) fn run(args: &PruneArgs, printer: &Printer) -> anyhow::Result<()> {
             path.display()
         )));
     }
+    if args.files.is_empty() && args.held_out.is_empty() {
+        convert::refuse_idle(&args.cut, &args.compute)?;
+    }
     let conversion = Conversion::of(&checkpoint)?;
     let read = |files: &[_]| match files {
         [] => Ok(None),

@@ -299,6 +299,8 @@ fn what_surgery_cannot_do_is_said_with_the_remedy() {
     assert!(bench.fails(&inside, 2).contains("never changed in place"));
     let idle = ["fold", "scaled", "--out", "x", "--max-tokens", "64"];
     assert!(bench.fails(&idle, 2).contains("--text"));
+    let idle = ["prune", "model", "--layers", "1", "--out", "x", "--threads", "1"];
+    assert!(bench.fails(&idle, 2).contains("--text"));
     let plan = ["prune", "model", "--layers", "1", "--dry-run", "--save-plan", "model/config.json"];
     assert!(bench.fails(&plan, 2).contains("something else than a plan"));
     let error = bench.fails(&["export", "model", "--out", "m.safetensors"], 2);
