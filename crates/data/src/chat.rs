@@ -6,7 +6,6 @@
 //! other engine of templates, this one lets it double a string until memory ends.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -20,7 +19,7 @@ use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
 use crate::DataError;
 use crate::documents::MAX_PIECE_BYTES;
-use crate::tokenizer::{CONFIG_FILE, MAX_TOKENIZER_CONFIG, guarded, read_at_most};
+use crate::tokenizer::{CONFIG_FILE, MAX_TOKENIZER_CONFIG, guarded, read_if_there};
 
 /// The file that transformers writes a template into.
 const TEMPLATE_FILE: &str = "chat_template.jinja";
@@ -323,14 +322,6 @@ fn special_tokens(
         None => inside.map(|content| (name, content)),
     };
     named.into_iter().filter_map(text).collect()
-}
-
-fn read_if_there(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, DataError> {
-    match File::open(path).and_then(|file| read_at_most(file, limit)) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(DataError::Io { path: path.to_owned(), source }),
-    }
 }
 
 fn read_text(path: &Path) -> Result<Option<String>, DataError> {

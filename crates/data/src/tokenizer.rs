@@ -223,6 +223,15 @@ pub(crate) fn read_at_most(file: File, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The bytes of a file, if it is there.
+pub(crate) fn read_if_there(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, DataError> {
+    match File::open(path).and_then(|file| read_at_most(file, limit)) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(DataError::Io { path: path.to_owned(), source }),
+    }
+}
+
 /// The end-of-text token that [`Tokenizer::save`] noted beside a `tokenizer.json`.
 fn saved_end_of_text(tokenizer_json: &Path) -> Result<Option<String>, DataError> {
     #[derive(Deserialize)]
@@ -230,12 +239,7 @@ fn saved_end_of_text(tokenizer_json: &Path) -> Result<Option<String>, DataError>
         lns_end_of_text: Option<String>,
     }
     let path = tokenizer_json.with_file_name(CONFIG_FILE);
-    let json = match File::open(&path) {
-        Ok(file) => read_at_most(file, MAX_TOKENIZER_CONFIG),
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => Err(error),
-    };
-    let json = json.map_err(|source| DataError::Io { path: path.clone(), source })?;
+    let Some(json) = read_if_there(&path, MAX_TOKENIZER_CONFIG)? else { return Ok(None) };
     let config: Config = serde_json::from_slice(&json)
         .map_err(|error| DataError::TokenizerConfig { path, reason: error.to_string() })?;
     Ok(config.lns_end_of_text)

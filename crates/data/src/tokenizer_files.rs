@@ -1,7 +1,6 @@
 //! A model's tokenizer, moved with the model: into a Hugging Face folder or into a GGUF file.
 
 use std::fs::{self, File};
-use std::io::ErrorKind;
 use std::path::Path;
 
 use lns_checkpoint::{Checkpoint, Format, GgufTokenizer, TokenizerSource};
@@ -12,6 +11,7 @@ use tokenizers::PostProcessorWrapper;
 
 use crate::tokenizer::{
     CONFIG_FILE, END_OF_TEXT_KEY, MAX_TOKENIZER_CONFIG, MAX_TOKENIZER_JSON, read_at_most,
+    read_if_there,
 };
 use crate::{DataError, Tokenizer};
 
@@ -167,7 +167,9 @@ struct Config(Value);
 impl Config {
     fn beside(tokenizer_json: &Path) -> Result<Self, DataError> {
         let path = tokenizer_json.with_file_name(CONFIG_FILE);
-        let Some(bytes) = read_if_there(&path)? else { return Ok(Self(Value::Null)) };
+        let Some(bytes) = read_if_there(&path, MAX_TOKENIZER_CONFIG)? else {
+            return Ok(Self(Value::Null));
+        };
         serde_json::from_slice(&bytes)
             .map(Self)
             .map_err(|error| DataError::TokenizerConfig { path, reason: error.to_string() })
@@ -183,7 +185,7 @@ impl Config {
     /// that is named `default`.
     fn chat_template(&self, tokenizer_json: &Path) -> Result<Option<String>, DataError> {
         let path = tokenizer_json.with_file_name(TEMPLATE_FILE);
-        if let Some(bytes) = read_if_there(&path)? {
+        if let Some(bytes) = read_if_there(&path, MAX_TOKENIZER_CONFIG)? {
             return match String::from_utf8(bytes) {
                 Ok(template) => Ok(Some(template)),
                 Err(error) => {
@@ -207,14 +209,6 @@ fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>, DataError> {
     File::open(path)
         .and_then(|file| read_at_most(file, limit))
         .map_err(|source| DataError::Io { path: path.to_owned(), source })
-}
-
-fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, DataError> {
-    match read_file(path, MAX_TOKENIZER_CONFIG) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(DataError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), DataError> {

@@ -26,7 +26,7 @@ pub use study::{
     TheoryCurve, TheoryRecord,
 };
 pub use surgery::{FileRecord, ProvenanceRecord, PrunePlan, PruneStep};
-pub use write::{NewFile, NewFolder, remove_unfinished, replace_file};
+pub use write::{NewFile, NewFolder, pretty_json, remove_unfinished, replace_file};
 
 /// `bench --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -67,6 +67,16 @@ fn sync_folder(folder: &Path) -> std::io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
+/// A value as a JSON file holds it: indented, with a line's end.
+///
+/// # Errors
+/// What cannot be JSON, such as a map whose keys are no strings.
+pub fn pretty_json(value: &impl serde::Serialize) -> serde_json::Result<Vec<u8>> {
+    let mut json = serde_json::to_vec_pretty(value)?;
+    json.push(b'\n');
+    Ok(json)
+}
+
 /// Replaces the file at `path`, or makes it: a reader finds the old bytes or the new ones.
 ///
 /// # Errors

@@ -355,6 +355,11 @@ impl NormScheme {
         }
     }
 
+    /// Where the scale is going, if it is still to be annealed.
+    pub const fn anneal(&self) -> Option<Anneal> {
+        if let Self::Lns(scale) = self { scale.anneal } else { None }
+    }
+
     /// Whether the embedding has a norm of its own (`model.embed_norm.weight`).
     pub const fn norms_embedding(&self) -> bool {
         matches!(self, Self::Peri {})

@@ -12,7 +12,7 @@ use lns_diagnose::{Moment, Probes, Subject, diagnose, theory};
 use lns_kernels::{Device, Workers};
 use lns_record::{
     CurvePoint, DiagnoseRecord, Event, GroupRecord, Outcome, RunRecord, StudyRecord, TheoryRecord,
-    read_events, replace_file,
+    pretty_json, read_events, replace_file,
 };
 use lns_spec::{Initialisation, NormScheme};
 use lns_train::{RunConfig, RunError, check, train};
@@ -148,8 +148,7 @@ fn in_run(planned: &Planned, source: RunError) -> StudyError {
 
 fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(), StudyError> {
     let failed = |source| StudyError::Io { path: path.to_owned(), source };
-    let mut json = serde_json::to_vec_pretty(value).map_err(|error| failed(error.into()))?;
-    json.push(b'\n');
+    let json = pretty_json(value).map_err(|error| failed(error.into()))?;
     replace_file(path, &json).map_err(failed)
 }
 

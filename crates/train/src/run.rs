@@ -22,9 +22,9 @@ use lns_data::{
 use lns_kernels::{Device, Workers, with_slices};
 use lns_record::{
     EvalEvent, Event, EventsError, LayersEvent, NewFolder, Outcome, ProvenanceRecord, StartEvent,
-    StepEvent, read_events, replace_file,
+    StepEvent, pretty_json, read_events, replace_file,
 };
-use lns_spec::{DepthScale, ModelSpec, NormScheme};
+use lns_spec::ModelSpec;
 
 use crate::{
     Batch, BatchError, ConfigError, FinetuneConfig, ModelConfig, RunConfig, SnapshotError, Trainer,
@@ -275,7 +275,7 @@ impl Origin {
             let (tokens, rows) = (vocabulary, spec.vocab_size);
             return Err(RunError::TokenizerTooLarge { corpus, base, tokens, rows });
         }
-        if let NormScheme::Lns(DepthScale { anneal: Some(anneal), .. }) = spec.norm_scheme
+        if let Some(anneal) = spec.norm_scheme.anneal()
             && anneal.steps > config.steps
         {
             let (base, anneal, steps) = (base.clone(), anneal.steps, config.steps);
@@ -666,7 +666,7 @@ impl<'a> Run<'a> {
         written.map_err(|error| failed(error.to_string()))?;
         if let Some(record) = self.provenance().map_err(|error| failed(error.to_string()))? {
             let path = new.path().join(ProvenanceRecord::FILE_NAME);
-            let json = serde_json::to_vec_pretty(&record).unwrap_or_default();
+            let json = pretty_json(&record).map_err(|error| failed(error.to_string()))?;
             std::fs::write(path, json).map_err(|error| failed(error.to_string()))?;
         }
         new.commit().map_err(|error| failed(error.to_string()))

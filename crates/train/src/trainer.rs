@@ -122,7 +122,9 @@ impl Trainer {
 
     /// Brings LayerNorm Scaling that is being annealed to where it is at step `step`.
     pub fn anneal_to(&mut self, step: u64) {
-        self.model = self.model.clone().anneal_to(step);
+        if self.model.spec().norm_scheme.anneal().is_some() {
+            self.model = self.model.clone().anneal_to(step);
+        }
     }
 
     /// How many numbers are trained.

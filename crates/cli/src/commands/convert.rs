@@ -8,7 +8,7 @@ use layernorm_scaling::LayerSource;
 use lns_checkpoint::{Checkpoint, Conversion, Rounding, StorageType, TensorEdit};
 use lns_data::{Windows, write_tokenizer};
 use lns_eval::{Comparison, compare};
-use lns_record::{NewFolder, ProvenanceRecord};
+use lns_record::{NewFolder, ProvenanceRecord, pretty_json};
 use serde_json::{Value, json};
 
 use crate::{
@@ -191,18 +191,12 @@ pub(crate) fn finish(
     out: &Path,
     record: &ProvenanceRecord,
 ) -> anyhow::Result<()> {
-    write_file(&folder.path().join(ProvenanceRecord::FILE_NAME), &pretty(record)?)?;
+    write_file(&folder.path().join(ProvenanceRecord::FILE_NAME), &pretty_json(record)?)?;
     folder.commit().with_context(|| format!("{} was not put in place", out.display()))
 }
 
-pub(crate) fn pretty(value: &impl serde::Serialize) -> anyhow::Result<Vec<u8>> {
-    let mut json = serde_json::to_vec_pretty(value)?;
-    json.push(b'\n');
-    Ok(json)
-}
-
-pub(crate) fn write_file(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
-    std::fs::write(path, contents).with_context(|| format!("{} was not written", path.display()))
+fn write_file(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
+    std::fs::write(path, contents).with_context(|| not_written(path))
 }
 
 /// A folder beside `out` that will be there.

@@ -8,7 +8,7 @@ use lns_checkpoint::{
     write_gguf,
 };
 use lns_data::gguf_tokenizer;
-use lns_record::{NewFile, ProvenanceRecord, replace_file};
+use lns_record::{NewFile, ProvenanceRecord, pretty_json, replace_file};
 use lns_spec::NormScheme;
 use serde_json::json;
 
@@ -20,9 +20,20 @@ use crate::{
     printer::Printer,
 };
 
+impl ExportType {
+    fn storage(self) -> StorageType {
+        match self {
+            Self::F32 => StorageType::F32,
+            Self::F16 => StorageType::F16,
+            Self::Bf16 => StorageType::BF16,
+            Self::Q8_0 => StorageType::Q8_0,
+        }
+    }
+}
+
 pub(crate) fn run(args: &ExportArgs, printer: &Printer) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::open(&args.model)?;
-    let spec = checkpoint.spec().clone();
+    let spec = checkpoint.spec();
     let conversion = Conversion::of(&checkpoint)?.for_stock_runtimes()?;
     if !spec.runs_on_stock_runtimes() {
         printer.note(&format!("Folded: {spec} → {}.", conversion.spec().norm_scheme));
@@ -48,15 +59,10 @@ fn safetensors(
     mut conversion: Conversion<'_>,
     printer: &Printer,
 ) -> anyhow::Result<()> {
-    let dtype = match args.dtype {
-        None => None,
-        Some(ExportType::F32) => Some(StorageType::F32),
-        Some(ExportType::F16) => Some(StorageType::F16),
-        Some(ExportType::Bf16) => Some(StorageType::BF16),
-        Some(ExportType::Q8_0) => {
-            return Err(usage("--dtype q8_0 is for GGUF: let --out end in .gguf"));
-        }
-    };
+    if args.dtype == Some(ExportType::Q8_0) {
+        return Err(usage("--dtype q8_0 is for GGUF: let --out end in .gguf"));
+    }
+    let dtype = args.dtype.map(ExportType::storage);
     if let Some(dtype) = dtype {
         conversion = conversion.cast(dtype);
     }
@@ -85,12 +91,7 @@ fn gguf(
     out: Option<&Path>,
     printer: &Printer,
 ) -> anyhow::Result<()> {
-    let dtype = match args.dtype {
-        None | Some(ExportType::F16) => StorageType::F16,
-        Some(ExportType::F32) => StorageType::F32,
-        Some(ExportType::Bf16) => StorageType::BF16,
-        Some(ExportType::Q8_0) => StorageType::Q8_0,
-    };
+    let dtype = args.dtype.unwrap_or(ExportType::F16).storage();
     let spec = conversion.spec();
     let tensors = gguf_tensors(spec, dtype)?;
     let Some(out) = out.filter(|_| !args.output.dry_run) else {
@@ -113,7 +114,7 @@ fn gguf(
     let told = json!({"format": "gguf", "dtype": dtype.name(), "folded": folded(&conversion)});
     let record = conversion.source().provenance("export", spec, told)?;
     let beside = ProvenanceRecord::beside(out);
-    let json = convert::pretty(&record)?;
+    let json = pretty_json(&record)?;
     file.commit().with_context(|| format!("{} was not put in place", out.display()))?;
     replace_file(&beside, &json).with_context(|| convert::not_written(&beside))?;
     printer.result(&format!("model        {} ({})\n", out.display(), bytes(total)))?;

@@ -3,7 +3,7 @@
 use std::{io::ErrorKind, path::Path};
 
 use anyhow::Context;
-use lns_record::{DiagnoseRecord, replace_file};
+use lns_record::{DiagnoseRecord, pretty_json, replace_file};
 
 use crate::{failure::usage, printer::Printer};
 
@@ -38,9 +38,7 @@ pub(crate) fn finish_diagnosis(
 ) -> anyhow::Result<()> {
     for (name, record) in [DiagnoseRecord::FILE_NAME, "against.json"].into_iter().zip(records) {
         let path = dir.join(name);
-        let mut json = serde_json::to_vec_pretty(record)?;
-        json.push(b'\n');
-        replace_file(&path, &json)
+        replace_file(&path, &pretty_json(record)?)
             .with_context(|| format!("{} cannot be written", path.display()))?;
     }
     finish_report(dir, records, printer)

@@ -8,7 +8,7 @@ use lns_checkpoint::{Checkpoint, Conversion};
 use lns_data::{Window, Windows};
 use lns_diagnose::{Choice, Chosen, PruneRule, choose};
 use lns_kernels::Workers;
-use lns_record::{PrunePlan, PruneStep, replace_file};
+use lns_record::{PrunePlan, PruneStep, pretty_json, replace_file};
 use lns_spec::{LayerSelection, ModelSpec, Removal, Site};
 use serde_json::{Value, json};
 
@@ -66,7 +66,7 @@ pub(crate) fn run(args: &PruneArgs, printer: &Printer) -> anyhow::Result<()> {
     }
     printer.note(&described(checkpoint.spec(), &removals));
     if let Some(path) = &args.save_plan {
-        replace_file(path, &convert::pretty(&plan)?).with_context(|| convert::not_written(path))?;
+        replace_file(path, &pretty_json(&plan)?).with_context(|| convert::not_written(path))?;
         printer.note(&format!("Plan: {}", path.display()));
     }
     let Some(out) = output.out.as_ref().filter(|_| !output.dry_run) else {
@@ -74,7 +74,7 @@ pub(crate) fn run(args: &PruneArgs, printer: &Printer) -> anyhow::Result<()> {
     };
     let (gained, measured) = gained(&checkpoint, &conversion, &removals, measured.as_ref())?;
     let options = json!({"rule": plan.rule, "removals": removals});
-    let more = vec![(PrunePlan::FILE_NAME, convert::pretty(&plan)?)];
+    let more = vec![(PrunePlan::FILE_NAME, pretty_json(&plan)?)];
     let job = Job { verb: "prune", conversion, options, more, shard_bytes: SHARD_BYTES };
     let folder = convert::new_folder(out, output.force)?;
     let mut record =

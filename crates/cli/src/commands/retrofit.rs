@@ -49,7 +49,7 @@ pub(crate) fn retrofit(args: &RetrofitArgs, printer: &Printer) -> anyhow::Result
 pub(crate) fn fold(args: &FoldArgs, printer: &Printer) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::open(&args.model)?;
     let spec = checkpoint.spec();
-    if let NormScheme::Lns(DepthScale { anneal: Some(_), .. }) = spec.norm_scheme {
+    if spec.norm_scheme.anneal().is_some() {
         printer.note(&format!(
             "The scale is still to be annealed ({}): it is folded as it is now.",
             spec.norm_scheme
