@@ -80,7 +80,7 @@ impl Head {
 pub struct Decoder {
     /// \[vocab_size, H\]
     pub embed_tokens: Param<Tensor<2>>,
-    /// `peri`: the norm on the embedding.
+    /// The norm on the embedding, where the model has one.
     pub embed_norm: Option<RmsNormScaling>,
     /// The layers, first to last.
     pub layers: Vec<TransformerLayerWithScaling>,
@@ -265,7 +265,7 @@ pub(crate) fn embed_norm(
     spec: &ModelSpec,
     outer: &mut Builder<'_>,
 ) -> Result<Option<RmsNormScaling>, LoadError> {
-    if !spec.norm_scheme.norms_embedding() {
+    if !spec.norms_embedding() {
         return Ok(None);
     }
     let gamma = outer.tensor("model.embed_norm.weight", [spec.hidden_size])?;

@@ -123,6 +123,9 @@ pub struct ModelSpec {
     pub hidden_act: Activation,
     /// Head shares the embedding's weight.
     pub tie_word_embeddings: bool,
+    /// RMS norm with a gain between the embedding and layer 0, whatever the scheme; `peri` has one
+    /// of its own accord.
+    pub embedding_norm: bool,
     /// For each layer, how many tokens back attention sees; `None` is all.
     pub sliding_windows: Vec<Option<usize>>,
     /// Norm scheme.
@@ -160,9 +163,15 @@ impl ModelSpec {
         self.branches.get(layer.get()).is_none_or(|branches| branches.contains(site))
     }
 
+    /// Whether the embedding has a norm of its own (`model.embed_norm.weight`).
+    pub fn norms_embedding(&self) -> bool {
+        self.embedding_norm || self.norm_scheme.norms_embedding()
+    }
+
     /// Whether a runtime that knows only Pre-LN and whole layers computes the right function.
     pub fn runs_on_stock_runtimes(&self) -> bool {
         self.norm_scheme.runs_on_stock_runtimes()
+            && !self.embedding_norm
             && self.branches.iter().all(|branches| *branches == Sites::BOTH)
     }
 
@@ -335,7 +344,7 @@ impl ModelSpec {
         };
         let mut tensors =
             vec![tensor("model.embed_tokens.weight", &[self.vocab_size, self.hidden_size])];
-        if self.norm_scheme.norms_embedding() {
+        if self.norms_embedding() {
             tensors.push(tensor("model.embed_norm.weight", &[self.hidden_size]));
         }
         tensors.push(tensor("model.norm.weight", &[self.hidden_size]));

@@ -84,6 +84,7 @@ impl Preset {
             qk_norm: false,
             hidden_act: Activation::Silu,
             tie_word_embeddings: false,
+            embedding_norm: false,
             sliding_windows: vec![None; layers],
             norm_scheme,
             depths: ModelSpec::unpruned_depths(layers),

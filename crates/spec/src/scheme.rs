@@ -485,9 +485,10 @@ impl Initialisation {
     }
 }
 
-/// Standard deviation of the embedding at initialisation: 0.02, or the √(2/5) = 0.632 that the
-/// paper's own runs most likely used (its official code until 2026-01-02). It sets the stream's
-/// variance at layer 0, and with it every variance curve.
+/// Standard deviation of the embedding at initialisation: 0.02, or the √(2/5) = 0.632 of
+/// the paper's published code until 2026-01-02. Its authors say that the reported runs had 0.02;
+/// nobody has reproduced either. It sets the stream's variance at layer 0, and with it every
+/// variance curve.
 pub fn embedding_std(large: bool) -> f64 {
     if large { 0.4f64.sqrt() } else { Initialisation::STD }
 }

@@ -36,6 +36,8 @@ pub enum ConversionError {
         }
     )]
     NotScaled { scheme: String },
+    #[error("the embedding has a norm of its own (`embedding_norm`), which no plain model has")]
+    EmbeddingNorm,
     #[error(
         "the scale is made of an exponent from -8 to 8 and a first layer below {layers}; got {given}"
     )]
@@ -96,8 +98,12 @@ impl ModelSpec {
     /// the gains, and branches that were pruned become zeros.
     ///
     /// # Errors
-    /// [`ConversionError::NotScaled`] when there is nothing to fold, or another scheme.
+    /// [`ConversionError::NotScaled`] when there is nothing to fold, or another scheme;
+    /// [`ConversionError::EmbeddingNorm`] for a model that would still not be plain.
     pub fn folded(&self) -> Result<Self, ConversionError> {
+        if self.embedding_norm {
+            return Err(ConversionError::EmbeddingNorm);
+        }
         match self.norm_scheme {
             NormScheme::Lns(DepthScale { placement: Placement::Output, .. }) => {}
             NormScheme::Pre {} if !self.runs_on_stock_runtimes() => {}

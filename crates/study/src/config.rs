@@ -50,6 +50,9 @@ pub struct StudyConfig {
     pub baseline: String,
     /// Seeds of every group that names none.
     pub seeds: Vec<u64>,
+    /// SHA-256 of the document that said, before the first run, what is asked and how it is judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan_sha256: Option<String>,
     /// Hold the paper's lemmas against the first seed's Pre-LN and LNS models.
     #[serde(default = "yes")]
     pub theory: bool,

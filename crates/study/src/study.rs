@@ -407,10 +407,19 @@ fn settings(config: &StudyConfig) -> Vec<(String, String)> {
         ),
         (
             "initialisation",
-            format!("N(0, 0.02²) unless the group says, embedding {}", model.embedding_std),
+            format!(
+                "N(0, 0.02²) unless the group says, embedding {}{}",
+                model.embedding_std,
+                if model.embedding_norm { " followed by a norm" } else { "" }
+            ),
         ),
     ];
     let notes = unlike_the_paper(config);
     let notes = (!notes.is_empty()).then(|| ("unlike the official code", notes.join("; ")));
-    rows.into_iter().chain(notes).map(|(what, value)| (what.to_owned(), value)).collect()
+    let plan = config.plan_sha256.clone().map(|sha256| ("plan, SHA-256", sha256));
+    rows.into_iter()
+        .chain(notes)
+        .chain(plan)
+        .map(|(what, value)| (what.to_owned(), value))
+        .collect()
 }

@@ -97,6 +97,8 @@ pub struct ModelConfig {
     pub initialisation: Initialisation,
     /// Standard deviation of the embedding at the start.
     pub embedding_std: f64,
+    /// Whether a norm with a gain stands between the embedding and layer 0, whatever the scheme.
+    pub embedding_norm: bool,
 }
 
 /// A checkpoint whose training is continued.
@@ -287,6 +289,7 @@ impl Default for ModelConfig {
             scheme: NormScheme::Pre {},
             initialisation: Initialisation::Normal,
             embedding_std: Initialisation::STD,
+            embedding_norm: false,
         }
     }
 }
@@ -616,6 +619,16 @@ impl RunConfig {
                 expected: "the model is that of `finetune.base`: leave [model] out".to_owned(),
             });
         }
+        if self.model.embedding_norm && self.model.scheme.norms_embedding() {
+            return Err(ConfigError::Invalid {
+                key: "model.embedding_norm",
+                value: "true".to_owned(),
+                expected: format!(
+                    "the scheme {} has that norm already: leave it out",
+                    self.model.scheme
+                ),
+            });
+        }
         let (given, usual) = (&self.optimiser, OptimiserConfig::default());
         let (schedule, usual_schedule) = (&self.schedule, Schedule::default());
         let muon = given.name == OptimiserName::Muon;
@@ -724,6 +737,7 @@ impl ModelConfig {
             spec.num_key_value_heads = self.num_key_value_heads;
         }
         spec.tie_word_embeddings = self.tie_word_embeddings;
+        spec.embedding_norm = self.embedding_norm;
         spec.qk_norm = self.qk_norm;
         if self.num_attention_heads == 0
             || !self.hidden_size.is_multiple_of(self.num_attention_heads)

@@ -28,8 +28,9 @@ const PAPER_NOTES: [&str; 6] = [
      which makes its perplexities 0.4 to 3 % too low",
     "every loss is weighted by token over the whole batch; the official one averages the means of \
      micro-batches",
-    "the embedding starts from N(0, 0.02²), as the official code since 2026-01-02; the paper's runs \
-     most likely had 0.632: model.embedding_std = 0.632",
+    "the embedding starts from N(0, 0.02²), as the official code since 2026-01-02; before that \
+     the published code had 0.632, which its authors call an older branch's and nobody has reproduced: \
+     model.embedding_std = 0.632",
     "text and tokenizer are yours to give: the paper's are C4 (en) and that of t5-base",
 ];
 

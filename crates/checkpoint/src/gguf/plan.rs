@@ -90,6 +90,10 @@ fn refuse_what_cannot_be_said(spec: &ModelSpec) -> Result<(), CheckpointError> {
     if !spec.norm_scheme.runs_on_stock_runtimes() {
         return Err(CheckpointError::GgufScheme { scheme: spec.norm_scheme.to_string() });
     }
+    if spec.embedding_norm {
+        let scheme = format!("{} with a norm on the embedding", spec.norm_scheme);
+        return Err(CheckpointError::GgufScheme { scheme });
+    }
     // llama.cpp reads no window of these architectures (`load_arch_hparams`).
     let context = spec.max_position_embeddings;
     if let Some(window) = spec.sliding_windows.iter().flatten().find(|window| **window < context) {

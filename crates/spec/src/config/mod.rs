@@ -152,6 +152,7 @@ impl ModelSpec {
             qk_norm: family == Family::Qwen3,
             hidden_act,
             tie_word_embeddings: keys.flag("tie_word_embeddings")?.unwrap_or(false),
+            embedding_norm: keys.flag("embedding_norm")?.unwrap_or(false),
             sliding_windows: sliding_windows(&mut keys, family, num_hidden_layers)?,
             norm_scheme,
             depths,
@@ -164,10 +165,15 @@ impl ModelSpec {
         };
         spec.validate()?;
         if !own && !spec.runs_on_stock_runtimes() {
+            let (key, does) = if spec.embedding_norm {
+                ("embedding_norm", "is true")
+            } else {
+                ("layer_branches", "leaves out branches")
+            };
             return Err(SpecError::Inconsistent {
                 what: format!(
-                    "`layer_branches` leaves out branches but `model_type` is \"{0}\", which every \
-                     other program runs with all of them; it must be \"{SCHEME_PREFIX}{0}\"",
+                    "`{key}` {does} but `model_type` is \"{0}\", which every other program runs \
+                     otherwise; it must be \"{SCHEME_PREFIX}{0}\"",
                     family.model_type()
                 ),
             });
@@ -210,6 +216,9 @@ impl ModelSpec {
         put("rms_norm_eps", json!(self.rms_norm_eps));
         put("hidden_act", json!("silu"));
         put("tie_word_embeddings", json!(self.tie_word_embeddings));
+        if self.embedding_norm {
+            put("embedding_norm", json!(true));
+        }
         put("rope_theta", json!(self.rope.theta));
         if self.rope.scaling != RopeScaling::Default {
             put("rope_scaling", json!(self.rope.scaling));

@@ -47,6 +47,22 @@ fn another_scheme_gets_its_own_model_type_and_comes_back() {
 }
 
 #[test]
+fn a_norm_on_the_embedding_survives_config_json_and_is_no_stock_model() {
+    for scheme in [NormScheme::Pre {}, NormScheme::lns()] {
+        let mut spec = ModelSpec::from_config(&llama()).expect("a valid config");
+        (spec.norm_scheme, spec.embedding_norm) = (scheme, true);
+        let written = spec.to_config();
+        assert_eq!(written["model_type"], "lns_llama");
+        assert_eq!(ModelSpec::from_config(&written).expect("reads back"), spec);
+        let norm = |tensor: &crate::TensorShape| tensor.name == "model.embed_norm.weight";
+        assert_eq!(spec.outer_tensors().iter().filter(|tensor| norm(tensor)).count(), 1);
+        assert_eq!(spec.folded(), Err(crate::ConversionError::EmbeddingNorm));
+    }
+    let message = refused(&[("embedding_norm", json!(true))]);
+    assert!(message.contains("lns_llama"), "{message}");
+}
+
+#[test]
 fn a_scheme_hidden_in_a_stock_model_type_is_refused() {
     let message = refused(&[("norm_scheme", json!({"name": "lns"}))]);
     assert!(message.contains("lns_llama"), "{message}");
