@@ -2,6 +2,7 @@
 
 use lns_record::{
     BlockRecord, GrowthModel, LayerRecord, StreamRecord, VarianceGrowth, VerdictRecord,
+    block_in_words, layers_in_words, with_minus,
 };
 
 /// A layer is idle when its removal costs less than this many nats per token, with two standard
@@ -233,10 +234,9 @@ fn influence_sentence(layers: &[LayerRecord]) -> Option<String> {
 fn block_sentence(blocks: &[BlockRecord], layers: usize) -> Option<String> {
     let quarter = blocks.iter().find(|block| block.n == (layers / 4).max(1))?;
     Some(format!(
-        "The most redundant block of {} layers is {}..{} (angular distance {} across it).",
+        "The most redundant block of {} layers is {} (angular distance {} across it).",
         quarter.n,
-        quarter.start,
-        quarter.start + quarter.n,
+        block_in_words(quarter.start, quarter.n),
         number(quarter.distance)
     ))
 }
@@ -271,7 +271,7 @@ fn summary(
             format!(
                 "{count} of {layers} layers idle ({}){deep}: removing any one costs less than \
                  {IDLE_THRESHOLD} nats per token.",
-                list(&removal.idle)
+                layers_in_words(&removal.idle)
             )
         }
     };
@@ -305,21 +305,18 @@ fn growth_in_short(growth: &VarianceGrowth) -> String {
     }
 }
 
-fn list(layers: &[usize]) -> String {
-    layers.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
-}
-
 /// Three significant digits.
 fn number(value: f64) -> String {
     let magnitude = value.abs();
-    match magnitude {
+    let written = match magnitude {
         _ if magnitude == 0.0 => "0".to_owned(),
         m if !(1e-3..1e5).contains(&m) => format!("{value:.2e}"),
         m if m >= 100.0 => format!("{value:.0}"),
         m if m >= 10.0 => format!("{value:.1}"),
         m if m >= 1.0 => format!("{value:.2}"),
         _ => format!("{value:.3}"),
-    }
+    };
+    with_minus(&written)
 }
 
 #[cfg(test)]
@@ -388,6 +385,18 @@ mod tests {
         assert!(verdict.idle_layers.is_empty() && verdict.text.contains("No layer is idle"));
         let verdict = judge(&[], &layers(&[0.5, 0.03, 0.3, -0.2], 0.2), &[]);
         assert!(verdict.idle_layers.is_empty() && verdict.text.contains("surely idle"));
+    }
+
+    #[test]
+    fn idle_layers_and_blocks_are_ranges_whose_ends_belong_to_them() {
+        let mut deltas = [0.0; 24];
+        (deltas[0], deltas[1]) = (3.0, -0.5);
+        let block = BlockRecord { n: 6, start: 12, distance: 0.1 };
+        let verdict = judge(&[], &layers(&deltas, 0.001), &[block]);
+        assert!(verdict.text.contains("23 of 24 layers idle (1–23), 12"), "{}", verdict.text);
+        let told = verdict.evidence.join(" ");
+        assert!(told.contains("block of 6 layers is 12–17 (angular"), "{told}");
+        assert!(told.contains("between −0.500 nats (layer 1)"), "{told}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod events;
 mod probe;
 mod study;
 mod surgery;
+mod words;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ pub use study::{
     TheoryCurve, TheoryRecord,
 };
 pub use surgery::{FileRecord, ProvenanceRecord, PrunePlan, PruneStep};
+pub use words::{block_in_words, layers_in_words, with_minus};
 pub use write::{NewFile, NewFolder, pretty_json, remove_unfinished, replace_file};
 
 /// `bench --json`.

@@ -1,6 +1,8 @@
 //! Numbers as people write them: three significant digits, an uncertainty cut where it starts to
 //! matter, thousands set apart.
 
+use lns_record::with_minus;
+
 /// Below this a number is drawn as zero, above its inverse it is not drawn: scales take logarithms
 /// and differences, which must stay finite.
 const TINY: f64 = 1e-300;
@@ -105,15 +107,6 @@ pub(crate) fn trimmed(text: &str) -> String {
     match text.contains('.') {
         true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
         false => text.to_owned(),
-    }
-}
-
-/// A true minus sign where a number starts; exponents keep their hyphen.
-pub(crate) fn with_minus(text: &str) -> String {
-    match text.strip_prefix('-') {
-        Some(rest) if rest.contains(|c: char| ('1'..='9').contains(&c)) => format!("−{rest}"),
-        Some(rest) => rest.to_owned(),
-        None => text.to_owned(),
     }
 }
 

@@ -1,6 +1,9 @@
 //! The report: one HTML page that needs nothing beside itself, no script and no network.
 
-use lns_record::{DiagnoseRecord, GrowthModel, Probe, VarianceGrowth, VerdictRecord};
+use lns_record::{
+    DiagnoseRecord, GrowthModel, Probe, VarianceGrowth, VerdictRecord, block_in_words,
+    layers_in_words,
+};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::Value;
 
@@ -9,7 +12,7 @@ use crate::columns;
 use crate::drawing::{Drawing, Room, rules};
 use crate::number::{count, figure, measured, number, percent};
 use crate::palette::{HUES, properties, themed};
-use crate::text::{clean, clean_lines, labels, layer_list};
+use crate::text::{clean, clean_lines, labels};
 
 const PAGE_RULES: &str = include_str!("page.css");
 
@@ -108,7 +111,7 @@ fn stats(record: &DiagnoseRecord) -> Markup {
 
 fn idle_detail(verdict: &VerdictRecord) -> String {
     match (verdict.idle_layers.is_empty(), verdict.idle_threshold) {
-        (false, _) => layer_list(&verdict.idle_layers),
+        (false, _) => layers_in_words(&verdict.idle_layers),
         (true, Some(threshold)) => format!("none is surely below {} nats", number(threshold)),
         (true, None) => String::new(),
     }
@@ -326,7 +329,7 @@ fn blocks(record: &DiagnoseRecord) -> Markup {
                             @for block in &record.blocks {
                                 tr {
                                     td { (block.n) }
-                                    td { (block.start) ".." (block.start.saturating_add(block.n)) }
+                                    td { (block_in_words(block.start, block.n)) }
                                     td { (number(block.distance)) }
                                 }
                             }
@@ -362,7 +365,8 @@ fn reading() -> Markup {
                  LayerNorm Scaling multiplies the output of each norm of layer i by 1/√(i + 1) (" (paper("eq. 12")) ")."
             }
             dt { "Layer i, n layers" }
-            dd { "Layers count from 0. A range such as " code { "21..25" } " is 21, 22, 23, 24." }
+            dd { "Layers count from 0. A range such as 21–24 is layers 21, 22, 23 and 24; on the command line it is \
+                 written " code { "21..25" } "." }
             dt { "Removal cost" }
             dd {
                 "The loss with the layer left out, minus the loss with it, on the same windows. The only \

@@ -1,6 +1,8 @@
 //! Axes: from a value to a place between 0 and 1, and the ticks that let one read it back.
 
-use crate::number::{drawable, trimmed, with_minus};
+use lns_record::with_minus;
+
+use crate::number::{drawable, trimmed};
 
 /// A value's way onto an axis.
 #[derive(Debug, Clone, Copy, PartialEq)]

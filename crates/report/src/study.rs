@@ -7,10 +7,10 @@ mod means;
 mod page;
 mod table;
 
-use lns_record::{GroupRecord, PairRecord, StudyRecord};
+use lns_record::{GroupRecord, PairRecord, StudyRecord, with_minus};
 
 use crate::curves::Look;
-use crate::number::{number, with_minus};
+use crate::number::number;
 use crate::text::{clean, shortened};
 
 pub use charts::study_charts;

@@ -2,13 +2,13 @@
 
 use std::fmt::Write;
 
-use lns_record::{DiagnoseRecord, LayerRecord, Probe};
+use lns_record::{DiagnoseRecord, LayerRecord, Probe, layers_in_words};
 use unicode_width::UnicodeWidthStr;
 
 use crate::columns;
 use crate::number::{count, figure, measured, number, percent};
 use crate::scale::Scale;
-use crate::text::{clean, labels, layer_list, shortened};
+use crate::text::{clean, labels, shortened};
 
 /// What the terminal can show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -273,7 +273,7 @@ pub fn comparison_table(records: &[DiagnoseRecord], style: TableStyle) -> String
         }
         style.wrap(&line, Tone::Strong, &mut out);
         if !record.verdict.idle_layers.is_empty() {
-            let idle = layer_list(&record.verdict.idle_layers);
+            let idle = layers_in_words(&record.verdict.idle_layers);
             style.wrap(&format!("#{} idle layers: {idle}", at + 1), Tone::Idle, &mut out);
         }
     }

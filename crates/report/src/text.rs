@@ -60,18 +60,6 @@ pub(crate) fn labels(records: &[DiagnoseRecord]) -> Vec<String> {
     short.iter().zip(records).map(whole).collect()
 }
 
-/// `3, 7..9, 11`: runs of three and more as Rust's half-open ranges.
-pub(crate) fn layer_list(layers: &[usize]) -> String {
-    let mut layers = layers.to_vec();
-    layers.sort_unstable();
-    layers.dedup();
-    let runs = layers.chunk_by(|a, b| b - a == 1).flat_map(|run| match run {
-        [first, .., last] if run.len() > 2 => vec![format!("{first}..{}", last.saturating_add(1))],
-        _ => run.iter().map(usize::to_string).collect(),
-    });
-    runs.collect::<Vec<_>>().join(", ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,13 +77,5 @@ mod tests {
         assert_eq!(shortened("abcdefghij", 7), "abc…hij");
         assert!(shortened("模型模型模型模型", 7).width() <= 7);
         assert_eq!(shortened("abc", 0), "…");
-    }
-
-    #[test]
-    fn layer_lists_read_as_rust_ranges() {
-        assert_eq!(layer_list(&[11, 3, 7, 8, 9]), "3, 7..10, 11");
-        assert_eq!(layer_list(&[4, 5]), "4, 5");
-        assert_eq!(layer_list(&[]), "");
-        assert_eq!(layer_list(&[usize::MAX]), usize::MAX.to_string());
     }
 }

@@ -89,7 +89,7 @@ fn the_heatmap_is_a_triangle_with_true_distances_and_one_dot_for_each_n() {
     let titles: Vec<&str> =
         cells.iter().filter_map(|cell| cell.first_element_child()?.text()).collect();
     assert_eq!(titles.len(), cells.len());
-    assert!(titles[1].starts_with("layers 0..2, n = 2: 0."), "{}", titles[1]);
+    assert!(titles[1].starts_with("layers 0–1, n = 2: 0."), "{}", titles[1]);
     assert_eq!(marks(&angular, "redundant").len(), 30);
 }
 

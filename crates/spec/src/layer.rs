@@ -93,8 +93,9 @@ impl LayerSelection {
                 return Err(SpecError::Selection {
                     given: self.to_string(),
                     reason: format!(
-                        "layer {} does not exist; the layers are 0..{layers}",
-                        range.end - 1
+                        "layer {} does not exist; the layers are 0–{}",
+                        range.end - 1,
+                        layers.saturating_sub(1)
                     ),
                 });
             }
@@ -182,6 +183,6 @@ mod tests {
         }
         let selection: LayerSelection = "28..31".parse().expect("syntax is fine");
         let error = selection.resolve(30).expect_err("30 does not exist");
-        assert!(error.to_string().contains("0..30"), "{error}");
+        assert!(error.to_string().contains("0–29"), "{error}");
     }
 }

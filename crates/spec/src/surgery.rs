@@ -136,8 +136,9 @@ impl ModelSpec {
         for removal in removals {
             let Some(branches) = left.get_mut(removal.layer.get()) else {
                 return refuse(format!(
-                    "layer {} does not exist; the layers are 0..{layers}",
-                    removal.layer
+                    "layer {} does not exist; the layers are 0–{}",
+                    removal.layer,
+                    layers.saturating_sub(1)
                 ));
             };
             match removal.branch {
@@ -237,7 +238,7 @@ mod tests {
         let twice = Removal { branch: Some(Site::Mlp), ..whole(0) };
         for (removals, part) in [
             (vec![], "nothing to remove"),
-            (vec![whole(4)], "0..4"),
+            (vec![whole(4)], "0–3"),
             ((0..4).map(whole).collect(), "all 4 layers"),
             (vec![twice, twice], "0.mlp"),
         ] {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use lns_checkpoint::{Checkpoint, Format, TensorInfo, TokenizerSource};
+use lns_record::layers_in_words;
 use lns_spec::{Removal, Site};
 use serde_json::json;
 
@@ -148,10 +149,11 @@ fn as_text(checkpoint: &Checkpoint, every_tensor: bool) -> String {
         ),
     ];
     if spec.depths != lns_spec::ModelSpec::unpruned_depths(spec.num_hidden_layers) {
-        let depths: Vec<_> = spec.depths.iter().map(ToString::to_string).collect();
+        // A layer keeps the depth ℓ = i + 1 that it was trained at, so depths tell which ones are left.
+        let kept: Vec<usize> = spec.depths.iter().map(|depth| depth.get() as usize - 1).collect();
         lines.push((
-            "depths",
-            format!("{} of {} trained layers", depths.join(", "), spec.trained_layers),
+            "kept",
+            format!("layers {} of {} trained", layers_in_words(&kept), spec.trained_layers),
         ));
     }
     let gone: Vec<String> = spec

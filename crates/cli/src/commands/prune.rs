@@ -211,7 +211,11 @@ fn described(spec: &ModelSpec, removals: &[Removal]) -> String {
     let mut sorted = removals.to_vec();
     sorted.sort_by_key(|removal| (removal.layer, removal.branch.map(|site| site as u8)));
     let names: Vec<String> = sorted.iter().map(ToString::to_string).collect();
-    format!("Of layers 0..{}, these go: {}.", spec.num_hidden_layers, names.join(", "))
+    format!(
+        "Of layers {}, these go: {}.",
+        lns_record::block_in_words(0, spec.num_hidden_layers),
+        names.join(", ")
+    )
 }
 
 /// Parameters, memory and, if a text was given, speed and perplexity, before and after.

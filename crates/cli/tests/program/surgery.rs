@@ -174,7 +174,9 @@ fn a_pruned_lns_model_keeps_the_depths_and_is_exported_for_other_programs() {
     assert_eq!(config["layer_depths"][0], 2);
     assert_eq!(config["layer_branches"][0], json!(["mlp"]));
     let shown = bench.succeeds(&["inspect", "pruned"]);
-    for part in ["without 0.attention", "made by", "lns prune from model"] {
+    // Layers are counted from 0 everywhere: the second layer's depth is 2, its index 1.
+    for part in ["kept         layers 1", "without 0.attention", "made by", "lns prune from model"]
+    {
         assert!(shown.contains(part), "{part} is missing: {shown}");
     }
     assert!(bench.path("pruned/tokenizer.json").exists());

@@ -136,7 +136,7 @@ pub(crate) fn full(name: &str, layers: usize) -> DiagnoseRecord {
             evidence: vec![
                 "Removing layer 0 costs 8.05 nats per token, removing layer 4 costs 0.11.".to_owned(),
                 "Effective depth is 12.4 of 30 layers.".to_owned(),
-                "The most redundant block of four layers is 12..16, angular distance 0.14.".to_owned(),
+                "The most redundant block of four layers is 12–15, angular distance 0.14.".to_owned(),
             ],
         },
         probes: ["stream", "branches", "angular", "removal", "sublayers"]
