@@ -42,7 +42,7 @@ pub struct GroupRecord {
     /// Mean over seeds of the runs' final loss, in nats per token; absent when none finished.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<Interval>,
-    /// Mean over seeds of e^loss.
+    /// e^loss, at its mean and at both ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub perplexity: Option<Interval>,
     /// The paper's perplexity for this scheme at the preset's size.
@@ -63,6 +63,19 @@ pub struct Interval {
     pub high: Option<f64>,
     /// Seeds.
     pub count: u64,
+}
+
+impl Interval {
+    /// The exponentials of the mean and of both ends: of a loss with its interval, the perplexity with
+    /// its own. Between e^low and e^high lies e^mean, which the mean of exponentials need not.
+    pub fn exp(self) -> Self {
+        Self {
+            mean: self.mean.exp(),
+            low: self.low.map(f64::exp),
+            high: self.high.map(f64::exp),
+            count: self.count,
+        }
+    }
 }
 
 /// One training run.

@@ -5,7 +5,7 @@ use lns_record::{DiagnoseRecord, LayerRecord, RemovalRecord, StreamRecord};
 
 use crate::drawing::{Drawing, Room};
 use crate::heatmap::Heatmap;
-use crate::number::{drawable, number};
+use crate::number::{drawable, idle_below};
 use crate::plot::{Mark, Plot, Series};
 use crate::scale::Scale;
 use crate::text::labels;
@@ -206,11 +206,7 @@ impl Subjects<'_> {
             let model = if self.alone() { 0 } else { series.hue };
             series.idle.clone_from(&self.records[model].verdict.idle_layers);
         }
-        let thresholds: Vec<f64> =
-            self.records.iter().filter_map(|r| r.verdict.idle_threshold).collect();
-        // Models judged by different thresholds get none: one line would lie about the others.
-        let threshold =
-            thresholds.first().copied().filter(|first| thresholds.iter().all(|t| t == first));
+        let threshold = common_threshold(self.records);
         Some(Plot {
             name: "removal",
             title: "Cost of removing each layer".to_owned(),
@@ -218,7 +214,7 @@ impl Subjects<'_> {
                       are ±2 standard errors over windows of the paired difference. A layer is idle \
                       when even the upper end of its whisker stays below the threshold (the paper's performance drop, in loss instead of task accuracy)."
                 .to_owned(),
-            threshold: threshold.map(|t| (t, format!("idle below {}", number(t)))),
+            threshold: threshold.map(|t| (t, idle_below(t))),
             ..self.removal_chart(series, threshold)?
         })
     }
@@ -235,12 +231,12 @@ impl Subjects<'_> {
                 "As above, with only one branch of the layer left out. The two need not add up to \
                       the cost of the whole layer."
                     .to_owned(),
-            ..self.removal_chart(series, None)?
+            ..self.removal_chart(series, common_threshold(self.records))?
         })
     }
 
     fn removal_chart(&self, series: Vec<Series>, threshold: Option<f64>) -> Option<Plot> {
-        let y = Scale::signed(series.iter().flat_map(Series::extent).chain(threshold));
+        let y = Scale::removal(series.iter().flat_map(Series::extent), threshold);
         Some(Plot {
             room: Room::Row,
             mark: Mark::Bars,
@@ -308,13 +304,23 @@ impl Subjects<'_> {
     }
 
     fn lens_kl(&self) -> Option<Plot> {
-        let series = self.lens("divergence", |lens| lens.kl);
-        let y = Scale::linear(series.iter().flat_map(Series::extent));
-        Some(Plot {
+        let mut series = self.lens("divergence", |lens| lens.kl);
+        for series in &mut series {
+            // The stream that leaves the last layer gives the final prediction itself: what is there is
+            // zero, or rounding that would stretch the axis.
+            let own =
+                if self.alone() { self.depth() } else { self.records[series.hue].layers.len() };
+            if let Some(last) = series.values.get_mut(own) {
+                *last = None;
+            }
+        }
+        let y = Scale::logarithmic(series.iter().flat_map(Series::extent));
+        self.above_zero(Plot {
             name: "lens-kl",
             title: "Logit lens: how far from the final prediction".to_owned(),
             caption: "KL(final prediction ‖ prediction read off stream[i] with the final norm and \
-                      head)."
+                      head). The stream that leaves the last layer gives the final prediction itself \
+                      and is left out."
                 .to_owned(),
             y_caption: "KL, nats per token".to_owned(),
             y,
@@ -369,8 +375,12 @@ impl Subjects<'_> {
     }
 
     /// `plot` on an axis for values above zero; says so when others had to be left out.
-    fn positive(&self, mut plot: Plot) -> Option<Plot> {
-        plot.y = Scale::positive(plot.series.iter().flat_map(Series::extent));
+    fn positive(&self, plot: Plot) -> Option<Plot> {
+        let y = Scale::positive(plot.series.iter().flat_map(Series::extent));
+        self.above_zero(Plot { y, ..plot })
+    }
+
+    fn above_zero(&self, mut plot: Plot) -> Option<Plot> {
         let values = || plot.series.iter().flat_map(|series| series.values.iter().flatten());
         let lost = values().filter(|value| plot.y.place(**value).is_none()).count();
         if lost > 0 {
@@ -379,6 +389,16 @@ impl Subjects<'_> {
         }
         Some(plot)
     }
+}
+
+/// The loss below which a layer was called idle. Models judged by different ones have none in common: a
+/// line across their chart would lie about some.
+pub(crate) fn common_threshold<'a>(
+    records: impl IntoIterator<Item = &'a DiagnoseRecord>,
+) -> Option<f64> {
+    let mut thresholds = records.into_iter().filter_map(|record| record.verdict.idle_threshold);
+    let first = thresholds.next().and_then(drawable).filter(|first| *first > 0.0)?;
+    thresholds.all(|threshold| threshold == first).then_some(first)
 }
 
 /// Gives each series the standard errors that were read at the same place.

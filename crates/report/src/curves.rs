@@ -6,19 +6,22 @@ use std::fmt::Write;
 use maud::{Markup, html};
 use unicode_width::UnicodeWidthStr;
 
-use crate::drawing::{Drawing, Room, px};
+use crate::drawing::{Drawing, NARROW, Room, Sketch, axis_caption, beside, px};
 use crate::number::count;
 use crate::palette::HUES;
 use crate::scale::Scale;
 use crate::text::shortened;
 
+/// Room beside the axis, or more where its numbers need it.
 const LEFT: f64 = 52.0;
-const TOP: f64 = 30.0;
+const RIGHT: f64 = 10.0;
 const BELOW: f64 = 46.0;
 /// A character's mean width, in the font of [`crate::drawing`].
 const CHARACTER: f64 = 7.2;
 /// From one name to the next below it.
 const PITCH: f64 = 16.0;
+/// The same where names stand below the chart.
+const NAME_BELOW: f64 = 19.0;
 /// Between the chart and a name: the leader, then a piece of the line.
 const SWATCH: f64 = 42.0;
 /// Places the pointer can be in; more than these could not be told apart.
@@ -98,6 +101,8 @@ pub(crate) struct Curves {
 
 /// The rectangle that values are drawn in.
 struct Area {
+    left: f64,
+    top: f64,
     width: f64,
     height: f64,
 }
@@ -112,62 +117,95 @@ struct Name {
     y: f64,
 }
 
+impl Name {
+    /// A piece of the line and its name, from `x` on around `y`.
+    fn draw(&self, x: f64, y: f64) -> Markup {
+        html! {
+            g.legend transform=(format!("translate({} {y})", px(x))) {
+                @match self.look {
+                    Some(look) => (look.swatch()),
+                    None => { path.threshold d="M1 0H23" {} }
+                }
+            }
+            text x=(px(x + SWATCH - 14.0)) y=(px(y + 4.2)) { (self.text) }
+        }
+    }
+}
+
 impl Area {
     fn right(&self) -> f64 {
-        LEFT + self.width
+        self.left + self.width
     }
 
     fn bottom(&self) -> f64 {
-        TOP + self.height
+        self.top + self.height
     }
 
     fn x(&self, place: f64) -> f64 {
-        LEFT + place * self.width
+        self.left + place * self.width
     }
 
     /// What lies outside is drawn on the edge.
     fn y(&self, place: f64) -> f64 {
-        TOP + (1.0 - place.clamp(0.0, 1.0)) * self.height
+        self.top + (1.0 - place.clamp(0.0, 1.0)) * self.height
     }
 }
 
 impl Curves {
     pub(crate) fn draw(self) -> Drawing {
+        let (title, caption) = (self.title.clone(), self.caption.clone());
+        Drawing::new(self.name, title, caption, self.room, |width| self.sketch(width))
+    }
+
+    fn sketch(&self, width: f64) -> Sketch {
         let texts: Vec<String> = self.curves.iter().map(|curve| self.name_of(curve)).collect();
         let level = self.level.iter().map(|(_, meaning)| meaning.width());
         let widest = texts.iter().map(|text| text.width()).chain(level).max().unwrap_or(0);
-        let widest = widest as f64 * CHARACTER;
+        // Beside a narrow chart there is no room for names: they stand below it, in the same order.
+        let wide = width > NARROW;
+        let names = if wide { SWATCH + widest as f64 * CHARACTER } else { RIGHT };
         let least = if self.room == Room::Row { 320.0 } else { 250.0 };
+        let (y_caption, below) = axis_caption(&self.y_caption, self.y.note(), width);
+        let left = LEFT.max(beside(self.y.digits()));
         let area = Area {
-            width: self.room.width() - LEFT - SWATCH - widest,
-            height: (PITCH * (texts.len() + 1) as f64).max(least),
+            top: below + 16.0,
+            left,
+            width: width - left - names,
+            height: if wide { (PITCH * (texts.len() + 1) as f64).max(least) } else { 250.0 },
         };
-        let note = self.y.note().map(|note| format!(" ({note})")).unwrap_or_default();
         let body = html! {
-            text.quiet x="0" y="14" { (self.y_caption) (note) }
+            (y_caption)
             (self.grid(&area))
             @if let Some((y, _)) = self.level(&area) {
-                line.threshold x1=(LEFT) x2=(px(area.right())) y1=(px(y)) y2=(px(y)) {}
+                line.threshold x1=(area.left) x2=(px(area.right())) y1=(px(y)) y2=(px(y)) {}
             }
             @for curve in &self.curves { (self.band(curve, &area)) }
             @for curve in &self.curves { (self.line(curve, &area)) }
-            line.axis x1=(LEFT) x2=(px(area.right())) y1=(area.bottom()) y2=(area.bottom()) {}
+            line.axis x1=(area.left) x2=(px(area.right())) y1=(area.bottom()) y2=(area.bottom()) {}
             (self.x_ticks(&area))
-            (self.names(texts, &area))
-            (self.hover(&area))
         };
-        let height = area.bottom() + BELOW;
-        let Self { name, title, caption, room, .. } = self;
-        Drawing { name: name.to_owned(), title, caption, room, height, body }
+        let names = self.ends(texts, &area);
+        if wide {
+            let body = html! { (body) (beside_ends(names, &area)) (self.hover(&area)) };
+            return Sketch { height: area.bottom() + BELOW, body };
+        }
+        let top = area.bottom() + BELOW + PITCH;
+        let body = html! {
+            (body)
+            @for (at, name) in names.iter().enumerate() {
+                (name.draw(area.left, px(top + NAME_BELOW * at as f64)))
+            }
+        };
+        Sketch { height: top + NAME_BELOW * names.len() as f64, body }
     }
 
     fn grid(&self, area: &Area) -> Markup {
         html! {
             @for tick in self.y.ticks() {
                 @let y = px(area.y(tick.at));
-                line.grid.faint[tick.label.is_none()] x1=(LEFT) x2=(px(area.right())) y1=(y) y2=(y) {}
+                line.grid.faint[tick.label.is_none()] x1=(area.left) x2=(px(area.right())) y1=(y) y2=(y) {}
                 @if let Some(label) = tick.label {
-                    text.tick.end x=(LEFT - 8.0) y=(px(y + 4.2)) { (label) }
+                    text.tick.end x=(area.left - 8.0) y=(px(y + 4.2)) { (label) }
                 }
             }
         }
@@ -190,7 +228,7 @@ impl Curves {
                     text.tick.middle x=(x) y=(px(bottom + 20.0)) { (label) }
                 }
             }
-            text.quiet.middle x=(px(LEFT + area.width / 2.0)) y=(px(bottom + 40.0)) { (self.x_caption) }
+            text.quiet.middle x=(px(area.left + area.width / 2.0)) y=(px(bottom + 40.0)) { (self.x_caption) }
         }
     }
 
@@ -285,7 +323,8 @@ impl Curves {
         format!("{name} {}{away}", (self.write)(last.mean))
     }
 
-    fn names(&self, texts: Vec<String>, area: &Area) -> Markup {
+    /// The lines' names, in the order of their ends from above.
+    fn ends(&self, texts: Vec<String>, area: &Area) -> Vec<Name> {
         let end = |curve: &Curve| {
             let stretches = self.stretches(curve, area);
             let (x, places) = stretches.last()?.last()?;
@@ -302,23 +341,8 @@ impl Curves {
             y,
         });
         let mut names: Vec<Name> = named.chain(level).collect();
-        spread_out(&mut names, area);
-        let right = area.right();
-        html! {
-            @for name in &names {
-                @let y = px(name.y);
-                @if name.end.0 > right - 1.0 {
-                    path.leader d=(format!("M{} {}L{} {y}", px(right), px(name.end.1), px(right + 10.0))) {}
-                }
-                g.legend transform=(format!("translate({} {y})", px(right + 10.0))) {
-                    @match name.look {
-                        Some(look) => (look.swatch()),
-                        None => { path.threshold d="M1 0H23" {} }
-                    }
-                }
-                text x=(px(right + SWATCH - 4.0)) y=(px(y + 4.2)) { (name.text) }
-            }
-        }
+        names.sort_by(|a, b| a.y.total_cmp(&b.y));
+        names
     }
 
     /// The strip around each x answers to the pointer, with every value there.
@@ -334,13 +358,13 @@ impl Curves {
         let columns: Vec<(u64, f64)> = placed.collect();
         let middle = |a: usize, b: usize| match (columns.get(a), columns.get(b)) {
             (Some(a), Some(b)) => (a.1 + b.1) / 2.0,
-            (None, _) => LEFT,
+            (None, _) => area.left,
             (_, None) => area.right(),
         };
         html! {
             @for at in 0..columns.len() {
                 @let (left, right) = (middle(at.wrapping_sub(1), at), middle(at, at + 1));
-                rect.column x=(px(left)) y=(TOP) width=(px((right - left).max(0.0))) height=(px(area.height)) {
+                rect.column x=(px(left)) y=(area.top) width=(px((right - left).max(0.0))) height=(px(area.height)) {
                     title { (self.told(columns[at].0)) }
                 }
             }
@@ -389,10 +413,24 @@ fn crossing_edges(
     way.into_iter()
 }
 
-/// Moves names apart until none covers another, keeping their order and the chart's height.
+/// Each name beside the end of its line, as near as the others let it.
+fn beside_ends(mut names: Vec<Name>, area: &Area) -> Markup {
+    spread_out(&mut names, area);
+    let right = area.right();
+    html! {
+        @for name in &names {
+            @let y = px(name.y);
+            @if name.end.0 > right - 1.0 {
+                path.leader d=(format!("M{} {}L{} {y}", px(right), px(name.end.1), px(right + 10.0))) {}
+            }
+            (name.draw(right + 10.0, y))
+        }
+    }
+}
+
+/// Moves names, sorted from above, apart until none covers another, keeping their order and the chart's height.
 fn spread_out(names: &mut [Name], area: &Area) {
-    names.sort_by(|a, b| a.y.total_cmp(&b.y));
-    let mut least = TOP + 4.0;
+    let mut least = area.top + 4.0;
     for name in names.iter_mut() {
         name.y = name.y.max(least);
         least = name.y + PITCH;
@@ -471,9 +509,9 @@ mod tests {
 
     #[test]
     fn names_move_apart_and_stay_on_the_chart() {
-        let area = Area { width: 100.0, height: 64.0 };
+        let area = Area { left: LEFT, top: 30.0, width: 100.0, height: 64.0 };
         let name = |y| Name { text: String::new(), look: None, end: (0.0, y), y };
-        let mut names = [94.0, 30.0, 93.0, 92.0].map(name);
+        let mut names = [30.0, 92.0, 93.0, 94.0].map(name);
         spread_out(&mut names, &area);
         assert_eq!(names.map(|name| name.y), [34.0, 62.0, 78.0, 94.0]);
     }

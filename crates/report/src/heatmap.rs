@@ -4,7 +4,7 @@
 use lns_record::{BlockRecord, block_in_words};
 use maud::{Markup, html};
 
-use crate::drawing::{Drawing, Room, px};
+use crate::drawing::{Drawing, NARROW, Room, Sketch, px};
 use crate::number::{drawable, number};
 use crate::palette::ramp;
 use crate::plot::{column_ticks, tick_step};
@@ -29,27 +29,32 @@ pub(crate) struct Heatmap<'a> {
 
 impl Heatmap<'_> {
     pub(crate) fn draw(self) -> Drawing {
+        let (name, title, caption) = (self.name.clone(), self.title.clone(), self.caption.clone());
+        Drawing::new(name, title, caption, self.room, |width| self.sketch(width))
+    }
+
+    fn sketch(&self, width: f64) -> Sketch {
         let columns = self.distances.len();
         let rows = self.distances.iter().map(Vec::len).max().unwrap_or(0);
-        let room =
-            (self.room.width() - LEFT - 10.0, if self.room == Room::Row { 400.0 } else { 330.0 });
+        let room = (width - LEFT - 10.0, if width == Room::Row.width() { 400.0 } else { 330.0 });
         let cell = (
             (room.0 / columns.max(1) as f64).min(CELL.0),
             (room.1 / rows.max(1) as f64).min(CELL.1),
         );
+        let told = width > NARROW;
         let width = cell.0 * columns as f64;
         let bottom = TOP + cell.1 * rows as f64;
+        let triangle = Triangle { left: LEFT, bottom, cell, max: self.max, told };
         let body = html! {
             (scale_bar(self.max, !self.blocks.is_empty()))
             text.quiet x="0" y=(TOP - 12.0) { "n, layers in the block" }
-            (Triangle { left: LEFT, bottom, cell, max: self.max }.draw(self.distances, self.blocks))
+            (triangle.draw(self.distances, self.blocks))
             @for n in (0..=rows).step_by(tick_step(rows, cell.1, 17.0)).filter(|n| *n > 0) {
                 text.tick.end x=(LEFT - 8.0) y=(px(bottom - (n as f64 - 0.5) * cell.1 + 4.2)) { (n) }
             }
             (column_ticks(columns, "i, first layer of the block", LEFT, width, bottom - 6.0))
         };
-        let Self { name, title, caption, room, .. } = self;
-        Drawing { name, title, caption, room, height: bottom + BELOW - 8.0, body }
+        Sketch { height: bottom + BELOW - 8.0, body }
     }
 }
 
@@ -61,6 +66,8 @@ pub(crate) struct Triangle {
     pub(crate) cell: (f64, f64),
     /// The distance that has the ramp's last colour.
     pub(crate) max: f64,
+    /// Whether a pointer is told what a cell is.
+    pub(crate) told: bool,
 }
 
 impl Triangle {
@@ -95,9 +102,9 @@ impl Triangle {
             drawable(distance).map(|d| ramp(if self.max > 0.0 { d / self.max } else { 0.0 }));
         html! {
             @if let Some(colour) = colour {
-                rect x=(i) y=(n - 1) width="1" height="1" fill=(colour) { title { (told) } }
+                rect x=(i) y=(n - 1) width="1" height="1" fill=(colour) { @if self.told { title { (told) } } }
             } @else {
-                rect.unknown x=(i) y=(n - 1) width="1" height="1" { title { (told) } }
+                rect.unknown x=(i) y=(n - 1) width="1" height="1" { @if self.told { title { (told) } } }
             }
         }
     }

@@ -5,11 +5,13 @@ use maud::{Markup, html};
 use unicode_width::UnicodeWidthStr;
 
 use crate::curves::Look;
-use crate::drawing::{Drawing, Room, px};
+use crate::drawing::{Drawing, NARROW, Room, Sketch, px};
 use crate::scale::Scale;
 
 const TOP: f64 = 14.0;
 const ROW: f64 = 34.0;
+/// A row with its words in two lines above its marks.
+const ROW_BELOW_WORDS: f64 = 68.0;
 const BELOW: f64 = 46.0;
 const CHARACTER: f64 = 7.2;
 
@@ -42,6 +44,8 @@ struct Area {
     left: f64,
     width: f64,
     bottom: f64,
+    /// Whether a row's words stand above its marks.
+    above: bool,
 }
 
 impl Area {
@@ -53,21 +57,30 @@ impl Area {
 
 impl Intervals {
     pub(crate) fn draw(self) -> Drawing {
+        let (title, caption) = (self.title.clone(), self.caption.clone());
+        Drawing::new(self.name, title, caption, Room::Row, |width| self.sketch(width))
+    }
+
+    fn sketch(&self, width: f64) -> Sketch {
         let widest = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or(0) as f64;
         let left = widest(&mut self.rows.iter().map(|row| row.label.width())) * CHARACTER + 18.0;
         let right = widest(&mut self.rows.iter().map(|row| row.told.width())) * CHARACTER + 14.0;
-        let width = (Room::Row.width() - left - right).max(200.0);
-        let area = Area { left, width, bottom: TOP + ROW * self.rows.len() as f64 };
+        // In a narrow drawing the words of a row stand above its marks.
+        let above = width <= NARROW;
+        let (left, chart, row) = match above {
+            true => (10.0, width - 20.0, ROW_BELOW_WORDS),
+            false => (left, (width - left - right).max(200.0), ROW),
+        };
+        let bottom = TOP + row * self.rows.len() as f64;
+        let area = Area { left, width: chart, bottom, above };
         let body = html! {
             (self.noise(&area))
             (self.grid(&area))
-            @for (at, row) in self.rows.iter().enumerate() {
-                (self.row(row, TOP + ROW * (at as f64 + 0.5), &area))
+            @for (at, drawn) in self.rows.iter().enumerate() {
+                (self.row(drawn, TOP + row * (at as f64 + 1.0) - ROW / 2.0, &area))
             }
         };
-        let height = area.bottom + BELOW;
-        let Self { name, title, caption, .. } = self;
-        Drawing { name: name.to_owned(), title, caption, room: Room::Row, height, body }
+        Sketch { height: area.bottom + BELOW, body }
     }
 
     fn noise(&self, area: &Area) -> Markup {
@@ -103,7 +116,13 @@ impl Intervals {
         let ends =
             row.interval.and_then(|(low, high)| Some((self.x.place(low)?, self.x.place(high)?)));
         html! {
-            text.end x=(px(area.left - 14.0)) y=(px(y + 4.2)) { (row.label) }
+            @if area.above {
+                text.haloed x="0" y=(px(y - 30.0)) { (row.label) }
+                text.quiet.haloed x="0" y=(px(y - 14.0)) { (row.told) }
+            } @else {
+                text.end x=(px(area.left - 14.0)) y=(px(y + 4.2)) { (row.label) }
+                text.quiet x=(px(area.left + area.width + 14.0)) y=(px(y + 4.2)) { (row.told) }
+            }
             @if let Some((low, high)) = ends.filter(|(low, high)| *high >= 0.0 && *low <= 1.0) {
                 line.interval x1=(px(area.x(low))) x2=(px(area.x(high))) y1=(y) y2=(y) {}
                 (end(low, y, area))
@@ -121,9 +140,10 @@ impl Intervals {
                 Some(place) => (arrow(place, y, area)),
                 None => {},
             }
-            text.quiet x=(px(area.left + area.width + 14.0)) y=(px(y + 4.2)) { (row.told) }
-            rect.column x="0" y=(px(y - ROW / 2.0)) width=(Room::Row.width()) height=(ROW) {
-                title { (self.told(row)) }
+            @if !area.above {
+                rect.column x="0" y=(px(y - ROW / 2.0)) width=(Room::Row.width()) height=(ROW) {
+                    title { (self.told(row)) }
+                }
             }
         }
     }

@@ -97,6 +97,11 @@ pub(crate) fn count(value: u64) -> String {
     text
 }
 
+/// What the line across a chart of removal costs means.
+pub(crate) fn idle_below(threshold: f64) -> String {
+    format!("idle below {}", number(threshold))
+}
+
 /// `12.5%`
 pub(crate) fn percent(share: f64) -> String {
     if share.is_finite() { format!("{:.1}%", share * 100.0) } else { number(share) }

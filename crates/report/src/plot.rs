@@ -5,16 +5,17 @@ use std::fmt::Write;
 use maud::{Markup, html};
 use unicode_width::UnicodeWidthStr;
 
-use crate::drawing::{Drawing, Room, px};
+use crate::drawing::{Drawing, NARROW, Room, Sketch, axis_caption, beside, px};
 use crate::number::measured;
 use crate::palette::HUES;
 use crate::scale::Scale;
 
+/// Room beside the axis, or more where its numbers need it.
 const LEFT: f64 = 52.0;
 const RIGHT: f64 = 10.0;
 const BELOW: f64 = 46.0;
 /// From one row of words to the next.
-const ROW: f64 = 20.0;
+pub(crate) const ROW: f64 = 20.0;
 /// A character's mean width, in the font of [`crate::drawing`].
 const CHARACTER: f64 = 7.4;
 /// Bars narrower than this lose their outline.
@@ -96,6 +97,7 @@ pub(crate) struct Plot {
 
 /// The rectangle that values are drawn in.
 struct Area {
+    left: f64,
     top: f64,
     width: f64,
     height: f64,
@@ -108,7 +110,7 @@ impl Area {
     }
 
     fn x(&self, column: usize) -> f64 {
-        LEFT + (column as f64 + 0.5) * self.column_width()
+        self.left + (column as f64 + 0.5) * self.column_width()
     }
 
     fn y(&self, place: f64) -> f64 {
@@ -122,16 +124,23 @@ impl Area {
 
 impl Plot {
     pub(crate) fn draw(self) -> Drawing {
-        let (legend, rows) = self.legend();
+        let (title, caption) = (self.title.clone(), self.caption.clone());
+        Drawing::new(self.name, title, caption, self.room, |width| self.sketch(width))
+    }
+
+    fn sketch(&self, width: f64) -> Sketch {
+        let (y_caption, below) = axis_caption(&self.y_caption, self.y.note(), width);
+        let (legend, rows) = self.legend(width, below + ROW + 2.0);
+        let left = LEFT.max(beside(self.y.digits()));
         let area = Area {
-            top: ROW * (1.0 + rows as f64) + 12.0,
-            width: self.room.width() - LEFT - RIGHT,
+            top: below + ROW * rows as f64 + 18.0,
+            left,
+            width: width - left - RIGHT,
             height: if self.room == Room::Row { 270.0 } else { 200.0 },
             columns: self.columns,
         };
-        let note = self.y.note().map(|note| format!(" ({note})")).unwrap_or_default();
         let body = html! {
-            text.quiet x="0" y="14" { (self.y_caption) (note) }
+            (y_caption)
             (legend)
             (self.grid(&area))
             @match self.mark {
@@ -139,14 +148,12 @@ impl Plot {
                 Mark::Line => (self.lines(&area)),
             }
             (self.threshold(&area))
-            line.axis x1=(LEFT) x2=(LEFT + area.width) y1=(self.ground(&area)) y2=(self.ground(&area)) {}
-            (column_ticks(self.columns, self.x_caption, LEFT, area.width, area.bottom()))
+            line.axis x1=(area.left) x2=(area.left + area.width) y1=(self.ground(&area)) y2=(self.ground(&area)) {}
+            (column_ticks(self.columns, self.x_caption, area.left, area.width, area.bottom()))
             (self.idle_marks(&area))
-            (self.hover(&area))
+            @if width > NARROW { (self.hover(&area)) }
         };
-        let height = area.bottom() + BELOW;
-        let Self { title, caption, room, .. } = self;
-        Drawing { name: self.name.to_owned(), title, caption, room, height, body }
+        Sketch { height: area.bottom() + BELOW, body }
     }
 
     /// Where the horizontal axis is drawn: at zero if the chart shows it.
@@ -158,9 +165,9 @@ impl Plot {
         html! {
             @for tick in self.y.ticks() {
                 @let y = px(area.y(tick.at));
-                line.grid.faint[tick.label.is_none()] x1=(LEFT) x2=(LEFT + area.width) y1=(y) y2=(y) {}
+                line.grid.faint[tick.label.is_none()] x1=(area.left) x2=(area.left + area.width) y1=(y) y2=(y) {}
                 @if let Some(label) = tick.label {
-                    text.tick.end x=(LEFT - 8.0) y=(px(y + 4.2)) { (label) }
+                    text.tick.end x=(area.left - 8.0) y=(px(y + 4.2)) { (label) }
                 }
             }
         }
@@ -258,7 +265,7 @@ impl Plot {
         let place = self.threshold.as_ref().and_then(|(value, _)| self.y.place(*value));
         html! {
             @if let Some(y) = place.map(|place| px(area.y(place))) {
-                line.threshold x1=(LEFT) x2=(LEFT + area.width) y1=(y) y2=(y) {}
+                line.threshold x1=(area.left) x2=(area.left + area.width) y1=(y) y2=(y) {}
             }
         }
     }
@@ -306,7 +313,7 @@ impl Plot {
 
     /// The legend and how many rows it takes: colours for models, if there are several, and strokes
     /// for quantities, if there are several.
-    fn legend(&self) -> (Markup, usize) {
+    fn legend(&self, width: f64, top: f64) -> (Markup, usize) {
         let mut entries: Vec<(String, Markup)> = Vec::new();
         for (at, series) in self.series.iter().enumerate() {
             let known = self.series[..at].iter().any(|earlier| earlier.hue == series.hue);
@@ -327,29 +334,39 @@ impl Plot {
         }
         if self.series.iter().any(|series| !series.idle.is_empty()) {
             let look = if self.series.len() == 1 { "idle" } else { "hollow any" };
-            entries.push(("idle, also dotted under the axis".to_owned(), self.swatch(look)));
+            entries.push((IDLE_BARS.to_owned(), bar_swatch(look)));
         }
-        if let Some((_, meaning)) = &self.threshold {
-            entries.push((meaning.clone(), html! { path.threshold d="M1 -4H23" {} }));
-        }
+        entries.extend(self.threshold.iter().map(|(_, meaning)| threshold_entry(meaning)));
         if entries.len() < 2 && self.series.iter().all(|series| series.model.is_none()) {
             return (html! {}, 0);
         }
-        flow(entries, self.room.width(), ROW * 2.0 - 4.0)
+        flow(entries, width, top)
     }
 
     fn swatch(&self, look: &str) -> Markup {
         html! {
             @match self.mark {
                 Mark::Line => { path class=(format!("line {look}")) d="M1 -4H23" {} }
-                Mark::Bars => { rect class=(format!("bar {look}")) x="1" y="-10" width="22" height="11" {} }
+                Mark::Bars => (bar_swatch(look)),
             }
         }
     }
 }
 
-/// Sets swatches with their words in rows of `width`; also says how many rows.
-fn flow(entries: Vec<(String, Markup)>, width: f64, top: f64) -> (Markup, usize) {
+/// What the colour of an idle layer's bar means.
+pub(crate) const IDLE_BARS: &str = "idle, also dotted under the axis";
+
+pub(crate) fn bar_swatch(look: &str) -> Markup {
+    html! { rect class=(format!("bar {look}")) x="1" y="-10" width="22" height="11" {} }
+}
+
+/// The line across the chart and its meaning, for a legend.
+pub(crate) fn threshold_entry(meaning: &str) -> (String, Markup) {
+    (meaning.to_owned(), html! { path.threshold d="M1 -4H23" {} })
+}
+
+/// Sets swatches with their words in rows of `width`, the first around `top`; also says how many rows.
+pub(crate) fn flow(entries: Vec<(String, Markup)>, width: f64, top: f64) -> (Markup, usize) {
     let (mut x, mut row) = (0.0, 0);
     let mut places = Vec::new();
     for (label, _) in &entries {

@@ -1,6 +1,7 @@
 //! Axes: from a value to a place between 0 and 1, and the ticks that let one read it back.
 
 use lns_record::with_minus;
+use unicode_width::UnicodeWidthStr;
 
 use crate::number::{drawable, trimmed};
 
@@ -114,6 +115,18 @@ impl Scale {
         if above.len() * 2 < values.len() || greatest / LOG_RATIO < least {
             return Self::linear(values);
         }
+        Self::logarithmic(values)
+    }
+
+    /// Logarithmic wherever values above zero differ: for what falls through decades by nature.
+    pub(crate) fn logarithmic(values: impl IntoIterator<Item = f64>) -> Self {
+        let values: Vec<f64> = values.into_iter().filter_map(drawable).collect();
+        let above = || values.iter().copied().filter(|v| *v > 0.0);
+        let least = above().fold(f64::INFINITY, f64::min);
+        let greatest = above().fold(0.0, f64::max);
+        if greatest < 2.0 * least {
+            return Self::linear(values);
+        }
         let (low, high) = (round_down(least), round_up(greatest));
         let fine = high.log10() - low.log10() <= FINE_DECADES;
         let ticks = multiples(low, high, fine).collect();
@@ -136,6 +149,18 @@ impl Scale {
         Self::symmetric(linear, &values)
     }
 
+    /// For what removing layers costs: linear up to the `threshold` below which a layer is idle, so that
+    /// what is next to nothing looks so, and logarithmic beyond where the greatest demands it.
+    pub(crate) fn removal(values: impl IntoIterator<Item = f64>, threshold: Option<f64>) -> Self {
+        let Some(threshold) = threshold else { return Self::signed(values) };
+        let values: Vec<f64> = values.into_iter().chain([threshold]).filter_map(drawable).collect();
+        let greatest = values.iter().fold(0.0, |most: f64, value| most.max(value.abs()));
+        match greatest / LOG_RATIO < threshold {
+            true => Self::linear(values),
+            false => Self::symmetric(threshold, &values),
+        }
+    }
+
     fn symmetric(linear: f64, values: &[f64]) -> Self {
         let curve = Curve::Symmetric { linear };
         // Rounding up must not leave what can be drawn.
@@ -150,8 +175,10 @@ impl Scale {
         let mut ticks = vec![(0.0, Some("0".to_owned()))];
         for (end, sign) in [(above, 1.0), (below, -1.0)].into_iter().filter(|(end, _)| *end > 0.0) {
             ticks.push((sign * linear / 2.0, fine.then(|| power_label(sign * linear / 2.0))));
+            ticks.push((sign * linear, Some(power_label(sign * linear))));
+            // Where the linear part ends is a tick of its own, whatever number it is.
             ticks.extend(
-                multiples(linear, end, fine)
+                multiples(linear * 1.001, end, fine)
                     .map(|(v, label)| (sign * v, label.map(|_| power_label(sign * v)))),
             );
         }
@@ -173,6 +200,11 @@ impl Scale {
             let at = self.place(*value).filter(|at| (-1e-9..=1.0 + 1e-9).contains(at))?;
             Some(Tick { at, label: label.clone() })
         })
+    }
+
+    /// Characters of the longest number beside the axis.
+    pub(crate) fn digits(&self) -> usize {
+        self.ticks().filter_map(|tick| Some(tick.label?.width())).max().unwrap_or(0)
     }
 
     /// What a reader must know of the axis, for its caption.
@@ -306,6 +338,18 @@ mod tests {
     }
 
     #[test]
+    fn a_removal_that_costs_next_to_nothing_has_next_to_no_bar() {
+        let scale = Scale::removal([0.73, 0.0002, 0.4, 2.1, -0.0005, 0.00003], Some(0.02));
+        let height = |value| scale.place(value).unwrap() - scale.baseline();
+        assert!(height(0.0002) < 0.02 * height(0.73), "{} {}", height(0.0002), height(0.73));
+        assert!((height(0.01) / height(0.02) - 0.5).abs() < 1e-12, "linear up to the threshold");
+        assert_eq!(scale.note().unwrap(), "log scale, linear below 0.02");
+        assert!(labels(&scale).contains(&"0.02".to_owned()), "{:?}", labels(&scale));
+        assert_eq!(Scale::removal([0.3, 0.1], Some(0.02)).note(), None);
+        assert_eq!(Scale::removal([0.2, -0.1], None), Scale::signed([0.2, -0.1]));
+    }
+
+    #[test]
     fn an_axis_without_values_runs_from_zero_to_one() {
         for scale in [Scale::linear([]), Scale::positive([f64::NAN]), Scale::signed([0.0, 0.0])] {
             assert_eq!((scale.place(0.0), scale.place(1.0)), (Some(0.0), Some(1.0)));
@@ -343,7 +387,9 @@ mod tests {
             for (scale, values) in [
                 (Scale::linear(values.clone()), &values),
                 (Scale::signed(values.clone()), &values),
+                (Scale::removal(values.clone(), Some(0.02)), &values),
                 (Scale::positive(positive.clone()), &positive),
+                (Scale::logarithmic(positive.clone()), &positive),
                 (Scale::between(low, high), &values),
                 (Scale::powers(high), &vec![1.0, high.max(1.0)]),
             ] {

@@ -7,7 +7,12 @@ mod means;
 mod page;
 mod table;
 
-use lns_record::{GroupRecord, PairRecord, StudyRecord, with_minus};
+use std::collections::BTreeSet;
+
+use lns_record::{GroupRecord, Interval, PairRecord, StudyRecord, with_minus};
+
+use findings::Told;
+use means::{Outcomes, common_seeds};
 
 use crate::curves::Look;
 use crate::number::number;
@@ -23,11 +28,14 @@ struct Study<'a> {
     /// As in the record, made safe to show.
     baseline: String,
     looks: Vec<Look>,
+    /// Seeds that every group has finished.
+    common: BTreeSet<u64>,
 }
 
 impl<'a> Study<'a> {
     fn new(record: &'a StudyRecord) -> Self {
-        Self { record, baseline: label(&record.baseline), looks: looks(record) }
+        let common = common_seeds(&record.groups);
+        Self { record, baseline: label(&record.baseline), looks: looks(record), common }
     }
 
     fn groups(&self) -> impl Iterator<Item = (&'a GroupRecord, Look)> {
@@ -40,6 +48,17 @@ impl<'a> Study<'a> {
 
     fn pair(&self, name: &str) -> Option<&'a PairRecord> {
         self.record.pairs.iter().find(|pair| pair.name == name)
+    }
+
+    /// Whether some group has finished seeds that another has not: then means differ by their seeds too.
+    fn unequal_seeds(&self) -> bool {
+        let finished = |group: &GroupRecord| Outcomes::of(group).finished;
+        self.record.groups.iter().map(finished).any(|n| n > 0 && n != self.common.len())
+    }
+
+    /// What a difference allows to say, beside what chance alone has done.
+    fn told(&self, difference: &Interval) -> Told {
+        Told::of(difference, self.noise())
     }
 
     /// How far chance alone has moved a loss, to either side: which of the two runs of a pair counts
@@ -101,6 +120,12 @@ fn nats(value: f64) -> String {
         size if (0.00005..0.0005).contains(&size) => with_minus(&format!("{value:.4}")),
         _ => number(value),
     }
+}
+
+/// Of a group: e^loss, at the mean and at both ends. The mean of the seeds' own perplexities would lie
+/// above it, and an interval around that can end below 1.
+fn perplexities(group: &GroupRecord) -> Option<Interval> {
+    group.loss.map(Interval::exp)
 }
 
 /// `60.53`, with the decimals of published tables.

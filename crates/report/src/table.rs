@@ -5,6 +5,7 @@ use std::fmt::Write;
 use lns_record::{DiagnoseRecord, LayerRecord, Probe, layers_in_words};
 use unicode_width::UnicodeWidthStr;
 
+use crate::charts::common_threshold;
 use crate::columns;
 use crate::number::{count, figure, measured, number, percent};
 use crate::scale::Scale;
@@ -13,7 +14,7 @@ use crate::text::{clean, labels, shortened};
 /// What the terminal can show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableStyle {
-    /// Columns; least telling parts are left out to fit.
+    /// Columns; what does not fit beside the rest stands in a table below it.
     pub width: usize,
     /// Whether to use ANSI colours.
     pub color: bool,
@@ -102,6 +103,7 @@ impl TableStyle {
     }
 }
 
+#[derive(Clone)]
 pub(crate) enum Cells {
     /// Set flush right.
     Text(Vec<String>),
@@ -111,6 +113,7 @@ pub(crate) enum Cells {
     Bars(Vec<Option<f64>>),
 }
 
+#[derive(Clone)]
 pub(crate) struct Column {
     /// Columns of one group stay or go together; its name stands above them.
     pub(crate) group: &'static str,
@@ -129,13 +132,9 @@ impl Column {
         cells.max(self.heading.width())
     }
 
-    /// For a reader who does not see it; a bar has none, it repeats its neighbour.
-    fn name(self) -> Option<String> {
-        match self.cells {
-            Cells::Bars(_) => None,
-            _ if self.group.is_empty() => Some(self.heading).filter(|name| !name.is_empty()),
-            _ => Some(self.group.to_owned()),
-        }
+    /// A bar repeats its neighbour: alone it tells nothing.
+    fn repeats(&self) -> bool {
+        matches!(self.cells, Cells::Bars(_))
     }
 
     fn is_empty(&self) -> bool {
@@ -152,14 +151,14 @@ pub fn diagnosis_table(record: &DiagnoseRecord, style: TableStyle) -> String {
     let label = labels(std::slice::from_ref(record)).concat();
     style.wrap(&format!("{label} · {}", summary(record)), Tone::Strong, &mut out);
     out.push('\n');
-    let (shown, dropped) = fit(diagnosis_columns(record, style), style.width);
+    let tables = fit(diagnosis_columns(record, style), style.width);
     let tone = |row: usize| match record.verdict.idle_layers.contains(&row) {
         true => Tone::Idle,
         false => Tone::Plain,
     };
-    write_table(&shown, columns::rows(record), tone, style, &mut out);
+    write_tables(&tables, columns::rows(record), tone, style, &mut out);
     out.push('\n');
-    for note in notes(record, &shown, &dropped) {
+    for note in notes(record, &tables) {
         style.wrap(&note, Tone::Quiet, &mut out);
     }
     out.push('\n');
@@ -178,7 +177,7 @@ fn summary(record: &DiagnoseRecord) -> String {
     )
 }
 
-/// Most telling first, so that [`fit`] drops from the end; the numbers give the reading order, and
+/// Most telling first, so that [`fit`] leaves the end for a later table; the numbers give the reading order, and
 /// columns with the same number stay or go together.
 fn diagnosis_columns(record: &DiagnoseRecord, style: TableStyle) -> Vec<(usize, Column)> {
     let text = |order, heading: &str, cells: Vec<String>| {
@@ -214,7 +213,8 @@ fn diagnosis_columns(record: &DiagnoseRecord, style: TableStyle) -> Vec<(usize, 
 }
 
 fn removal_scale(record: &DiagnoseRecord) -> Scale {
-    Scale::signed(record.layers.iter().filter_map(|l| l.removal.map(|r| r.delta_nll)))
+    let costs = record.layers.iter().filter_map(|l| l.removal.map(|r| r.delta_nll));
+    Scale::removal(costs, common_threshold([record]))
 }
 
 fn variance_scale(record: &DiagnoseRecord) -> Scale {
@@ -235,10 +235,10 @@ fn variance_shares(record: &DiagnoseRecord) -> Vec<Option<f64>> {
     record.stream.iter().map(|s| scale.place(s.variance_without_first)).collect()
 }
 
-fn notes(record: &DiagnoseRecord, shown: &[(usize, Column)], dropped: &[String]) -> Vec<String> {
+fn notes(record: &DiagnoseRecord, tables: &[Table]) -> Vec<String> {
     let mut notes = Vec::new();
     let bars = |order, scale: Scale| -> String {
-        let shown = shown.iter().any(|(found, _)| *found == order);
+        let shown = tables.iter().flatten().any(|(found, _)| *found == order);
         scale.note().filter(|_| shown).map(|note| format!(" Bars: {note}.")).unwrap_or_default()
     };
     if !record.stream.is_empty() {
@@ -252,9 +252,6 @@ fn notes(record: &DiagnoseRecord, shown: &[(usize, Column)], dropped: &[String])
             "Δ loss: nats per token lost without the layer, ± one standard error.{}",
             bars(REMOVAL_BARS, removal_scale(record))
         ));
-    }
-    if !dropped.is_empty() {
-        notes.push(format!("No room at this width for: {}.", dropped.join(", ")));
     }
     let missing: Vec<&str> = Probe::missing_from(record).into_iter().map(Probe::name).collect();
     if !missing.is_empty() {
@@ -279,20 +276,13 @@ pub fn comparison_table(records: &[DiagnoseRecord], style: TableStyle) -> String
     }
     out.push('\n');
     let rows = records.iter().map(columns::rows).max().unwrap_or(0);
-    let (shown, dropped) = fit(comparison_columns(records, rows, style), style.width);
-    write_table(&shown, rows, |_| Tone::Plain, style, &mut out);
+    let tables = fit(comparison_columns(records, rows, style), style.width);
+    write_tables(&tables, rows, |_| Tone::Plain, style, &mut out);
     out.push('\n');
     let note = "variance: of the stream entering the layer (the row after a model's last layer: leaving \
                 it), without each window's first token. Δ loss: nats per token lost without the layer, \
                 ± one standard error; * idle.";
     style.wrap(note, Tone::Quiet, &mut out);
-    if !dropped.is_empty() {
-        style.wrap(
-            &format!("No room at this width for: {}.", dropped.join(", ")),
-            Tone::Quiet,
-            &mut out,
-        );
-    }
     out
 }
 
@@ -326,34 +316,59 @@ fn marked_removals(record: &DiagnoseRecord) -> Vec<String> {
     cells.map(|(i, cell)| if cell.is_empty() { cell } else { cell + mark(i) }).collect()
 }
 
-/// Keeps what fits in `width`, given the most telling first, and puts it in reading order; also
-/// names what was left out. Bars grow into what is left.
-pub(crate) fn fit(
-    columns: Vec<(usize, Column)>,
-    width: usize,
-) -> (Vec<(usize, Column)>, Vec<String>) {
-    let (mut shown, mut dropped): (Vec<(usize, Column)>, Vec<String>) = (Vec::new(), Vec::new());
-    let mut used = 0;
-    let columns: Vec<_> = columns.into_iter().filter(|(_, column)| !column.is_empty()).collect();
-    let groups = columns.chunk_by(|a, b| a.0 == b.0).map(<[_]>::len).collect::<Vec<_>>();
-    let mut columns = columns.into_iter();
-    for (at, size) in groups.into_iter().enumerate() {
-        let group: Vec<(usize, Column)> = columns.by_ref().take(size).collect();
-        let wide: usize = group.iter().map(|(_, column)| column.width() + GAP).sum();
-        // The layers and the first group are the table: they stay in the narrowest terminal.
-        if at < 2 || used + wide <= width + GAP {
-            used += wide;
-            shown.extend(group);
-        } else {
-            dropped.extend(group.into_iter().filter_map(|(_, column)| column.name()));
+/// Columns that stand beside each other, with their places in the reading order.
+pub(crate) type Table = Vec<(usize, Column)>;
+
+/// Tables that fit in `width`, given the most telling columns first: what has no room stands in a table
+/// below, whose rows have their names again. Each is in reading order; bars grow into what is left, and
+/// those without room are left out.
+pub(crate) fn fit(columns: Table, width: usize) -> Vec<Table> {
+    let mut columns: Table = columns.into_iter().filter(|(_, column)| !column.is_empty()).collect();
+    let names: Table =
+        columns.iter().take_while(|(order, _)| *order == columns[0].0).cloned().collect();
+    columns.drain(..names.len());
+    let mut tables = Vec::new();
+    loop {
+        let (mut table, mut left) = (names.clone(), Table::new());
+        let wide = |group: &[(usize, Column)]| -> usize {
+            group.iter().map(|(_, column)| column.width() + GAP).sum()
+        };
+        let mut used = wide(&names);
+        for group in columns.chunk_by(|a, b| a.0 == b.0) {
+            // The first group is what the table is for: it stays in the narrowest terminal.
+            if table.len() == names.len() || used + wide(group) <= width + GAP {
+                used += wide(group);
+                table.extend_from_slice(group);
+            } else if !group.iter().all(|(_, column)| column.repeats()) {
+                left.extend_from_slice(group);
+            }
         }
+        table.sort_by_key(|(order, _)| *order);
+        tables.push(table);
+        if left.is_empty() {
+            return tables;
+        }
+        columns = left;
     }
-    shown.sort_by_key(|(order, _)| *order);
-    dropped.dedup();
-    (shown, dropped)
 }
 
-pub(crate) fn write_table(
+/// Each with its rows named, a line between them.
+pub(crate) fn write_tables(
+    tables: &[Table],
+    rows: usize,
+    tone: impl Fn(usize) -> Tone,
+    style: TableStyle,
+    out: &mut String,
+) {
+    for (at, table) in tables.iter().enumerate() {
+        if at > 0 {
+            out.push('\n');
+        }
+        write_table(table, rows, &tone, style, out);
+    }
+}
+
+fn write_table(
     columns: &[(usize, Column)],
     rows: usize,
     tone: impl Fn(usize) -> Tone,

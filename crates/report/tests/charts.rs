@@ -126,6 +126,17 @@ fn models_of_different_depth_share_one_axis() {
 }
 
 #[test]
+fn the_lens_is_drawn_on_a_logarithmic_axis_without_the_last_streams_rounding() {
+    let mut record = sample::full("m", 30);
+    record.lens[30].kl = 3e-12;
+    let charts = charts(&[record]);
+    let lens = chart(&charts, "lens-kl");
+    let texts: Vec<&str> = lens.descendants().filter_map(|node| node.text()).collect();
+    assert!(texts.contains(&"KL, nats per token (log scale)"));
+    assert!(!texts.iter().any(|text| text.starts_with("10⁻")));
+}
+
+#[test]
 fn models_judged_by_different_thresholds_share_no_line() {
     let mut other = sample::full("b", 30);
     other.verdict.idle_threshold = Some(0.3);

@@ -34,9 +34,24 @@ fn the_page_tells_the_verdict_first_and_then_draws_every_chart() {
     let places: Vec<usize> = order.iter().map(|text| page.find(text).expect(text)).collect();
     assert!(places.is_sorted(), "{places:?}");
     let drawings = drawings(&page);
-    assert_eq!(drawings.len(), diagnosis_charts(&records).len());
+    assert_eq!(drawings.len(), 2 * diagnosis_charts(&records).len(), "wide and narrow");
     for drawing in drawings {
         Document::parse(drawing).unwrap();
+    }
+}
+
+#[test]
+fn on_a_phone_no_chart_is_wider_than_the_screen_and_every_word_of_it_is_inside() {
+    let page = diagnosis_page(&[sample::full("a", 30), sample::full("b", 12)]);
+    assert!(!page.contains("min-width:680px"), "nothing scrolls sideways");
+    let narrow = drawings(&page).into_iter().filter(|drawing| drawing.contains("chart narrow"));
+    for drawing in narrow {
+        let document = Document::parse(drawing).unwrap();
+        assert_eq!(document.root_element().attribute("width"), Some("400"));
+        for text in document.descendants().filter(|node| node.has_tag_name("text")) {
+            let x: f64 = text.attribute("x").map_or(0.0, |x| x.parse().unwrap());
+            assert!((0.0..=400.0).contains(&x), "{text:?}");
+        }
     }
 }
 
@@ -93,7 +108,8 @@ fn several_models_stand_side_by_side_under_their_own_names() {
     // The last parts of the paths are the same, so the whole paths tell them apart.
     assert!(page.contains("runs/a/model<span class=\"against\"> against </span>runs/b/model"));
     assert_eq!(page.matches("<article class=\"verdict\">").count(), 2);
-    assert_eq!(page.matches("id=\"angular-").count(), 2 * 3);
+    // The figure, and title and caption of its wide and its narrow drawing.
+    assert_eq!(page.matches("id=\"angular-").count(), 2 * 5);
 }
 
 #[test]

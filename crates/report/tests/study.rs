@@ -5,7 +5,7 @@
 mod sample;
 mod svg;
 
-use lns_record::{Interval, StudyRecord};
+use lns_record::{Interval, RemovalRecord, StudyRecord};
 use lns_report::{TableStyle, study_charts, study_page, study_table, write_study};
 use proptest::prelude::*;
 use roxmltree::Document;
@@ -47,8 +47,8 @@ fn the_headline_counts_a_difference_only_when_its_interval_leaves_out_zero() {
     );
     assert_eq!(
         headline(&with_difference(Some(-0.2), Some(0.046), 3)),
-        "No difference between lns and pre that the seeds can tell: −0.077 nats per token (95 % \
-         interval −0.200 to 0.046, 3 seeds)."
+        "Undecided: lns ends 0.077 nats per token below pre (95 % interval −0.200 to 0.046, 3 seeds). The \
+         interval holds 0: more seeds would narrow it."
     );
     assert_eq!(
         headline(&with_difference(None, None, 1)),
@@ -66,6 +66,7 @@ fn the_headline_names_the_noise_and_doubts_what_is_no_larger() {
     let mut record = full(4);
     assert!(headline(&record).ends_with("3 seeds; the noise probe moves by up to 0.008)."));
     record.pairs[1].differences[0].1 = -0.2;
+    assert!(headline(&record).starts_with("Undecided: lns ends 0.071"), "{}", headline(&record));
     assert!(
         headline(&record).contains("moves by up to 0.200). The noise probe, which changes nothing")
     );
@@ -80,7 +81,7 @@ fn other_groups_diverged_and_missing_runs_are_told_in_page_and_terminal() {
     let (page, table) = (study_page(&record), study_table(&record, PLAIN));
     for told in [
         "Below pre beyond their intervals: sandwich (−0.040).",
-        "No difference to pre that the seeds can tell: pre + scaled init (−0.008).",
+        "Undecided against pre: pre + scaled init (−0.008).",
         "One seed, so no interval and no conclusion: mix-ln (0.017).",
         "No finished seed in common with pre: post.",
         "not part of the table's means: post (1 of 1).",
@@ -91,7 +92,7 @@ fn other_groups_diverged_and_missing_runs_are_told_in_page_and_terminal() {
         assert!(page.contains(told) || page.contains(&escaped), "{told}");
     }
     record.missing_runs = 0;
-    assert!(!study_page(&record).contains("not finished"));
+    assert!(!study_page(&record).contains("are not finished"));
 }
 
 #[test]
@@ -114,6 +115,8 @@ fn the_page_tells_the_finding_first_and_then_draws_every_chart() {
         "AdamW",
         "Results",
         "4.006 to 4.058",
+        // e^4.006 to e^4.058.
+        "54.95 to 57.83",
         "25.76",
         "1 diverged",
         "its difference to pre is what chance alone does",
@@ -133,7 +136,7 @@ fn the_page_tells_the_finding_first_and_then_draws_every_chart() {
     for outside in ["<script", "<link", "<img", "@import", "url(", "src=", "$"] {
         assert!(!page.contains(outside), "{outside}");
     }
-    assert_eq!(page.matches("<svg").count(), CHARTS.len());
+    assert_eq!(page.matches("<svg").count(), 2 * CHARTS.len(), "wide and narrow");
     let charts = study_charts(&record);
     assert_eq!(names(&charts), CHARTS);
     charts.iter().for_each(check);
@@ -160,15 +163,16 @@ fn lines_are_means_over_seeds_with_a_band_where_there_are_several() {
     let loss = chart(&charts, "loss");
     // The diverged group ends above the chart: named there, not drawn.
     assert_eq!(marks(&loss, "line").len(), 6);
-    assert_eq!(marks(&loss, "band").len(), 4);
     let texts: Vec<&str> = loss.descendants().filter_map(|node| node.text()).collect();
-    assert!(texts.contains(&"lns 4.032") && texts.contains(&"post (diverged) 6.942 ↑"));
+    assert!(texts.contains(&"lns 4.040") && texts.contains(&"post (diverged) 6.942 ↑"));
+    let same_seeds = study_charts(&part(&["pre", "lns", "pre + scaled init"], 3));
+    let loss = chart(&same_seeds, "loss");
+    assert_eq!((marks(&loss, "line").len(), marks(&loss, "band").len()), (3, 3));
     // From above, as drawn.
     assert_eq!(
         told(&loss).pop().unwrap(),
-        "step 1\u{202f}220\nmix-ln: 4.123\nlns before norm: 4.108 (4.105 to 4.110, 2 seeds)\n\
-         pre: 4.103 (4.090 to 4.113, 3 seeds)\npre + scaled init: 4.095 (4.091 to 4.100, 3 seeds)\n\
-         sandwich: 4.070\nlns: 4.032 (4.021 to 4.040, 3 seeds)"
+        "step 1\u{202f}220\npre: 4.103 (4.090 to 4.113, 3 seeds)\n\
+         pre + scaled init: 4.095 (4.091 to 4.100, 3 seeds)\nlns: 4.032 (4.021 to 4.040, 3 seeds)"
     );
     let difference = chart(&charts, "difference");
     assert!(told(&difference).pop().unwrap().contains("\nlns: −0.071 ("));
@@ -176,11 +180,37 @@ fn lines_are_means_over_seeds_with_a_band_where_there_are_several() {
 }
 
 #[test]
+fn groups_with_unequal_seeds_are_drawn_over_their_common_seeds() {
+    // Seed 1 is an unlucky one, and one of the two groups has it alone.
+    let mut record = part(&["pre", "lns"], 2);
+    record.groups[1].runs.truncate(1);
+    let unlucky = &mut record.groups[0].runs[1];
+    unlucky.curve.iter_mut().for_each(|point| point.loss += 1.0);
+    let charts = study_charts(&record);
+    let loss = chart(&charts, "loss");
+    let own = record.groups[0].runs[0].curve.last().unwrap().loss;
+    let texts: Vec<&str> = loss.descendants().filter_map(|node| node.text()).collect();
+    assert!(texts.contains(&format!("pre {own:.3}").as_str()), "{texts:?}");
+    let told = "A line is seed 0, the only one that all groups have finished.";
+    assert!(texts.iter().any(|text| text.contains(told)), "{texts:?}");
+    assert!(study_page(&record).contains("have not finished the same seeds"));
+}
+
+#[test]
+fn a_study_on_a_phone_keeps_the_names_of_its_lines() {
+    let page = study_page(&full(24));
+    let narrow = page.split("<svg").filter(|part| part.contains("chart narrow"));
+    let loss = narrow.clone().find(|part| part.contains("loss-narrow-title")).unwrap();
+    assert!(loss.contains("width=\"400\"") && loss.contains(">lns 4.040<"), "{loss}");
+    assert_eq!(narrow.count(), CHARTS.len());
+}
+
+#[test]
 fn the_loss_chart_is_cut_where_the_ends_can_be_told_apart() {
     let charts = study_charts(&full(4));
     let loss = chart(&charts, "loss");
     let caption = loss.descendants().find(|n| n.tag_name().name() == "desc").unwrap();
-    assert!(caption.text().unwrap().contains("What lies above 4.705 is cut off"));
+    assert!(caption.text().unwrap().contains("What lies above 4.704 is cut off"));
     let texts: Vec<&str> = loss.descendants().filter_map(|node| node.text()).collect();
     assert!(texts.contains(&"4.1") && !texts.contains(&"6.0"));
 }
@@ -210,6 +240,28 @@ fn panels_show_each_diagnosed_group_on_one_scale() {
     let removal = chart(&charts, "removal");
     assert_eq!(marks(&removal, "bar").len(), 6 * 24);
     assert_eq!(marks(&removal, "column").len(), 6 * 24);
+    assert_eq!(marks(&removal, "threshold").len(), 6, "one in each panel");
+    let texts = removal.descendants().filter(|node| node.is_text());
+    let texts: Vec<&str> = texts.filter_map(|node| node.text()).collect();
+    for (name, count) in [("layer", 6), ("Δ loss", 6), ("idle below 0.15", 1)] {
+        assert_eq!(texts.iter().filter(|text| **text == name).count(), count, "{name}");
+    }
+    // Long numbers too: "−0.0001".
+    let mut small = record.clone();
+    for run in small.groups.iter_mut().flat_map(|group| &mut group.runs) {
+        for layer in run.diagnosis.iter_mut().flat_map(|found| &mut found.layers) {
+            layer.removal = Some(RemovalRecord { delta_nll: -0.0001, stderr: None });
+        }
+        run.diagnosis.iter_mut().for_each(|found| found.verdict.idle_threshold = None);
+    }
+    let charts = study_charts(&small);
+    charts.iter().for_each(check);
+    let removal = chart(&charts, "removal");
+    assert!(
+        removal
+            .descendants()
+            .any(|node| node.text().is_some_and(|text| text.starts_with("−0.0001")))
+    );
     // Three seeds: the whisker is their range, and idle is what is idle with each of them.
     let mut odd = record.clone();
     odd.groups[0].runs[1].diagnosis.as_mut().unwrap().verdict.idle_layers.clear();

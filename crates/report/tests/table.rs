@@ -52,12 +52,33 @@ fn no_line_is_wider_than_the_terminal() {
 }
 
 #[test]
+fn every_number_that_was_measured_is_shown_at_every_width() {
+    let record = sample::full("m", 4);
+    let wide = diagnosis_table(&record, TableStyle { width: 400, ..PLAIN });
+    let headings = ["all tokens", "var MLP", "‖J−I‖", "lens KL", "Δ attention", "gradient"];
+    for width in [40, 80, 120] {
+        let table = diagnosis_table(&record, TableStyle { width, ..PLAIN });
+        for heading in headings {
+            assert_eq!(wide.matches(heading).count(), table.matches(heading).count(), "{heading}");
+        }
+        // Each of the tables says whose rows they are.
+        let tables = table.lines().filter(|line| line.trim_start().starts_with("layer ")).count();
+        let rows = table.lines().filter(|line| line.trim_start().starts_with("out ")).count();
+        assert!(tables > 1 && rows <= tables, "{table}");
+    }
+}
+
+#[test]
 fn colours_mark_idle_layers_and_change_no_text() {
     let record = sample::default_probes("m", 30);
     let colored = diagnosis_table(&record, TableStyle { color: true, ..PLAIN });
     let idle: Vec<&str> = colored.lines().filter(|line| line.contains("\u{1b}[33m")).collect();
-    assert_eq!(idle.len(), record.verdict.idle_layers.len());
-    assert!(idle.iter().all(|line| line.contains("idle")));
+    let said = idle.iter().filter(|line| line.contains("idle"));
+    assert_eq!(said.count(), record.verdict.idle_layers.len(), "colour is not alone");
+    for line in idle {
+        let layer = line.trim_start_matches("\u{1b}[33m").split_whitespace().next().unwrap();
+        assert!(record.verdict.idle_layers.contains(&layer.parse().unwrap()), "{line}");
+    }
     let mut plain = colored;
     for code in ["\u{1b}[0m", "\u{1b}[1m", "\u{1b}[2m", "\u{1b}[33m"] {
         plain = plain.replace(code, "");

@@ -26,12 +26,12 @@ pub fn interval(sample: &[f64]) -> Option<Interval> {
 /// A group's runs and their means.
 pub(crate) fn group(name: String, runs: Vec<RunRecord>, published: Option<f64>) -> GroupRecord {
     let losses: Vec<f64> = runs.iter().filter_map(|run| run.loss).collect();
-    let perplexities: Vec<f64> = losses.iter().map(|loss| loss.exp()).collect();
+    let loss = interval(&losses);
     GroupRecord {
         name,
         runs,
-        loss: interval(&losses),
-        perplexity: interval(&perplexities),
+        loss,
+        perplexity: loss.map(Interval::exp),
         published_perplexity: published,
     }
 }
@@ -71,9 +71,8 @@ mod tests {
         assert_eq!(interval(&[5.0]).map(|one| (one.mean, one.low)), Some((5.0, None)));
     }
 
-    #[test]
-    fn pairs_are_made_seed_by_seed() {
-        let run = |seed, loss| RunRecord {
+    fn run(seed: u64, loss: Option<f64>) -> RunRecord {
+        RunRecord {
             folder: String::new(),
             seed,
             outcome: "finished".to_owned(),
@@ -83,7 +82,11 @@ mod tests {
             curve: Vec::new(),
             variance: Vec::new(),
             diagnosis: None,
-        };
+        }
+    }
+
+    #[test]
+    fn pairs_are_made_seed_by_seed() {
         let base = group("pre".to_owned(), vec![run(1, Some(4.0)), run(2, Some(5.0))], None);
         let runs = vec![run(2, Some(4.5)), run(1, Some(3.9)), run(3, Some(1.0)), run(4, None)];
         let other = group("lns".to_owned(), runs, None);
@@ -91,5 +94,15 @@ mod tests {
         assert_eq!(pair.differences.len(), 2);
         assert!((pair.difference.mean + 0.3).abs() < 1e-12);
         assert_eq!(other.loss.map(|loss| loss.count), Some(3), "diverged runs have no loss");
+    }
+
+    #[test]
+    fn a_perplexity_and_its_interval_are_the_exponentials_of_the_losses() {
+        let runs = vec![run(1, Some(1.821)), run(2, Some(2.643))];
+        let group = group("pre".to_owned(), runs, None);
+        let (loss, perplexity) = (group.loss.expect("two"), group.perplexity.expect("two"));
+        assert_eq!(perplexity.mean, loss.mean.exp());
+        assert_eq!(perplexity.low, loss.low.map(f64::exp));
+        assert_eq!(perplexity.high, loss.high.map(f64::exp));
     }
 }

@@ -7,15 +7,16 @@ use lns_record::{DiagnoseRecord, GroupRecord, RunRecord, StudyRecord, TheoryCurv
 
 use super::findings::{Told, ends, range};
 use super::means::{
-    Outcomes, differences, final_variances, last_variances, losses, over_runs, standing, summary,
+    Outcomes, comparable, differences, final_variances, last_variances, losses, over_runs,
+    standing, summary,
 };
 use super::{Study, label, nats};
-use crate::charts::{Chart, chart};
+use crate::charts::{Chart, chart, common_threshold};
 use crate::curves::{Curve, Curves, Look, Point, window};
 use crate::drawing::{Drawing, Room};
 use crate::intervals::{Intervals, Row};
 use crate::number::{count, drawable, number};
-use crate::panels::{self, Angles, Costs};
+use crate::panels::{self, Angles, CostPanels, Costs};
 use crate::scale::Scale;
 
 /// Every chart that `record` has numbers for, as files of their own.
@@ -66,7 +67,31 @@ impl Study<'_> {
     }
 
     fn by_run(&self, read: fn(&RunRecord) -> BTreeMap<u64, f64>) -> Vec<Curve> {
-        self.curves(|group| over_runs(standing(group).into_iter().map(read)))
+        self.curves(|group| over_runs(comparable(group, &self.common).into_iter().map(read)))
+    }
+
+    /// Which seeds a line is the mean of.
+    fn seeds(&self) -> String {
+        let whose = match (self.unequal_seeds(), self.common.is_empty()) {
+            (false, _) => "a group's seeds".to_owned(),
+            (true, true) => {
+                "a group's own seeds; no seed is common to all groups, so lines may differ by their seeds \
+                 alone"
+                    .to_owned()
+            }
+            (true, false) if self.common.len() == 1 => {
+                let seed: String = self.common.iter().map(u64::to_string).collect();
+                return format!("A line is seed {seed}, the only one that all groups have finished.");
+            }
+            (true, false) => {
+                let seeds: Vec<String> = self.common.iter().map(u64::to_string).collect();
+                format!("the seeds that all groups have finished ({})", seeds.join(", "))
+            }
+        };
+        format!(
+            "A line is the mean over {whose}; its band reaches from the lowest to the highest seed, and \
+             one seed has no band."
+        )
     }
 
     fn loss(&self) -> Option<Curves> {
@@ -77,7 +102,8 @@ impl Study<'_> {
             name: "loss",
             title: "Held-out loss".to_owned(),
             caption: format!(
-                "Loss on text that was not trained on. {SEEDS}{}{}",
+                "Loss on text that was not trained on. {}{}{}",
+                self.seeds(),
                 cut(&curves, low, high),
                 cross(&curves)
             ),
@@ -102,7 +128,7 @@ impl Study<'_> {
             title: format!("Difference to {name} over training"),
             caption: format!(
                 "Held-out loss minus the loss of {name} with the same seed at the same step: below 0 \
-                 the group is ahead. {SEEDS}{}{}",
+                 the group is ahead. {OWN_SEEDS}{}{}",
                 cut(&curves, low, high),
                 cross(&curves)
             ),
@@ -133,7 +159,7 @@ impl Study<'_> {
         let row = |(group, look): (&GroupRecord, Look)| {
             let pair = self.pair(&group.name)?;
             let mean = drawable(pair.difference.mean)?;
-            let told = Told::of(&pair.difference);
+            let told = self.told(&pair.difference);
             let interval = range(&pair.difference, nats).map(|range| format!(" ({range})"));
             let word = if pair.noise_probe { "noise probe" } else { told.word() };
             let seeds = pair.differences.iter().copied();
@@ -180,7 +206,8 @@ impl Study<'_> {
             title: "Stream variance by layer after training".to_owned(),
             caption: format!(
                 "Variance over features, averaged over tokens, when it was last measured in training. \
-                 stream[i] enters layer i; the last one leaves the last layer. {SEEDS}"
+                 stream[i] enters layer i; the last one leaves the last layer. {}",
+                self.seeds()
             ),
             room: Room::Half,
             column: "stream",
@@ -197,7 +224,8 @@ impl Study<'_> {
             title: "Variance after the last layer over training".to_owned(),
             caption: format!(
                 "How the stream that leaves the last layer grows while the model learns (the paper's \
-                 figure 4). {SEEDS}{}",
+                 figure 4). {}{}",
+                self.seeds(),
                 cross(&curves)
             ),
             room: Room::Half,
@@ -227,9 +255,11 @@ impl Study<'_> {
                        the stream least. One model for each group, the first seed's, all coloured on the \
                        same scale (the paper's figure 2, not rescaled row by row)."
             .to_owned();
+        let title = "Angular distance across blocks".to_owned();
         (!panels.is_empty()).then(|| {
-            let body = panels::angles(&panels, max);
-            panels::drawing("angular", "Angular distance across blocks", caption, body)
+            Drawing::new("angular", title, caption, Room::Row, |room| {
+                panels::angles(&panels, max, room)
+            })
         })
     }
 
@@ -238,15 +268,19 @@ impl Study<'_> {
             .groups()
             .filter_map(|(group, look)| costs(label(&group.name), look, &self.diagnoses(group)))
             .collect();
-        let y = Scale::signed(panels.iter().flat_map(Costs::extent));
+        let judged = self.record.groups.iter().flat_map(|group| self.diagnoses(group));
+        let threshold = common_threshold(judged);
+        let y = Scale::removal(panels.iter().flat_map(Costs::extent), threshold);
         let caption = "Rise of the loss when one layer (across) is left out and nothing else is changed. \
                        Mean over the seeds that were diagnosed; whiskers are the range over seeds, or ±2 \
                        standard errors over windows where there is one seed. A layer is marked idle, by \
                        colour and by a dot under the axis, when it is idle with every seed."
             .to_owned();
+        let title = "Cost of removing each layer".to_owned();
+        let y_caption = "loss without it − loss with it, nats per token";
         (!panels.is_empty()).then(|| {
-            let body = panels::costs(&panels, &y, "loss without it − loss with it, nats per token");
-            panels::drawing("removal", "Cost of removing each layer", caption, body)
+            let panels = CostPanels { panels, y, y_caption, threshold };
+            Drawing::new("removal", title, caption, Room::Row, |room| panels.sketch(room))
         })
     }
 
@@ -302,8 +336,9 @@ impl Study<'_> {
     }
 }
 
-const SEEDS: &str = "A line is the mean over a group's seeds, its band reaches from the lowest to the \
-                     highest seed; one seed has no band.";
+/// Differences are taken seed by seed, so unequal seeds do not rank them.
+const OWN_SEEDS: &str = "A line is the mean over the seeds that a group has in common with the baseline; its \
+                         band reaches from the lowest to the highest, and one seed has no band.";
 
 fn cross(curves: &[Curve]) -> &'static str {
     match curves.iter().any(|curve| curve.lost) {

@@ -1,5 +1,6 @@
-//! What the differences come to, in words. A difference counts only when its interval leaves out zero,
-//! and one seed has no interval.
+//! What the differences come to, in words. A difference counts only when its interval leaves out zero and
+//! it is larger than what chance alone has done; one seed has no interval. No difference is ever proven
+//! absent: what does not count is undecided.
 
 use lns_record::{Interval, PairRecord};
 
@@ -12,8 +13,8 @@ use crate::number::count;
 pub(super) enum Told {
     Lower,
     Higher,
-    /// The interval holds zero.
-    Same,
+    /// The interval holds zero, or chance alone has moved as far.
+    Undecided,
     /// One seed.
     Open,
     /// No seed in common.
@@ -21,13 +22,16 @@ pub(super) enum Told {
 }
 
 impl Told {
-    pub(super) fn of(difference: &Interval) -> Self {
+    /// `noise`: how far chance alone has moved a loss.
+    pub(super) fn of(difference: &Interval, noise: Option<f64>) -> Self {
+        let drowned = noise.is_some_and(|noise| noise >= difference.mean.abs());
         match (difference.mean.is_finite() && difference.count > 0, ends(difference)) {
             (false, _) => Self::Nothing,
             (true, None) => Self::Open,
+            (true, Some(_)) if drowned => Self::Undecided,
             (true, Some((_, high))) if high < 0.0 => Self::Lower,
             (true, Some((low, _))) if low > 0.0 => Self::Higher,
-            (true, Some(_)) => Self::Same,
+            (true, Some(_)) => Self::Undecided,
         }
     }
 
@@ -36,7 +40,7 @@ impl Told {
         match self {
             Self::Lower => "lower",
             Self::Higher => "higher",
-            Self::Same => "not told apart",
+            Self::Undecided => "undecided",
             Self::Open => "no interval",
             Self::Nothing => "",
         }
@@ -63,7 +67,7 @@ impl Study<'_> {
     pub(super) fn subject(&self) -> Option<&PairRecord> {
         let real = || self.record.pairs.iter().filter(|pair| !pair.noise_probe);
         let lowest = || {
-            let known = real().filter(|pair| Told::of(&pair.difference) != Told::Nothing);
+            let known = real().filter(|pair| self.told(&pair.difference) != Told::Nothing);
             known.min_by(|a, b| a.difference.mean.total_cmp(&b.difference.mean))
         };
         real().find(|pair| pair.name == LNS).or_else(lowest).or_else(|| real().next())
@@ -81,16 +85,18 @@ impl Study<'_> {
         let way = if difference.mean < 0.0 { "below" } else { "above" };
         let (seeds, noise) = (seeds(difference.count), self.noise_clause());
         let interval = range(difference, nats).unwrap_or_default();
-        match Told::of(difference) {
+        match self.told(difference) {
             Told::Lower | Told::Higher => format!(
                 "{name} ends {by} nats per token {way} {baseline} (95 % interval {interval}, \
-                 {seeds}{noise}).{}",
-                self.doubt(difference.mean)
+                 {seeds}{noise})."
             ),
-            Told::Same => format!(
-                "No difference between {name} and {baseline} that the seeds can tell: {} nats per token \
-                 (95 % interval {interval}, {seeds}{noise}).",
-                nats(difference.mean)
+            Told::Undecided => format!(
+                "Undecided: {name} ends {by} nats per token {way} {baseline} (95 % interval {interval}, \
+                 {seeds}{noise}).{}",
+                match self.doubt(difference.mean) {
+                    "" => " The interval holds 0: more seeds would narrow it.",
+                    doubt => doubt,
+                }
             ),
             Told::Open => format!(
                 "{name} ends {by} nats per token {way} {baseline} with one seed, which gives no interval: \
@@ -146,7 +152,7 @@ impl Study<'_> {
             let others =
                 self.record.pairs.iter().filter(|pair| Some(pair.name.as_str()) != subject);
             let others =
-                others.filter(|pair| !pair.noise_probe && Told::of(&pair.difference) == told);
+                others.filter(|pair| !pair.noise_probe && self.told(&pair.difference) == told);
             let name = |pair: &PairRecord| match told {
                 Told::Nothing => label(&pair.name),
                 _ => format!("{} ({})", label(&pair.name), nats(pair.difference.mean)),
@@ -157,7 +163,7 @@ impl Study<'_> {
         let kinds = [
             (Told::Lower, format!("Below {baseline} beyond their intervals")),
             (Told::Higher, format!("Above {baseline} beyond their intervals")),
-            (Told::Same, format!("No difference to {baseline} that the seeds can tell")),
+            (Told::Undecided, format!("Undecided against {baseline}")),
             (Told::Open, "One seed, so no interval and no conclusion".to_owned()),
             (Told::Nothing, format!("No finished seed in common with {baseline}")),
         ];
@@ -206,14 +212,24 @@ mod tests {
 
     #[test]
     fn a_difference_counts_only_when_its_interval_leaves_out_zero() {
-        let told = |low, high| Told::of(&interval(0.0, Some(low), Some(high), 3));
+        let told = |low: f64, high: f64| {
+            Told::of(&interval((low + high) / 2.0, Some(low), Some(high), 3), None)
+        };
         assert_eq!(told(-0.1, -0.05), Told::Lower);
         assert_eq!(told(0.05, 0.1), Told::Higher);
-        assert_eq!(told(-0.1, 0.05), Told::Same);
-        assert_eq!(told(-0.1, 0.0), Told::Same);
-        assert_eq!(Told::of(&interval(-0.1, None, None, 1)), Told::Open);
-        assert_eq!(Told::of(&interval(-0.1, Some(f64::NAN), Some(-0.05), 3)), Told::Open);
-        assert_eq!(Told::of(&interval(f64::NAN, None, None, 1)), Told::Nothing);
-        assert_eq!(Told::of(&interval(0.0, None, None, 0)), Told::Nothing);
+        assert_eq!(told(-0.1, 0.05), Told::Undecided);
+        assert_eq!(told(-0.1, 0.0), Told::Undecided);
+        let open = |difference| Told::of(&difference, None);
+        assert_eq!(open(interval(-0.1, None, None, 1)), Told::Open);
+        assert_eq!(open(interval(-0.1, Some(f64::NAN), Some(-0.05), 3)), Told::Open);
+        assert_eq!(open(interval(f64::NAN, None, None, 1)), Told::Nothing);
+        assert_eq!(open(interval(0.0, None, None, 0)), Told::Nothing);
+    }
+
+    #[test]
+    fn a_difference_no_larger_than_the_noise_probe_is_undecided_whatever_its_interval() {
+        let difference = interval(-0.001, Some(-0.0012), Some(-0.0008), 2);
+        assert_eq!(Told::of(&difference, Some(0.0009)), Told::Lower);
+        assert_eq!(Told::of(&difference, Some(0.001)), Told::Undecided);
     }
 }

@@ -1,6 +1,6 @@
 //! Means over the seeds of a group, point by point.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lns_record::{GroupRecord, RunRecord};
 
@@ -40,6 +40,26 @@ pub(super) fn standing(group: &GroupRecord) -> Vec<&RunRecord> {
     let finished: Vec<&RunRecord> =
         group.runs.iter().filter(|run| run.outcome == "finished").collect();
     if finished.is_empty() { group.runs.iter().collect() } else { finished }
+}
+
+/// The seeds that every group with a finished run has finished.
+pub(super) fn common_seeds(groups: &[GroupRecord]) -> BTreeSet<u64> {
+    let finished = |group: &GroupRecord| -> BTreeSet<u64> {
+        let runs = group.runs.iter().filter(|run| run.outcome == "finished");
+        runs.map(|run| run.seed).collect()
+    };
+    let sets = groups.iter().map(finished).filter(|seeds| !seeds.is_empty());
+    sets.reduce(|common, seeds| common.intersection(&seeds).copied().collect()).unwrap_or_default()
+}
+
+/// The runs that stand for a group beside others: of the seeds in `common` alone, because some seeds are
+/// luckier than others, and a mean over other seeds would rank groups by their luck. A group without
+/// any of them has all of its own.
+pub(super) fn comparable<'a>(group: &'a GroupRecord, common: &BTreeSet<u64>) -> Vec<&'a RunRecord> {
+    let all = standing(group);
+    let shared: Vec<&RunRecord> =
+        all.iter().filter(|run| common.contains(&run.seed)).copied().collect();
+    if shared.is_empty() { all } else { shared }
 }
 
 /// Mean and range at every x that all runs have.
@@ -143,6 +163,19 @@ mod tests {
         assert_eq!(standing(&lost).len(), 1);
         assert_eq!(Outcomes::of(&lost).note().unwrap(), "diverged");
         assert_eq!(Outcomes::of(&group(vec![run(0, "finished", &[])])).note(), None);
+    }
+
+    #[test]
+    fn groups_with_unequal_seeds_are_compared_over_the_seeds_they_share() {
+        let finished =
+            |seeds: &[u64]| group(seeds.iter().map(|seed| run(*seed, "finished", &[])).collect());
+        let lost = group(vec![run(7, "diverged", &[])]);
+        let groups = [finished(&[0, 1, 2]), finished(&[1, 2]), lost];
+        let common = common_seeds(&groups);
+        assert_eq!(common, BTreeSet::from([1, 2]));
+        let seeds = |group| comparable(group, &common).iter().map(|r| r.seed).collect::<Vec<_>>();
+        assert_eq!(groups.each_ref().map(seeds), [vec![1, 2], vec![1, 2], vec![7]]);
+        assert_eq!(common_seeds(&[finished(&[0]), finished(&[1])]), BTreeSet::new());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 
 use super::findings::{ends, range};
 use super::means::Outcomes;
-use super::{Study, label, nats, perplexity};
+use super::{Study, label, nats, perplexities, perplexity};
 use crate::number::{count, drawable, figure, number};
 use crate::page::{document, figures, stat};
 use crate::text::clean;
@@ -88,7 +88,7 @@ impl Study<'_> {
     /// The subject's difference and perplexity beside the baseline's, and what chance does.
     fn stats(&self) -> Markup {
         let group = |name: &str| self.record.groups.iter().find(|group| group.name == name);
-        let mean = |name: &str| drawable(group(name)?.perplexity?.mean);
+        let mean = |name: &str| drawable(perplexities(group(name)?)?.mean);
         let Some(pair) = self.subject() else { return html! {} };
         let (name, baseline) = (label(&pair.name), &self.baseline);
         let difference = drawable(pair.difference.mean).filter(|_| pair.difference.count > 0);
@@ -139,7 +139,7 @@ impl Study<'_> {
                                     td { (estimate(group.loss, nats)) }
                                     td { (estimate(self.difference_of(group), nats)) }
                                     td.left { (self.word(group)) }
-                                    td { (estimate(group.perplexity, perplexity)) }
+                                    td { (estimate(perplexities(group), perplexity)) }
                                     @if published { td { (group.published_perplexity.map(perplexity).unwrap_or_default()) } }
                                     @if depth { td { (self.effective_depth(group).map(figure).unwrap_or_default()) } }
                                     @if idle { td { (self.idle(group).map(number).unwrap_or_default()) } }
@@ -175,6 +175,7 @@ impl Study<'_> {
                     @if several { "; the range under a mean is its 95 % confidence interval (Student's t over seeds)" }
                     ". The difference is taken seed by seed, on the same tokens in the same order."
                 }
+                @if self.unequal_seeds() { p.small { (self.unequal_sentence()) } }
                 @if self.record.pairs.iter().any(|pair| pair.noise_probe) { p.small { (self.noise_sentence()) } }
                 @if self.record.ideal_loss.is_some() {
                     p.small { "The ideal reader knows the grammar that wrote the text: no model can do better." }
@@ -233,12 +234,13 @@ impl Study<'_> {
             h2 { "How to read this" }
             dl.terms {
                 dt { "Loss, perplexity" }
-                dd { "Negative log-likelihood per predicted token of held-out text, in nats; perplexity is e" sup { "loss" } ". A difference of 0.01 nats is one percent of perplexity." }
+                dd { "Negative log-likelihood per predicted token of held-out text, in nats; perplexity is e" sup { "loss" } ", at the mean and at the ends of its interval. A difference of 0.01 nats is one percent of perplexity." }
                 dt { "Difference" }
                 dd {
                     "Every seed trains each group with the same tokens in the same order, and from the same weights where \
                      shapes agree, so losses are compared seed by seed. A group counts as lower or higher only when the 95 % \
-                     interval leaves out zero. One seed has no interval, whatever its difference."
+                     interval leaves out zero and the difference is larger than the noise probe's; otherwise it is undecided, \
+                     which is not the same as equal. One seed has no interval, whatever its difference."
                     @if comparisons > 4 {
                         " With " (comparisons) " comparisons at 95 % each, one in twenty leaves out zero by chance."
                     }

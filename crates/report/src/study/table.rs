@@ -4,9 +4,9 @@ use lns_record::{GroupRecord, Interval, StudyRecord};
 
 use super::findings::{Told, range};
 use super::means::{Outcomes, standing, summary};
-use super::{Study, label, nats, perplexity};
+use super::{Study, label, nats, perplexities, perplexity};
 use crate::number::number;
-use crate::table::{Cells, Column, TableStyle, Tone, fit, write_table};
+use crate::table::{Cells, Column, TableStyle, Tone, fit, write_tables};
 use crate::text::{clean, shortened};
 
 /// Groups with their losses, intervals and differences, after a sentence that says what they come to.
@@ -21,14 +21,14 @@ pub fn study_table(record: &StudyRecord, style: TableStyle) -> String {
         return out;
     }
     out.push('\n');
-    let (shown, dropped) = fit(study.columns(style), style.width);
+    let tables = fit(study.columns(style), style.width);
     let tone = |row: usize| match study.is_baseline(&record.groups[row]) {
         true => Tone::Strong,
         false => Tone::Plain,
     };
-    write_table(&shown, record.groups.len(), tone, style, &mut out);
+    write_tables(&tables, record.groups.len(), tone, style, &mut out);
     out.push('\n');
-    for note in study.table_notes(&dropped) {
+    for note in study.table_notes() {
         style.wrap(&note, Tone::Quiet, &mut out);
     }
     out
@@ -56,19 +56,19 @@ impl Study<'_> {
             column(5, "Δ 95 %", &|group| interval(difference(group), nats)),
             column(6, "", &|group| Some(self.word(group).to_owned())),
             column(1, "seeds", &|group| Some(Outcomes::of(group).finished.to_string())),
-            column(7, "perplexity", &|group| mean(group.perplexity, perplexity)),
+            column(7, "perplexity", &|group| mean(perplexities(group), perplexity)),
             column(3, "loss 95 %", &|group| interval(group.loss, nats)),
             column(10, "idle", &|group| Some(number(self.idle(group)?))),
             column(11, "depth", &|group| Some(number(self.effective_depth(group)?))),
             column(9, "published", &|group| Some(perplexity(group.published_perplexity?))),
-            column(8, "ppl 95 %", &|group| interval(group.perplexity, perplexity)),
+            column(8, "ppl 95 %", &|group| interval(perplexities(group), perplexity)),
         ]
     }
 
     /// To the baseline, if they have a finished seed in common.
     pub(super) fn difference_of(&self, group: &GroupRecord) -> Option<Interval> {
         let difference = self.pair(&group.name)?.difference;
-        (Told::of(&difference) != Told::Nothing).then_some(difference)
+        (self.told(&difference) != Told::Nothing).then_some(difference)
     }
 
     /// What a group is, or what its difference allows to say.
@@ -76,7 +76,7 @@ impl Study<'_> {
         match self.pair(&group.name) {
             _ if self.is_baseline(group) => "baseline",
             Some(pair) if pair.noise_probe => "noise probe",
-            Some(pair) => Told::of(&pair.difference).word(),
+            Some(pair) => self.told(&pair.difference).word(),
             None => "",
         }
     }
@@ -94,7 +94,7 @@ impl Study<'_> {
         Some(summary(removed.map(|found| found.verdict.idle_layers.len() as f64))?.mean)
     }
 
-    fn table_notes(&self, dropped: &[String]) -> Vec<String> {
+    fn table_notes(&self) -> Vec<String> {
         let mut notes = vec![
             "loss: held-out, nats per token, mean over finished seeds; 95 %: confidence interval over \
              seeds (Student's t)."
@@ -103,27 +103,29 @@ impl Study<'_> {
         if !self.record.pairs.is_empty() {
             notes.push(format!("Δ loss: minus the loss of {} with the same seed.", self.baseline));
         }
+        notes.extend(self.unequal_seeds().then(|| self.unequal_sentence()));
         if self.noise().is_some() {
             notes.push(self.noise_sentence());
         }
         if let Some(ideal) = self.record.ideal_loss {
             notes.push(format!("Nobody can do better than {} on this language.", nats(ideal)));
         }
-        let shown = |column: &str| dropped.iter().all(|name| name != column);
         let published = self.record.groups.iter().any(|g| g.published_perplexity.is_some());
-        if let Some(source) =
-            self.record.published_source.as_ref().filter(|_| published && shown("published"))
-        {
+        if let Some(source) = self.record.published_source.as_ref().filter(|_| published) {
             notes.push(format!("published: perplexity from {}.", clean(source)));
         }
-        if self.record.groups.iter().any(|group| self.idle(group).is_some()) && shown("idle") {
+        if self.record.groups.iter().any(|group| self.idle(group).is_some()) {
             notes
                 .push("idle, depth: idle layers and effective depth, means over seeds.".to_owned());
         }
-        if !dropped.is_empty() {
-            notes.push(format!("No room at this width for: {}.", dropped.join(", ")));
-        }
         notes
+    }
+
+    /// Why the order of the means is not the order of the groups.
+    pub(super) fn unequal_sentence(&self) -> String {
+        "The groups have not finished the same seeds, so their means differ by their seeds too: compare the \
+         differences, which are taken seed by seed."
+            .to_owned()
     }
 
     /// What the noise probe is for.

@@ -48,6 +48,13 @@ pub(crate) fn check(chart: &Chart) {
     assert!(chart.svg.contains("prefers-color-scheme:dark") && !chart.svg.contains("var("));
     let view: Vec<f64> =
         root.attribute("viewBox").unwrap().split(' ').map(|n| n.parse().unwrap()).collect();
+    let numbers = marks(&document, "tick").into_iter().filter(|node| has_class(node, "end"));
+    for tick in numbers.filter(|node| node.attribute("x").is_some()) {
+        // A character is 6.5 wide at least: a longer number would lose its start, and its minus.
+        let text = tick.text().unwrap_or_default();
+        let start = number(&tick, "x") - 6.5 * text.chars().count() as f64;
+        assert!(start >= 0.0, "{}: {text} is clipped", chart.name);
+    }
     for node in root.descendants().filter(Node::is_element) {
         for name in ["x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "r", "width", "height"] {
             let Some(text) = node.attribute(name) else { continue };
