@@ -176,9 +176,9 @@ impl Scale {
         for (end, sign) in [(above, 1.0), (below, -1.0)].into_iter().filter(|(end, _)| *end > 0.0) {
             ticks.push((sign * linear / 2.0, fine.then(|| power_label(sign * linear / 2.0))));
             ticks.push((sign * linear, Some(power_label(sign * linear))));
-            // Where the linear part ends is a tick of its own, whatever number it is.
+            // Where the linear part ends is a tick of its own, whatever number it is, and its room too.
             ticks.extend(
-                multiples(linear * 1.001, end, fine)
+                multiples(linear * 1.5, end, fine)
                     .map(|(v, label)| (sign * v, label.map(|_| power_label(sign * v)))),
             );
         }
