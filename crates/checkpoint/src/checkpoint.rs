@@ -1,10 +1,10 @@
 //! The opened checkpoint: one face for both file formats.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use lns_record::{FileRecord, ProvenanceRecord, file_sha256, sha256};
+use lns_record::{FileRecord, ProvenanceRecord, file_sha256, open_regular, sha256};
 use lns_spec::ModelSpec;
 use serde_json::Value;
 
@@ -388,9 +388,9 @@ pub(crate) fn interleaved(row: usize, head_dim: usize) -> usize {
 
 fn begins_like_gguf(path: &Path) -> Result<bool, CheckpointError> {
     let mut magic = Vec::new();
-    File::open(path)
+    open_regular(path)
         .and_then(|file| file.take(4).read_to_end(&mut magic))
-        .map_err(|error| CheckpointError::Io { path: path.to_owned(), error })?;
+        .map_err(|error| CheckpointError::of_reading(path, error))?;
     Ok(magic == gguf::MAGIC)
 }
 

@@ -1,7 +1,7 @@
 //! Everything that can be wrong with a checkpoint on disk, one variant per broken rule.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use lns_spec::SpecError;
 
@@ -37,8 +37,8 @@ pub enum CheckpointError {
     #[error("{path}: {error}")]
     Io { path: PathBuf, error: io::Error },
     /// A JSON file that is too large to be what its name says.
-    #[error("{path} has {size} bytes; at most {limit} are read")]
-    JsonTooLarge { path: PathBuf, size: u64, limit: u64 },
+    #[error("{path} has more than the {limit} bytes that are read of such a file")]
+    JsonTooLarge { path: PathBuf, limit: u64 },
     /// The specification is not one this project runs.
     #[error("{path}: {error}")]
     Spec { path: PathBuf, error: SpecError },
@@ -244,4 +244,15 @@ pub enum CheckpointError {
     /// The machine is too small for the tensor.
     #[error("{path}: no memory for the {bytes} bytes of tensor {tensor:?}")]
     OutOfMemory { path: PathBuf, tensor: String, bytes: usize },
+}
+
+impl CheckpointError {
+    /// What [`lns_record::open_regular`] and its like say of a file.
+    pub(crate) fn of_reading(path: &Path, error: io::Error) -> Self {
+        let path = path.to_owned();
+        match error.kind() {
+            io::ErrorKind::InvalidInput | io::ErrorKind::IsADirectory => Self::NotAFile { path },
+            _ => Self::Io { path, error },
+        }
+    }
 }

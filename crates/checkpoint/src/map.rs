@@ -7,10 +7,10 @@
 
 #![allow(unsafe_code)]
 
-use std::fs::{self, File};
 use std::ops::Range;
 use std::path::Path;
 
+use lns_record::open_regular;
 use memmap2::Mmap;
 
 use crate::CheckpointError;
@@ -24,16 +24,12 @@ pub(crate) struct FileMap(Mmap);
 
 impl FileMap {
     pub(crate) fn open(path: &Path) -> Result<Self, CheckpointError> {
-        let io = |error| CheckpointError::Io { path: path.to_owned(), error };
-        // Before opening: opening a pipe would wait for its other end.
-        if !fs::metadata(path).map_err(io)?.is_file() {
-            return Err(CheckpointError::NotAFile { path: path.to_owned() });
-        }
-        let file = File::open(path).map_err(io)?;
+        let unreadable = |error| CheckpointError::of_reading(path, error);
+        let file = open_regular(path).map_err(unreadable)?;
         // SAFETY: the map is never written through. That others leave the file alone while it is
         // mapped is the assumption that the module's documentation states; every access is checked
         // against the length at the time of mapping, and no bit pattern is invalid as `u8`.
-        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        let map = unsafe { Mmap::map(&file) }.map_err(unreadable)?;
         Ok(Self(map))
     }
 

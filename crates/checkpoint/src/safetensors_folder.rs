@@ -2,10 +2,10 @@
 //! and the `model.safetensors.index.json` that lists them.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, File};
-use std::io::Read;
+use std::io::ErrorKind;
 use std::path::{Component, Path};
 
+use lns_record::read_regular;
 use lns_spec::ModelSpec;
 use serde::Deserialize;
 
@@ -148,20 +148,12 @@ fn read_spec(folder: &Path) -> Result<ModelSpec, CheckpointError> {
 }
 
 fn read_json(path: &Path) -> Result<Vec<u8>, CheckpointError> {
-    let io = |error| CheckpointError::Io { path: path.to_owned(), error };
-    let metadata = fs::metadata(path).map_err(io)?;
-    if !metadata.is_file() {
-        return Err(CheckpointError::NotAFile { path: path.to_owned() });
-    }
-    let size = metadata.len();
-    if size > MAX_JSON {
-        let limit = MAX_JSON;
-        return Err(CheckpointError::JsonTooLarge { path: path.to_owned(), size, limit });
-    }
-    let mut text = Vec::new();
-    // `take`, because the file may grow between the two calls.
-    File::open(path).and_then(|file| file.take(MAX_JSON).read_to_end(&mut text)).map_err(io)?;
-    Ok(text)
+    read_regular(path, MAX_JSON).map_err(|error| match error.kind() {
+        ErrorKind::FileTooLarge => {
+            CheckpointError::JsonTooLarge { path: path.to_owned(), limit: MAX_JSON }
+        }
+        _ => CheckpointError::of_reading(path, error),
+    })
 }
 
 #[cfg(test)]

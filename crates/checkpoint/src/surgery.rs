@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use lns_record::open_regular;
 use lns_spec::{
     ConversionError, DepthScale, LayerIndex, ModelSpec, Removal, Site, SpecError, TensorShape,
 };
@@ -390,7 +391,7 @@ impl<'a> Conversion<'a> {
         let Some(stored) = self.source.tensor(name) else { return Ok(()) };
         let from = &self.source.files()[stored.file];
         let io = |error: io::Error| CheckpointError::Io { path: from.clone(), error };
-        let mut file = File::open(from).map_err(io)?;
+        let mut file = open_regular(from).map_err(io)?;
         file.seek(SeekFrom::Start(stored.range.start as u64)).map_err(io)?;
         let mut left = stored.range.len() as u64;
         while left > 0 {

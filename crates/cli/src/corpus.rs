@@ -8,7 +8,7 @@ use lns_data::{
     ChatTemplate, Corpus, Document, InstructionOptions, Language, Layout, Limits, Part,
     PrepareOptions, Tokenizer, Validation, prepare, prepare_documents, prepare_instructions,
 };
-use lns_record::file_sha256;
+use lns_record::{SMALL_FILE, file_sha256, read_regular_text};
 use lns_train::{RunConfig, SourceConfig};
 
 use crate::{
@@ -185,7 +185,7 @@ pub(crate) fn supply_finetune(
         let progress = printer.count("Tokenizing");
         let tell = |tokens| progress.set(tokens);
         let corpus = if responses_only {
-            let template = ChatTemplate::of(checkpoint)?;
+            let template = ChatTemplate::of(checkpoint, &crate::chat::rendering()?)?;
             if template.is_none() {
                 printer.note(
                     "The model has no chat template: responses follow their prompts as they are.",
@@ -241,7 +241,7 @@ fn origin(args: &CorpusArgs) -> anyhow::Result<String> {
 }
 
 fn read_origin(out: &Path) -> Option<String> {
-    std::fs::read_to_string(out.join(ORIGIN)).ok()
+    read_regular_text(&out.join(ORIGIN), SMALL_FILE).ok()
 }
 
 /// Tokens of the text that the flags name.

@@ -4,6 +4,7 @@
 //! library that does the work.
 
 mod arguments;
+mod chat;
 mod commands;
 mod corpus;
 mod failure;
@@ -21,6 +22,9 @@ use clap::Parser;
 use crate::{arguments::Cli, failure::exit_code, printer::Printer};
 
 fn main() -> ExitCode {
+    if let Some(code) = chat::serve_if_asked() {
+        return code;
+    }
     let cli = Cli::parse();
     let printer = Printer::new(cli.quiet, cli.verb.prints_json());
     match commands::run(&cli, &printer) {

@@ -1,4 +1,7 @@
 //! Where words go: results to standard output, everything else to standard error.
+//!
+//! Messages quote what strangers wrote into files: names, settings, reasons. They are made harmless
+//! here, once, whatever they came through (`lns_show`).
 
 use std::{
     io::{IsTerminal, Write},
@@ -8,6 +11,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 use lns_report::TableStyle;
+use lns_show::{clean, clean_coloured, clean_json, clean_lines, clean_prose};
 use serde::Serialize;
 
 pub(crate) struct Printer {
@@ -22,7 +26,12 @@ impl Printer {
 
     /// A result for a person; nothing under `--json`.
     pub(crate) fn result(&self, text: &str) -> anyhow::Result<()> {
-        if self.json { Ok(()) } else { write_stdout(text) }
+        if self.json { Ok(()) } else { write_stdout(&clean_lines(text)) }
+    }
+
+    /// A table in [`Self::table_style`], as [`Self::result`].
+    pub(crate) fn table(&self, text: &str) -> anyhow::Result<()> {
+        if self.json { Ok(()) } else { write_stdout(&clean_coloured(text)) }
     }
 
     /// A result for a program; nothing without `--json`.
@@ -30,23 +39,23 @@ impl Printer {
         if !self.json {
             return Ok(());
         }
-        write_stdout(&(serde_json::to_string_pretty(value)? + "\n"))
+        write_stdout(&clean_json(&(serde_json::to_string_pretty(value)? + "\n")))
     }
 
-    /// Text as it is made.
+    /// Text as a model makes it.
     pub(crate) fn stream(&self, text: &str) -> anyhow::Result<()> {
-        write_stdout(text)
+        write_stdout(&clean_prose(text))
     }
 
     /// What is happening, for a person who waits.
     pub(crate) fn note(&self, text: &str) {
         if !self.quiet {
-            let _ = writeln!(std::io::stderr(), "{text}");
+            let _ = writeln!(std::io::stderr(), "{}", clean_lines(text));
         }
     }
 
     pub(crate) fn error(&self, error: &anyhow::Error) {
-        let _ = writeln!(std::io::stderr(), "error: {}", described(error));
+        let _ = writeln!(std::io::stderr(), "error: {}", clean_lines(&described(error)));
     }
 
     /// How wide and how plain a table on standard output should be.
@@ -77,7 +86,7 @@ impl Printer {
     /// A count of tokens that goes up to nobody knows where.
     pub(crate) fn count(&self, what: &str) -> Count {
         let bar = self.bar(0, "{msg} {human_pos} tokens, {per_sec}");
-        bar.set_message(what.to_owned());
+        bar.set_message(clean(what));
         Count(bar)
     }
 
@@ -86,7 +95,7 @@ impl Printer {
         let template =
             "{msg} {wide_bar:.cyan/dim} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
         let bar = self.bar(total, template);
-        bar.set_message(what.to_owned());
+        bar.set_message(clean(what));
         Count(bar)
     }
 
@@ -105,7 +114,7 @@ impl Printer {
             );
             bar.set_style(style);
         }
-        bar.set_message(what.to_owned());
+        bar.set_message(clean(what));
         bar.enable_steady_tick(Duration::from_millis(200));
         Progress { bar, done: AtomicU64::new(0), tokens_per_pass }
     }

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 
 use lns_checkpoint::{Checkpoint, TokenizerSource};
-use lns_data::{ChatTemplate, Message, Tokenizer};
+use lns_data::{ChatTemplate, Message, Rendering, Tokenizer};
 use sha2::{Digest, Sha256};
 
 #[derive(serde::Deserialize)]
@@ -30,7 +30,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         TokenizerSource::Gguf(gguf) => Tokenizer::from_gguf(&gguf, model)?,
         TokenizerSource::None => return Err("the model has no tokenizer".into()),
     };
-    let template = ChatTemplate::of(&checkpoint)?.ok_or("the model has no chat template")?;
+    let template =
+        ChatTemplate::of(&checkpoint, &Rendering::Here)?.ok_or("the model has no chat template")?;
     for line in std::fs::read_to_string(conversations)?.lines() {
         let Line { messages } = serde_json::from_str(line)?;
         for prompt in [false, true] {

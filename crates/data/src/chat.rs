@@ -1,9 +1,9 @@
 //! A model's own chat template: Jinja, rendered as transformers' `apply_chat_template` does
 //! (`transformers/utils/chat_template_utils.py`), by `minijinja`.
 //!
-//! A template comes from a stranger. The work of a rendering, the depth of its calls and the length
-//! of its text are limited. The memory of a string that it builds and throws away is not: as any
-//! other engine of templates, this one lets it double a string until memory ends.
+//! A template comes from a stranger. The instructions of a rendering, the depth of its calls and the
+//! length of its text are limited here. What one instruction does is not: `chat_process` says what
+//! is done about that.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Write};
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
 use crate::DataError;
+use crate::chat_process::{Apart, Rendering};
 use crate::documents::MAX_PIECE_BYTES;
 use crate::tokenizer::{CONFIG_FILE, MAX_TOKENIZER_CONFIG, guarded, read_if_there};
 
@@ -48,10 +49,10 @@ pub struct Message {
 ///
 /// ```no_run
 /// use lns_checkpoint::Checkpoint;
-/// use lns_data::{ChatTemplate, Message};
+/// use lns_data::{ChatTemplate, Message, Rendering};
 ///
 /// let checkpoint = Checkpoint::open("SmolLM2-135M-Instruct".as_ref())?;
-/// let template = ChatTemplate::of(&checkpoint)?.expect("a model for chat has a template");
+/// let template = ChatTemplate::of(&checkpoint, &Rendering::Here)?.expect("a model for chat has a template");
 /// let question = Message { role: "user".into(), content: "How deep is the sea?".into() };
 /// let prompt = template.render(&[question], true)?;
 /// assert!(prompt.ends_with("<|im_start|>assistant\n"));
@@ -61,9 +62,13 @@ pub struct Message {
 pub struct ChatTemplate {
     /// The file it is from.
     path: PathBuf,
-    environment: Environment<'static>,
-    /// Texts of `bos_token`, `eos_token`, …, as far as there are any.
-    special_tokens: BTreeMap<&'static str, String>,
+    engine: Engine,
+}
+
+#[derive(Debug)]
+enum Engine {
+    Here(Jinja),
+    Apart(Apart),
 }
 
 impl ChatTemplate {
@@ -76,7 +81,7 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// A template that does not compile, or a file that cannot be read.
-    pub fn of(checkpoint: &Checkpoint) -> Result<Option<Self>, DataError> {
+    pub fn of(checkpoint: &Checkpoint, rendering: &Rendering) -> Result<Option<Self>, DataError> {
         let path = checkpoint.path();
         let folder = checkpoint.folder();
         let tokenizer = checkpoint.tokenizer();
@@ -84,12 +89,13 @@ impl ChatTemplate {
             TokenizerSource::Gguf(gguf) => Some((&**gguf, path)),
             TokenizerSource::Json(_) | TokenizerSource::None => None,
         };
-        Self::beside(folder, gguf)
+        Self::beside(folder, gguf, rendering)
     }
 
     fn beside(
         folder: &Path,
         gguf: Option<(&GgufTokenizer, &Path)>,
+        rendering: &Rendering,
     ) -> Result<Option<Self>, DataError> {
         let config_path = folder.join(CONFIG_FILE);
         let config = TokenizerConfig::read(&config_path)?;
@@ -106,21 +112,30 @@ impl ChatTemplate {
         } else {
             return Ok(None);
         };
-        Self::new(path, &source, special_tokens).map(Some)
+        Self::new(path, &source, special_tokens, rendering).map(Some)
     }
 
-    pub(crate) fn new(
+    /// A template from that file, with the texts of `bos_token`, `eos_token`, …, as far as there are
+    /// any.
+    ///
+    /// # Errors
+    /// [`DataError::ChatTemplate`].
+    pub fn new(
         path: PathBuf,
         source: &str,
-        special_tokens: BTreeMap<&'static str, String>,
+        special_tokens: BTreeMap<String, String>,
+        rendering: &Rendering,
     ) -> Result<Self, DataError> {
-        match guarded(|| Ok::<_, String>(environment(source))) {
-            Ok(Ok(environment)) => Ok(Self { path, environment, special_tokens }),
-            Ok(Err(error)) => {
-                let line = error.line().unwrap_or(1);
-                Err(DataError::ChatTemplate { path, line, reason: what(&error) })
+        let engine = match rendering.clone() {
+            Rendering::Here => Jinja::compile(source, special_tokens).map(Engine::Here),
+            Rendering::Apart { program, arguments, limits } => {
+                Apart::compile(program, arguments, limits, source, special_tokens)
+                    .map(Engine::Apart)
             }
-            Err(reason) => Err(DataError::ChatTemplate { path, line: 1, reason }),
+        };
+        match engine {
+            Ok(engine) => Ok(Self { path, engine }),
+            Err(Fault { line, reason }) => Err(DataError::ChatTemplate { path, line, reason }),
         }
     }
 
@@ -133,26 +148,84 @@ impl ChatTemplate {
         messages: &[Message],
         add_generation_prompt: bool,
     ) -> Result<String, DataError> {
-        self.text(&values(messages), add_generation_prompt)
-            .map_err(|reason| DataError::Render { path: self.path.clone(), reason })
+        let text = match &self.engine {
+            Engine::Here(jinja) => jinja.render(messages, add_generation_prompt),
+            Engine::Apart(apart) => apart.render(messages, add_generation_prompt),
+        };
+        text.map_err(|reason| self.does_not_render(reason))
     }
 
-    /// A conversation's text, and for each of the assistant's messages the bytes that the model
-    /// writes: from the generation prompt to the end of the turn.
-    pub(crate) fn conversation(
+    /// For each of the assistant's messages the bytes of the conversation's text that the model
+    /// writes: from the generation prompt to the end of the turn. Each of them takes a rendering of
+    /// all that is before it, so messages that begin at byte `until` or later are left out.
+    pub(crate) fn answers(
         &self,
         messages: &[Message],
-    ) -> Result<(String, Vec<Range<usize>>), DataError> {
-        let failed = |reason| DataError::Render { path: self.path.clone(), reason };
+        whole: &str,
+        until: usize,
+    ) -> Result<Vec<Range<usize>>, DataError> {
+        let answers = match &self.engine {
+            Engine::Here(jinja) => jinja.answers(messages, whole, until),
+            Engine::Apart(apart) => apart.answers(messages, until),
+        };
+        answers.map_err(|reason| self.does_not_render(reason))
+    }
+
+    fn does_not_render(&self, reason: String) -> DataError {
+        DataError::Render { path: self.path.clone(), reason }
+    }
+}
+
+/// Why a template does not compile.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Fault {
+    pub(crate) line: usize,
+    pub(crate) reason: String,
+}
+
+/// A template that is rendered in this process.
+#[derive(Debug)]
+pub(crate) struct Jinja {
+    environment: Environment<'static>,
+    special_tokens: BTreeMap<String, String>,
+}
+
+impl Jinja {
+    pub(crate) fn compile(
+        source: &str,
+        special_tokens: BTreeMap<String, String>,
+    ) -> Result<Self, Fault> {
+        match guarded(|| Ok::<_, String>(environment(source))) {
+            Ok(Ok(environment)) => Ok(Self { environment, special_tokens }),
+            Ok(Err(error)) => Err(Fault { line: error.line().unwrap_or(1), reason: what(&error) }),
+            Err(reason) => Err(Fault { line: 1, reason }),
+        }
+    }
+
+    /// As [`ChatTemplate::render`].
+    pub(crate) fn render(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<String, String> {
+        self.text(&values(messages), add_generation_prompt)
+    }
+
+    /// As [`ChatTemplate::answers`].
+    pub(crate) fn answers(
+        &self,
+        messages: &[Message],
+        whole: &str,
+        until: usize,
+    ) -> Result<Vec<Range<usize>>, String> {
         let messages_as_values = values(messages);
         let render = |count: usize, prompt: bool| self.text(&messages_as_values[..count], prompt);
-        let whole = render(messages.len(), false).map_err(failed)?;
         let beginning = |count: usize, prompt: bool| {
             if count == messages.len() {
                 return Ok(whole.len());
             }
             let part = render(count, prompt)?;
-            match parting(&part, &whole) {
+            match parting(&part, whole) {
                 None => Ok(part.len()),
                 Some(parting) => Err(format!(
                     "it does not render turn by turn: its text of the first {count} messages{} is \
@@ -162,18 +235,25 @@ impl ChatTemplate {
                 )),
             }
         };
-        let span = |index: usize| {
-            let (start, end) = (beginning(index, true)?, beginning(index + 1, false)?);
-            if start < end {
-                Ok(start..end)
-            } else {
-                Err(format!("its text of message {} adds nothing to the prompt", index + 1))
+        let mut answers = Vec::new();
+        for (index, message) in messages.iter().enumerate() {
+            if message.role != ASSISTANT {
+                continue;
             }
-        };
-        let answers = messages.iter().enumerate().filter(|(_, message)| message.role == ASSISTANT);
-        let learned: Result<_, _> = answers.map(|(index, _)| span(index)).collect();
-        let learned = learned.map_err(failed)?;
-        Ok((whole, learned))
+            let start = beginning(index, true)?;
+            if start >= until {
+                break;
+            }
+            let end = beginning(index + 1, false)?;
+            if start >= end {
+                return Err(format!(
+                    "its text of message {} adds nothing to the prompt",
+                    index + 1
+                ));
+            }
+            answers.push(start..end);
+        }
+        Ok(answers)
     }
 
     fn text(&self, messages: &[Value], add_generation_prompt: bool) -> Result<String, String> {
@@ -307,7 +387,7 @@ impl Templates {
 fn special_tokens(
     config: &TokenizerConfig,
     gguf: Option<&GgufTokenizer>,
-) -> BTreeMap<&'static str, String> {
+) -> BTreeMap<String, String> {
     let inside = |id: fn(&GgufTokenizer) -> Option<u32>| {
         gguf.and_then(|gguf| gguf.tokens.get(id(gguf)? as usize).cloned())
     };
@@ -321,7 +401,8 @@ fn special_tokens(
         Some(Token::Text(content) | Token::Added { content }) => Some((name, content.clone())),
         None => inside.map(|content| (name, content)),
     };
-    named.into_iter().filter_map(text).collect()
+    let named = named.into_iter().filter_map(text);
+    named.map(|(name, text): (&str, String)| (name.to_owned(), text)).collect()
 }
 
 fn read_text(path: &Path) -> Result<Option<String>, DataError> {
@@ -504,8 +585,18 @@ mod tests {
 
     fn compile(source: &str) -> Result<ChatTemplate, DataError> {
         let tokens = [("bos_token", "<|endoftext|>"), ("eos_token", "<|im_end|>")];
-        let tokens = tokens.map(|(name, text)| (name, text.to_owned()));
-        ChatTemplate::new("chat.jinja".into(), source, tokens.into())
+        let tokens = tokens.map(|(name, text)| (name.to_owned(), text.to_owned()));
+        ChatTemplate::new("chat.jinja".into(), source, tokens.into(), &Rendering::Here)
+    }
+
+    /// The text of a conversation and what is learned of it.
+    fn conversation(
+        template: &ChatTemplate,
+        messages: &[Message],
+    ) -> Result<(String, Vec<Range<usize>>), DataError> {
+        let whole = template.render(messages, false)?;
+        let answers = template.answers(messages, &whole, usize::MAX)?;
+        Ok((whole, answers))
     }
 
     fn message(role: &str, content: &str) -> Message {
@@ -548,7 +639,7 @@ mod tests {
                 if messages[0].role == ASSISTANT {
                     continue;
                 }
-                let (whole, learned) = template.conversation(messages).unwrap();
+                let (whole, learned) = conversation(&template, messages).unwrap();
                 assert_eq!(whole, text);
                 let encoding = marked(tokenizer.encode(&whole).unwrap(), &learned);
                 let digit = |id: &u32| if id & UNLEARNED == 0 { '1' } else { '0' };
@@ -568,21 +659,22 @@ mod tests {
     fn a_template_that_does_not_render_turn_by_turn_is_refused_where_its_texts_part() {
         let template = compile(&golden().not_turn_by_turn).unwrap();
         let (ask, answer) = (message("user", "Why?"), message("assistant", "So. And so."));
-        template.conversation(&[ask.clone(), answer.clone()]).unwrap();
+        conversation(&template, &[ask.clone(), answer.clone()]).unwrap();
         let twice = [ask.clone(), answer.clone(), ask.clone(), answer.clone()];
-        let message = template.conversation(&twice).unwrap_err().to_string();
+        let message = conversation(&template, &twice).unwrap_err().to_string();
         let parting = "its text of the first 2 messages is not how its text of all 4 begins: at byte \
                        56 \". And so.<|im_end|>\\n\" stands for \"<|im_end|>\\n<|im_start|>user";
         assert!(message.contains(parting), "{message}");
         // A prompt that the conversation does not have.
         let thinks = "{% for m in messages %}{{ m.role }}:{{ m.content }}\n{% endfor %}\
                       {% if add_generation_prompt %}assistant:<think>{% endif %}";
-        let message = compile(thinks).unwrap().conversation(&[ask.clone(), answer.clone()]);
+        let message = conversation(&compile(thinks).unwrap(), &[ask.clone(), answer.clone()]);
         let message = message.unwrap_err().to_string();
         assert!(message.contains("the first 1 messages with the generation prompt"), "{message}");
         assert!(message.contains("at byte 20 \"<think>\" stands for \"So. And"), "{message}");
         let mute = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}";
-        let message = compile(mute).unwrap().conversation(&[ask, answer]).unwrap_err().to_string();
+        let message =
+            conversation(&compile(mute).unwrap(), &[ask, answer]).unwrap_err().to_string();
         assert!(message.contains("its text of message 2 adds nothing"), "{message}");
     }
 
@@ -665,7 +757,7 @@ mod tests {
         };
         let inside = Some((&gguf, Path::new("model.gguf")));
         let found = |gguf| {
-            let template = ChatTemplate::beside(folder.path(), gguf)?;
+            let template = ChatTemplate::beside(folder.path(), gguf, &Rendering::Here)?;
             template.map(|template| template.render(&[], false)).transpose()
         };
         assert_eq!(found(None).unwrap(), None);
@@ -718,7 +810,9 @@ mod tests {
         for name in ["config.json", "model.safetensors"] {
             fs::copy(tiny.join(name), folder.path().join(name)).unwrap();
         }
-        let of = |path: &Path| ChatTemplate::of(&Checkpoint::open(path).unwrap()).unwrap();
+        let of = |path: &Path| {
+            ChatTemplate::of(&Checkpoint::open(path).unwrap(), &Rendering::Here).unwrap()
+        };
         assert!(of(folder.path()).is_none());
         fs::write(folder.path().join("chat_template.jinja"), "beside").unwrap();
         for path in [folder.path(), &folder.path().join("model.safetensors")] {

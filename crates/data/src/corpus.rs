@@ -2,12 +2,12 @@
 //! those held out, and a manifest (`corpus.json`) that says what belongs together.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use lns_record::read_regular;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -100,9 +100,7 @@ impl Manifest {
             _ => DataError::Io { path: path.clone(), source },
         };
         let bad = |what: String| DataError::Manifest { path: path.clone(), what };
-        let mut json = Vec::new();
-        let file = File::open(&path).map_err(failed)?;
-        file.take(MAX_MANIFEST).read_to_end(&mut json).map_err(failed)?;
+        let json = read_regular(&path, MAX_MANIFEST).map_err(failed)?;
         let manifest: Self =
             serde_json::from_slice(&json).map_err(|error| bad(error.to_string()))?;
         if manifest.format != FORMAT {

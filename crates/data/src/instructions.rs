@@ -16,6 +16,10 @@ use crate::documents::{DocumentId, Lines, MAX_PIECE_BYTES, Piece, expand_lines, 
 use crate::prepare::{Reading, Responses, prepare_files};
 use crate::{ChatTemplate, Corpus, DataError, Message, PrepareOptions, Tokenizer};
 
+/// Answers from which on it is worth a tokenisation to know which of them are seen: where one stands
+/// takes two renderings of all that is before it, and 3,000 turns took 16 s.
+const MANY_ANSWERS: usize = 32;
+
 /// What becomes of instruction data.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InstructionOptions {
@@ -43,7 +47,7 @@ pub struct InstructionOptions {
 /// learned are the tokens within what each of the assistant's messages adds to the generation prompt
 /// before it: the answer and the template's end of the turn. Without one, learned are the tokens
 /// within the response and the end-of-text token behind it. A token that begins before that is not
-/// learned.
+/// learned, nor is one behind the sequence's cut.
 ///
 /// # Errors
 /// As [`prepare`](crate::prepare); a line that is no example, a conversation that the template does
@@ -62,7 +66,10 @@ pub fn prepare_instructions(
     }
     let reading = Reading {
         expand: expand_lines,
-        open: &|file| Ok(Box::new(Examples::open(file, template)?)),
+        open: &|file| {
+            let layout = LayingOut { template, tokenizer, sequence_length };
+            Ok(Box::new(Examples { path: file.to_owned(), lines: Lines::of_file(file)?, layout }))
+        },
         responses: Some(Responses { sequence_length, learn_end_of_text: template.is_none() }),
     };
     prepare_files(files, &reading, tokenizer, &options.corpus, folder, progress)
@@ -72,14 +79,37 @@ pub fn prepare_instructions(
 struct Examples<'a> {
     path: PathBuf,
     lines: Lines,
-    template: Option<&'a ChatTemplate>,
+    layout: LayingOut<'a>,
 }
 
-impl<'a> Examples<'a> {
-    fn open(path: &Path, template: Option<&'a ChatTemplate>) -> Result<Self, DataError> {
-        Ok(Self { path: path.to_owned(), lines: Lines::of_file(path)?, template })
-    }
+/// How an example becomes a text.
+struct LayingOut<'a> {
+    template: Option<&'a ChatTemplate>,
+    tokenizer: &'a Tokenizer,
+    sequence_length: usize,
+}
 
+impl LayingOut<'_> {
+    /// A conversation's text, and the bytes of it that are learned.
+    fn conversation(
+        &self,
+        template: &ChatTemplate,
+        messages: &[Message],
+    ) -> Result<(String, Vec<Range<usize>>), DataError> {
+        let whole = template.render(messages, false)?;
+        let answers = messages.iter().filter(|message| message.role == ASSISTANT).count();
+        let until = if answers < MANY_ANSWERS {
+            whole.len()
+        } else {
+            let tokens = self.tokenizer.encode(&whole)?.bytes;
+            tokens.iter().take(self.sequence_length).map(|bytes| *bytes as usize).sum()
+        };
+        let learned = template.answers(messages, &whole, until)?;
+        Ok((whole, learned))
+    }
+}
+
+impl Examples<'_> {
     fn piece(&self, line: &str) -> Result<Piece, DataError> {
         let (path, number) = (&self.path, self.lines.number());
         let example = object(line).and_then(Line::example).map_err(|reason| {
@@ -87,7 +117,7 @@ impl<'a> Examples<'a> {
         })?;
         let id = Some(example.id());
         let (text, learned) = example
-            .lay_out(self.template)
+            .lay_out(&self.layout)
             .map_err(|reason| DataError::Example { path: path.clone(), line: number, reason })?;
         Ok(Piece { text, continues: false, id, learned: Some(learned) })
     }
@@ -187,14 +217,11 @@ impl Example {
     }
 
     /// The text, and the bytes of it that are learned.
-    fn lay_out(
-        self,
-        template: Option<&ChatTemplate>,
-    ) -> Result<(String, Vec<Range<usize>>), String> {
-        let (text, learned) = match (self, template) {
-            (example, Some(template)) => {
-                template.conversation(&example.messages()).map_err(|error| error.to_string())?
-            }
+    fn lay_out(self, layout: &LayingOut<'_>) -> Result<(String, Vec<Range<usize>>), String> {
+        let (text, learned) = match (self, layout.template) {
+            (example, Some(template)) => layout
+                .conversation(template, &example.messages())
+                .map_err(|error| error.to_string())?,
             (Self::Pair { prompt, response }, None) => {
                 let text = prompt + &response;
                 let learned = text.len() - response.len()..text.len();
@@ -223,7 +250,7 @@ mod tests {
 
     use super::*;
     use crate::golden::{build, byte_level};
-    use crate::{IGNORED, Layout, Part, Sequences, Validation, evaluation_sequences};
+    use crate::{IGNORED, Layout, Part, Rendering, Sequences, Validation, evaluation_sequences};
 
     const TEMPLATE: &str = "\
         {% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('No tools.') }}{% endif %}\
@@ -231,7 +258,7 @@ mod tests {
         {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
     fn template(source: &str) -> ChatTemplate {
-        ChatTemplate::new("chat.jinja".into(), source, BTreeMap::new()).unwrap()
+        ChatTemplate::new("chat.jinja".into(), source, BTreeMap::new(), &Rendering::Here).unwrap()
     }
 
     /// Files of examples to train on and one held out.
@@ -336,6 +363,24 @@ mod tests {
         );
         assert_eq!(rows[1].1, "b<|im_end|>\n_ d<|im_end|>\n");
         assert!(corpus.description().contains("in 3 examples (0 longer than 64 tokens"));
+    }
+
+    #[test]
+    fn of_a_conversation_without_end_only_what_is_seen_is_looked_for() {
+        // What is seen of it is laid out turn by turn, and what is behind the cut is not.
+        let odd = "{% for m in messages %}{{ m.content }}{% if loop.index is divisibleby 2 %};\n\
+                   {% endif %}{% endfor %}{% if messages | length > 100 and messages | length < 900 \
+                   %}{{ raise_exception('looked at') }}{% endif %}";
+        let turn = r#"{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}"#;
+        let line = format!("{{\"messages\": [{}]}}", [turn; 500].join(", "));
+        let data = Data::new(&line);
+        let corpus = data.prepare("train.jsonl", Some(odd), 64).unwrap();
+        let rows = data.rows(&corpus);
+        let seen = rows[0].1.split('_').count();
+        assert!((10..64).contains(&seen), "{seen} answers are seen");
+        assert!(rows[0].1.split('_').all(|answer| answer == "b;\n"), "{}", rows[0].1);
+        let error = data.prepare("train.jsonl", Some(odd), 4096).unwrap_err().to_string();
+        assert!(error.contains("looked at"), "{error}");
     }
 
     #[test]

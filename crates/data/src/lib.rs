@@ -49,6 +49,7 @@
 //! the responses are learned: the sampler's targets are [`IGNORED`] elsewhere.
 
 mod chat;
+mod chat_process;
 mod corpus;
 mod cut;
 mod documents;
@@ -70,10 +71,12 @@ mod synthetic;
 mod to_gguf;
 mod tokenizer;
 mod tokenizer_files;
+mod tokenizer_limits;
 mod train_bpe;
 mod windows;
 
 pub use chat::{ChatTemplate, Message};
+pub use chat_process::{Rendering, RenderingLimits, serve_chat_template};
 pub use corpus::{Corpus, Part, Tokens};
 pub use error::DataError;
 pub use instructions::{InstructionOptions, prepare_instructions};

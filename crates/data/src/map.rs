@@ -6,19 +6,15 @@
 
 #![allow(unsafe_code)]
 
-use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
+use lns_record::open_regular;
 use memmap2::Mmap;
 
 /// Maps a whole file.
 pub(crate) fn map(path: &Path) -> io::Result<Mmap> {
-    // Before opening: opening a pipe would wait for its other end.
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("not a file"));
-    }
-    let file = File::open(path)?;
+    let file = open_regular(path)?;
     // SAFETY: the map is never written through. That others leave the file alone while it is mapped
     // is the assumption that the module's documentation states; every access is checked against the
     // length at the time of mapping, and no bit pattern is invalid as `u8`.

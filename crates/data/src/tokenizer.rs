@@ -2,17 +2,19 @@
 //! of text that each token stands for.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, ErrorKind, Read};
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 
 use lns_checkpoint::GgufTokenizer;
+use lns_record::read_regular;
 use serde::Deserialize;
 use tokenizers::ModelWrapper;
 
 use crate::corpus::sha256_hex;
 use crate::cut::Cut;
+use crate::tokenizer_limits::{self, Steps, check_text, ticks, within};
 use crate::{DataError, StreamDecoder, gguf};
 
 /// The largest `tokenizer.json` that is read; Gemma's, with 262,144 tokens, has 33 MB.
@@ -38,11 +40,15 @@ const BEGIN_OF_TEXT: [&str; 6] =
 
 /// Text to token ids and back.
 pub struct Tokenizer {
-    pub(crate) inner: tokenizers::Tokenizer,
+    pub(crate) inner: Arc<tokenizers::Tokenizer>,
     vocab_size: usize,
     bos: Option<u32>,
     end_of_text: Option<u32>,
     cut: Option<Cut>,
+    normalizer: Steps,
+    /// Whether a text is given a time: not all that is done with it is known to take time in
+    /// proportion to its length.
+    is_watched: bool,
 }
 
 /// The tokens of a text.
@@ -65,8 +71,8 @@ impl Tokenizer {
     pub fn from_json_file(path: &Path) -> Result<Self, DataError> {
         let refused = |reason| DataError::TokenizerJson { path: path.to_owned(), reason };
         let failed = |source| DataError::Io { path: path.to_owned(), source };
-        let file = File::open(path).map_err(failed)?;
-        let json = read_at_most(file, MAX_TOKENIZER_JSON).map_err(failed)?;
+        let json = read_regular(path, MAX_TOKENIZER_JSON).map_err(failed)?;
+        tokenizer_limits::check(&json).map_err(refused)?;
         let inner = guarded(|| tokenizers::Tokenizer::from_bytes(&json)).map_err(refused)?;
         if let ModelWrapper::BPE(bpe) = inner.get_model()
             && bpe.dropout.is_some_and(|dropout| dropout > 0.0)
@@ -113,7 +119,10 @@ impl Tokenizer {
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| error.to_string())?;
         let cut = Cut::of(&inner);
-        Ok(Self { inner, vocab_size, bos, end_of_text, cut })
+        let normalizer = Steps::of(inner.get_normalizer());
+        let is_watched = cut.is_none() || !matches!(inner.get_model(), ModelWrapper::BPE(_));
+        let inner = Arc::new(inner);
+        Ok(Self { inner, vocab_size, bos, end_of_text, cut, normalizer, is_watched })
     }
 
     /// The same tokenizer with another end-of-text token, such as the model's `eos_token_id`.
@@ -145,11 +154,26 @@ impl Tokenizer {
 
     /// Tokenises a text without adding special tokens. Special tokens that are spelt out in the
     /// text, such as `<|im_start|>`, become those tokens.
+    ///
+    /// # Errors
+    /// [`DataError::Encode`]: the library fails, or the tokenizer is made so that it takes memory or
+    /// time out of all proportion.
     pub fn encode(&self, text: &str) -> Result<Encoding, DataError> {
+        self.encode_within(text, ticks(text.len()))
+    }
+
+    fn encode_within(&self, text: &str, ticks: u64) -> Result<Encoding, DataError> {
         let refused = |reason| DataError::Encode { bytes: text.len(), reason };
         let length = u32::try_from(text.len())
             .map_err(|_| refused(format!("at most {} at a time", u32::MAX)))?;
-        let encoding = guarded(|| self.inner.encode(text, false)).map_err(refused)?;
+        check_text(&self.normalizer, text).map_err(refused)?;
+        let encoding = if self.is_watched {
+            let (inner, text) = (Arc::clone(&self.inner), text.to_owned());
+            within(ticks, move || guarded(|| inner.encode(text, false)))
+        } else {
+            guarded(|| self.inner.encode(text, false))
+        };
+        let encoding = encoding.map_err(refused)?;
         Ok(Encoding {
             ids: encoding.get_ids().to_vec(),
             bytes: bytes_per_token(encoding.get_offsets(), length),
@@ -215,17 +239,9 @@ impl fmt::Debug for Tokenizer {
     }
 }
 
-pub(crate) fn read_at_most(file: File, limit: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    if file.take(limit + 1).read_to_end(&mut bytes)? as u64 > limit {
-        return Err(io::Error::other(format!("larger than {limit} bytes")));
-    }
-    Ok(bytes)
-}
-
 /// The bytes of a file, if it is there.
 pub(crate) fn read_if_there(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, DataError> {
-    match File::open(path).and_then(|file| read_at_most(file, limit)) {
+    match read_regular(path, limit) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(source) => Err(DataError::Io { path: path.to_owned(), source }),
@@ -387,6 +403,49 @@ mod tests {
         // The library keeps room for the longest token only, and this merge makes a longer one.
         let error = from_json(|json| json["model"]["merges"] = json!([["<s>", "ab"]])).unwrap_err();
         assert!(error.to_string().contains("panicked"), "{error}");
+    }
+
+    #[test]
+    fn patterns_and_vocabularies_made_to_take_for_ever_are_given_up() {
+        let pattern = from_json(|json| {
+            let split = json!({"type": "Split", "pattern": {"Regex": "(?<=(a|aa)+)b"},
+                "behavior": "Isolated", "invert": false});
+            json["pre_tokenizer"] = split;
+        });
+        let letters = (1..=2000).map(|length| json!(["a".repeat(length), -1.0]));
+        let vocab: Vec<_> = letters.chain([json!(["b", -2.0])]).collect();
+        let unigram = from_json(|json| {
+            json["model"] = json!({"type": "Unigram", "unk_id": 0, "vocab": vocab});
+            json["pre_tokenizer"] = Value::Null;
+            json["decoder"] = Value::Null;
+            json["added_tokens"] = json!([]);
+        });
+        for tokenizer in [pattern.unwrap(), unigram.unwrap()] {
+            assert!(tokenizer.is_watched);
+            assert!(!tokenizer.encode("ab aab").unwrap().ids.is_empty());
+            let text = "a".repeat(1 << 20);
+            let error = tokenizer.encode_within(&text, 1).unwrap_err().to_string();
+            assert!(
+                error.contains("1048576 bytes of text cannot be tokenised: it takes"),
+                "{error}"
+            );
+        }
+        assert!(tokenizers().iter().all(|tokenizer| !tokenizer.is_watched));
+    }
+
+    #[test]
+    fn files_that_take_all_memory_are_refused_before_they_do() {
+        let charsmap = json!({"type": "Precompiled", "precompiled_charsmap": "/////w=="});
+        let error = from_json(|json| json["normalizer"] = charsmap).unwrap_err().to_string();
+        assert!(error.contains("its trie has 4294967295 bytes"), "{error}");
+        let step = json!({"type": "Replace", "pattern": {"String": "a"},
+            "content": "a".repeat(100)});
+        let bomb = |count| json!({"type": "Sequence", "normalizers": vec![step.clone(); count]});
+        let error = from_json(|json| json["normalizer"] = bomb(6)).unwrap_err().to_string();
+        assert!(error.contains("of its added tokens"), "{error}");
+        let tokenizer = from_json(|json| json["normalizer"] = bomb(3)).unwrap();
+        let error = tokenizer.encode(&"a".repeat(1000)).unwrap_err().to_string();
+        assert!(error.contains("split the text into several documents"), "{error}");
     }
 
     #[test]

@@ -1,17 +1,16 @@
 //! A model's tokenizer, moved with the model: into a Hugging Face folder or into a GGUF file.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 
 use lns_checkpoint::{Checkpoint, Format, GgufTokenizer, TokenizerSource};
-use lns_record::replace_file;
+use lns_record::{read_regular, replace_file};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokenizers::PostProcessorWrapper;
 
 use crate::tokenizer::{
-    CONFIG_FILE, END_OF_TEXT_KEY, MAX_TOKENIZER_CONFIG, MAX_TOKENIZER_JSON, read_at_most,
-    read_if_there,
+    CONFIG_FILE, END_OF_TEXT_KEY, MAX_TOKENIZER_CONFIG, MAX_TOKENIZER_JSON, read_if_there,
 };
 use crate::{DataError, Tokenizer};
 
@@ -101,7 +100,7 @@ fn write_from_gguf(
     folder: &Path,
 ) -> Result<Vec<String>, DataError> {
     let tokenizer = Tokenizer::from_gguf(gguf, checkpoint.path())?;
-    let mut whole = tokenizer.inner.clone();
+    let mut whole = (*tokenizer.inner).clone();
     let name = |id: Option<u32>| id.and_then(|id| tokenizer.token(id));
     if let (Some(true), Some(id), Some(bos)) =
         (gguf.add_bos_token, gguf.bos_token_id, name(gguf.bos_token_id))
@@ -206,9 +205,7 @@ impl Config {
 }
 
 fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>, DataError> {
-    File::open(path)
-        .and_then(|file| read_at_most(file, limit))
-        .map_err(|source| DataError::Io { path: path.to_owned(), source })
+    read_regular(path, limit).map_err(|source| DataError::Io { path: path.to_owned(), source })
 }
 
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), DataError> {

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 
 use lns_record::replace_file;
 use serde_json::{Map, Value};
-use tokenizers::AddedToken;
-use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{
+    AddedToken, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Trainer,
+};
 
 use crate::cut::Cut;
 use crate::documents::{Pieces, expand};
@@ -21,6 +22,10 @@ use crate::{DataError, Tokenizer};
 const END_OF_TEXT: &str = "<|endoftext|>";
 /// The library counts pairs in 32 bits.
 const MAX_TEXT_BYTES: u64 = 1 << 30;
+/// A longer word is learned from in parts. A merge moves the rest of its word for each pair, so the
+/// library takes time in the square of a word's length: 17 s for 160 kB of one letter, against a
+/// tenth of a second in parts. The longest word of prose has some dozens of bytes.
+const MAX_WORD_BYTES: usize = 4096;
 
 impl Tokenizer {
     /// Trains a byte-level BPE of `vocab_size` tokens on the first `max_bytes` (at most 1 GiB) of the
@@ -40,15 +45,13 @@ impl Tokenizer {
             return Err(DataError::VocabularyTooSmall { wanted: vocab_size, smallest });
         }
         let files = expand(texts)?;
-        let trainer = BpeTrainer::builder()
+        let mut trainer = BpeTrainer::builder()
             .vocab_size(vocab_size)
             .show_progress(false)
             .special_tokens(vec![AddedToken::from(END_OF_TEXT, true)])
             .initial_alphabet(alphabet.into_iter().collect())
             .build();
-        let mut tokenizer = tokenizers::Tokenizer::new(BPE::default());
         let bytes = ByteLevel::new(false, true, true);
-        tokenizer.with_pre_tokenizer(Some(bytes)).with_decoder(Some(bytes));
         let mut failure = None;
         let pieces = Texts {
             files: files.iter(),
@@ -57,13 +60,18 @@ impl Tokenizer {
             failure: &mut failure,
         };
         let trained = guarded(|| {
-            let mut trainer = TrainerWrapper::BpeTrainer(trainer);
-            tokenizer.train(&mut trainer, pieces).map(|_| ())
+            trainer.feed(pieces, |text| words(bytes, text))?;
+            let mut model = BPE::default();
+            let special = trainer.train(&mut model)?;
+            let mut tokenizer = tokenizers::Tokenizer::new(model);
+            tokenizer.with_pre_tokenizer(Some(bytes)).with_decoder(Some(bytes));
+            tokenizer.add_special_tokens(special)?;
+            Ok::<_, tokenizers::Error>(tokenizer)
         });
         if let Some(failure) = failure {
             return Err(failure);
         }
-        trained.map_err(|reason| DataError::TrainTokenizer { reason })?;
+        let tokenizer = trained.map_err(|reason| DataError::TrainTokenizer { reason })?;
         let reached = tokenizer.get_vocab_size(true);
         if reached < vocab_size {
             return Err(DataError::VocabularyNotReached { wanted: vocab_size, reached });
@@ -99,6 +107,23 @@ impl Tokenizer {
         }
         Ok(())
     }
+}
+
+/// The words of a text in the letters that stand for bytes, long ones in parts.
+fn words(bytes: ByteLevel, text: &str) -> tokenizers::Result<Vec<String>> {
+    let mut split = PreTokenizedString::from(text);
+    bytes.pre_tokenize(&mut split)?;
+    let mut words = Vec::new();
+    for (word, _, _) in split.get_splits(OffsetReferential::Original, OffsetType::Byte) {
+        let mut rest = word;
+        // A letter for a byte has one or two bytes itself.
+        while let Some((end, _)) = rest.char_indices().nth(MAX_WORD_BYTES) {
+            words.push(rest[..end].to_owned());
+            rest = &rest[end..];
+        }
+        words.push(rest.to_owned());
+    }
+    Ok(words)
 }
 
 /// The text of files, piece by piece, up to a number of bytes.
@@ -156,6 +181,7 @@ mod tests {
 
     use proptest::prelude::*;
     use tempfile::{TempDir, tempdir};
+    use tokenizers::models::TrainerWrapper;
 
     use super::*;
     use crate::golden::{text, tokenizers};
@@ -203,6 +229,50 @@ mod tests {
         }
         let other = Tokenizer::train_bpe(&files, 399, u64::MAX).unwrap();
         assert_ne!(other.fingerprint(), trained().fingerprint());
+    }
+
+    #[test]
+    fn ordinary_text_gives_the_tokenizer_that_the_library_trains_by_itself() {
+        let (_folder, files) = prose();
+        let mut whole = String::new();
+        for piece in Pieces::open(&files[0], Some(Cut::Split)).unwrap() {
+            whole += &piece.unwrap().text;
+        }
+        let ours = Tokenizer::train_bpe(&files[..1], 400, u64::MAX).unwrap();
+        let alphabet = ByteLevel::alphabet().into_iter().collect();
+        let mut trainer: TrainerWrapper = BpeTrainer::builder()
+            .vocab_size(400)
+            .show_progress(false)
+            .special_tokens(vec![AddedToken::from(END_OF_TEXT, true)])
+            .initial_alphabet(alphabet)
+            .build()
+            .into();
+        let mut theirs = tokenizers::Tokenizer::new(BPE::default());
+        let bytes = ByteLevel::new(false, true, true);
+        theirs.with_pre_tokenizer(Some(bytes)).with_decoder(Some(bytes));
+        theirs.train(&mut trainer, [whole].iter()).unwrap();
+        assert_eq!(ours.to_json(), theirs.to_string(false).unwrap());
+    }
+
+    #[test]
+    fn a_word_without_end_is_learned_from_in_parts() {
+        // The words of a text may be told from how often their parts occur.
+        let bytes = ByteLevel::new(false, true, true);
+        for unbroken in ["a", "e\u{301}", "\u{200d}", "漢", "\u{1f469}\u{200d}"] {
+            let text = unbroken.repeat(160_000 / unbroken.len());
+            let words = words(bytes, &text).unwrap();
+            assert!(words.iter().all(|word| word.chars().count() <= MAX_WORD_BYTES));
+            let mut whole = PreTokenizedString::from(&*text);
+            bytes.pre_tokenize(&mut whole).unwrap();
+            let whole = whole.get_splits(OffsetReferential::Original, OffsetType::Byte);
+            let whole: String = whole.into_iter().map(|(word, _, _)| word).collect();
+            assert_eq!(words.concat(), whole);
+        }
+        let folder = tempdir().unwrap();
+        let file = folder.path().join("a.txt");
+        fs::write(&file, "a".repeat(160_000)).unwrap();
+        let tokenizer = Tokenizer::train_bpe(&[file], 266, u64::MAX).unwrap();
+        assert_eq!(tokenizer.encode(&"a".repeat(2048)).unwrap().ids.len(), 4);
     }
 
     #[test]

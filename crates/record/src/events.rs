@@ -4,12 +4,13 @@
 //! resumed it says so with [`Event::Resume`], and [`read_events`] forgets what came after that step.
 
 use std::{
-    fs::File,
-    io::{BufRead, BufReader, ErrorKind},
+    io::{BufRead, BufReader, ErrorKind, Read},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
+
+use crate::open_regular;
 
 /// One line of `events.jsonl`. Times are seconds since the Unix epoch, losses nats per token; `tokens`
 /// counts every token the run has predicted so far.
@@ -178,6 +179,9 @@ impl Event {
     /// Its file's name in a run's folder.
     pub const FILE_NAME: &str = "events.jsonl";
 
+    /// No line is this long, in bytes: statistics of thousands of layers take less.
+    pub const LONGEST_LINE: u64 = 16 << 20;
+
     /// Steps taken when it happened.
     pub fn step(&self) -> u64 {
         match self {
@@ -200,7 +204,7 @@ impl Event {
 /// [`EventsError`], naming the line.
 pub fn read_events(folder: &Path) -> Result<Vec<Event>, EventsError> {
     let path = folder.join(Event::FILE_NAME);
-    let file = File::open(&path).map_err(|source| match source.kind() {
+    let file = open_regular(&path).map_err(|source| match source.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => {
             EventsError::Absent { path: path.clone() }
         }
@@ -212,8 +216,14 @@ pub fn read_events(folder: &Path) -> Result<Vec<Event>, EventsError> {
     for number in 1.. {
         line.clear();
         let read = reader
+            .by_ref()
+            .take(Event::LONGEST_LINE)
             .read_until(b'\n', &mut line)
             .map_err(|source| EventsError::Io { path: path.clone(), source })?;
+        if read as u64 == Event::LONGEST_LINE && !line.ends_with(b"\n") {
+            let reason = "the line has no end".to_owned();
+            return Err(EventsError::Malformed { path: path.clone(), line: number, reason });
+        }
         if read == 0 || !line.ends_with(b"\n") {
             break;
         }

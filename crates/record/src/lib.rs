@@ -7,6 +7,7 @@
 mod digest;
 mod events;
 mod probe;
+mod read;
 mod study;
 mod surgery;
 mod words;
@@ -22,6 +23,7 @@ pub use events::{
     EvalEvent, Event, EventsError, LayersEvent, Outcome, StartEvent, StepEvent, read_events,
 };
 pub use probe::Probe;
+pub use read::{SMALL_FILE, open_regular, read_regular, read_regular_text, regular};
 pub use study::{
     CurvePoint, GroupRecord, Interval, PairRecord, RunRecord, StudyRecord, TheoryCheck,
     TheoryCurve, TheoryRecord,
@@ -341,7 +343,7 @@ impl DiagnoseRecord {
     /// [`RecordError`], naming the file.
     pub fn read(path: &Path) -> Result<Self, RecordError> {
         let path = if path.is_dir() { path.join(Self::FILE_NAME) } else { path.to_owned() };
-        let bytes = std::fs::read(&path)
+        let bytes = read_regular(&path, SMALL_FILE)
             .map_err(|source| RecordError::Io { path: path.clone(), source })?;
         let record: Self = serde_json::from_slice(&bytes)
             .map_err(|source| RecordError::Json { path: path.clone(), source })?;

@@ -1,16 +1,12 @@
 //! What surgery leaves beside a model: where it came from, and the plan of a pruning.
 
-use std::{
-    fs::File,
-    io::Read,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use lns_spec::Removal;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::RecordError;
+use crate::{RecordError, SMALL_FILE, read_regular};
 
 /// One file of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,17 +57,8 @@ impl ProvenanceRecord {
 
     /// The record at `path`; `None` if there is none that can be read.
     pub fn read(path: &Path) -> Option<Self> {
-        serde_json::from_slice(&read_small(path).ok()?).ok()
+        serde_json::from_slice(&read_regular(path, SMALL_FILE).ok()?).ok()
     }
-}
-
-/// Far above any plan or record.
-const MOST_BYTES: u64 = 64 << 20;
-
-fn read_small(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(MOST_BYTES).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// One step of a pruning.
@@ -118,8 +105,8 @@ impl PrunePlan {
     /// [`RecordError`], naming the file.
     pub fn read(path: &Path) -> Result<Self, RecordError> {
         let invalid = |what: String| RecordError::Inconsistent { path: path.to_owned(), what };
-        let text =
-            read_small(path).map_err(|source| RecordError::Io { path: path.to_owned(), source })?;
+        let text = read_regular(path, SMALL_FILE)
+            .map_err(|source| RecordError::Io { path: path.to_owned(), source })?;
         let plan: Self = serde_json::from_slice(&text)
             .map_err(|error| invalid(format!("not a plan of `lns prune`: {error}")))?;
         if plan.format != Self::FORMAT {

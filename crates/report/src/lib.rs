@@ -40,5 +40,4 @@ pub use charts::{Chart, diagnosis_charts};
 pub use page::diagnosis_page;
 pub use study::{study_charts, study_page, study_table};
 pub use table::{TableStyle, comparison_table, diagnosis_table};
-pub use text::clean_lines;
 pub use write::{ReportError, write_report, write_study};

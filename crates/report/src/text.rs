@@ -1,28 +1,9 @@
-//! Text that came with a record, made safe to show: the names in it come from strangers.
-//!
-//! Escaping for HTML and SVG is the template's work. What is left for here are characters that no
-//! escape makes harmless: control characters (XML forbids them, terminals obey them) and marks that
-//! reorder the text around them.
+//! Text that came with a record, made safe to show and short enough: the names in it come from
+//! strangers.
 
 use lns_record::DiagnoseRecord;
+pub(crate) use lns_show::{clean, clean_lines};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
-
-/// `text` with every character that would act instead of being shown replaced by �.
-pub(crate) fn clean(text: &str) -> String {
-    text.chars().map(|c| if acts(c) { '\u{fffd}' } else { c }).collect()
-}
-
-/// `text` with every character that would act on a terminal or a page instead of being shown replaced
-/// by �, line breaks kept.
-pub fn clean_lines(text: &str) -> String {
-    text.split('\n').map(clean).collect::<Vec<_>>().join("\n")
-}
-
-fn acts(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-        || matches!(c, '\u{fffe}' | '\u{ffff}')
-}
 
 /// `text` in at most `columns` columns, its middle left out: both ends of a path tell more.
 pub(crate) fn shortened(text: &str, columns: usize) -> String {
@@ -63,13 +44,6 @@ pub(crate) fn labels(records: &[DiagnoseRecord]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn characters_that_act_are_replaced_and_others_kept() {
-        assert_eq!(clean("a\u{1b}[31mb\u{202e}c\0d\n"), "a\u{fffd}[31mb\u{fffd}c\u{fffd}d\u{fffd}");
-        assert_eq!(clean("naïve 模型 <b>"), "naïve 模型 <b>");
-        assert_eq!(clean_lines("a\nb\u{1b}"), "a\nb\u{fffd}");
-    }
 
     #[test]
     fn a_long_name_loses_its_middle_and_fits() {

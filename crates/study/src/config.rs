@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use lns_data::DataError;
-use lns_record::{EventsError, RecordError};
+use lns_record::{EventsError, RecordError, SMALL_FILE, read_regular_text};
 use lns_spec::{Initialisation, NormScheme};
 use lns_train::{ConfigError, Layer, RunConfig, RunError};
 use serde::{Deserialize, Serialize};
@@ -169,7 +169,7 @@ impl StudyConfig {
     /// # Errors
     /// [`StudyError::Malformed`] with line and column; [`StudyError::Io`].
     pub fn read(path: &Path) -> Result<Self, StudyError> {
-        let text = std::fs::read_to_string(path)
+        let text = read_regular_text(path, SMALL_FILE)
             .map_err(|source| StudyError::Io { path: path.to_owned(), source })?;
         toml::from_str(&text).map_err(|error| StudyError::Malformed {
             place: path.display().to_string(),

@@ -11,8 +11,8 @@ use lns_data::{Corpus, Part, Window, evaluation_sequences};
 use lns_diagnose::{Moment, Probes, Subject, diagnose, theory};
 use lns_kernels::{Device, Workers};
 use lns_record::{
-    CurvePoint, DiagnoseRecord, Event, GroupRecord, Outcome, RunRecord, StudyRecord, TheoryRecord,
-    pretty_json, read_events, replace_file,
+    CurvePoint, DiagnoseRecord, Event, GroupRecord, Outcome, RunRecord, SMALL_FILE, StudyRecord,
+    TheoryRecord, pretty_json, read_events, read_regular, read_regular_text, replace_file,
 };
 use lns_spec::{Initialisation, NormScheme};
 use lns_train::{RunConfig, RunError, check, train};
@@ -135,7 +135,7 @@ fn claim(config: &StudyConfig, plan: &[Planned], folder: &Path) -> Result<(), St
     }
     let path = folder.join(StudyConfig::FILE_NAME);
     let mine = config.to_toml();
-    if std::fs::read_to_string(&path).is_ok_and(|there| there != mine) {
+    if read_regular_text(&path, SMALL_FILE).is_ok_and(|there| there != mine) {
         // It may be another pair of models now.
         let _ = std::fs::remove_file(folder.join(THEORY));
     }
@@ -287,7 +287,7 @@ pub fn record(config: &StudyConfig, folder: &Path) -> Result<StudyRecord, StudyE
         others.filter_map(|(group, probe)| compare::pair(group, baseline, *probe)).collect()
     });
     let theory_path = folder.join(THEORY);
-    let theory = match std::fs::read(&theory_path) {
+    let theory = match read_regular(&theory_path, SMALL_FILE) {
         Ok(json) => Some(serde_json::from_slice(&json).map_err(|error| StudyError::Malformed {
             place: theory_path.display().to_string(),
             reason: format!("{error}; delete it to have it measured again"),

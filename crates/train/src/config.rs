@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use layernorm_scaling::LoraConfig;
 use lns_data::Layout;
 use lns_kernels::Precision;
+use lns_record::{SMALL_FILE, read_regular_text};
 use lns_spec::{Initialisation, ModelSpec, NormScheme, Preset};
 use serde::{Deserialize, Deserializer, Serialize};
 use toml::{Table, Value};
@@ -399,9 +400,8 @@ impl Layer {
     /// # Errors
     /// As [`from_toml`](Self::from_toml), and when it cannot be read.
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
-            path: path.to_owned(),
-            reason: error.to_string(),
+        let text = read_regular_text(path, SMALL_FILE).map_err(|error| {
+            ConfigError::Unreadable { path: path.to_owned(), reason: error.to_string() }
         })?;
         Self::from_toml(&path.display().to_string(), &text)
     }

@@ -22,7 +22,7 @@ use lns_data::{
 use lns_kernels::{Device, Workers, with_slices};
 use lns_record::{
     EvalEvent, Event, EventsError, LayersEvent, NewFolder, Outcome, ProvenanceRecord, StartEvent,
-    StepEvent, pretty_json, read_events, replace_file,
+    StepEvent, pretty_json, read_events, regular, replace_file,
 };
 use lns_spec::ModelSpec;
 
@@ -765,7 +765,8 @@ fn finished(folder: &Path) -> Result<Option<Summary>, RunError> {
 }
 
 fn open_log(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().read(true).append(true).create(true).open(path)
+    // Opened for reading and writing, a pipe does not wait for its other end.
+    regular(OpenOptions::new().read(true).append(true).create(true).open(path)?)
 }
 
 /// Half a line that a killed run left behind is cut off.

@@ -16,7 +16,7 @@ use layernorm_scaling::{Decoder, LoraConfig};
 use lns_checkpoint::{Checkpoint, NamedTensor, write_tensors};
 use lns_data::{DataError, Position};
 use lns_kernels::Device;
-use lns_record::{NewFolder, file_sha256};
+use lns_record::{NewFolder, SMALL_FILE, file_sha256, read_regular};
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
@@ -183,8 +183,9 @@ impl Snapshots {
         let path = self.path(step);
         let damaged = |reason: String| SnapshotError::Damaged { path: path.clone(), reason };
         let json_of = |error: serde_json::Error| damaged(format!("{STATE}: {error}"));
-        let file = |name: &str| readable(&path, name, std::fs::read(path.join(name)));
-        let written = String::from_utf8_lossy(&file(SUMS)?).into_owned();
+        let file =
+            |name: &str, limit: u64| readable(&path, name, read_regular(&path.join(name), limit));
+        let written = String::from_utf8_lossy(&file(SUMS, SMALL_FILE)?).into_owned();
         for line in written.lines() {
             let Some((digest, name)) = line.split_once("  ").filter(|(_, name)| is_name(name))
             else {
@@ -194,7 +195,7 @@ impl Snapshots {
                 return Err(damaged(format!("{name} is not what was written (sha256 differs)")));
             }
         }
-        let state: State = serde_json::from_slice(&file(STATE)?).map_err(json_of)?;
+        let state: State = serde_json::from_slice(&file(STATE, SMALL_FILE)?).map_err(json_of)?;
         let other = config.differences(&state.config);
         if let Some((key, mine, theirs)) = other.first() {
             return Err(damaged(format!(
@@ -204,7 +205,7 @@ impl Snapshots {
         let lora = config.finetune.as_ref().and_then(|from| from.lora.as_ref());
         let model = match (base, lora) {
             (Some(base), Some(lora)) => {
-                let bytes = file(ADAPTERS)?;
+                let bytes = file(ADAPTERS, u64::MAX)?;
                 let adapters = SafeTensors::deserialize(&bytes)
                     .map_err(|error| damaged(format!("{ADAPTERS}: {error}")))?;
                 let mut saved = |name: &str, shape: &[usize]| read_tensor(&adapters, name, shape);
@@ -219,7 +220,7 @@ impl Snapshots {
                     .with_precision(config.precision)
             }
         };
-        Ok((state, model, file(MOMENTS)?))
+        Ok((state, model, file(MOMENTS, u64::MAX)?))
     }
 
     /// Puts the optimiser where a snapshot left it.

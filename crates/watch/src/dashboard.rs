@@ -8,6 +8,7 @@ use std::{
 };
 
 use lns_record::{Event, EventsError};
+use lns_show::clean_lines;
 use ratatui::{
     DefaultTerminal,
     crossterm::event::{self, KeyCode, KeyEvent, KeyEventKind, KeyModifiers},
@@ -74,7 +75,7 @@ pub fn watch(folder: &Path, options: WatchOptions) -> Result<(), WatchError> {
 
 fn print(text: &str) -> Result<(), WatchError> {
     let mut output = io::stdout().lock();
-    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+    match output.write_all(clean_lines(text).as_bytes()).and_then(|()| output.flush()) {
         // The reader has seen enough.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         result => result.map_err(|source| WatchError::Output { source }),

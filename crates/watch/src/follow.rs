@@ -1,17 +1,14 @@
 //! Reading `events.jsonl` while it grows: only what was appended since the last look.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
 
-use lns_record::{Event, EventsError};
+use lns_record::{Event, EventsError, open_regular};
 
 use crate::{format::plain, run::Run};
-
-/// No line is this long: statistics of thousands of layers take less.
-const LONGEST_LINE: u64 = 16 << 20;
 
 /// A run's file and how far it was read.
 #[derive(Debug)]
@@ -39,7 +36,7 @@ impl Follower {
     /// Reads what was appended; all of it again if the file is shorter than before, hence another.
     /// A last line that is not whole yet waits. Says whether anything is new.
     pub(crate) fn advance(&mut self) -> Result<bool, EventsError> {
-        let mut file = File::open(&self.path).map_err(|error| self.unreadable(error))?;
+        let mut file = open_regular(&self.path).map_err(|error| self.unreadable(error))?;
         let length = file.metadata().map_err(|error| self.unreadable(error))?.len();
         if length == self.position {
             return Ok(false);
@@ -54,12 +51,12 @@ impl Follower {
             line.clear();
             let read = reader
                 .by_ref()
-                .take(LONGEST_LINE)
+                .take(Event::LONGEST_LINE)
                 .read_until(b'\n', &mut line)
                 .map_err(|error| self.unreadable(error))?;
             if !line.ends_with(b"\n") {
                 return match read as u64 {
-                    LONGEST_LINE => Err(self.malformed("the line has no end")),
+                    Event::LONGEST_LINE => Err(self.malformed("the line has no end")),
                     _ => Ok(new),
                 };
             }
@@ -124,7 +121,7 @@ mod tests {
         events.extend(sample::finished(60, 3).into_iter().filter(|event| event.step() > 40));
         let bytes = sample::lines(&events);
 
-        let mut file = File::create(&path).unwrap();
+        let mut file = fs::File::create(&path).unwrap();
         let mut follower = Follower::open(folder.path()).unwrap();
         // 97 bytes at a time: most lines are seen torn first.
         for piece in bytes.chunks(97) {

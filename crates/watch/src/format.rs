@@ -1,29 +1,18 @@
 //! Numbers, times and strangers' text as a person reads them on a terminal.
 
+use lns_show::clean;
+
 /// What stands where there is no number.
 pub(crate) const NONE: &str = "–";
 
 /// Strings longer than this are cut: a line of a terminal shows no more.
 const LONGEST: usize = 300;
 
-/// `text` without anything that moves the cursor, rings, colours, hides or turns around what follows:
-/// control characters and the invisible ones that set a direction or have no width.
+/// `text` in one line, without anything that moves the cursor, rings, colours, hides or turns around
+/// what follows.
 pub(crate) fn plain(text: &str) -> String {
-    let shown = |c: char| match c {
-        '\t' | '\n' | '\r' => ' ',
-        c if c.is_control() => '\u{fffd}',
-        '\u{ad}'
-        | '\u{61c}'
-        | '\u{180e}'
-        | '\u{200b}'..='\u{200f}'
-        | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}'
-        | '\u{feff}'
-        | '\u{fff9}'..='\u{fffb}'
-        | '\u{e0000}'..='\u{e007f}' => '\u{fffd}',
-        c => c,
-    };
-    text.chars().take(LONGEST).map(shown).collect()
+    let line = text.chars().take(LONGEST).map(|c| if "\t\n\r".contains(c) { ' ' } else { c });
+    clean(&line.collect::<String>())
 }
 
 /// 1234567 → `1,234,567`

@@ -83,13 +83,13 @@ impl Other {
 pub(crate) fn show(records: &[DiagnoseRecord], printer: &Printer) -> anyhow::Result<()> {
     let style = printer.table_style();
     for record in records {
-        printer.result(&lns_report::diagnosis_table(record, style))?;
+        printer.table(&lns_report::diagnosis_table(record, style))?;
     }
     let [first, others @ ..] = records else { return Ok(()) };
     if others.is_empty() {
         return Ok(());
     }
-    printer.result(&format!("\n{}", lns_report::comparison_table(records, style)))?;
+    printer.table(&format!("\n{}", lns_report::comparison_table(records, style)))?;
     let fed = |record: &DiagnoseRecord| (record.text.windows, record.text.window_len);
     if let Some(other) = others.iter().find(|other| fed(other) != fed(first)) {
         let shown = |record| {

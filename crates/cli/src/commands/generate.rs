@@ -58,7 +58,7 @@ pub(crate) fn run(args: &GenerateArgs, printer: &Printer) -> anyhow::Result<()> 
                 break;
             }
             if let Some(piece) = text.push(token) {
-                printer.stream(&lns_report::clean_lines(&piece))?;
+                printer.stream(&piece)?;
             }
         }
         let full = prompt.len() + count >= spec.max_position_embeddings;

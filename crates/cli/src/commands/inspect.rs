@@ -16,7 +16,7 @@ use crate::{
 pub(crate) fn run(args: &InspectArgs, printer: &Printer) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::open(&args.model)?;
     printer.json(&as_json(&checkpoint))?;
-    printer.result(&lns_report::clean_lines(&as_text(&checkpoint, args.tensors)))?;
+    printer.result(&as_text(&checkpoint, args.tensors))?;
     let audit = checkpoint.audit();
     if audit.is_clean() {
         Ok(())

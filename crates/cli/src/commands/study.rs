@@ -109,7 +109,7 @@ pub(crate) fn conduct(
 
 /// The table, and where the page is.
 pub(crate) fn show(out: &Path, record: &StudyRecord, printer: &Printer) -> anyhow::Result<()> {
-    printer.result(&lns_report::study_table(record, printer.table_style()))?;
+    printer.table(&lns_report::study_table(record, printer.table_style()))?;
     printer.note(&format!("Report: {}", out.join("report.html").display()));
     Ok(())
 }
