@@ -310,7 +310,8 @@ mod tests {
             let Sequences { inputs, targets, length } = rows;
             let row = |(index, (inputs, targets)): (usize, (&[u32], &[u32]))| {
                 let tokens = tokens.document(index);
-                let inputs = &inputs[..(tokens.end - tokens.start) as usize];
+                let seen = inputs.len().min((tokens.end - tokens.start) as usize);
+                let inputs = &inputs[..seen];
                 let learned =
                     targets.split(|target| *target == IGNORED).filter(|run| !run.is_empty());
                 let decode = |ids: &[u32]| self.tokenizer.decode(ids).unwrap();
