@@ -49,7 +49,7 @@ pub(crate) fn open_file(file: &Path) -> Result<Parts, CheckpointError> {
 /// Where `tokenizer.json` is, if it is in `folder`.
 pub(crate) fn tokenizer_in(folder: &Path) -> TokenizerSource {
     let path = folder.join("tokenizer.json");
-    if path.is_file() { TokenizerSource::Json(path) } else { TokenizerSource::None }
+    if path.exists() { TokenizerSource::Json(path) } else { TokenizerSource::None }
 }
 
 /// The folder a file is in.

@@ -431,10 +431,7 @@ mod tests {
             assert!(!tokenizer.encode("ab aab").unwrap().ids.is_empty());
             let text = "a".repeat(1 << 14);
             let error = tokenizer.encode_within(&text, 1).unwrap_err().to_string();
-            assert!(
-                error.contains("16384 bytes of text cannot be tokenised: it takes"),
-                "{error}"
-            );
+            assert!(error.contains("16384 bytes of text cannot be tokenised: it takes"), "{error}");
         }
         assert!(tokenizers().iter().all(|tokenizer| !tokenizer.is_watched));
     }

@@ -170,10 +170,13 @@ fn finetune_lays_conversations_out_in_a_process_apart() {
     let bench = Bench::new("llama");
     let template = "{% for m in messages %}{{ m.content }} {% endfor %}";
     fs::write(bench.path("model/chat_template.jinja"), template).expect("writable");
-    let turns = json!([{"role": "user", "content": "w1 w2"},
-        {"role": "assistant", "content": "w3 w4 w5"}]);
-    let lines = format!("{}\n", json!({ "messages": turns })).repeat(8)
-        + &format!("{}\n", json!({"prompt": "w6 ", "response": "w7"}));
+    let line = |i: usize| {
+        let answer = format!("w{i} w4 w5");
+        let turns = json!([{"role": "user", "content": "w1 w2"},
+            {"role": "assistant", "content": answer}]);
+        format!("{}\n", json!({ "messages": turns }))
+    };
+    let lines: String = (6..40).map(line).collect();
     fs::write(bench.path("chats.jsonl"), lines).expect("writable");
     let arguments = [
         "finetune",
@@ -186,8 +189,6 @@ fn finetune_lays_conversations_out_in_a_process_apart() {
         "1",
         "--length",
         "16",
-        "--validation",
-        "0.5",
     ];
     let out = bench.lns(&arguments).output().expect("it runs");
     let error = String::from_utf8_lossy(&out.stderr);
