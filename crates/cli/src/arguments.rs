@@ -724,7 +724,8 @@ pub(crate) struct FinetuneArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct WatchArgs {
-    /// Folder of a run or of a study, running or finished
+    /// Folder of a run or of a study, running or finished; of a study, its runs together: those done,
+    /// those to come, the time left
     pub(crate) run: PathBuf,
 
     /// Print a summary and return; so too when the output is not a terminal

@@ -195,6 +195,15 @@ impl StudyConfig {
         Ok(self.plan()?.iter().map(sequences).max().unwrap_or(0))
     }
 
+    /// The folder of every run that is planned, relative to the study's, and the steps it is to take.
+    ///
+    /// # Errors
+    /// [`StudyError`], where the settings contradict each other.
+    pub fn planned_runs(&self) -> Result<Vec<(String, u64)>, StudyError> {
+        let runs = self.plan()?.into_iter();
+        Ok(runs.map(|planned| (planned.folder, planned.config.steps)).collect())
+    }
+
     /// Every run: seed by seed, so that the first comparison is there as early as can be.
     pub(crate) fn plan(&self) -> Result<Vec<Planned>, StudyError> {
         let titles: Vec<String> = self.groups.iter().map(Group::title).collect();

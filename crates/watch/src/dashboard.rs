@@ -19,6 +19,7 @@ use crate::{
     plot::Scale,
     run::Run,
     screen::{Smoothing, State, Subject, View, draw},
+    study::{PlannedRun, Study},
     summary,
 };
 
@@ -28,10 +29,12 @@ const LOOK: Duration = Duration::from_millis(250);
 const CLOCK: Duration = Duration::from_secs(1);
 
 /// How to watch.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct WatchOptions {
     /// Print the summary and return, also on a terminal.
     pub summary: bool,
+    /// What a study has planned; empty where that is not known, or for a run.
+    pub planned: Vec<PlannedRun>,
 }
 
 /// Why a run cannot be watched.
@@ -61,7 +64,7 @@ pub enum WatchError {
 /// # Errors
 /// [`WatchError`]; the terminal is as it was before.
 pub fn watch(folder: &Path, options: WatchOptions) -> Result<(), WatchError> {
-    let mut watched = Watched::open(folder)?;
+    let mut watched = Watched::open(folder, options.planned)?;
     if options.summary || !io::stdout().is_terminal() {
         return print(&watched.summary(now()));
     }
@@ -142,15 +145,15 @@ impl View {
 #[derive(Debug)]
 enum Watched {
     Run { name: String, follower: Follower },
-    Study { folder: PathBuf, runs: Vec<(PathBuf, Follower)> },
+    Study { folder: PathBuf, runs: Vec<(PathBuf, Follower)>, planned: Vec<PlannedRun> },
 }
 
 impl Watched {
-    fn open(folder: &Path) -> Result<Self, WatchError> {
+    fn open(folder: &Path, planned: Vec<PlannedRun>) -> Result<Self, WatchError> {
         if folder.join(Event::FILE_NAME).exists() {
             return Ok(Self::Run { name: name(folder), follower: Follower::open(folder)? });
         }
-        let mut study = Self::Study { folder: folder.to_owned(), runs: Vec::new() };
+        let mut study = Self::Study { folder: folder.to_owned(), runs: Vec::new(), planned };
         if !study.advance()? {
             return Err(WatchError::NoRun { folder: folder.to_owned() });
         }
@@ -161,7 +164,7 @@ impl Watched {
     fn advance(&mut self) -> Result<bool, EventsError> {
         match self {
             Self::Run { follower, .. } => follower.advance(),
-            Self::Study { folder, runs } => {
+            Self::Study { folder, runs, .. } => {
                 let found = find_runs(folder);
                 let before = runs.len();
                 runs.retain(|(path, _)| found.contains(path));
@@ -185,7 +188,9 @@ impl Watched {
     fn summary(&self, now: f64) -> String {
         match self {
             Self::Run { follower, .. } => summary::of_run(follower.run(), now),
-            Self::Study { runs, .. } => summary::of_study(&named(runs), now),
+            Self::Study { runs, planned, .. } => {
+                summary::of_study(Study { runs: &named(runs), planned }, now)
+            }
         }
     }
 
@@ -196,7 +201,9 @@ impl Watched {
         };
         match self {
             Self::Run { name, follower } => show(name, Subject::Run(follower.run())),
-            Self::Study { folder, runs } => show(&name(folder), Subject::Study(&named(runs))),
+            Self::Study { folder, runs, planned } => {
+                show(&name(folder), Subject::Study(Study { runs: &named(runs), planned }))
+            }
         }
     }
 }
@@ -247,7 +254,7 @@ mod tests {
     #[test]
     fn a_folder_is_a_run_or_a_study_or_an_error_that_says_what_is_missing() {
         let folder = tempfile::tempdir().unwrap();
-        let error = Watched::open(folder.path()).unwrap_err();
+        let error = Watched::open(folder.path(), Vec::new()).unwrap_err();
         assert!(error.to_string().contains("no events.jsonl here"), "{error}");
 
         let write = |run: &str| {
@@ -256,8 +263,8 @@ mod tests {
             fs::write(run.join(Event::FILE_NAME), sample::lines(&sample::run(20, 3))).unwrap();
         };
         write("runs/lns-1");
-        let mut study = Watched::open(folder.path()).unwrap();
-        assert_eq!(study.summary(0.0).lines().count(), 2);
+        let mut study = Watched::open(folder.path(), Vec::new()).unwrap();
+        assert_eq!(study.summary(0.0).lines().count(), 4, "progress, a gap, the heading, the run");
         assert!(!study.advance().unwrap());
         write("runs/lns-0");
         assert!(study.advance().unwrap(), "a run that began later");
@@ -266,7 +273,7 @@ mod tests {
         fs::remove_dir_all(folder.path().join("runs/lns-1")).unwrap();
         assert!(study.advance().unwrap() && !study.summary(0.0).contains("lns-1"));
 
-        let run = Watched::open(&folder.path().join("runs/lns-0")).unwrap();
+        let run = Watched::open(&folder.path().join("runs/lns-0"), Vec::new()).unwrap();
         assert!(run.summary(0.0).contains("at step 20 of 2,441"));
     }
 }

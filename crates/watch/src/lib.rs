@@ -12,9 +12,11 @@ mod run;
 #[cfg(test)]
 mod sample;
 mod screen;
+mod study;
 mod summary;
 mod tensorboard;
 
 pub use dashboard::{WatchError, WatchOptions, watch};
+pub use study::PlannedRun;
 pub use summary::summary;
 pub use tensorboard::{TensorBoard, TensorBoardError, convert};

@@ -14,6 +14,7 @@ use crate::{
     format,
     plot::{BLUE, Curve, GREEN, GREY, ORANGE, PURPLE, Plot, SKY, Scale, VERMILLION, panel},
     run::{Activity, Run, smoothed},
+    study::Study,
 };
 
 /// Smaller terminals show nothing useful.
@@ -60,8 +61,7 @@ pub(crate) struct State<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Subject<'a> {
     Run(&'a Run),
-    /// Runs with their folders' names.
-    Study(&'a [(String, &'a Run)]),
+    Study(Study<'a>),
 }
 
 impl Default for View {
@@ -97,7 +97,7 @@ pub(crate) fn draw(frame: &mut Frame, state: &State) {
     frame.render_widget(keys(state.view, footer.width), footer);
     match state.subject {
         Subject::Run(run) => draw_run(frame, area, state, run),
-        Subject::Study(runs) => draw_study(frame, area, state, runs),
+        Subject::Study(study) => draw_study(frame, area, state, study),
     }
 }
 
@@ -131,7 +131,7 @@ fn keys(view: View, width: u16) -> Line<'static> {
 fn draw_run(frame: &mut Frame, area: Rect, state: &State, run: &Run) {
     // In a low window lines are worth more than frames.
     let (borders, frames) = if area.height < 14 { (Borders::TOP, 1) } else { (Borders::ALL, 2) };
-    let facts = facts(run, state.view.smoothing);
+    let facts = facts(run);
     let columns = ((area.width - 2) / FACT_WIDTH).max(1);
     let rows = (facts.len() as u16).div_ceil(columns).min((area.height / 6).max(2));
     let notes: Vec<_> = run.notes().rev().take(NOTES).collect();
@@ -256,15 +256,15 @@ fn progress(run: &Run, now: f64, width: usize) -> Line<'static> {
 }
 
 /// Labels and values of the header, the most wanted first.
-fn facts(run: &Run, smoothing: Smoothing) -> Vec<(&'static str, String)> {
-    let train = training(run, smoothing).last().map(|point| point.1);
+fn facts(run: &Run) -> Vec<(&'static str, String)> {
     let validation = run.evaluations().next_back().and_then(|eval| eval.loss);
     let last = run.steps().next_back();
     let speeds: Vec<_> =
         run.steps().rev().take(SPEED_STEPS).map(|step| step.tokens_per_second).collect();
     let speed = speeds.iter().sum::<f64>() / speeds.len().max(1) as f64;
     let mut facts = vec![
-        ("train loss", format::loss(train)),
+        // The last step's own: an average over steps lags behind a falling loss.
+        ("last step", format::loss(last.and_then(|step| step.loss))),
         ("validation", format::loss(validation)),
         ("perplexity", format::perplexity(validation)),
         ("lowest", format::loss(run.best().map(|best| best.1))),
@@ -294,6 +294,10 @@ fn loss_plot(run: &Run, view: View) -> Plot<'static> {
         Smoothing::None => Vec::new(),
         _ => training(run, Smoothing::None),
     };
+    let averaged = match view.smoothing {
+        Smoothing::None => "training",
+        Smoothing::Light | Smoothing::Strong => "training, averaged",
+    };
     let curve = |name: Option<&str>, points, colour, framed| Curve {
         name: name.map(str::to_owned),
         points,
@@ -308,7 +312,7 @@ fn loss_plot(run: &Run, view: View) -> Plot<'static> {
         across: "step",
         curves: vec![
             curve(None, raw, Color::Indexed(240), false),
-            curve(Some("training"), training(run, view.smoothing), SKY, true),
+            curve(Some(averaged), training(run, view.smoothing), SKY, true),
             curve(None, validation(run), ORANGE, true),
             evaluations,
         ],
@@ -379,7 +383,8 @@ fn draw_notes(frame: &mut Frame, area: Rect, notes: &[(u64, &str)]) {
     frame.render_widget(Paragraph::new(lines).block(panel(Borders::ALL).title(" notes ")), area);
 }
 
-fn draw_study(frame: &mut Frame, area: Rect, state: &State, runs: &[(String, &Run)]) {
+fn draw_study(frame: &mut Frame, area: Rect, state: &State, study: Study<'_>) {
+    let runs = study.runs;
     const COLOURS: [Color; 6] = [SKY, ORANGE, GREEN, PURPLE, BLUE, VERMILLION];
     let mut kinds: Vec<String> = Vec::new();
     let colours: Vec<Color> = runs
@@ -413,19 +418,14 @@ fn draw_study(frame: &mut Frame, area: Rect, state: &State, runs: &[(String, &Ru
         empty: "no evaluation yet",
     };
     plot.draw(frame, top, Borders::ALL);
-    draw_runs(frame, bottom, state, runs, &colours);
+    draw_runs(frame, bottom, state, study, &colours);
 }
 
 /// One line per run, which is also the legend; the runs at work first if there is no room for all.
-fn draw_runs(
-    frame: &mut Frame,
-    area: Rect,
-    state: &State,
-    runs: &[(String, &Run)],
-    colours: &[Color],
-) {
-    let count = format::counted(runs.len(), "run");
-    let block = panel(Borders::ALL).title(format!(" {}: {count} ", state.name));
+fn draw_runs(frame: &mut Frame, area: Rect, state: &State, study: Study<'_>, colours: &[Color]) {
+    let runs = study.runs;
+    let progress = study.progress(state.now);
+    let block = panel(Borders::ALL).title(format!(" {}: {progress} ", state.name));
     let room = usize::from(block.inner(area).height.saturating_sub(1));
     let mut shown: Vec<usize> = (0..runs.len()).collect();
     if runs.len() > room {
@@ -460,7 +460,7 @@ mod tests {
     use ratatui::{Terminal, backend::TestBackend, buffer::Cell};
 
     use super::*;
-    use crate::sample;
+    use crate::{PlannedRun, sample};
 
     const NOW: f64 = 1_700_000_611.0;
 
@@ -490,12 +490,13 @@ mod tests {
 
     #[test]
     fn usual_terminals_show_the_run_the_loss_the_layers_and_the_notes() {
+        let last = crate::format::loss(run().steps().next_back().unwrap().loss);
         for (width, height) in [(80, 24), (100, 30), (120, 40)] {
             let screen = screen(&run(), width, height);
             has(&screen, &["books-lns · lns · seed 7 · 4.91 M parameters", " running "]);
             has(&screen, &["step 1,220 / 2,441", "50.0 %", "10 min 10 s left"]);
-            has(&screen, &["train loss", "4.3344", "validation", "4.3664", "78.8", "1.50e-3"]);
-            has(&screen, &["loss, nats per token", "─ training", "• validation"]);
+            has(&screen, &["last step", &last, "validation", "4.3664", "78.8", "1.50e-3"]);
+            has(&screen, &["loss, nats per token", "─ training, averaged", "• validation"]);
             has(&screen, &["stream variance, log scale", "• step 20", "─ step 1,220", "17.9"]);
             has(&screen, &["step       700  the loss rose by 1.92", "q quit"]);
             assert_eq!(screen.contains("layers at step 1,220"), width >= 100);
@@ -507,7 +508,7 @@ mod tests {
     fn a_low_narrow_terminal_shows_the_essentials_and_a_tiny_one_says_so() {
         let screen = |width, height| screen(&run(), width, height);
         has(&screen(40, 10), &["books-lns · lns", "running", "step 1,220 / 2,441"]);
-        has(&screen(40, 10), &["4.3344", "validation", "4.3664", "loss, nats per token"]);
+        has(&screen(40, 10), &["last step", "validation", "4.3664", "loss, nats per token"]);
         has(&screen(40, 40), &["stream variance", "loss, nats per token"]);
         has(&screen(30, 8), &["The terminal has 30 × 8 cells;"]);
     }
@@ -546,8 +547,8 @@ mod tests {
         let linear = screen(Scale::Linear, Smoothing::None, false);
         assert!(!linear.contains("log scale") && !linear.contains("quit"));
         let last = crate::format::loss(run.steps().next_back().unwrap().loss);
-        has(&linear, &[&last]);
-        assert!(!log.contains(&last), "the last batch's own loss");
+        has(&linear, &[&last, "─ training "]);
+        has(&log, &[&last, "─ training, averaged"]);
     }
 
     #[test]
@@ -561,16 +562,20 @@ mod tests {
     fn a_study_shows_every_run_with_its_loss_and_state() {
         let (one, two) = (run(), sample::finished(2441, 24).into_iter().collect());
         let runs = [("lns-1".to_owned(), &one), ("pre-1".to_owned(), &two)];
+        let planned = [PlannedRun { folder: "runs/lns-2".to_owned(), steps: 2441 }];
         for (width, height) in [(80, 24), (100, 30), (40, 10)] {
-            let screen = shown(Subject::Study(&runs), View::default(), NOW, width, height);
-            has(&screen, &["books-lns: 2 runs", "lns-1", "4.3664", "running"]);
+            let study = Study { runs: &runs, planned: &planned };
+            let screen = shown(Subject::Study(study), View::default(), NOW, width, height);
+            has(&screen, &["books-lns: 1 of 3 runs done", "lns-1", "4.3664", "running"]);
             has(&screen, &["pre-1", "finished", "validation loss"]);
+            assert_eq!(screen.contains("1 to come, about"), width >= 80);
             assert_eq!(screen.contains("50 %") && screen.contains("2,441"), width >= 80);
         }
         let of = |i| (format!("run-{i}"), if i < 29 { &two } else { &one });
         let many: Vec<_> = (0..30).map(of).collect();
-        let screen = shown(Subject::Study(&many), View::default(), NOW, 80, 24);
-        has(&screen, &["30 runs", "run-0", "run-29", "running"]);
+        let many = Study { runs: &many, planned: &[] };
+        let screen = shown(Subject::Study(many), View::default(), NOW, 80, 24);
+        has(&screen, &["29 of 30 runs done", "run-0", "run-29", "running"]);
     }
 
     /// Numbers and names as a broken or hostile file may hold them.
@@ -627,7 +632,7 @@ mod tests {
             for height in (1..60).step_by(7) {
                 for scale in [Scale::Auto, Scale::Log, Scale::Linear] {
                     let view = View { scale, ..View::default() };
-                    let study = Subject::Study(&study);
+                    let study = Subject::Study(Study { runs: &study, planned: &[] });
                     for subject in runs.map(Subject::Run).into_iter().chain([study]) {
                         let text = shown(subject, view, NOW, width, height);
                         assert!(!text.replace('\n', "").contains(char::is_control));

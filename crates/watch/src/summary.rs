@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use lns_record::{Event, LayersEvent};
 
-use crate::{format, run::Run};
+use crate::{format, run::Run, study::Study};
 
 /// Steps whose mean is the shown training loss.
 const LAST_STEPS: usize = 50;
@@ -90,7 +90,8 @@ fn training(run: &Run) -> String {
         count => {
             let mean = losses.iter().sum::<f64>() / count as f64;
             format!(
-                "{}, mean of the last {}",
+                "{} in the last step, {} on average over the last {}",
+                format::loss(losses.first().copied()),
                 format::loss(Some(mean)),
                 format::counted(count, "step")
             )
@@ -143,15 +144,16 @@ fn variance(text: &mut String, run: &Run) {
     row(last);
 }
 
-/// One line per run.
-pub(crate) fn of_study(runs: &[(String, &Run)], now: f64) -> String {
+/// How far the study is, and one line per run.
+pub(crate) fn of_study(study: Study<'_>, now: f64) -> String {
+    let runs = study.runs;
     let width = |column: &dyn Fn(&(String, &Run)) -> String| {
         runs.iter().map(|run| column(run).chars().count()).max().unwrap_or(0).max(8)
     };
     let scheme = |run: &(String, &Run)| run.1.start().map_or(String::new(), |s| s.scheme.clone());
     let names = width(&|run| run.0.clone());
     let schemes = width(&scheme);
-    let mut text = String::new();
+    let mut text = format!("{}\n\n", study.progress(now));
     line(
         &mut text,
         format_args!(
@@ -199,7 +201,7 @@ state           finished at step 1,220 of 2,441 after 10 min 10 s
 model           lns, normal(0.02) initialisation, 24 layers, 4.91 M parameters
 run             seed 7, 2 threads, version 0.1.0
 tokens          1.25 M in training, 2,065/s in the last step
-training loss   4.3372, mean of the last 50 steps
+training loss   4.4361 in the last step, 4.3372 on average over the last 50 steps
 validation loss 4.3664, perplexity 78.8, at step 1,200
 skipped         1 update
 snapshot        snapshots/step-00001000, step 1,000
@@ -215,9 +217,11 @@ notes           step 700: the loss rose by 1.92 in one step: this update was lef
     fn a_studys_summary_has_a_line_for_each_run() {
         let one: Run = sample::run(200, 3).into_iter().collect();
         let none = Run::default();
-        let text = of_study(&[("lns-1".to_owned(), &one), ("none".to_owned(), &none)], 1.7e9);
+        let runs = [("lns-1".to_owned(), &one), ("none".to_owned(), &none)];
+        let text = of_study(Study { runs: &runs, planned: &[] }, 1.7e9);
+        assert!(text.starts_with("0 of 2 runs done, 1 running, about"), "{text}");
         let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        let lines: Vec<_> = text.lines().map(words).collect();
+        let lines: Vec<_> = text.lines().skip(2).map(words).collect();
         assert_eq!(lines.len(), 3);
         let expected = ["lns-1", "lns", "7", "200", "/", "2,441", "5.4175", "225", "running"];
         assert_eq!(lines[1], expected);

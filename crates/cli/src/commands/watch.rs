@@ -1,9 +1,17 @@
 //! `lns watch`: follow a run.
 
-use lns_watch::WatchOptions;
+use lns_study::StudyConfig;
+use lns_watch::{PlannedRun, WatchOptions};
 
 use crate::arguments::WatchArgs;
 
 pub(crate) fn run(args: &WatchArgs) -> anyhow::Result<()> {
-    Ok(lns_watch::watch(&args.run, WatchOptions { summary: args.summary })?)
+    // A study says in its settings what it has planned.
+    let settings = args.run.join(StudyConfig::FILE_NAME);
+    let planned = match settings.is_file() {
+        true => StudyConfig::read(&settings)?.planned_runs()?,
+        false => Vec::new(),
+    };
+    let planned = planned.into_iter().map(|(folder, steps)| PlannedRun { folder, steps }).collect();
+    Ok(lns_watch::watch(&args.run, WatchOptions { summary: args.summary, planned })?)
 }
