@@ -30,6 +30,9 @@ pub struct StudyRecord {
     pub theory: Option<TheoryRecord>,
     /// Runs that are not finished yet.
     pub missing_runs: u64,
+    /// What a reader must know before the findings: that the runs were far too short to judge by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caution: Option<String>,
 }
 
 /// The runs of one scheme and initialisation.

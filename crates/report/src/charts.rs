@@ -3,6 +3,7 @@
 
 use lns_record::{DiagnoseRecord, LayerRecord, RemovalRecord, StreamRecord};
 
+use crate::comparable::incomparable;
 use crate::drawing::{Drawing, Room};
 use crate::heatmap::Heatmap;
 use crate::number::{drawable, idle_below};
@@ -53,6 +54,12 @@ pub(crate) fn drawings(records: &[DiagnoseRecord]) -> Vec<Drawing> {
     drawings.extend(plots.into_iter().flatten().map(Plot::draw));
     if let Some(branches) = subjects.branches() {
         drawings.insert(drawings.len().min(1), branches.draw());
+    }
+    // A chart is looked at, and shown elsewhere, without the page's first lines.
+    if let Some(warning) = incomparable(records) {
+        drawings
+            .iter_mut()
+            .for_each(|drawing| drawing.caption = format!("{warning} {}", drawing.caption));
     }
     drawings
 }

@@ -21,6 +21,7 @@
 
 mod charts;
 mod columns;
+mod comparable;
 mod curves;
 mod drawing;
 mod heatmap;

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::charts::drawings;
 use crate::columns;
+use crate::comparable::incomparable;
 use crate::drawing::{Drawing, Room, rules};
 use crate::number::{count, figure, measured, number, percent};
 use crate::palette::{HUES, properties, themed};
@@ -26,6 +27,7 @@ pub fn diagnosis_page(records: &[DiagnoseRecord]) -> String {
         (facts(records, &labels))
         @if !drawings.is_empty() {
             h2 { "Layer by layer" }
+            @if let Some(warning) = incomparable(records) { p.warning { (warning) } }
             (figures(&drawings))
         }
         (numbers(records, &labels))
@@ -192,9 +194,10 @@ fn facts_of(record: &DiagnoseRecord) -> Vec<(&'static str, String)> {
     // The standard error of e^x is e^x times that of x, to first order.
     let perplexity_stderr = baseline.nll_stderr.map(|stderr| baseline.perplexity * stderr);
     let tokens = format!(
-        "{} = {} windows × {}",
+        "{} = {} window{} × {}",
         count(text.tokens),
         count(text.windows),
+        if text.windows == 1 { "" } else { "s" },
         count(text.window_len)
     );
     vec![

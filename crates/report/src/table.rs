@@ -7,6 +7,7 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::charts::common_threshold;
 use crate::columns;
+use crate::comparable::incomparable;
 use crate::number::{count, figure, measured, number, percent};
 use crate::scale::Scale;
 use crate::text::{clean, labels, shortened};
@@ -273,6 +274,9 @@ pub fn comparison_table(records: &[DiagnoseRecord], style: TableStyle) -> String
             let idle = layers_in_words(&record.verdict.idle_layers);
             style.wrap(&format!("#{} idle layers: {idle}", at + 1), Tone::Idle, &mut out);
         }
+    }
+    if let Some(warning) = incomparable(records) {
+        style.wrap(&warning, Tone::Strong, &mut out);
     }
     out.push('\n');
     let rows = records.iter().map(columns::rows).max().unwrap_or(0);

@@ -153,3 +153,25 @@ fn an_error_names_the_file() {
     );
     assert!(matches!(write_report(dir.path(), &[]), Err(ReportError::NoRecords)));
 }
+
+#[test]
+fn models_that_read_other_text_are_called_incomparable_where_their_charts_are() {
+    let mut other = sample::full("b", 12);
+    let records = [sample::full("a", 30), other.clone()];
+    let warning = "Not to be compared in numbers";
+    assert!(!diagnosis_page(&records).contains(warning));
+    (other.text.windows, other.text.tokens) = (1, 512);
+    let records = [sample::full("a", 30), other];
+    let page = diagnosis_page(&records);
+    let charts = &page[page.find("Layer by layer").unwrap()..];
+    let captions = charts.split("<figcaption>").skip(1);
+    assert!(captions.clone().count() > 5 && captions.clone().all(|text| text.starts_with(warning)));
+    assert!(charts.starts_with("Layer by layer</h2><p class=\"warning\">Not to be compared"));
+    let style = lns_report::TableStyle { width: 400, color: false, unicode: true };
+    let table = lns_report::comparison_table(&records, style);
+    assert!(
+        table.contains(
+            "these models read different windows (a: 16 windows of 512 tokens; b: 1 window"
+        )
+    );
+}

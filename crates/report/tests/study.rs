@@ -96,6 +96,15 @@ fn other_groups_diverged_and_missing_runs_are_told_in_page_and_terminal() {
 }
 
 #[test]
+fn a_study_too_short_to_judge_by_says_so_before_its_findings() {
+    let caution = "150 steps are far too few to judge".to_owned();
+    let record = StudyRecord { caution: Some(caution.clone()), ..full(4) };
+    let (page, table) = (study_page(&record), study_table(&record, PLAIN));
+    assert!(page.find(&caution).unwrap() < page.find("lns ends 0.071").unwrap());
+    assert!(table.starts_with(&caution), "{table}");
+}
+
+#[test]
 fn without_lns_the_lowest_group_is_the_subject() {
     assert!(
         headline(&part(&["pre", "pre + scaled init", "mix-ln"], 3)).contains("pre + scaled init")
@@ -310,6 +319,7 @@ fn text_of_strangers_is_shown_and_never_obeyed() {
     record.groups[0].runs[0].folder = hostile.to_owned();
     record.settings.push((hostile.to_owned(), hostile.to_owned()));
     record.published_source = Some(hostile.to_owned());
+    record.caution = Some(hostile.to_owned());
     for check in &mut record.theory.as_mut().unwrap().checks {
         for text in [&mut check.source, &mut check.scheme, &mut check.quantity, &mut check.expected]
         {

@@ -304,6 +304,8 @@ mod tests {
         let plan = study(TWO).plan().expect("a plan");
         let folders: Vec<&str> = plan.iter().map(|run| run.folder.as_str()).collect();
         assert_eq!(folders, ["runs/pre-seed1", "runs/pre-seed2", "runs/lns-scaled-init-seed2"]);
+        let planned = study(TWO).planned_runs().expect("a plan");
+        assert_eq!(planned[2], ("runs/lns-scaled-init-seed2".to_owned(), plan[2].config.steps));
         let lns = &plan[2].config;
         assert_eq!((lns.seed, lns.schedule.warmup, lns.model.num_hidden_layers), (2, 7, 6));
         assert_eq!(lns.schedule.learning_rate, 1.0);

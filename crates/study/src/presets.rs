@@ -50,6 +50,22 @@ pub(crate) fn unlike_the_paper(config: &StudyConfig) -> Vec<&'static str> {
     run_preset(&config.name).map_or_else(Vec::new, |preset| preset.notes)
 }
 
+/// What a report says first of runs shorter than the laptop study's, the shortest whose numbers are worth a
+/// conclusion.
+pub(crate) fn too_short(config: &StudyConfig) -> Option<String> {
+    let tokens = |run: &RunConfig| run.steps.saturating_mul(run.tokens_per_step());
+    let (run, laptop) = (&config.run, run_preset("laptop")?.config);
+    (tokens(run) < tokens(&laptop)).then(|| {
+        format!(
+            "{} steps of {} tokens are far too few to judge a scheme, or which layers a model needs: most \
+             layers have hardly learnt anything yet, so most look idle. These numbers show how a \
+             comparison is read; `lns study laptop` trains long enough to say something.",
+            run.steps,
+            run.tokens_per_step()
+        )
+    })
+}
+
 /// The study called `name`.
 pub fn preset(name: &str) -> Option<StudyConfig> {
     use Initialisation::{Normal, Scaled};
@@ -124,6 +140,14 @@ pub fn pair(steps: u64) -> StudyConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runs_too_short_to_judge_by_are_called_so_and_those_of_the_other_presets_are_not() {
+        let told = too_short(&pair(150)).expect("far too few");
+        assert!(told.starts_with("150 steps of 2048 tokens are far too few"), "{told}");
+        let short = PRESET_NAMES.map(|name| too_short(&preset(name).expect(name)).is_some());
+        assert_eq!(short, [true, false, false, false, false, false]);
+    }
 
     #[test]
     fn every_preset_is_a_study_whose_published_figures_belong_to_its_groups() {

@@ -20,7 +20,7 @@ use lns_train::{RunConfig, RunError, check, train};
 use crate::{
     StudyConfig, StudyError, compare,
     config::Planned,
-    presets::{SOURCE, published, unlike_the_paper},
+    presets::{SOURCE, published, too_short, unlike_the_paper},
 };
 
 /// Tokens of a sequence that the theory is measured on: its vector products need the whole model's
@@ -305,6 +305,7 @@ pub fn record(config: &StudyConfig, folder: &Path) -> Result<StudyRecord, StudyE
         published_source: any_published.then(|| SOURCE.to_owned()),
         theory,
         missing_runs,
+        caution: too_short(config),
     })
 }
 

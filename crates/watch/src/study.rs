@@ -32,7 +32,7 @@ impl Study<'_> {
         let count = |is: fn(Activity) -> bool| {
             self.runs.iter().filter(|(_, run)| is(run.activity(now))).count()
         };
-        let (done, to_come) = (count(is_done), self.to_come().count());
+        let (done, to_come) = (count(is_done), self.ahead().count());
         let running = count(|activity| activity == Activity::Running);
         let all = format::counted(self.runs.len() + to_come, "run");
         let mut text = format!("{done} of {all} done");
@@ -48,7 +48,7 @@ impl Study<'_> {
     }
 
     /// Planned runs that have not begun.
-    fn to_come(&self) -> impl Iterator<Item = &PlannedRun> {
+    fn ahead(&self) -> impl Iterator<Item = &PlannedRun> {
         let begun = |planned: &PlannedRun| {
             let name = Path::new(&planned.folder).file_name().map(|name| name.to_string_lossy());
             self.runs.iter().any(|(run, _)| Some(run.as_str()) == name.as_deref())
@@ -68,7 +68,7 @@ impl Study<'_> {
             Some(left) => left,
             None => run.planned().saturating_sub(run.step()) as f64 * pace,
         });
-        let to_come = self.to_come().map(|planned| planned.steps as f64 * pace);
+        let to_come = self.ahead().map(|planned| planned.steps as f64 * pace);
         Some(begun.chain(to_come).sum())
     }
 }

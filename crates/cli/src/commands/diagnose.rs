@@ -79,30 +79,16 @@ impl Other {
     }
 }
 
-/// The tables, for a person on a terminal, and a warning where they do not compare like with like.
+/// The tables, for a person on a terminal.
 pub(crate) fn show(records: &[DiagnoseRecord], printer: &Printer) -> anyhow::Result<()> {
     let style = printer.table_style();
     for record in records {
         printer.table(&lns_report::diagnosis_table(record, style))?;
     }
-    let [first, others @ ..] = records else { return Ok(()) };
-    if others.is_empty() {
+    if records.len() < 2 {
         return Ok(());
     }
-    printer.table(&format!("\n{}", lns_report::comparison_table(records, style)))?;
-    let fed = |record: &DiagnoseRecord| (record.text.windows, record.text.window_len);
-    if let Some(other) = others.iter().find(|other| fed(other) != fed(first)) {
-        let shown = |record| {
-            let (windows, length) = fed(record);
-            format!("{} on {windows} windows of {length}", record.name)
-        };
-        printer.note(&format!(
-            "Not the same text: {}, {}. Losses and error bars do not compare.",
-            shown(first),
-            shown(other)
-        ));
-    }
-    Ok(())
+    printer.table(&format!("\n{}", lns_report::comparison_table(records, style)))
 }
 
 /// What to measure, for any model.

