@@ -15,11 +15,11 @@ use lns_kernels::{Device, LossTerms, Precision, Workers};
 use lns_record::BenchResult;
 use lns_train::{Batch, BatchError, Decay, Optimiser, Trainer, TrainingOptions, flops_per_token};
 
-pub use machine::{copy_gigabytes, peak_gflops};
+pub use machine::{Load, copy_gigabytes, peak_gflops};
 pub use norm::{NormTraffic, norm_traffic};
 pub use workload::Workload;
 
-use machine::{median, peak_resident_bytes, reset_peak_resident};
+use machine::{median, peak_resident_bytes, reset_peak_resident, spread};
 
 /// Learning rate of the training workloads.
 const LEARNING_RATE: f64 = 1e-3;
@@ -208,6 +208,7 @@ fn result(
         name: name.to_owned(),
         mode: mode.to_owned(),
         tokens_per_second,
+        spread: spread(&mut seconds.to_vec()),
         gflops,
         share_of_peak: gflops / effort.peak_gflops,
         peak_rss_bytes: peak_resident_bytes(),

@@ -63,6 +63,80 @@ pub(crate) fn median(values: &mut [f64]) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
+/// Half of the range that holds the middle half of `values`, as a share of their median: how far a value
+/// that is repeated lies from it.
+pub(crate) fn spread(values: &mut [f64]) -> f64 {
+    let middle = median(values);
+    let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
+    if values.is_empty() || middle == 0.0 { 0.0 } else { (at(0.75) - at(0.25)) / 2.0 / middle }
+}
+
+/// How busy the machine is, from a moment on.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    since: Instant,
+    start: Ticks,
+}
+
+/// Processor time so far, in the system's ticks of a hundredth of a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Ticks {
+    /// Of all programs.
+    all: u64,
+    /// Of this one.
+    own: u64,
+    cores: u64,
+}
+
+/// Ticks in a second: what Linux reports to programs, whatever its own clock.
+const TICKS: f64 = 100.0;
+
+impl Load {
+    /// Begins to watch; `None` where the system does not tell.
+    pub fn now() -> Option<Self> {
+        Some(Self { since: Instant::now(), start: Ticks::now()? })
+    }
+
+    /// Cores of this machine, and how many of them other programs have kept busy since.
+    pub fn elsewhere(&self) -> Option<(u64, f64)> {
+        let end = Ticks::now()?;
+        let seconds = self.since.elapsed().as_secs_f64().max(1.0 / TICKS);
+        Some((end.cores, end.elsewhere_since(self.start) / TICKS / seconds))
+    }
+}
+
+impl Ticks {
+    fn now() -> Option<Self> {
+        let read = |path| std::fs::read_to_string(path).ok();
+        Self::parse(&read("/proc/stat")?, &read("/proc/self/stat")?)
+    }
+
+    /// From `/proc/stat` and `/proc/self/stat` (proc(5)).
+    fn parse(machine: &str, process: &str) -> Option<Self> {
+        let total = machine.lines().find_map(|line| line.strip_prefix("cpu "))?;
+        let times: Vec<u64> =
+            total.split_whitespace().map(|time| time.parse().ok()).collect::<Option<_>>()?;
+        // user, nice, system, then idle and waiting, then interrupts and what other guests took; guests
+        // of this machine, which follow, are counted in user.
+        let all = times.iter().enumerate().take(8).filter(|(i, _)| ![3, 4].contains(i));
+        let is_core = |line: &&str| {
+            line.strip_prefix("cpu")
+                .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+        };
+        let cores = machine.lines().filter(is_core).count() as u64;
+        // The name in parentheses may hold anything; user and system time are 12 and 13 after it.
+        let (_, fields) = process.rsplit_once(')')?;
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        let own = |at: usize| fields.get(at)?.parse::<u64>().ok();
+        Some(Self { all: all.map(|(_, time)| time).sum(), own: own(11)? + own(12)?, cores })
+    }
+
+    fn elsewhere_since(self, start: Self) -> f64 {
+        let own = self.own.saturating_sub(start.own);
+        self.all.saturating_sub(start.all).saturating_sub(own) as f64
+    }
+}
+
 /// Peak resident memory of this process in bytes since it was last reset, where the system says.
 pub(crate) fn peak_resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -75,4 +149,29 @@ pub(crate) fn peak_resident_bytes() -> Option<u64> {
 /// the whole process so far.
 pub(crate) fn reset_peak_resident() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_spread_is_that_of_the_middle_half() {
+        assert_eq!(spread(&mut [10.0, 9.0, 11.0, 10.0, 500.0]), 0.05);
+        assert_eq!(spread(&mut [3.0]), 0.0);
+        assert_eq!(spread(&mut []), 0.0);
+    }
+
+    #[test]
+    fn what_others_use_is_what_the_machine_did_without_this_program() {
+        let stat =
+            |user: u64| format!("cpu  {user} 5 20 900 30 1 2 3 7 0\ncpu0 1 2\ncpu1 1 2\nintr 9\n");
+        let process = |user: u64| format!("42 (a) b) R 1 2 3 4 5 6 7 8 9 10 {user} 6 0 0\n");
+        let start = Ticks::parse(&stat(100), &process(40)).expect("well-formed");
+        assert_eq!(start, Ticks { all: 100 + 5 + 20 + 1 + 2 + 3, own: 46, cores: 2 });
+        let end = Ticks::parse(&stat(400), &process(240)).expect("well-formed");
+        assert_eq!(end.elsewhere_since(start), 100.0);
+        assert_eq!(Ticks::parse("", ""), None);
+        assert_eq!(Ticks::parse("cpu  a b\n", &process(1)), None);
+    }
 }

@@ -20,18 +20,27 @@ pub struct NormTraffic {
     pub copy: f64,
     /// GB/s of forward and backward: x read and y written, then x and dy read and dx written.
     pub norm: f64,
-    /// Time with the scale 1/√ℓ over time with the scale 1: LNS over plain RMSNorm.
+    /// Time with the scale 1/√ℓ over time with the scale 1: LNS over plain RMSNorm, the median of the
+    /// rounds.
     pub lns_over_plain: f64,
+    /// The least and the greatest ratio of a round.
+    pub lns_over_plain_range: (f64, f64),
 }
 
 /// RMS norm over rows of 4096, forward and backward, alternating with copies.
 pub fn norm_traffic(workers: &Workers, rounds: usize) -> NormTraffic {
     let bytes = ROWS * WIDTH * size_of::<f32>();
     let (mut copies, mut norms, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..rounds.max(1) {
+    for round in 0..rounds.max(1) {
         copies.push(copy_gigabytes(workers, bytes));
-        let plain = seconds(workers, 1.0);
-        let scaled = seconds(workers, 0.5);
+        // In turns, so that what comes first has no advantage.
+        let (plain, scaled) = match round % 2 {
+            0 => (seconds(workers, 1.0), seconds(workers, 0.5)),
+            _ => {
+                let scaled = seconds(workers, 0.5);
+                (seconds(workers, 1.0), scaled)
+            }
+        };
         let moved = 5.0 * (bytes * workers.count()) as f64;
         norms.push(moved / plain / 1e9);
         ratios.push(scaled / plain);
@@ -40,6 +49,8 @@ pub fn norm_traffic(workers: &Workers, rounds: usize) -> NormTraffic {
         copy: median(&mut copies),
         norm: median(&mut norms),
         lns_over_plain: median(&mut ratios),
+        // The median has sorted them.
+        lns_over_plain_range: (ratios[0], ratios[ratios.len() - 1]),
     }
 }
 

@@ -39,6 +39,9 @@ pub struct BenchRecord {
     pub peak_gflops: f64,
     /// Worker threads.
     pub threads: u64,
+    /// Cores that other programs kept busy meanwhile, where the system says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub busy_elsewhere: Option<f64>,
     /// What was measured.
     pub workloads: Vec<BenchResult>,
     /// The norm against memory, if it was asked for.
@@ -55,6 +58,9 @@ pub struct BenchResult {
     pub mode: String,
     /// From the median time of a step.
     pub tokens_per_second: f64,
+    /// Half of the range that holds the middle half of the steps' times, as a share of their median.
+    #[serde(default)]
+    pub spread: f64,
     /// Counted as 6 × parameters outside the embedding + 12·L·T·H per token, a third of it for
     /// forward.
     pub gflops: f64,
@@ -76,8 +82,11 @@ pub struct NormRecord {
     pub copy_gigabytes_per_second: f64,
     /// GB/s of forward and backward: five passes over the tensor.
     pub norm_gigabytes_per_second: f64,
-    /// Time with LNS's scale over time without.
+    /// Time with LNS's scale over time without: the median of the rounds.
     pub lns_over_plain: f64,
+    /// The least and the greatest ratio of a round: where 1 lies between them, the ratio says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lns_over_plain_range: Option<(f64, f64)>,
 }
 
 /// `eval --json`.

@@ -387,12 +387,26 @@ impl NormScheme {
         }
     }
 
-    pub(crate) fn from_json(value: &serde_json::Value) -> Result<Self, SpecError> {
-        serde_json::from_value(value.clone()).map_err(|error| SpecError::UnknownScheme {
+    /// A scheme as `norm_scheme` of a `config.json` has it: an object of its name and options.
+    ///
+    /// # Errors
+    /// [`SpecError::UnknownScheme`], for another name or option or one that is out of range.
+    pub fn from_json(value: &serde_json::Value) -> Result<Self, SpecError> {
+        let fail = |reason| SpecError::UnknownScheme {
             given: value.to_string(),
-            reason: error.to_string(),
+            reason,
             known: known_schemes(),
-        })
+        };
+        // The list of names follows: serde's own would be a second one, without those of combinations.
+        match value.get("name").and_then(serde_json::Value::as_str) {
+            Some("before-norm") => {
+                Err(fail("as a table it is lns with the placement \"input\"".to_owned()))
+            }
+            Some(name) if !Self::NAMES.contains(&name) => {
+                Err(fail(format!("no scheme is called {name:?}")))
+            }
+            _ => serde_json::from_value(value.clone()).map_err(|error| fail(error.to_string())),
+        }
     }
 }
 
@@ -592,7 +606,7 @@ mod tests {
     fn a_misspelt_scheme_or_option_is_an_error() {
         for name in ["LNS", "Pre", "cod", "", "lns ", "deep-norm"] {
             let error = name.parse::<NormScheme>().expect_err(name);
-            assert!(error.to_string().contains("mix-ln"), "{error} does not list the schemes");
+            assert_eq!(error.to_string().matches("mix-ln").count(), 1, "{error}: one list");
         }
         for json in [
             r#"{"name":"lns","exponnent":0.5}"#,

@@ -346,9 +346,9 @@ fn scheme<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NormScheme, D::E
     let value = Value::deserialize(deserializer)?;
     let scheme = match &value {
         Value::String(name) => name.parse().map_err(|error: lns_spec::SpecError| error.to_string()),
-        other => other.clone().try_into::<NormScheme>().map_err(|error| {
-            format!("{}; the schemes are {}", error.message(), NormScheme::NAMES.join(", "))
-        }),
+        other => serde_json::to_value(other)
+            .map_err(|error| error.to_string())
+            .and_then(|json| NormScheme::from_json(&json).map_err(|error| error.to_string())),
     };
     scheme.map_err(serde::de::Error::custom)
 }

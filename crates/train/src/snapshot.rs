@@ -115,15 +115,16 @@ impl Snapshots {
             std::fs::remove_dir_all(&path).map_err(io)?;
         }
         let new = NewFolder::create(&path).map_err(io)?;
-        match state.config.finetune.as_ref().and_then(|from| from.lora.as_ref()) {
+        let adapted = state.config.finetune.as_ref();
+        match adapted.and_then(|from| Some((&from.base, from.lora.as_ref()?))) {
             None => {
                 trainer.model().write(new.path()).map_err(|error| unwritable(error.to_string()))?;
                 write_tokenizer(new.path()).map_err(|error| unwritable(error.to_string()))?;
             }
-            Some(lora) => {
+            Some((base, lora)) => {
                 write_tensors(&new.path().join(ADAPTERS), &trainer.model().adapters())
                     .map_err(|error| unwritable(error.to_string()))?;
-                let config = format!("{:#}\n", peft_config(lora));
+                let config = format!("{:#}\n", peft_config(base, lora));
                 std::fs::write(new.path().join("adapter_config.json"), config).map_err(io)?;
             }
         }
@@ -275,12 +276,12 @@ fn read_tensor(tensors: &SafeTensors<'_>, name: &str, shape: &[usize]) -> Option
     fits.then(|| numbers.map(|bytes| f32::from_le_bytes(*bytes)).collect())
 }
 
-/// An `adapter_config.json` as PEFT reads it.
-fn peft_config(lora: &LoraConfig) -> serde_json::Value {
+/// An `adapter_config.json` as PEFT reads it, for adapters of the checkpoint `base`.
+fn peft_config(base: &Path, lora: &LoraConfig) -> serde_json::Value {
     serde_json::json!({
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": null,
+        "base_model_name_or_path": base,
         "r": lora.rank,
         "lora_alpha": lora.alpha,
         "lora_dropout": 0.0,

@@ -163,6 +163,10 @@ fn adapters_change_their_targets_only_and_come_merged_and_apart() {
         .collect();
     assert!(names.contains(&"adapter_config.json".to_owned()), "{names:?}");
     assert!(!names.contains(&"model.safetensors".to_owned()), "{names:?}");
+    let config = fs::read(snapshot.join("adapter_config.json")).expect("there");
+    let config: serde_json::Value = serde_json::from_slice(&config).expect("JSON");
+    let base = config["base_model_name_or_path"].as_str().expect("adapters are of a model");
+    assert_eq!(std::path::Path::new(base), place.base);
     let Event::Start(start) = &read_events(&run).expect("events")[0] else { panic!("begins") };
     // Rank 4 beside 16 × 16 and 16 × 24, three times.
     assert_eq!(start.trainable, Some(3 * 4 * (16 + 16 + 16 + 24)));

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lns_bench::{Effort, Workload};
+use lns_bench::{Effort, Load, Workload};
 use lns_checkpoint::Checkpoint;
 use lns_kernels::{Device, Workers, with_threads};
 use lns_record::{BenchRecord, BenchResult, NormRecord};
@@ -33,6 +33,7 @@ pub(crate) fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<()> {
     }
     let model = args.model.as_deref().map(|path| open(path, args)).transpose()?;
     let workers = || model::workers(Some(threads));
+    let load = Load::now();
     let (device, precision) = (args.place.device.clone(), args.place.precision);
     let peak_gflops = lns_bench::peak_gflops(&workers()?, &device, precision);
     printer.note(&format!("peak of matrix products, {threads} threads: {peak_gflops:.0} GFLOP/s"));
@@ -44,8 +45,13 @@ pub(crate) fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<()> {
         device,
         precision,
     };
-    let mut record =
-        BenchRecord { peak_gflops, threads: threads as u64, workloads: Vec::new(), norm: None };
+    let mut record = BenchRecord {
+        peak_gflops,
+        threads: threads as u64,
+        busy_elsewhere: None,
+        workloads: Vec::new(),
+        norm: None,
+    };
     printer.result(&header())?;
     for workload in &workloads {
         for mode in &args.mode {
@@ -70,15 +76,48 @@ pub(crate) fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<()> {
         let norm = norm(&workers()?);
         printer.result(&format!(
             "\nRMS norm, rows of 4096, forward and backward: {:.1} GB/s, {:.0} % of a copy's {:.1} GB/s; \
-             with LNS's scale {:.3} times the time\n",
+             {}\n",
             norm.norm_gigabytes_per_second,
             100.0 * norm.norm_gigabytes_per_second / norm.copy_gigabytes_per_second,
             norm.copy_gigabytes_per_second,
-            norm.lns_over_plain,
+            lns_over_plain(&norm),
         ))?;
         record.norm = Some(norm);
     }
+    if let Some((cores, busy)) = load.and_then(|load| load.elsewhere()) {
+        record.busy_elsewhere = Some(busy);
+        if let Some(warning) = crowded(cores, busy, threads) {
+            printer.note(&warning);
+        }
+    }
     printer.json(&record)
+}
+
+/// What the rounds allow to say of the scale's price.
+fn lns_over_plain(norm: &NormRecord) -> String {
+    match norm.lns_over_plain_range {
+        Some((low, high)) if low > 1.0 || high < 1.0 => format!(
+            "with LNS's scale {:.2} times the time ({low:.2} to {high:.2} over {NORM_ROUNDS} rounds)",
+            norm.lns_over_plain
+        ),
+        Some((low, high)) => format!(
+            "with LNS's scale no difference in time that {NORM_ROUNDS} rounds can tell (ratios {low:.2} to \
+             {high:.2})"
+        ),
+        None => "the price of LNS's scale was not measured".to_owned(),
+    }
+}
+
+/// A warning, where other programs took cores that the threads needed.
+fn crowded(cores: u64, busy: f64, threads: usize) -> Option<String> {
+    let over = busy + threads as f64 - cores as f64;
+    // A tenth of a core is what a quiet system does.
+    (over > 0.1).then(|| {
+        format!(
+            "This machine was busy: other programs kept {busy:.1} of {cores} cores at work, beside {threads} \
+             threads here. The rates are too low and do not compare with those of a quiet machine."
+        )
+    })
 }
 
 /// The model to generate with, opened before anything is measured and loaded after the workloads.
@@ -96,12 +135,16 @@ fn open(path: &Path, args: &BenchArgs) -> anyhow::Result<(String, Checkpoint)> {
     Ok((name, checkpoint))
 }
 
+/// Rounds of the norm: an odd number has a middle one.
+const NORM_ROUNDS: usize = 5;
+
 fn norm(workers: &Workers) -> NormRecord {
-    let traffic = lns_bench::norm_traffic(workers, 5);
+    let traffic = lns_bench::norm_traffic(workers, NORM_ROUNDS);
     NormRecord {
         copy_gigabytes_per_second: traffic.copy,
         norm_gigabytes_per_second: traffic.norm,
         lns_over_plain: traffic.lns_over_plain,
+        lns_over_plain_range: Some(traffic.lns_over_plain_range),
     }
 }
 
@@ -120,8 +163,8 @@ fn chosen(names: &[String]) -> anyhow::Result<Vec<Workload>> {
 
 fn header() -> String {
     format!(
-        "{:<16} {:<8} {:>10} {:>9} {:>8} {:>9}\n",
-        "workload", "mode", "tokens/s", "GFLOP/s", "of peak", "memory"
+        "{:<16} {:<8} {:>10} {:>7} {:>9} {:>8} {:>9}\n",
+        "workload", "mode", "tokens/s", "spread", "GFLOP/s", "of peak", "memory"
     )
 }
 
@@ -130,10 +173,11 @@ fn show(result: BenchResult, record: &mut BenchRecord, printer: &Printer) -> any
         .peak_rss_bytes
         .map_or("unknown".to_owned(), |bytes| format!("{:.2} GB", bytes as f64 / 1e9));
     printer.result(&format!(
-        "{:<16} {:<8} {:>10.0} {:>9.1} {:>6.0} % {:>9}\n",
+        "{:<16} {:<8} {:>10.0} {:>7} {:>9.1} {:>6.0} % {:>9}\n",
         result.name,
         result.mode,
         result.tokens_per_second,
+        format!("± {:.0} %", 100.0 * result.spread),
         result.gflops,
         100.0 * result.share_of_peak,
         memory,
@@ -154,4 +198,31 @@ fn estimate(
         printer.result(&format!("{} ({})\n{estimate}\n", workload.name, workload.title))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_ratio_is_printed_that_its_spread_does_not_carry() {
+        let norm = |low, high| NormRecord {
+            copy_gigabytes_per_second: 1.0,
+            norm_gigabytes_per_second: 1.0,
+            lns_over_plain: 0.797,
+            lns_over_plain_range: Some((low, high)),
+        };
+        let open = lns_over_plain(&norm(0.71, 1.2));
+        assert!(open.contains("no difference") && !open.contains("0.8"), "{open}");
+        let slower = lns_over_plain(&norm(0.77, 0.82));
+        assert!(slower.contains("0.80 times the time (0.77 to 0.82 over 5 rounds)"), "{slower}");
+    }
+
+    #[test]
+    fn a_machine_is_crowded_when_others_take_cores_that_the_threads_need() {
+        assert_eq!(crowded(16, 3.0, 8), None);
+        assert_eq!(crowded(2, 0.05, 2), None);
+        let warning = crowded(2, 1.3, 2).expect("crowded");
+        assert!(warning.contains("kept 1.3 of 2 cores at work"), "{warning}");
+    }
 }
