@@ -136,12 +136,12 @@ fn generate_continues_a_prompt_and_repeats_itself_for_a_seed() {
 fn quickstart_without_a_network_trains_a_pair() {
     let bench = Bench::new("llama");
     let text = bench.succeeds(&["quickstart", "--offline", "--out", "start", "--steps", "2"]);
-    assert!(text.contains("pre, seed 1") && text.contains("lns, seed 1"), "{text}");
+    assert!(text.contains("baseline") && text.contains("no interval"), "{text}");
     let page =
         fs::read_to_string(bench.path("start/pair-language-2/report.html")).expect("written");
     let caution = "2 steps of 2048 tokens are far too few";
     assert!(page.contains(caution) && text.contains(caution), "{text}");
-    assert_eq!(text.matches("Δ loss").count(), 1, "one table: {text}");
+    assert!(!bench.path("start/report.html").exists(), "that is the page of a fetched model");
     assert!(bench.path("start/pair-language-2/runs/lns-seed1/model/config.json").is_file());
 }
 
