@@ -111,7 +111,7 @@ fn two_models_or_a_model_and_a_finished_run_stand_side_by_side() {
 fn inspect_says_what_the_model_is() {
     let bench = Bench::new("scheme-lns-pruned");
     let text = bench.succeeds(&["inspect", "model", "--tensors"]);
-    for part in ["lns", "1, 3, 4 of 4 trained layers", "model.layers.2.mlp.down_proj.weight"] {
+    for part in ["lns", "layers 0, 2, 3 of 4 trained", "model.layers.2.mlp.down_proj.weight"] {
         assert!(text.contains(part), "{part} is missing in\n{text}");
     }
     let json: Value =
