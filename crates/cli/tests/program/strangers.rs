@@ -1,9 +1,9 @@
 //! What strangers may send: chat templates, files that are none, names that steer a terminal.
 //!
 //! The hostile corpus is made here: 4 ways to nest values times 6 things to do with them, 8 ways to
-//! double a text, 14 single operations out of all proportion, 3 that compute without end: 49
-//! templates, each in a process with little memory and a second of time; 7 small files times 2 kinds
-//! that have no end; 9 places in 3 files times 5 characters that act.
+//! double a text, 14 single operations out of all proportion, one that panics, 3 that compute without
+//! end: 50 templates, each in a process with little memory and a second of time; 7 small files times 2
+//! kinds that have no end; 8 places in a model, settings and a command times 5 characters that act.
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Duration};
 
@@ -16,7 +16,7 @@ fn apart() -> Rendering {
     Rendering::Apart {
         program: env!("CARGO_BIN_EXE_lns").into(),
         arguments: vec!["__render-chat-template".into()],
-        limits: RenderingLimits { memory: 768 << 20, seconds: 1 },
+        limits: RenderingLimits { memory: 384 << 20, seconds: 1 },
     }
 }
 
@@ -96,7 +96,7 @@ fn templates_that_take_memory_without_end_are_refused() {
         )
     });
     let outcomes = outcomes(&doubled);
-    let reason = "does not render: it takes more than 768 MiB of memory";
+    let reason = "does not render: it takes more than 384 MiB of memory";
     let refused = outcomes.iter().filter(|outcome| outcome.ends_with(reason)).count();
     assert!(refused >= 6, "{outcomes:#?}");
 }
