@@ -1,6 +1,6 @@
 //! What the machine can do at most, measured here and now.
 
-use std::time::Instant;
+use std::{num::NonZeroUsize, time::Instant};
 
 use burn::tensor::{Device, Distribution, Tensor};
 use lns_kernels::{Precision, Workers, linear_in};
@@ -9,17 +9,25 @@ use lns_kernels::{Precision, Workers, linear_in};
 const SECONDS: f64 = 1.0;
 
 /// GFLOP/s of matrix products in the given precision, each the best of a few square sizes, each the
-/// median of its repeats: on the CPU over all workers at once, on another device one after another.
+/// median of its repeats: on the CPU over all workers at once, or over as many as there are cores (each
+/// job is timed by itself, and those that take turns on a core would all claim it), on another device
+/// one after another.
 pub fn peak_gflops(workers: &Workers, device: &Device, precision: Precision) -> f64 {
     let on_cpu = *device == Device::flex();
     let sizes = if on_cpu { [256, 512, 768] } else { [1024, 2048, 4096] };
     let seconds = SECONDS / sizes.len() as f64;
     let rate = |size: usize| -> f64 {
         // Together, because cores share their power and clock.
-        let jobs = if on_cpu { workers.count() } else { 1 };
+        let jobs = if on_cpu { busy(workers) } else { 1 };
         workers.map(jobs, |_| product_gflops(device, precision, size, seconds)).into_iter().sum()
     };
     sizes.into_iter().map(rate).fold(0.0, f64::max)
+}
+
+/// Workers that have a core to themselves, if any has.
+pub(crate) fn busy(workers: &Workers) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    workers.count().min(cores)
 }
 
 fn product_gflops(device: &Device, precision: Precision, size: usize, seconds: f64) -> f64 {
@@ -39,10 +47,11 @@ fn product_gflops(device: &Device, precision: Precision, size: usize, seconds: f
     median(&mut rates)
 }
 
-/// GB/s of copying memory larger than the cache, bytes read and written, over all workers at once.
+/// GB/s of copying memory larger than the cache, bytes read and written, over all workers at once; of
+/// as many as there are cores, as in [`peak_gflops`].
 pub fn copy_gigabytes(workers: &Workers, bytes: usize) -> f64 {
     let count = bytes / size_of::<f32>();
-    let rates = workers.map(workers.count(), |_| {
+    let rates = workers.map(busy(workers), |_| {
         let from = vec![1f32; count];
         let mut to = vec![0f32; count];
         let mut rates = Vec::new();

@@ -5,7 +5,7 @@ use std::time::Instant;
 use burn::tensor::{Device, Distribution, Tensor};
 use lns_kernels::{Workers, backward_from, rms_norm};
 
-use crate::machine::{copy_gigabytes, median};
+use crate::machine::{busy, copy_gigabytes, median};
 
 /// Features of a row.
 const WIDTH: usize = 4096;
@@ -41,7 +41,7 @@ pub fn norm_traffic(workers: &Workers, rounds: usize) -> NormTraffic {
                 (seconds(workers, 1.0), scaled)
             }
         };
-        let moved = 5.0 * (bytes * workers.count()) as f64;
+        let moved = 5.0 * (bytes * busy(workers)) as f64;
         norms.push(moved / plain / 1e9);
         ratios.push(scaled / plain);
     }
@@ -54,9 +54,9 @@ pub fn norm_traffic(workers: &Workers, rounds: usize) -> NormTraffic {
     }
 }
 
-/// Seconds of one forward and backward, the median of a few, all workers at once.
+/// Seconds of one forward and backward, the median of a few, all workers that have a core at once.
 fn seconds(workers: &Workers, scale: f64) -> f64 {
-    let times = workers.map(workers.count(), |_| {
+    let times = workers.map(busy(workers), |_| {
         let plain = Device::flex();
         let random = |shape| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &plain);
         let (x, upstream) = (random([ROWS, WIDTH]), random([ROWS, WIDTH]));

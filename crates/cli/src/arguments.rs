@@ -2,10 +2,15 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use lns_diagnose::Probes;
 use lns_kernels::{Device, Precision};
+use lns_train::ranges::{HIDDEN, LAYERS, LENGTH, SEED, SEQUENCES, STEPS, THREADS, TOKENS};
+
+use crate::numbers::{
+    self, EXPONENT, NEW_TOKENS, NOT_NEGATIVE, RANK, VOCABULARY, WINDOW, positive, real, whole,
+};
 
 /// What is the depth of your language model worth?
 ///
@@ -69,6 +74,25 @@ pub(crate) enum Verb {
     },
 }
 
+/// What can be typed. What follows a flag for numbers is its value, however wrong: −1e−3 is no flag.
+pub(crate) fn command() -> Command {
+    Cli::command().mut_subcommands(|verb| {
+        verb.mut_args(|argument| match numbers::are_of(&argument) {
+            true => argument.allow_hyphen_values(true),
+            false => argument,
+        })
+    })
+}
+
+/// What was typed.
+///
+/// # Errors
+/// What is wrong with it; or the help or version that was asked for.
+pub(crate) fn parse() -> Result<Cli, clap::Error> {
+    let matches = command().try_get_matches()?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command()))
+}
+
 impl Verb {
     /// Whether standard output is for a program.
     pub(crate) fn prints_json(&self) -> bool {
@@ -110,12 +134,13 @@ pub(crate) struct TextArgs {
 /// How text is cut.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CutArgs {
-    /// Tokens per window; 512, or the model's context where that is shorter
-    #[arg(long, value_name = "N")]
+    /// Tokens per window; 512, or the model's context where that is shorter (2–1048576)
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(WINDOW))]
     pub(crate) window: Option<usize>,
 
     /// Read at most this many tokens: 2048 with windows of 512 is the first four windows
-    #[arg(long, value_name = "N")]
+    /// (1–1000000000000000)
+    #[arg(long, value_name = "N", value_parser = whole::<u64>(TOKENS))]
     pub(crate) max_tokens: Option<u64>,
 
     /// Begin every window with the model's begin-of-text token
@@ -126,8 +151,8 @@ pub(crate) struct CutArgs {
 /// Where and how to compute.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ComputeArgs {
-    /// Worker threads; all cores if not given
-    #[arg(long, value_name = "N")]
+    /// Worker threads; all cores if not given (1–1024)
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(THREADS))]
     pub(crate) threads: Option<usize>,
 
     #[command(flatten)]
@@ -210,35 +235,40 @@ pub(crate) struct TokenizerArgs {
     pub(crate) tokenizer: Option<PathBuf>,
 
     /// Train a byte-level BPE of this many tokens on the text, if no --tokenizer is given
-    #[arg(long, value_name = "N", default_value_t = 2048)]
+    /// (257–1048576)
+    #[arg(
+        long, value_name = "N", default_value_t = 2048, value_parser = whole::<usize>(VOCABULARY)
+    )]
     pub(crate) vocab: usize,
 
-    /// Prepare at most this many tokens to train on
-    #[arg(long, value_name = "N", requires = "text")]
+    /// Prepare at most this many tokens to train on (1–1000000000000000)
+    #[arg(long, value_name = "N", requires = "text", value_parser = whole::<u64>(TOKENS))]
     pub(crate) max_train_tokens: Option<u64>,
 }
 
 /// Settings of a training run, over those of a preset and a file.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SettingArgs {
-    /// Steps of the run
-    #[arg(long, value_name = "N", conflicts_with = "tokens")]
+    /// Steps of the run (1–1000000000)
+    #[arg(
+        long, value_name = "N", conflicts_with = "tokens", value_parser = whole::<u64>(STEPS)
+    )]
     pub(crate) steps: Option<u64>,
 
-    /// Instead of --steps: tokens of the run
-    #[arg(long, value_name = "N")]
+    /// Instead of --steps: tokens of the run (1–1000000000000000)
+    #[arg(long, value_name = "N", value_parser = whole::<u64>(TOKENS))]
     pub(crate) tokens: Option<u64>,
 
-    /// Sequences of a step
-    #[arg(long, value_name = "N")]
+    /// Sequences of a step (1–1048576)
+    #[arg(long, value_name = "N", value_parser = whole::<u64>(SEQUENCES))]
     pub(crate) batch: Option<u64>,
 
-    /// Tokens of a sequence
-    #[arg(long, value_name = "N")]
+    /// Tokens of a sequence (1–1048576)
+    #[arg(long, value_name = "N", value_parser = whole::<u64>(LENGTH))]
     pub(crate) length: Option<u64>,
 
-    /// Peak learning rate
-    #[arg(long, value_name = "RATE")]
+    /// Peak learning rate (0 or more)
+    #[arg(long, value_name = "RATE", value_parser = real(NOT_NEGATIVE))]
     pub(crate) lr: Option<f64>,
 
     /// Any other setting, e.g. --set optimiser.clip=0 --set schedule.shape=linear; config.toml in a
@@ -250,12 +280,12 @@ pub(crate) struct SettingArgs {
 /// Sizes of a model that is trained from scratch.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ShapeArgs {
-    /// Layers of the model
-    #[arg(long, value_name = "N")]
+    /// Layers of the model (1–4096)
+    #[arg(long, value_name = "N", value_parser = whole::<u64>(LAYERS))]
     pub(crate) layers: Option<u64>,
 
-    /// Features of the stream
-    #[arg(long, value_name = "N")]
+    /// Features of the stream (1–1048576)
+    #[arg(long, value_name = "N", value_parser = whole::<u64>(HIDDEN))]
     pub(crate) hidden: Option<u64>,
 }
 
@@ -280,8 +310,8 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) initialisation: Option<String>,
 
-    /// Seed of the weights and of the order of the text
-    #[arg(long, value_name = "N")]
+    /// Seed of the weights and of the order of the text (0–9223372036854775807)
+    #[arg(long, value_name = "N", value_parser = whole::<u64>(SEED))]
     pub(crate) seed: Option<u64>,
 
     /// Begin from these settings: laptop, smoke, paper-130m, paper-250m, paper-350m, paper-1b
@@ -301,15 +331,15 @@ pub(crate) struct TrainArgs {
     #[command(flatten)]
     pub(crate) corpus: CorpusArgs,
 
-    /// Worker threads; all cores if not given. A run repeats to the bit with the same number only
-    #[arg(long, value_name = "N")]
+    /// Worker threads; all cores if not given. A run repeats to the bit with the same number only (1–1024)
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(THREADS))]
     pub(crate) threads: Option<usize>,
 
     /// Print parameters, memory, work and expected time, and train nothing
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long)]
     pub(crate) estimate: bool,
 
-    /// Print how the run ended as JSON
+    /// Print how the run ended as JSON; with --estimate what it needs
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -330,11 +360,13 @@ pub(crate) struct StudyArgs {
     pub(crate) study: String,
 
     /// Folder of the study; a study that is there already is continued
-    #[arg(long, value_name = "DIR")]
-    pub(crate) out: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "estimate")]
+    pub(crate) out: Option<PathBuf>,
 
-    /// Seeds of every group, separated by commas, instead of the study's
-    #[arg(long, value_name = "SEEDS", value_delimiter = ',')]
+    /// Seeds of every group, separated by commas, instead of the study's (0–9223372036854775807)
+    #[arg(
+        long, value_name = "SEEDS", value_delimiter = ',', value_parser = whole::<u64>(SEED)
+    )]
     pub(crate) seeds: Vec<u64>,
 
     /// Only these groups, separated by commas, and the baseline
@@ -350,11 +382,15 @@ pub(crate) struct StudyArgs {
     #[command(flatten)]
     pub(crate) corpus: CorpusArgs,
 
-    /// Worker threads; all cores if not given
-    #[arg(long, value_name = "N")]
+    /// Worker threads; all cores if not given (1–1024)
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(THREADS))]
     pub(crate) threads: Option<usize>,
 
-    /// Print study.json
+    /// Print the runs, memory, work and expected time, and train nothing
+    #[arg(long)]
+    pub(crate) estimate: bool,
+
+    /// Print study.json; with --estimate what the study needs
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -418,8 +454,8 @@ pub(crate) struct ConversionArgs {
 /// Which LayerNorm Scaling.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ScaleArgs {
-    /// Power of the depth: 0.5 is the paper's 1/√ℓ
-    #[arg(long, value_name = "E", allow_negative_numbers = true)]
+    /// Power of the depth: 0.5 is the paper's 1/√ℓ (−8 to 8)
+    #[arg(long, value_name = "E", value_parser = real(EXPONENT))]
     pub(crate) exponent: Option<f64>,
 
     /// Which norms are scaled, separated by commas
@@ -427,7 +463,8 @@ pub(crate) struct ScaleArgs {
     pub(crate) sites: Vec<SiteArg>,
 
     /// Leave the layers before this one (0-based, counted before any pruning) unscaled
-    #[arg(long, value_name = "I")]
+    /// (0–4096)
+    #[arg(long, value_name = "I", value_parser = whole::<u32>(0..=*LAYERS.end()))]
     pub(crate) first_layer: Option<u32>,
 }
 
@@ -465,8 +502,8 @@ pub(crate) struct RetrofitArgs {
     #[arg(long, value_name = "MODE", default_value = "preserve")]
     pub(crate) mode: RetrofitMode,
 
-    /// Steps of a fine-tune over which `anneal` brings the scale in
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    /// Steps of a fine-tune over which `anneal` brings the scale in (1–1000000000)
+    #[arg(long, value_name = "N", value_parser = whole::<u64>(STEPS))]
     pub(crate) steps: Option<u64>,
 
     #[command(flatten)]
@@ -527,10 +564,10 @@ pub(crate) struct PruneArgs {
     #[arg(long, value_name = "LAYERS")]
     pub(crate) mlp: Option<lns_spec::LayerSelection>,
 
-    /// Remove this many layers, chosen by --by on --text
+    /// Remove this many layers, chosen by --by on --text (1–4096)
     #[arg(
         long, value_name = "N", conflicts_with_all = ["layers", "attention", "mlp", "plan"],
-        requires = "files", value_parser = clap::value_parser!(u64).range(1..)
+        requires = "files", value_parser = whole::<u64>(LAYERS)
     )]
     pub(crate) drop: Option<u64>,
 
@@ -547,12 +584,14 @@ pub(crate) struct PruneArgs {
     pub(crate) branches: bool,
 
     /// Choose in so many rounds, each on the model as it is by then; as many as --drop for the rule
-    /// removal, 1 for the others
-    #[arg(long, value_name = "N", requires = "drop", value_parser = clap::value_parser!(u64).range(1..))]
+    /// removal, 1 for the others (1–4096)
+    #[arg(long, value_name = "N", requires = "drop", value_parser = whole::<u64>(LAYERS))]
     pub(crate) rounds: Option<u64>,
 
-    /// Stop before the perplexity on --text rises by more than this many percent
-    #[arg(long, value_name = "PERCENT", requires = "drop", value_parser = non_negative)]
+    /// Stop before the perplexity on --text rises by more than this many percent (0 or more)
+    #[arg(
+        long, value_name = "PERCENT", requires = "drop", value_parser = real(NOT_NEGATIVE)
+    )]
     pub(crate) max_ppl_increase: Option<f64>,
 
     /// Write the plan here too; with --dry-run nothing else is written
@@ -618,8 +657,8 @@ pub(crate) struct ExportArgs {
     #[arg(long, value_name = "TYPE")]
     pub(crate) dtype: Option<ExportType>,
 
-    /// Largest safetensors file, in GB
-    #[arg(long, value_name = "GB", default_value_t = 5.0, value_parser = positive)]
+    /// Largest safetensors file, in GB (above 0)
+    #[arg(long, value_name = "GB", default_value_t = 5.0, value_parser = positive(f64::MAX))]
     pub(crate) shard_size: f64,
 
     #[command(flatten)]
@@ -681,16 +720,19 @@ pub(crate) struct FinetuneArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) corpus: Option<PathBuf>,
 
-    /// Prepare at most this many tokens to train on
-    #[arg(long, value_name = "N", requires = "learned")]
+    /// Prepare at most this many tokens to train on (1–1000000000000000)
+    #[arg(long, value_name = "N", requires = "learned", value_parser = whole::<u64>(TOKENS))]
     pub(crate) max_train_tokens: Option<u64>,
 
-    /// Train low-rank adapters of this rank and leave the rest as it is
-    #[arg(long, value_name = "RANK", value_parser = clap::value_parser!(u64).range(1..))]
+    /// Train low-rank adapters of this rank and leave the rest as it is (1–4096)
+    #[arg(long, value_name = "RANK", value_parser = whole::<u64>(RANK))]
     pub(crate) lora: Option<u64>,
 
     /// The adapters' sum is multiplied by this over the rank; twice the rank if not given
-    #[arg(long, value_name = "ALPHA", requires = "lora")]
+    /// (above 0)
+    #[arg(
+        long, value_name = "ALPHA", requires = "lora", value_parser = positive(f64::MAX)
+    )]
     pub(crate) lora_alpha: Option<f64>,
 
     /// Matrices with adapters, separated by commas: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj,
@@ -698,8 +740,8 @@ pub(crate) struct FinetuneArgs {
     #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "lora")]
     pub(crate) lora_targets: Vec<String>,
 
-    /// Seed of the adapters and of the order of the text
-    #[arg(long, value_name = "N")]
+    /// Seed of the adapters and of the order of the text (0–9223372036854775807)
+    #[arg(long, value_name = "N", value_parser = whole::<u64>(SEED))]
     pub(crate) seed: Option<u64>,
 
     /// Settings from a TOML file
@@ -709,15 +751,15 @@ pub(crate) struct FinetuneArgs {
     #[command(flatten)]
     pub(crate) settings: SettingArgs,
 
-    /// Worker threads; all cores if not given. A run repeats to the bit with the same number only
-    #[arg(long, value_name = "N")]
+    /// Worker threads; all cores if not given. A run repeats to the bit with the same number only (1–1024)
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(THREADS))]
     pub(crate) threads: Option<usize>,
 
     /// Print parameters, memory, work and expected time, and train nothing
-    #[arg(long, visible_alias = "dry-run", conflicts_with = "json")]
+    #[arg(long, visible_alias = "dry-run")]
     pub(crate) estimate: bool,
 
-    /// Print how the run ended as JSON
+    /// Print how the run ended as JSON; with --estimate what it needs
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -770,11 +812,12 @@ pub(crate) struct QuickstartArgs {
     pub(crate) offline: bool,
 
     /// Steps that the small Pre-LN / LNS pair is trained for: 150 take about a minute each on two cores
-    #[arg(long, value_name = "N", default_value_t = 150, value_parser = clap::value_parser!(u64).range(1..))]
+    /// (1–1000000000)
+    #[arg(long, value_name = "N", default_value_t = 150, value_parser = whole::<u64>(STEPS))]
     pub(crate) steps: u64,
 
-    /// Worker threads; all cores if not given
-    #[arg(long, value_name = "N")]
+    /// Worker threads; all cores if not given (1–1024)
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(THREADS))]
     pub(crate) threads: Option<usize>,
 }
 
@@ -853,28 +896,28 @@ pub(crate) struct GenerateArgs {
     #[arg(long)]
     pub(crate) bos: bool,
 
-    /// Stop after this many tokens
-    #[arg(long, value_name = "N", default_value_t = 128)]
+    /// Stop after this many tokens (1–1048576)
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = whole::<usize>(NEW_TOKENS))]
     pub(crate) max_new_tokens: usize,
 
-    /// 0 always takes the most likely token; higher is bolder
-    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = non_negative)]
+    /// 0 always takes the most likely token; higher is bolder (0 or more)
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = real(NOT_NEGATIVE))]
     pub(crate) temperature: f64,
 
-    /// Keep the fewest tokens whose probabilities reach this sum
-    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = probability)]
+    /// Keep the fewest tokens whose probabilities reach this sum (above 0, at most 1)
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = positive(1.0))]
     pub(crate) top_p: f64,
 
-    /// Keep this many most likely tokens; 0 keeps all
-    #[arg(long, value_name = "K", default_value_t = 0)]
+    /// Keep this many most likely tokens; 0 keeps all (0–16777216)
+    #[arg(long, value_name = "K", default_value_t = 0, value_parser = whole::<usize>(0..=1 << 24))]
     pub(crate) top_k: usize,
 
-    /// Seed of the choices
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// Seed of the choices (0–9223372036854775807)
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<u64>(SEED))]
     pub(crate) seed: u64,
 
-    /// Threads; all cores if not given
-    #[arg(long, value_name = "N")]
+    /// Threads; all cores if not given (1–1024)
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(THREADS))]
     pub(crate) threads: Option<usize>,
 
     #[command(flatten)]
@@ -922,65 +965,51 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
 
-    /// Tokens of the prompt for --model
-    #[arg(long, value_name = "N", default_value_t = 512, requires = "model")]
+    /// Tokens of the prompt for --model (1–1048576)
+    #[arg(
+        long, value_name = "N", default_value_t = 512, requires = "model",
+        value_parser = whole::<usize>(NEW_TOKENS)
+    )]
     pub(crate) prompt_tokens: usize,
 
-    /// Tokens to generate for --model
-    #[arg(long, value_name = "N", default_value_t = 64, requires = "model")]
+    /// Tokens to generate for --model (1–1048576)
+    #[arg(
+        long, value_name = "N", default_value_t = 64, requires = "model",
+        value_parser = whole::<usize>(NEW_TOKENS)
+    )]
     pub(crate) new_tokens: usize,
 
-    /// Seconds of each measurement, and at least five steps
-    #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = non_negative)]
+    /// Seconds of each measurement, and at least five steps (0 to 86400)
+    #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = real(0.0..=86_400.0))]
     pub(crate) seconds: f64,
 
     /// Record the losses of the first N steps (--json), to hold against another implementation's
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// (0–1000000)
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<u64>(0..=1_000_000))]
     pub(crate) losses: u64,
 
     /// Keep only each layer's input and make its activations again: less memory, a third more work
     #[arg(long)]
     pub(crate) recompute: bool,
 
-    /// Sequences that a worker takes through at once; all of its share if not given
-    #[arg(long, value_name = "N")]
-    pub(crate) sequences_per_pass: Option<std::num::NonZeroUsize>,
+    /// Sequences that a worker takes through at once; all of its share if not given (1–1048576)
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(SEQUENCES))]
+    pub(crate) sequences_per_pass: Option<usize>,
 
-    /// Worker threads; all cores if not given
-    #[arg(long, value_name = "N")]
+    /// Worker threads; all cores if not given (1–1024)
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(THREADS))]
     pub(crate) threads: Option<usize>,
 
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
 
     /// Say what training each workload needs, and measure nothing
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long)]
     pub(crate) estimate: bool,
 
     /// Print machine-readable JSON
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-fn non_negative(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(value) if value >= 0.0 && value.is_finite() => Ok(value),
-        _ => Err("expected a number of at least 0".to_owned()),
-    }
-}
-
-fn positive(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(value) if value > 0.0 && value.is_finite() => Ok(value),
-        _ => Err("expected a number above 0".to_owned()),
-    }
-}
-
-fn probability(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(value) if value > 0.0 && value <= 1.0 => Ok(value),
-        _ => Err("expected a number above 0, at most 1".to_owned()),
-    }
 }
 
 /// The probes and their prices for a 30-layer model.

@@ -9,7 +9,7 @@ use lns_data::{
     PrepareOptions, Tokenizer, Validation, prepare, prepare_documents, prepare_instructions,
 };
 use lns_record::{SMALL_FILE, file_sha256, read_regular_text};
-use lns_train::{RunConfig, SourceConfig};
+use lns_train::{RunConfig, SourceConfig, check_memory, path_in_file};
 
 use crate::{
     arguments::{CorpusArgs, FinetuneArgs, TokenizerArgs},
@@ -33,6 +33,13 @@ const ORIGIN: &str = "text.from";
 /// The origin of the built-in language's text.
 const LANGUAGE: &str = "the built-in language\n";
 
+/// A path as the settings of a run hold it.
+pub(crate) fn path_in_settings(path: &Path) -> anyhow::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    path_in_file(&path)?;
+    Ok(path)
+}
+
 /// What a run is trained on.
 pub(crate) struct Supply {
     pub(crate) sources: Vec<SourceConfig>,
@@ -50,7 +57,7 @@ pub(crate) fn supply(
     printer: &Printer,
 ) -> anyhow::Result<Supply> {
     let named = &config.data.sources;
-    let folder = std::path::absolute(out.join("text"))?;
+    let folder = path_in_settings(&out.join("text"))?;
     let asked = args.corpus.is_some() || !args.text.is_empty();
     if !named.is_empty() && !asked {
         let ours = named.iter().all(|source| source.corpus == folder);
@@ -59,10 +66,11 @@ pub(crate) fn supply(
         return Ok(Supply { sources: named.clone(), ideal_loss });
     }
     let (corpus, ideal_loss) = match &args.corpus {
-        Some(corpus) => (std::path::absolute(corpus)?, None),
+        Some(corpus) => (path_in_settings(corpus)?, None),
         None => {
             // What is wrong with the model is said before its text is prepared.
-            config.model.spec(config.model.vocab_size.max(1), config.data.length)?;
+            let spec = config.model.spec(config.model.vocab_size.max(1), config.data.length)?;
+            check_memory(config, &spec)?;
             let language = prepared(config, sequences, args, out, &folder, printer)?;
             (folder, language.then(|| ideal_loss(config.data.layout)))
         }
@@ -156,9 +164,9 @@ pub(crate) fn supply_finetune(
     printer: &Printer,
 ) -> anyhow::Result<SourceConfig> {
     if let Some(corpus) = &args.corpus {
-        return Ok(SourceConfig::new(std::path::absolute(corpus)?));
+        return Ok(SourceConfig::new(path_in_settings(corpus)?));
     }
-    let folder = std::path::absolute(out.join("text"))?;
+    let folder = path_in_settings(&out.join("text"))?;
     let mut lines = named_files(&[
         ("text", &args.text),
         ("instructions", &args.instructions),
@@ -244,12 +252,13 @@ fn read_origin(out: &Path) -> Option<String> {
     read_regular_text(&out.join(ORIGIN), SMALL_FILE).ok()
 }
 
-/// Tokens of the text that the flags name.
-pub(crate) fn vocabulary(args: &CorpusArgs) -> anyhow::Result<usize> {
-    Ok(match (&args.corpus, &args.tokenizer.tokenizer) {
-        (Some(corpus), _) => Corpus::open(corpus)?.vocab_size(),
-        (None, Some(path)) => tokenizer(path)?.vocab_size(),
-        (None, None) => args.tokenizer.vocab,
+/// Rows of the embedding of a run: those of the settings, or tokens of the text that the flags name.
+pub(crate) fn vocabulary_of(config: &RunConfig, args: &CorpusArgs) -> anyhow::Result<usize> {
+    Ok(match (config.model.vocab_size, &args.corpus, &args.tokenizer.tokenizer) {
+        (0, Some(corpus), _) => Corpus::open(corpus)?.vocab_size(),
+        (0, None, Some(path)) => tokenizer(path)?.vocab_size(),
+        (0, None, None) => args.tokenizer.vocab,
+        (rows, ..) => rows,
     })
 }
 

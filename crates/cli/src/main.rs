@@ -7,8 +7,10 @@ mod arguments;
 mod chat;
 mod commands;
 mod corpus;
+mod defect;
 mod failure;
 mod model;
+mod numbers;
 mod printer;
 mod progress;
 mod settings;
@@ -17,15 +19,24 @@ mod text;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use crate::{arguments::Cli, failure::exit_code, printer::Printer};
+use crate::{failure::exit_code, printer::Printer};
 
 fn main() -> ExitCode {
+    defect::reported(program)
+}
+
+fn program() -> ExitCode {
     if let Some(code) = chat::serve_if_asked() {
         return code;
     }
-    let cli = Cli::parse();
+    let cli = match arguments::parse() {
+        Ok(cli) => cli,
+        Err(answer) => return printer::answer(&answer),
+    };
+    if let Err(error) = stop::outlive_file_limits() {
+        Printer::new(cli.quiet, false)
+            .note(&format!("A limit on file sizes would end lns: {error}"));
+    }
     let printer = Printer::new(cli.quiet, cli.verb.prints_json());
     match commands::run(&cli, &printer) {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,6 +7,7 @@ use lns_checkpoint::Checkpoint;
 use lns_data::{Tokenizer, model_tokenizer};
 use lns_kernels::Workers;
 use lns_spec::ModelSpec;
+use lns_train::{available_memory, ranges::THREADS};
 
 use crate::{
     arguments::{ComputeArgs, PlaceArgs},
@@ -100,30 +101,18 @@ pub(crate) fn short_name(path: &Path) -> String {
 
 /// Worker threads: as many as asked for, or one per core.
 pub(crate) fn workers(threads: Option<usize>) -> anyhow::Result<Workers> {
-    Ok(Workers::new(thread_count(threads)?)?)
+    Ok(Workers::new(thread_count(threads))?)
 }
 
 /// The number of threads to use.
-pub(crate) fn thread_count(threads: Option<usize>) -> anyhow::Result<usize> {
-    match threads {
-        Some(0) => Err(usage("--threads 0 cannot compute; use 1 or more")),
-        Some(threads) if threads > 1024 => Err(usage("--threads takes at most 1024")),
-        Some(threads) => Ok(threads),
-        None => Ok(std::thread::available_parallelism().map_or(1, NonZeroUsize::get)),
-    }
+pub(crate) fn thread_count(threads: Option<usize>) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    threads.unwrap_or_else(|| cores().min(*THREADS.end() as usize))
 }
 
 /// Bytes of the weights once they are f32 in memory.
 pub(crate) fn f32_bytes(spec: &ModelSpec) -> u64 {
     spec.parameter_count().total() * 4
-}
-
-/// Memory the system says can be had, where it says so.
-fn available_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
 }
 
 /// A size for a person.

@@ -4,7 +4,8 @@
 //! here, once, whatever they came through (`lns_show`).
 
 use std::{
-    io::{IsTerminal, Write},
+    io::{ErrorKind, IsTerminal, Write},
+    process::ExitCode,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -173,11 +174,28 @@ impl Drop for Progress {
     }
 }
 
+/// Says what is wrong with what was typed, or the help or version that was asked for.
+pub(crate) fn answer(answer: &clap::Error) -> ExitCode {
+    let printed = answer.print().and_then(|()| std::io::stdout().flush());
+    match printed {
+        Err(error) if !answer.use_stderr() && error.kind() != ErrorKind::BrokenPipe => {
+            Printer::new(false, false).error(&unwritable(error));
+            ExitCode::FAILURE
+        }
+        // What is wrong is the same wherever it could not be said.
+        _ => ExitCode::from(answer.exit_code() as u8),
+    }
+}
+
+fn unwritable(error: std::io::Error) -> anyhow::Error {
+    anyhow::Error::new(error).context("standard output cannot be written to")
+}
+
 /// Writes to standard output; a reader that went away is not an error.
 fn write_stdout(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
-        result => Ok(result?),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        result => result.map_err(unwritable),
     }
 }

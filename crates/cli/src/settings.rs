@@ -1,6 +1,6 @@
 //! Settings of a run from flags.
 
-use lns_train::Layer;
+use lns_train::{Layer, scheme_as_table};
 use toml::{Table, Value};
 
 use crate::{
@@ -28,18 +28,39 @@ pub(crate) fn layer(
     let mut table = Table::new();
     for (key, value) in given {
         if let Some(value) = value {
-            insert(&mut table, key, value)?;
+            insert(&mut table, key, value).map_err(usage)?;
         }
     }
     for setting in &args.settings {
         let Some((key, value)) = setting.split_once('=') else {
             return Err(usage(format!(
-                "--set {setting}: expected KEY=VALUE, as in optimiser.clip=0"
+                "--set {}: expected KEY=VALUE, as in optimiser.clip=0",
+                shown(setting)
             )));
         };
-        insert(&mut table, key.trim(), parsed(value.trim()))?;
+        let key = key.trim();
+        if key.split('.').count() > DEEPEST || key.split('.').any(str::is_empty) {
+            return Err(usage(format!(
+                "--set {}: expected the names of a setting's table and its own with dots between, as \
+                 in optimiser.clip=0",
+                shown(setting)
+            )));
+        }
+        insert(&mut table, key, parsed(value.trim()))
+            .map_err(|inner| usage(format!("--set {key}: {inner} is not a table of settings")))?;
     }
     Ok((!table.is_empty()).then(|| Layer::from_table("the command line", table)))
+}
+
+/// Names in the longest key there is room for; the longest that there is has four.
+const DEEPEST: usize = 8;
+
+/// What was typed, cut to a line.
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(80) {
+        Some((end, _)) => format!("{} …", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 /// TOML's integers end at 2⁶³ − 1; what is beyond is refused by any setting.
@@ -54,20 +75,27 @@ fn parsed(text: &str) -> Value {
     value.unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
-/// Puts a value under a dotted key.
-fn insert(table: &mut Table, key: &str, value: Value) -> anyhow::Result<()> {
+/// Puts a value under a dotted key; the name of what is no table, if it cannot be put there. Options of
+/// a scheme that was given by its name stand beside it.
+fn insert(table: &mut Table, key: &str, value: Value) -> Result<(), String> {
     let Some((first, rest)) = key.split_once('.') else {
         table.insert(key.to_owned(), value);
         return Ok(());
     };
-    match table.entry(first).or_insert_with(|| Value::Table(Table::new())) {
+    let inside = table.entry(first).or_insert_with(|| Value::Table(Table::new()));
+    if first == "scheme" {
+        *inside = scheme_as_table(inside.clone());
+    }
+    match inside {
         Value::Table(inner) => insert(inner, rest, value),
-        _ => Err(usage(format!("--set {key}: {first} is not a table of settings"))),
+        _ => Err(first.to_owned()),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use lns_train::RunConfig;
+
     use super::*;
 
     #[test]
@@ -81,5 +109,23 @@ mod tests {
         insert(&mut table, "a.b.d", Value::Integer(2)).expect("beside it");
         assert_eq!(table.to_string(), "[a.b]\nc = 1\nd = 2\n");
         assert!(insert(&mut table, "a.b.c.x", Value::Integer(3)).is_err());
+    }
+
+    #[test]
+    fn options_stand_beside_the_name_of_a_scheme() {
+        for (name, expected) in [
+            ("lns", "lns, exponent 0.25"),
+            ("before-norm", "before-norm, exponent 0.25"),
+            ("LNS", "error"),
+        ] {
+            let mut table = Table::new();
+            insert(&mut table, "model.scheme", Value::String(name.to_owned())).expect("a place");
+            let placed = insert(&mut table, "model.scheme.exponent", Value::Float(0.25));
+            let config = RunConfig::default().layered(&[Layer::from_table("flags", table)]);
+            match config {
+                Ok(config) => assert_eq!(config.model.scheme.to_string(), expected),
+                Err(_) => assert!(placed.is_err() && expected == "error", "{name}"),
+            }
+        }
     }
 }

@@ -9,6 +9,14 @@ use anyhow::Context;
 
 use crate::printer::Printer;
 
+/// A file that would grow beyond the limit that the system sets (`ulimit -f`) is an error of the write,
+/// reported as a full disk is, instead of the program's end.
+pub(crate) fn outlive_file_limits() -> std::io::Result<()> {
+    #[cfg(unix)]
+    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
+    Ok(())
+}
+
 /// A flag that is set when the program is asked to stop.
 pub(crate) fn flag(printer: &Printer) -> anyhow::Result<Arc<AtomicBool>> {
     let asked = Arc::new(AtomicBool::new(false));

@@ -67,6 +67,16 @@ impl LoraConfig {
         matrix.is_some_and(|matrix| self.targets.iter().any(|target| target == matrix))
     }
 
+    /// Numbers in the adapters of a model, and in the matrices that they stand beside.
+    pub fn sizes(&self, spec: &ModelSpec) -> (u64, u64) {
+        let targets = spec.tensors().into_iter().filter(|tensor| self.targets(&tensor.name));
+        targets.fold((0, 0), |(adapters, beside), tensor| {
+            let [rows, columns] =
+                [0, 1].map(|axis| tensor.shape.get(axis).map_or(0, |n| *n as u64));
+            (adapters + self.rank as u64 * (rows + columns), beside + rows * columns)
+        })
+    }
+
     /// Whether a model can have these adapters.
     ///
     /// # Errors

@@ -336,6 +336,12 @@ pub struct ProbeRecord {
 pub enum RecordError {
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: std::io::Error },
+    #[error(
+        "{} holds no diagnosis ({}) and is no study: name the folder of a study, or one that \
+         `lns diagnose MODEL --out DIR` wrote",
+        folder.display(), DiagnoseRecord::FILE_NAME
+    )]
+    Absent { folder: PathBuf },
     #[error("{}: not a diagnosis: {source}; `lns diagnose MODEL --out DIR` writes one", path.display())]
     Json { path: PathBuf, source: serde_json::Error },
     #[error("{}: {what}", path.display())]
@@ -351,7 +357,11 @@ impl DiagnoseRecord {
     /// # Errors
     /// [`RecordError`], naming the file.
     pub fn read(path: &Path) -> Result<Self, RecordError> {
+        let folder = path;
         let path = if path.is_dir() { path.join(Self::FILE_NAME) } else { path.to_owned() };
+        if folder.is_dir() && !path.exists() {
+            return Err(RecordError::Absent { folder: folder.to_owned() });
+        }
         let bytes = read_regular(&path, SMALL_FILE)
             .map_err(|source| RecordError::Io { path: path.clone(), source })?;
         let record: Self = serde_json::from_slice(&bytes)

@@ -266,6 +266,7 @@ impl ModelSpec {
                 what: "`layer_depths` does not increase from layer to layer".to_owned(),
             });
         }
+        self.validate_family()?;
         for layer in self.layers() {
             for site in [Site::Attention, Site::Mlp] {
                 if !self.has_branch(layer, site)
@@ -279,6 +280,45 @@ impl ModelSpec {
                         ),
                     });
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that the biases, q/k norms and windows are those that `config.json` can say of the
+    /// family: with others a model could be trained and written, but not read again.
+    fn validate_family(&self) -> Result<(), SpecError> {
+        let family = self.family;
+        let both_or_none = self.qkv_bias == self.attention_output_bias;
+        let (attention_biases, mlp_bias, qk_norm) = match family {
+            Family::Llama => (both_or_none, true, false),
+            Family::Mistral => (!self.qkv_bias && !self.attention_output_bias, false, false),
+            Family::Qwen2 => (self.qkv_bias && !self.attention_output_bias, false, false),
+            Family::Qwen3 => (both_or_none, false, true),
+        };
+        let mut windows = self.sliding_windows.clone();
+        match family {
+            Family::Llama => windows.retain(Option::is_some),
+            Family::Mistral => windows.dedup(),
+            Family::Qwen2 | Family::Qwen3 => {
+                windows.retain(Option::is_some);
+                windows.dedup();
+            }
+        }
+        let window_limit = usize::from(family != Family::Llama);
+        for (fits, what) in [
+            (attention_biases, "the attention's biases"),
+            (mlp_bias || !self.mlp_bias, "the MLP's biases"),
+            (qk_norm == self.qk_norm, "norms on the heads of q and k, or none"),
+            (windows.len() <= window_limit, "these sliding windows"),
+        ] {
+            if !fits {
+                return Err(SpecError::Inconsistent {
+                    what: format!(
+                        "a config.json of the family {} cannot say {what}: choose another family",
+                        family.model_type()
+                    ),
+                });
             }
         }
         Ok(())

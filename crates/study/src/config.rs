@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use lns_data::DataError;
 use lns_record::{EventsError, RecordError, SMALL_FILE, read_regular_text};
 use lns_spec::{Initialisation, NormScheme};
-use lns_train::{ConfigError, Layer, RunConfig, RunError};
+use lns_train::{ConfigError, Layer, RunConfig, RunError, explained, ranges::SEED};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -32,6 +32,8 @@ pub enum StudyError {
     Twice { name: String },
     #[error("the baseline {baseline} is none of the groups: {groups}")]
     NoBaseline { baseline: String, groups: String },
+    #[error("the seed {seed} is too large: seeds go up to {}", SEED.end())]
+    Seed { seed: u64 },
     #[error("a study needs at least one group and one seed")]
     Empty,
     #[error("{place}: `{key}` belongs to the groups and seeds of a study; leave it out")]
@@ -109,13 +111,15 @@ pub struct Group {
 
 /// One run of a study, resolved.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Planned {
+pub struct Planned {
     /// Name of its group.
-    pub(crate) group: String,
-    pub(crate) seed: u64,
+    pub group: String,
+    /// Its seed.
+    pub seed: u64,
     /// Relative to the study's folder.
-    pub(crate) folder: String,
-    pub(crate) config: RunConfig,
+    pub folder: String,
+    /// Its settings.
+    pub config: RunConfig,
 }
 
 impl Group {
@@ -173,7 +177,7 @@ impl StudyConfig {
             .map_err(|source| StudyError::Io { path: path.to_owned(), source })?;
         toml::from_str(&text).map_err(|error| StudyError::Malformed {
             place: path.display().to_string(),
-            reason: error.to_string(),
+            reason: explained(&error, &text, &["run"]),
         })
     }
 
@@ -195,17 +199,11 @@ impl StudyConfig {
         Ok(self.plan()?.iter().map(sequences).max().unwrap_or(0))
     }
 
-    /// The folder of every run that is planned, relative to the study's, and the steps it is to take.
+    /// Every run: seed by seed, so that the first comparison is there as early as can be.
     ///
     /// # Errors
-    /// [`StudyError`], where the settings contradict each other.
-    pub fn planned_runs(&self) -> Result<Vec<(String, u64)>, StudyError> {
-        let runs = self.plan()?.into_iter();
-        Ok(runs.map(|planned| (planned.folder, planned.config.steps)).collect())
-    }
-
-    /// Every run: seed by seed, so that the first comparison is there as early as can be.
-    pub(crate) fn plan(&self) -> Result<Vec<Planned>, StudyError> {
+    /// As [`run`](crate::run), for what makes no study.
+    pub fn plan(&self) -> Result<Vec<Planned>, StudyError> {
         let titles: Vec<String> = self.groups.iter().map(Group::title).collect();
         for (index, name) in titles.iter().enumerate() {
             let folder = slug(name);
@@ -239,6 +237,10 @@ impl StudyConfig {
         if !titles.contains(&self.baseline) {
             let (baseline, groups) = (self.baseline.clone(), titles.join(", "));
             return Err(StudyError::NoBaseline { baseline, groups });
+        }
+        let named = self.groups.iter().filter_map(|group| group.seeds.as_ref()).flatten();
+        if let Some(seed) = self.seeds.iter().chain(named).find(|seed| !SEED.contains(seed)) {
+            return Err(StudyError::Seed { seed: *seed });
         }
         let seeds = |group: &Group| group.seeds.clone().unwrap_or_else(|| self.seeds.clone());
         let mut all: Vec<u64> = self.groups.iter().flat_map(seeds).collect();
@@ -304,8 +306,6 @@ mod tests {
         let plan = study(TWO).plan().expect("a plan");
         let folders: Vec<&str> = plan.iter().map(|run| run.folder.as_str()).collect();
         assert_eq!(folders, ["runs/pre-seed1", "runs/pre-seed2", "runs/lns-scaled-init-seed2"]);
-        let planned = study(TWO).planned_runs().expect("a plan");
-        assert_eq!(planned[2], ("runs/lns-scaled-init-seed2".to_owned(), plan[2].config.steps));
         let lns = &plan[2].config;
         assert_eq!((lns.seed, lns.schedule.warmup, lns.model.num_hidden_layers), (2, 7, 6));
         assert_eq!(lns.schedule.learning_rate, 1.0);

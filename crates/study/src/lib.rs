@@ -11,6 +11,6 @@ mod presets;
 mod study;
 
 pub use compare::interval;
-pub use config::{DiagnosisConfig, Group, StudyConfig, StudyError};
+pub use config::{DiagnosisConfig, Group, Planned, StudyConfig, StudyError};
 pub use presets::{PRESET_NAMES, pair, preset};
 pub use study::{Progress, StudyOutcome, record, run};

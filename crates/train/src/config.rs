@@ -10,11 +10,11 @@ use layernorm_scaling::LoraConfig;
 use lns_data::Layout;
 use lns_kernels::Precision;
 use lns_record::{SMALL_FILE, read_regular_text};
-use lns_spec::{Initialisation, ModelSpec, NormScheme, Preset};
+use lns_spec::{Family, Initialisation, ModelSpec, NormScheme, Preset};
 use serde::{Deserialize, Deserializer, Serialize};
 use toml::{Table, Value};
 
-use crate::{Decay, Optimiser, Schedule, Shape, TrainingOptions};
+use crate::{Decay, Optimiser, Schedule, Shape, TrainingOptions, known::misspelt, ranges};
 
 /// Why settings make no run.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -27,8 +27,32 @@ pub enum ConfigError {
     Unreadable { path: PathBuf, reason: String },
     #[error("`{key}` is {value}; {expected}")]
     Invalid { key: &'static str, value: String, expected: String },
+    #[error(
+        "{place}: `{key}` is not a setting{} A run's config.toml has them all.",
+        did_you_mean(meant.as_deref())
+    )]
+    Unknown { place: String, key: String, meant: Option<String> },
+    #[error(
+        "{}: a run's settings are text and hold its paths, and this one is not UTF-8: rename it, or \
+         give a link to it", path.display()
+    )]
+    NotText { path: PathBuf },
     #[error("both `steps` and `tokens` are given; the length of a run is one of them")]
     TwoLengths,
+}
+
+fn did_you_mean(meant: Option<&str>) -> String {
+    meant.map_or_else(|| ".".to_owned(), |meant| format!(": did you mean `{meant}`?"))
+}
+
+/// An error's text, its lines cut to what a person reads: it quotes values, which may be of any length.
+fn shown(error: &toml::de::Error) -> String {
+    const LONGEST: usize = 200;
+    let cut = |line: &str| match line.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{} …", &line[..end]),
+        None => line.to_owned(),
+    };
+    error.to_string().lines().map(cut).collect::<Vec<_>>().join("\n")
 }
 
 /// A training run. Every field has a default, that of the `laptop` study.
@@ -390,8 +414,9 @@ impl Layer {
     pub fn from_toml(place: &str, text: &str) -> Result<Self, ConfigError> {
         let malformed = |reason: String| ConfigError::Malformed { place: place.to_owned(), reason };
         // Typed first, for an error that points at the line; then as a table, for what it sets.
-        toml::from_str::<RunConfig>(text).map_err(|error| malformed(error.to_string()))?;
-        let table = toml::from_str(text).map_err(|error| malformed(error.to_string()))?;
+        toml::from_str::<RunConfig>(text)
+            .map_err(|error| malformed(explained(&error, text, &[])))?;
+        let table = toml::from_str(text).map_err(|error| malformed(shown(&error)))?;
         Ok(Self { place: place.to_owned(), table })
     }
 
@@ -433,20 +458,24 @@ impl RunConfig {
                 (true, false) => drop(merged.remove("tokens")),
                 _ => {}
             }
+            if let Some((key, meant)) = misspelt(&layer.table) {
+                return Err(ConfigError::Unknown { place: layer.place.clone(), key, meant });
+            }
             merge(&mut merged, &layer.table);
             // Which layer is to blame shows when it was the one that broke it.
             merged.clone().try_into::<Self>().map_err(|error| ConfigError::Malformed {
                 place: layer.place.clone(),
-                reason: error.to_string(),
+                reason: shown(&error),
             })?;
         }
         let mut config: Self = merged.try_into().map_err(|error: toml::de::Error| {
-            ConfigError::Malformed { place: "settings".to_owned(), reason: error.to_string() }
+            ConfigError::Malformed { place: "settings".to_owned(), reason: shown(&error) }
         })?;
-        config.check()?;
+        ranges::check(&config)?;
         if let Some(tokens) = config.tokens.take() {
             config.steps = tokens.div_ceil(config.tokens_per_step());
         }
+        config.check()?;
         Ok(config)
     }
 
@@ -525,37 +554,21 @@ impl RunConfig {
         let invalid = |key, value: String, expected: &str| {
             Err(ConfigError::Invalid { key, value, expected: expected.to_owned() })
         };
-        let positive = [
-            ("threads", self.threads as u64),
-            ("steps", self.steps),
-            ("data.length", self.data.length as u64),
-            ("batch.sequences", self.batch.sequences as u64),
-            ("snapshots.keep_last", self.snapshots.keep_last as u64),
-        ];
-        for (key, value) in positive {
-            if value == 0 {
-                return invalid(key, value.to_string(), "it must be at least 1");
-            }
-        }
-        let largest = [
-            ("threads", self.threads as u64, 1 << 10),
-            ("steps", self.steps, 1 << 31),
-            ("data.length", self.data.length as u64, 1 << 20),
-            ("batch.sequences", self.batch.sequences as u64, 1 << 20),
-        ];
-        for (key, value, largest) in largest {
-            if value > largest {
-                return invalid(key, value.to_string(), &format!("it may be at most {largest}"));
-            }
+        ranges::check(self)?;
+        // Later sums count tokens in 64 bits.
+        if self.steps.checked_mul(self.tokens_per_step()).is_none_or(|all| all > 1 << 62) {
+            let expected = format!(
+                "with {} tokens a step a run ends after at most {} of them",
+                self.tokens_per_step(),
+                (1 << 62) / self.tokens_per_step()
+            );
+            return invalid("steps", self.steps.to_string(), &expected);
         }
         let evaluated = self.evaluation.tokens;
         if evaluated != 0 && evaluated < self.data.length as u64 {
             let expected =
                 format!("it must hold a sequence of {} tokens, or be 0", self.data.length);
             return invalid("evaluation.tokens", evaluated.to_string(), &expected);
-        }
-        if self.tokens == Some(0) {
-            return invalid("tokens", "0".to_owned(), "it must be at least 1");
         }
         let (sequences, pass) = (self.batch.sequences, self.batch.sequences_per_pass);
         if pass != 0 && !sequences.is_multiple_of(pass) {
@@ -664,6 +677,13 @@ impl RunConfig {
         Ok(())
     }
 
+    /// Refuses paths that its file cannot hold.
+    pub(crate) fn check_paths(&self) -> Result<(), ConfigError> {
+        let base = self.finetune.iter().map(|from| &from.base);
+        let text = self.data.sources.iter().map(|source| &source.corpus);
+        base.chain(text).try_for_each(|path| path_in_file(path))
+    }
+
     /// How the trainer computes.
     pub fn training_options(&self) -> TrainingOptions {
         let OptimiserConfig {
@@ -723,6 +743,15 @@ impl ModelConfig {
                 ),
             });
         }
+        if self.num_attention_heads == 0
+            || !self.hidden_size.is_multiple_of(self.num_attention_heads)
+        {
+            return Err(ConfigError::Invalid {
+                key: "model.num_attention_heads",
+                value: self.num_attention_heads.to_string(),
+                expected: format!("it must divide `model.hidden_size`, {}", self.hidden_size),
+            });
+        }
         let preset = Preset {
             name: "run",
             hidden_size: self.hidden_size,
@@ -738,15 +767,9 @@ impl ModelConfig {
         }
         spec.tie_word_embeddings = self.tie_word_embeddings;
         spec.embedding_norm = self.embedding_norm;
-        spec.qk_norm = self.qk_norm;
-        if self.num_attention_heads == 0
-            || !self.hidden_size.is_multiple_of(self.num_attention_heads)
-        {
-            return Err(ConfigError::Invalid {
-                key: "model.num_attention_heads",
-                value: self.num_attention_heads.to_string(),
-                expected: format!("it must divide `model.hidden_size`, {}", self.hidden_size),
-            });
+        if self.qk_norm {
+            // The family whose config.json says that heads of q and k are normed.
+            (spec.family, spec.qk_norm) = (Family::Qwen3, true);
         }
         spec.validate().map_err(|error| ConfigError::Malformed {
             place: "[model]".to_owned(),
@@ -756,12 +779,38 @@ impl ModelConfig {
     }
 }
 
-/// Lays `over` over `under`, table by table. A scheme is one value: options of another scheme's table
-/// do not linger.
+/// Refuses a path that the settings of a run cannot hold: they are text.
+///
+/// # Errors
+/// [`ConfigError::NotText`].
+pub fn path_in_file(path: &Path) -> Result<(), ConfigError> {
+    match path.to_str() {
+        Some(_) => Ok(()),
+        None => Err(ConfigError::NotText { path: path.to_owned() }),
+    }
+}
+
+/// A scheme's name as the table of its options, in which single ones can be set; what names no scheme
+/// stays as it is.
+#[must_use]
+pub fn scheme_as_table(name: Value) -> Value {
+    let scheme = name.as_str().and_then(|name| name.parse::<NormScheme>().ok());
+    scheme.and_then(|scheme| Value::try_from(scheme).ok()).unwrap_or(name)
+}
+
+/// Lays `over` over `under`, table by table. A scheme with its name is one value: options of another
+/// scheme's table do not linger. Options without a name are of the scheme that is there.
 fn merge(under: &mut Table, over: &Table) {
     for (key, value) in over {
+        if key == "scheme"
+            && let Some(there) = under.get_mut(key)
+        {
+            *there = scheme_as_table(there.clone());
+        }
         match (under.get_mut(key), value) {
-            (Some(Value::Table(under)), Value::Table(over)) if key != "scheme" => {
+            (Some(Value::Table(under)), Value::Table(over))
+                if key != "scheme" || !over.contains_key("name") =>
+            {
                 merge(under, over);
             }
             _ => drop(under.insert(key.clone(), value.clone())),
@@ -769,8 +818,20 @@ fn merge(under: &mut Table, over: &Table) {
     }
 }
 
+/// What is wrong with a file of settings: the error with its line, and what was probably meant. `inside`
+/// is the way to the settings in the file.
+pub fn explained(error: &toml::de::Error, text: &str, inside: &[&str]) -> String {
+    let mut reason = shown(error);
+    let table = text.parse::<Table>().unwrap_or_default();
+    let settings = inside.iter().try_fold(&table, |table, key| table.get(*key)?.as_table());
+    if let Some((key, Some(meant))) = settings.and_then(misspelt) {
+        reason += &format!("\n`{key}`: did you mean `{meant}`?");
+    }
+    reason
+}
+
 /// Dotted keys and values as text.
-fn flattened(table: &Table) -> Vec<(String, String)> {
+pub(crate) fn flattened(table: &Table) -> Vec<(String, String)> {
     let mut flat = Vec::new();
     for (key, value) in table {
         match value {
@@ -783,3 +844,6 @@ fn flattened(table: &Table) -> Vec<(String, String)> {
     }
     flat
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,44 +2,77 @@
 
 use std::fmt;
 
+use layernorm_scaling::LoraConfig;
 use lns_spec::ModelSpec;
+use serde::Serialize;
 
-use crate::{Optimiser, TrainingOptions};
+use crate::{Optimiser, RunConfig, RunError, TrainingOptions};
+
+const F32: u64 = size_of::<f32>() as u64;
 
 /// Floating-point operations per token of forward and backward: 6 per parameter outside the embedding
 /// (a tied head counts), and 12·L·T·H for attention as if every token saw every other; a third of it
 /// for forward.
 pub fn flops_per_token(spec: &ModelSpec, length: usize) -> f64 {
     let counts = spec.parameter_count();
-    let head = (spec.vocab_size * spec.hidden_size) as u64;
-    let active = counts.layers + counts.norms + head;
-    let attention = 12 * spec.num_hidden_layers * length * spec.query_size();
-    (6 * active) as f64 + attention as f64
+    let head = spec.vocab_size as f64 * spec.hidden_size as f64;
+    let active = (counts.layers + counts.norms) as f64 + head;
+    let attention = 12.0 * spec.num_hidden_layers as f64 * length as f64 * spec.query_size() as f64;
+    6.0 * active + attention
 }
 
 /// Memory and work of a training step, in bytes and floating-point operations.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Estimate {
     /// Parameters.
     pub parameters: u64,
+    /// Numbers that are trained: all parameters, or those of the adapters.
+    pub trained: u64,
     /// Workers that have sequences.
     pub workers: u64,
     /// The model's f32 weights.
+    #[serde(rename = "weights_bytes")]
     pub weights: u64,
     /// The optimiser's moments.
+    #[serde(rename = "moments_bytes")]
     pub moments: u64,
-    /// Of one worker: the gradient of every parameter.
+    /// Of one worker: the gradient of everything that is trained.
+    #[serde(rename = "worker_gradients_bytes")]
     pub gradients: u64,
+    /// Of one worker: matrices with their adapters added, which every pass makes anew.
+    #[serde(rename = "worker_adapted_bytes")]
+    pub adapted: u64,
     /// Of one worker: what the tape keeps of its sequences.
+    #[serde(rename = "worker_activations_bytes")]
     pub activations: u64,
     /// Of one worker: logits held at once, and the gradient of the stream they make.
+    #[serde(rename = "worker_logits_bytes")]
     pub logits: u64,
+    /// Weights before and after a step whose statistics are taken.
+    #[serde(rename = "statistics_bytes")]
+    pub statistics: u64,
     /// Floating-point operations of a step; see [`flops_per_token`].
+    #[serde(rename = "flops_per_step")]
     pub flops: f64,
 }
 
 impl Estimate {
-    /// For batches of `sequences` sequences of `length` tokens on `threads` workers.
+    /// For a run of these settings on a model of this specification.
+    pub fn of(config: &RunConfig, spec: &ModelSpec) -> Self {
+        let (sequences, length) = (config.batch.sequences, config.data.length);
+        let options = config.training_options();
+        let mut estimate = Self::new(spec, sequences, length, config.threads, &options);
+        if config.statistics.every > 0 {
+            estimate.statistics = product(&[2, estimate.weights]);
+        }
+        match config.finetune.as_ref().and_then(|from| from.lora.as_ref()) {
+            Some(lora) => estimate.with_lora(lora, spec),
+            None => estimate,
+        }
+    }
+
+    /// For batches of `sequences` sequences of `length` tokens on `threads` workers. Sizes that no
+    /// machine has are the largest number.
     pub fn new(
         spec: &ModelSpec,
         sequences: usize,
@@ -47,13 +80,12 @@ impl Estimate {
         threads: usize,
         options: &TrainingOptions,
     ) -> Self {
-        const F32: u64 = size_of::<f32>() as u64;
         let counts = spec.parameter_count();
         let parameters = counts.total();
         let workers = threads.min(sequences).max(1);
         let share = sequences.div_ceil(workers);
         let pass = options.sequences_per_pass.map_or(share, |most| share.min(most.get()));
-        let tokens = (pass * length) as u64;
+        let tokens = product(&[pass as u64, length as u64]);
         let [hidden, queries, keys, inner, layers] = [
             spec.hidden_size,
             spec.query_size(),
@@ -75,22 +107,114 @@ impl Estimate {
         let moments = if muon { 2 * parameters - matrices(spec) } else { 2 * parameters };
         Self {
             parameters,
+            trained: parameters,
             workers: workers as u64,
-            weights: F32 * parameters,
-            moments: F32 * moments,
-            gradients: F32 * parameters,
-            activations: F32 * tokens * (kept + 2 * hidden),
-            logits: F32 * rows * (spec.vocab_size as u64 + hidden),
-            flops: (sequences * length) as f64 * flops_per_token(spec, length),
+            weights: product(&[F32, parameters]),
+            moments: product(&[F32, moments]),
+            gradients: product(&[F32, parameters]),
+            adapted: 0,
+            statistics: 0,
+            activations: product(&[F32, tokens, kept + 2 * hidden]),
+            logits: product(&[F32, rows, spec.vocab_size as u64 + hidden]),
+            flops: sequences as f64 * length as f64 * flops_per_token(spec, length),
         }
     }
 
-    /// All of it at once. Gradients appear as activations go, so a run stays below; the memory of one
-    /// is only partly used again for the other, so not far below.
-    pub fn total(&self) -> u64 {
-        let worker = self.activations + self.gradients + self.logits;
-        self.weights + self.moments + self.workers * worker
+    /// The same when only adapters are trained: two matrices beside each target, whose product is
+    /// added to it in every pass. AdamW's moments are theirs alone; Muon's one moment is taken for
+    /// two.
+    #[must_use]
+    fn with_lora(self, lora: &LoraConfig, spec: &ModelSpec) -> Self {
+        let (trained, beside) = lora.sizes(spec);
+        Self {
+            trained,
+            moments: product(&[F32, 2, trained]),
+            gradients: product(&[F32, trained]),
+            adapted: product(&[F32, beside]),
+            weights: product(&[F32, self.parameters + trained]),
+            ..self
+        }
     }
+
+    /// All of it at once, with matrices and adapters added once more for evaluations. Gradients appear as activations go, and statistics are taken when these are
+    /// gone, but the memory of one is only partly used again for the other: runs were found at this
+    /// sum, give or take 8 % (docs/performance.md).
+    pub fn total(&self) -> u64 {
+        let sum = |parts: &[u64]| parts.iter().fold(0, |sum: u64, part| sum.saturating_add(*part));
+        let passing = sum(&[self.activations, self.adapted, self.logits]);
+        sum(&[
+            self.weights,
+            self.moments,
+            product(&[self.workers, self.gradients]),
+            product(&[self.workers, passing]),
+            self.statistics,
+            self.adapted,
+        ])
+    }
+}
+
+/// Memory that can be had now, in bytes, where the system says.
+pub fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+/// Refuses a run that needs more memory than there is, before any of it is taken: the system would end
+/// the program in the middle of it, without a word.
+///
+/// # Errors
+/// [`RunError::Memory`].
+pub fn check_memory(config: &RunConfig, spec: &ModelSpec) -> Result<(), RunError> {
+    let needed = Estimate::of(config, spec).total();
+    match available_memory() {
+        Some(available) if needed > available => Err(RunError::Memory {
+            needed: gigabytes(needed),
+            available: gigabytes(available),
+            cure: cures(config, spec, available),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// What would make it fit, of the settings that leave the result as it is, and of those that do not.
+fn cures(config: &RunConfig, spec: &ModelSpec, available: u64) -> String {
+    let fits = |config: &RunConfig| Estimate::of(config, spec).total() <= available;
+    let mut smallest = config.clone();
+    smallest.batch.sequences_per_pass = 1;
+    if fits(&smallest) {
+        return "give --set batch.sequences_per_pass=1, the same training in less memory"
+            .to_owned();
+    }
+    smallest.batch.recompute = true;
+    if fits(&smallest) {
+        return "give --set batch.sequences_per_pass=1 --set batch.recompute=true, the same training \
+                in less memory"
+            .to_owned();
+    }
+    smallest.threads = 1;
+    if fits(&smallest) {
+        return "give --threads 1 --set batch.sequences_per_pass=1 --set batch.recompute=true"
+            .to_owned();
+    }
+    match config.finetune.as_ref().map(|from| &from.lora) {
+        Some(None) => {
+            "train adapters (--lora 16), shorter sequences (--length), or a smaller model"
+        }
+        Some(Some(_)) => "use shorter sequences (--length) or a smaller model",
+        None => "use a smaller model or shorter sequences (--length)",
+    }
+    .to_owned()
+}
+
+/// Saturating: sizes come from people.
+fn product(factors: &[u64]) -> u64 {
+    factors.iter().fold(1, |product: u64, factor| product.saturating_mul(*factor))
+}
+
+fn gigabytes(bytes: u64) -> String {
+    format!("{:.3} GB", bytes as f64 / 1e9)
 }
 
 /// Numbers in the layers' matrices.
@@ -102,14 +226,22 @@ fn matrices(spec: &ModelSpec) -> u64 {
 
 impl fmt::Display for Estimate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let gigabytes = |bytes: u64| format!("{:.3} GB", bytes as f64 / 1e9);
         writeln!(f, "  parameters   {}", self.parameters)?;
+        if self.trained != self.parameters {
+            writeln!(f, "  trained      {}, in adapters", self.trained)?;
+        }
         writeln!(f, "  weights      {}", gigabytes(self.weights))?;
         writeln!(f, "  optimiser    {}", gigabytes(self.moments))?;
         writeln!(f, "  per worker   {} of activations", gigabytes(self.activations))?;
         writeln!(f, "               {} of gradients", gigabytes(self.gradients))?;
+        if self.adapted > 0 {
+            writeln!(f, "               {} of matrices with adapters", gigabytes(self.adapted))?;
+        }
         writeln!(f, "               {} of logits", gigabytes(self.logits))?;
         writeln!(f, "  workers      {}", self.workers)?;
+        if self.statistics > 0 {
+            writeln!(f, "  statistics   {} between passes", gigabytes(self.statistics))?;
+        }
         writeln!(f, "  memory       {} at most", gigabytes(self.total()))?;
         write!(f, "  work         {:.3} TFLOP a step", self.flops / 1e12)
     }

@@ -11,8 +11,10 @@ mod estimate;
 mod exchange;
 mod gradients;
 mod guard;
+mod known;
 mod optimiser;
 mod presets;
+pub mod ranges;
 mod run;
 mod schedule;
 mod snapshot;
@@ -23,9 +25,9 @@ pub use batch::{Batch, BatchError};
 pub use config::{
     BatchConfig, ConfigError, DataConfig, EvaluationConfig, FinetuneConfig, GuardConfig, Layer,
     ModelConfig, NotFinite, OptimiserConfig, OptimiserName, RunConfig, SnapshotConfig,
-    SourceConfig, StatisticsConfig,
+    SourceConfig, StatisticsConfig, explained, path_in_file, scheme_as_table,
 };
-pub use estimate::{Estimate, flops_per_token};
+pub use estimate::{Estimate, available_memory, check_memory, flops_per_token};
 pub use exchange::Exchange;
 pub use optimiser::{Decay, Optimiser};
 pub use presets::{RUN_PRESETS, RunPreset, finetune_defaults, run_preset};

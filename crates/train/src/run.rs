@@ -28,6 +28,7 @@ use lns_spec::ModelSpec;
 
 use crate::{
     Batch, BatchError, ConfigError, FinetuneConfig, ModelConfig, RunConfig, SnapshotError, Trainer,
+    estimate::check_memory,
     gradients::ids,
     guard::{Guard, Ruling},
     snapshot::{Restored, Snapshots, State},
@@ -108,6 +109,8 @@ pub enum RunError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("{path} was not written: {reason}")]
     Model { path: PathBuf, reason: String },
+    #[error("the run needs up to {needed} of memory and {available} are free: {cure}")]
+    Memory { needed: String, available: String, cure: String },
     #[error("{threads} threads cannot be started: {reason}")]
     Threads { threads: usize, reason: String },
 }
@@ -157,9 +160,12 @@ pub fn train(
 /// As [`train`]'s, before anything is made.
 pub fn check(config: &RunConfig, folder: &Path) -> Result<(), RunError> {
     let mut config = config.clone();
-    of_this_run(&mut config, folder)?;
+    let there = of_this_run(&mut config, folder)?;
     let text = Text::open(&config)?;
-    Origin::open(&mut config, &text.corpora)?;
+    let origin = Origin::open(&mut config, &text.corpora)?;
+    if there.is_none() || finished(folder)?.is_none() {
+        check_memory(&config, origin.spec())?;
+    }
     text.resolve(&mut config)
 }
 
@@ -358,6 +364,7 @@ impl<'a> Run<'a> {
         }
         let text = Text::open(&config)?;
         let origin = Origin::open(&mut config, &text.corpora)?;
+        check_memory(&config, origin.spec())?;
         text.resolve(&mut config)?;
         std::fs::create_dir_all(folder).map_err(io(folder))?;
         let log_path = folder.join(Event::FILE_NAME);
@@ -700,6 +707,7 @@ impl State {
 /// The settings of the run that is in `folder`, which must be those asked for, or `None` when the
 /// folder is free. What only a begun run knows is filled in.
 fn of_this_run(asked: &mut RunConfig, folder: &Path) -> Result<Option<RunConfig>, RunError> {
+    asked.check_paths()?;
     if !folder.join(RunConfig::FILE_NAME).exists() {
         let ours = [RunConfig::MODEL, "snapshots", Event::FILE_NAME];
         // An empty log is left by a run that was killed as it began: it is opened, to be locked, before

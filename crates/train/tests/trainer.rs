@@ -7,10 +7,13 @@ use burn::{
     module::{Module, ModuleVisitor, Param},
     tensor::Tensor,
 };
-use layernorm_scaling::Decoder;
+use layernorm_scaling::{Decoder, LoraConfig};
 use lns_kernels::{Device, IGNORED, Precision, Workers, with_slices};
 use lns_spec::{ModelSpec, NormScheme, Preset};
-use lns_train::{Batch, BatchError, Decay, Estimate, Optimiser, Step, Trainer, TrainingOptions};
+use lns_train::{
+    Batch, BatchError, Decay, Estimate, FinetuneConfig, Optimiser, RunConfig, Step, Trainer,
+    TrainingOptions,
+};
 
 fn spec(scheme: NormScheme) -> ModelSpec {
     let preset = Preset {
@@ -176,6 +179,26 @@ fn an_estimate_counts_what_is_asked_for() {
         TrainingOptions { sequences_per_pass: NonZeroUsize::new(1), ..TrainingOptions::default() };
     assert_eq!(Estimate::new(&spec, 8, 256, 2, &single).activations * 4, plain.activations);
     assert_eq!(Estimate::new(&spec, 1, 256, 2, &single).workers, 1);
+}
+
+#[test]
+fn an_estimate_of_adapters_counts_their_moments_and_gradients_and_not_the_models() {
+    let spec = Preset::named("9m").expect("a preset").spec(NormScheme::Pre {});
+    let lora = LoraConfig { rank: 4, ..LoraConfig::default() };
+    let tuned = |lora: Option<&LoraConfig>| {
+        let from =
+            FinetuneConfig { base: "m".into(), fingerprint: String::new(), lora: lora.cloned() };
+        Estimate::of(&RunConfig { finetune: Some(from), ..RunConfig::default() }, &spec)
+    };
+    let (full, adapters) = (tuned(None), tuned(Some(&lora)));
+    let model = Decoder::new(&spec, 1, &Device::flex()).with_lora(&lora, 1).expect("adapters");
+    let trainer =
+        Trainer::new(model, TrainingOptions::default(), Workers::new(1).expect("threads start"));
+    assert_eq!(adapters.trained, trainer.trainable());
+    assert_eq!(adapters.moments, 8 * trainer.trainable());
+    assert_eq!(adapters.gradients, 4 * trainer.trainable());
+    assert_eq!((full.trained, full.adapted), (full.parameters, 0));
+    assert!(adapters.total() < full.total() && adapters.adapted > 0);
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! `lns bench`: how fast this machine trains and runs models.
 
-use std::path::Path;
+use std::{num::NonZeroUsize, path::Path};
 
 use lns_bench::{Effort, Load, Workload};
 use lns_checkpoint::Checkpoint;
 use lns_kernels::{Device, Workers, with_threads};
 use lns_record::{BenchRecord, BenchResult, NormRecord};
 use lns_train::{Estimate, TrainingOptions};
+use serde::Serialize;
 
 use crate::{
     arguments::{BenchArgs, BenchMode},
@@ -17,10 +18,10 @@ use crate::{
 
 pub(crate) fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<()> {
     let workloads = chosen(&args.workload)?;
-    let threads = model::thread_count(args.threads)?;
+    let threads = model::thread_count(args.threads);
     let options = TrainingOptions {
         recompute: args.recompute,
-        sequences_per_pass: args.sequences_per_pass,
+        sequences_per_pass: args.sequences_per_pass.and_then(NonZeroUsize::new),
         ..lns_bench::training_options()
     };
     if args.estimate {
@@ -125,10 +126,10 @@ fn open(path: &Path, args: &BenchArgs) -> anyhow::Result<(String, Checkpoint)> {
     let checkpoint = Checkpoint::open(path)?;
     let name = model::short_name(path);
     let context = checkpoint.spec().max_position_embeddings;
-    if args.prompt_tokens == 0 || args.prompt_tokens + args.new_tokens >= context {
+    if args.prompt_tokens + args.new_tokens >= context {
         return Err(usage(format!(
             "--prompt-tokens {} and --new-tokens {} do not fit into {name}'s context of {context}; \
-             give at least one and together fewer",
+             give together fewer",
             args.prompt_tokens, args.new_tokens
         )));
     }
@@ -192,12 +193,26 @@ fn estimate(
     options: &TrainingOptions,
     printer: &Printer,
 ) -> anyhow::Result<()> {
-    for workload in workloads {
-        let estimate =
-            Estimate::new(&workload.spec, workload.sequences, workload.length, threads, options);
+    let needs = |workload: &Workload| {
+        let Workload { spec, sequences, length, .. } = workload;
+        let estimate = Estimate::new(spec, *sequences, *length, threads, options);
+        WorkloadNeeds { name: workload.name, memory_bytes: estimate.total(), estimate }
+    };
+    let all: Vec<WorkloadNeeds> = workloads.iter().map(needs).collect();
+    printer.json(&all)?;
+    for (workload, WorkloadNeeds { estimate, .. }) in workloads.iter().zip(&all) {
         printer.result(&format!("{} ({})\n{estimate}\n", workload.name, workload.title))?;
     }
     Ok(())
+}
+
+/// `bench --estimate --json`.
+#[derive(Serialize)]
+struct WorkloadNeeds {
+    name: &'static str,
+    memory_bytes: u64,
+    #[serde(flatten)]
+    estimate: Estimate,
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use lns_eval::{Comparison, compare};
 use lns_record::{NewFolder, ProvenanceRecord, pretty_json};
 use serde_json::{Value, json};
 
+use super::output;
 use crate::{
     arguments::{ComputeArgs, ConversionArgs, CutArgs, OutputArgs, StoredAs},
     failure::usage,
@@ -51,6 +52,9 @@ pub(crate) fn check_place(
     file: bool,
 ) -> anyhow::Result<()> {
     let shown = out.display();
+    if !file {
+        output::check_folder_name(out)?;
+    }
     if holds(out, checkpoint) {
         return Err(usage(format!(
             "--out {shown} holds the source, which is never changed in place; name another place"

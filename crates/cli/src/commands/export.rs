@@ -12,7 +12,10 @@ use lns_record::{NewFile, ProvenanceRecord, pretty_json, replace_file};
 use lns_spec::NormScheme;
 use serde_json::json;
 
-use super::convert::{self, Job};
+use super::{
+    convert::{self, Job},
+    output,
+};
 use crate::{
     arguments::{ExportArgs, ExportType},
     failure::usage,
@@ -41,16 +44,14 @@ pub(crate) fn run(args: &ExportArgs, printer: &Printer) -> anyhow::Result<()> {
     let ends = |path: &Path, with: &str| {
         path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(with))
     };
-    if let Some(out) = args.out.as_ref().filter(|out| ends(out, "safetensors")) {
-        return Err(usage(format!(
-            "--out {}: safetensors are written as a folder with config and tokenizer; name a folder",
-            out.display()
-        )));
-    }
     match &args.out {
         Some(out) if ends(out, "gguf") => gguf(args, conversion, Some(out), printer),
+        Some(out) => {
+            output::check_folder_name(out)?;
+            safetensors(args, conversion, printer)
+        }
         None if args.dtype == Some(ExportType::Q8_0) => gguf(args, conversion, None, printer),
-        _ => safetensors(args, conversion, printer),
+        None => safetensors(args, conversion, printer),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `lns finetune`: a checkpoint's training continued.
 
 use lns_checkpoint::Checkpoint;
-use lns_train::{Layer, RunConfig, RunError, finetune_defaults};
+use lns_train::{Layer, RunConfig, RunError, check_memory, finetune_defaults};
 use toml::{Table, Value};
 
 use super::{convert, train};
@@ -13,7 +13,7 @@ pub(crate) fn run(args: &FinetuneArgs, printer: &Printer) -> anyhow::Result<()> 
     let config = match (&args.model, &there) {
         (None, Some(there)) => {
             refuse_changes(args)?;
-            RunConfig { threads: threads(args, Some(there))?, ..there.clone() }
+            RunConfig { threads: threads(args, Some(there)), ..there.clone() }
         }
         (None, None) => {
             return Err(usage("MODEL: which checkpoint to go on from"));
@@ -24,19 +24,6 @@ pub(crate) fn run(args: &FinetuneArgs, printer: &Printer) -> anyhow::Result<()> 
         return Err(usage("--out holds a run of `lns train`; continue it with that"));
     };
     let checkpoint = Checkpoint::open(&from.base)?;
-    if args.estimate {
-        if from.lora.is_some() {
-            printer.note("Of training in full: adapters need less for moments and gradients.");
-        }
-        return train::estimate(&config, checkpoint.spec(), printer);
-    }
-    let Some(out) = &args.out else { return Err(usage("--out DIR: where the run goes")) };
-    if convert::holds(out, &checkpoint) {
-        return Err(usage(format!(
-            "--out {} holds the checkpoint, which is never changed in place; name another folder",
-            out.display()
-        )));
-    }
     let mut config = config.clone();
     let context = checkpoint.spec().max_position_embeddings;
     if there.is_none() && args.settings.length.is_none() && args.config.is_none() {
@@ -49,6 +36,19 @@ pub(crate) fn run(args: &FinetuneArgs, printer: &Printer) -> anyhow::Result<()> 
     if config.data.length > context {
         let (base, length) = (from.base.clone(), config.data.length);
         return Err(RunError::BeyondContext { base, context, length }.into());
+    }
+    if args.estimate {
+        return train::estimate(&config, checkpoint.spec(), printer);
+    }
+    let Some(out) = &args.out else { return Err(usage("--out DIR: where the run goes")) };
+    if there.is_none() {
+        check_memory(&config, checkpoint.spec())?;
+    }
+    if convert::holds(out, &checkpoint) {
+        return Err(usage(format!(
+            "--out {} holds the checkpoint, which is never changed in place; name another folder",
+            out.display()
+        )));
     }
     let named = args.corpus.is_some() || !args.text.is_empty() || !args.instructions.is_empty();
     if named {
@@ -82,7 +82,7 @@ fn resolve(
     there: Option<&RunConfig>,
 ) -> anyhow::Result<RunConfig> {
     let mut finetune = Table::new();
-    let base = std::path::absolute(model)?;
+    let base = corpus::path_in_settings(model)?;
     finetune.insert("base".to_owned(), Value::String(base.display().to_string()));
     if let Some(rank) = args.lora {
         let mut lora = Table::new();
@@ -107,7 +107,7 @@ fn resolve(
     let layers: Vec<Layer> = file.into_iter().chain(flags).collect();
     let mut config = finetune_defaults().layered(&layers)?;
     if !threads_set || there.is_some() {
-        config.threads = threads(args, there)?;
+        config.threads = threads(args, there);
     }
     // What a run was begun with need not be said again.
     if let Some(there) = there
@@ -119,9 +119,9 @@ fn resolve(
 }
 
 /// As many as asked for; else those the run was begun with; else one per core.
-fn threads(args: &FinetuneArgs, there: Option<&RunConfig>) -> anyhow::Result<usize> {
+fn threads(args: &FinetuneArgs, there: Option<&RunConfig>) -> usize {
     match (args.threads, there) {
-        (None, Some(there)) => Ok(there.threads),
+        (None, Some(there)) => there.threads,
         (threads, _) => model::thread_count(threads),
     }
 }

@@ -9,7 +9,7 @@ use lns_kernels::with_threads;
 use crate::{arguments::GenerateArgs, failure::usage, model, printer::Printer};
 
 pub(crate) fn run(args: &GenerateArgs, printer: &Printer) -> anyhow::Result<()> {
-    let threads = model::thread_count(args.threads)?;
+    let threads = model::thread_count(args.threads);
     let checkpoint = Checkpoint::open(&args.model)?;
     let tokenizer = model::tokenizer(&checkpoint)?;
     let spec = checkpoint.spec();

@@ -66,6 +66,7 @@ fn as_json(checkpoint: &Checkpoint) -> serde_json::Value {
         .map(|t| json!({"name": t.name, "dtype": t.dtype.to_string(), "shape": t.shape}))
         .collect();
     let audit = checkpoint.audit();
+    let files: Vec<_> = checkpoint.files().iter().map(|file| file.display().to_string()).collect();
     json!({
         "model": checkpoint.path().display().to_string(),
         "config": checkpoint.spec().to_config(),
@@ -74,7 +75,7 @@ fn as_json(checkpoint: &Checkpoint) -> serde_json::Value {
         "parameters_total": checkpoint.spec().parameter_count().total(),
         "memory_bytes": f32_bytes(checkpoint.spec()),
         "streaming_memory_bytes": streaming_bytes(checkpoint),
-        "files": checkpoint.files(),
+        "files": files,
         "tokenizer": tokenizer_name(checkpoint),
         "complete": audit.is_clean(),
         "tensors": tensors,

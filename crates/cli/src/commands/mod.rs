@@ -18,10 +18,8 @@ mod tokenize;
 mod train;
 mod watch;
 
-use clap::CommandFactory;
-
 use crate::{
-    arguments::{Cli, Verb},
+    arguments::{self, Cli, Verb},
     printer::Printer,
 };
 
@@ -47,7 +45,7 @@ pub(crate) fn run(cli: &Cli, printer: &Printer) -> anyhow::Result<()> {
         Verb::Bench(args) => bench::run(args, printer),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Cli::command(), "lns", &mut script);
+            clap_complete::generate(*shell, &mut arguments::command(), "lns", &mut script);
             printer.stream(&String::from_utf8_lossy(&script))
         }
     }

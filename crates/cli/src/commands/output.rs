@@ -7,6 +7,23 @@ use lns_record::{DiagnoseRecord, pretty_json, replace_file};
 
 use crate::{failure::usage, printer::Printer};
 
+/// Refuses a name for a folder that is one for a file: whoever typed it means a file.
+pub(crate) fn check_folder_name(out: &Path) -> anyhow::Result<()> {
+    const FILES: [&str; 9] =
+        ["gguf", "ggml", "safetensors", "bin", "pt", "pth", "ckpt", "onnx", "json"];
+    let ends = out
+        .extension()
+        .is_some_and(|end| FILES.iter().any(|known| end.eq_ignore_ascii_case(known)));
+    if ends && !out.is_dir() {
+        return Err(usage(format!(
+            "--out {}: safetensors are written as a folder with config and tokenizer; name a folder, \
+             or a file that ends in .gguf for `lns export`",
+            out.display()
+        )));
+    }
+    Ok(())
+}
+
 /// Makes `dir` and its charts/ and tries to write there, so that a path that will not do fails before
 /// hours of work.
 pub(crate) fn prepare(dir: &Path) -> anyhow::Result<()> {

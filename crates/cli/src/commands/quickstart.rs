@@ -93,7 +93,7 @@ fn trained_pair(
     let language = if text.is_empty() { "language-" } else { "" };
     let out = args.out.join(format!("pair-{language}{}", args.steps));
     let mut config = lns_study::pair(args.steps);
-    config.run.threads = model::thread_count(args.threads)?;
+    config.run.threads = model::thread_count(args.threads);
     let corpus = CorpusArgs {
         text,
         validation: Vec::new(),

@@ -3,22 +3,36 @@
 use std::path::Path;
 
 use lns_record::StudyRecord;
-use lns_study::{PRESET_NAMES, Progress, StudyConfig, StudyOutcome, preset};
-use lns_train::run_preset;
+use lns_study::{PRESET_NAMES, Planned, Progress, StudyConfig, StudyOutcome, preset};
+use lns_train::{available_memory, run_preset};
+use serde::Serialize;
 
+use super::train::{self, Needs};
 use crate::{
-    arguments::StudyArgs, corpus, failure::usage, model, printer::Printer, progress::RunProgress,
+    arguments::{CorpusArgs, StudyArgs},
+    corpus,
+    failure::usage,
+    model,
+    printer::Printer,
+    progress::RunProgress,
     settings, stop,
 };
 
 pub(crate) fn run(args: &StudyArgs, printer: &Printer) -> anyhow::Result<()> {
-    let config = resolve(args, printer)?;
+    let mut config = resolve(args, printer)?;
+    if args.estimate {
+        return estimate(&config, &args.corpus, printer);
+    }
+    let Some(out) = &args.out else { return Err(usage("--out DIR: where the study goes")) };
+    let text = corpus::supply(&config.run, config.most_sequences()?, &args.corpus, out, printer)?;
+    config.ideal_loss = text.ideal_loss;
+    config.run.data.sources = text.sources;
     let stop = stop::flag(printer)?;
-    let record = conduct(&config, &args.out, &stop, printer)?;
+    let record = conduct(&config, out, &stop, printer)?;
     match record {
         Some(record) => {
             printer.json(&record)?;
-            show(&args.out, &record, printer)
+            show(out, &record, printer)
         }
         None => {
             printer.note("Stopped; the same command goes on.");
@@ -27,7 +41,7 @@ pub(crate) fn run(args: &StudyArgs, printer: &Printer) -> anyhow::Result<()> {
     }
 }
 
-/// The study as it was asked for, its text prepared.
+/// The study as it was asked for; its text is still to be prepared.
 fn resolve(args: &StudyArgs, printer: &Printer) -> anyhow::Result<StudyConfig> {
     let mut config = match preset(&args.study) {
         Some(config) => config,
@@ -60,15 +74,73 @@ fn resolve(args: &StudyArgs, printer: &Printer) -> anyhow::Result<StudyConfig> {
     }
     let flags = settings::layer(&args.settings, Some(&args.shape), &[])?;
     config.run = config.run.layered(&flags.into_iter().collect::<Vec<_>>())?;
-    config.run.threads = model::thread_count(args.threads)?;
+    config.run.threads = model::thread_count(args.threads);
     for note in run_preset(&config.name).map_or_else(Vec::new, |preset| preset.notes) {
         printer.note(&format!("{}: {note}.", config.name));
     }
-    let text =
-        corpus::supply(&config.run, config.most_sequences()?, &args.corpus, &args.out, printer)?;
-    config.ideal_loss = text.ideal_loss;
-    config.run.data.sources = text.sources;
     Ok(config)
+}
+
+/// What one run of a study needs.
+#[derive(Serialize)]
+struct RunNeeds {
+    group: String,
+    seed: u64,
+    #[serde(flatten)]
+    needs: Needs,
+}
+
+/// `study --estimate --json`.
+#[derive(Serialize)]
+struct StudyNeeds {
+    runs: Vec<RunNeeds>,
+    memory_bytes: u64,
+    memory_available_bytes: Option<u64>,
+    flops: f64,
+    hours: f64,
+}
+
+/// Says what the study needs; its runs follow each other.
+fn estimate(config: &StudyConfig, text: &CorpusArgs, printer: &Printer) -> anyhow::Result<()> {
+    let peak = train::peak(&config.run)?;
+    let mut runs = Vec::new();
+    for Planned { group, seed, config, .. } in config.plan()? {
+        let spec = config.model.spec(corpus::vocabulary_of(&config, text)?, config.data.length)?;
+        runs.push(RunNeeds { group, seed, needs: Needs::of(&config, &spec, peak) });
+    }
+    let of_largest = runs.iter().map(|run| run.needs.memory()).max().unwrap_or(0);
+    let flops: f64 = runs.iter().map(|run| run.needs.flops()).sum();
+    let hours: f64 = runs.iter().map(|run| run.needs.hours()).sum();
+    let mut lines: String = config
+        .groups
+        .iter()
+        .map(|group| {
+            let title = group.title();
+            let own = || runs.iter().filter(|run| run.group == title);
+            let memory = own().map(|run| run.needs.memory()).max().unwrap_or(0);
+            let (count, plural) = (own().count(), if own().count() == 1 { " " } else { "s" });
+            format!(
+                "  {title:<24} {count:>3} run{plural} {:>9.3} GB {:>9.3} PFLOP\n",
+                memory as f64 / 1e9,
+                own().map(|run| run.needs.flops()).sum::<f64>() / 1e15,
+            )
+        })
+        .collect();
+    lines += &format!(
+        "  runs         {}, one after another\n  memory       {:.3} GB at most\n{}{}",
+        runs.len(),
+        of_largest as f64 / 1e9,
+        train::free(of_largest),
+        train::expected(flops, hours, peak, "without evaluations and diagnoses"),
+    );
+    printer.result(&lines)?;
+    printer.json(&StudyNeeds {
+        runs,
+        memory_bytes: of_largest,
+        memory_available_bytes: available_memory(),
+        flops,
+        hours,
+    })
 }
 
 /// Runs it to its end; what it found, or `None` when it was stopped.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use lns_record::Outcome;
 use lns_spec::ModelSpec;
-use lns_train::{Estimate, Layer, RUN_PRESETS, RunConfig, RunPreset, run_preset};
+use lns_train::{Estimate, Layer, RUN_PRESETS, RunConfig, RunPreset, available_memory, run_preset};
 use serde::Serialize;
 use toml::Value;
 
@@ -55,13 +55,10 @@ pub(crate) fn run(args: &TrainArgs, printer: &Printer) -> anyhow::Result<()> {
     config.threads = match (args.threads, begun) {
         (None, Some(out)) => RunConfig::read(out)?.threads,
         (None, None) if threads_set => config.threads,
-        (threads, _) => model::thread_count(threads)?,
+        (threads, _) => model::thread_count(threads),
     };
     if args.estimate {
-        let vocabulary = match config.model.vocab_size {
-            0 => corpus::vocabulary(&args.corpus)?,
-            size => size,
-        };
+        let vocabulary = corpus::vocabulary_of(&config, &args.corpus)?;
         let spec = config.model.spec(vocabulary, config.data.length)?;
         return estimate(&config, &spec, printer);
     }
@@ -113,32 +110,96 @@ pub(crate) fn train(config: &RunConfig, out: &Path, printer: &Printer) -> anyhow
     }
 }
 
+/// What a run needs, in memory and time.
+#[derive(Serialize)]
+pub(crate) struct Needs {
+    #[serde(flatten)]
+    estimate: Estimate,
+    memory_bytes: u64,
+    memory_available_bytes: Option<u64>,
+    steps: u64,
+    tokens: u64,
+    flops: f64,
+    peak_gflops: f64,
+    hours: f64,
+}
+
+impl Needs {
+    /// Of a run on a model, on a machine of so many GFLOP/s at most.
+    pub(crate) fn of(config: &RunConfig, spec: &ModelSpec, peak_gflops: f64) -> Self {
+        let estimate = Estimate::of(config, spec);
+        let flops = estimate.flops * config.steps as f64;
+        Self {
+            memory_bytes: estimate.total(),
+            memory_available_bytes: available_memory(),
+            steps: config.steps,
+            tokens: config.steps * config.tokens_per_step(),
+            flops,
+            peak_gflops,
+            hours: flops / (peak_gflops * 1e9 * TYPICAL_SHARE_OF_PEAK) / 3600.0,
+            estimate,
+        }
+    }
+
+    pub(crate) fn memory(&self) -> u64 {
+        self.memory_bytes
+    }
+
+    pub(crate) fn flops(&self) -> f64 {
+        self.flops
+    }
+
+    pub(crate) fn hours(&self) -> f64 {
+        self.hours
+    }
+}
+
+/// GFLOP/s that this machine reaches at most, as a run would use it.
+pub(crate) fn peak(config: &RunConfig) -> anyhow::Result<f64> {
+    let workers = model::workers(Some(config.threads))?;
+    Ok(lns_bench::peak_gflops(&workers, &lns_kernels::Device::flex(), config.precision))
+}
+
 /// Says what a run needs.
 pub(crate) fn estimate(
     config: &RunConfig,
     spec: &ModelSpec,
     printer: &Printer,
 ) -> anyhow::Result<()> {
-    let (sequences, length) = (config.batch.sequences, config.data.length);
-    let options = config.training_options();
-    let estimate = Estimate::new(spec, sequences, length, config.threads, &options);
-    let workers = model::workers(Some(config.threads))?;
-    let peak = lns_bench::peak_gflops(&workers, &lns_kernels::Device::flex(), config.precision);
-    let work = estimate.flops * config.steps as f64;
-    let hours = work / (peak * 1e9 * TYPICAL_SHARE_OF_PEAK) / 3600.0;
+    let needs = Needs::of(config, spec, peak(config)?);
+    printer.json(&needs)?;
     printer.result(&format!(
-        "{spec}\n{estimate}\n  steps        {}, {} tokens\n  in all       {:.3} PFLOP\n  expected     \
-         {} at {:.0} % of this machine's measured {peak:.0} GFLOP/s, without evaluations\n",
-        config.steps,
-        config.steps * config.tokens_per_step(),
-        work / 1e15,
-        duration(hours),
-        100.0 * TYPICAL_SHARE_OF_PEAK,
+        "{spec}\n{}\n{}  steps        {}, {} tokens\n{}",
+        needs.estimate,
+        free(needs.memory_bytes),
+        needs.steps,
+        needs.tokens,
+        expected(needs.flops, needs.hours, needs.peak_gflops, "without evaluations"),
     ))
 }
 
+/// How much memory is free, and whether that is enough.
+pub(crate) fn free(needed: u64) -> String {
+    let Some(available) = available_memory() else { return String::new() };
+    let enough = if needed > available { ", which is not enough: it would be refused" } else { "" };
+    format!("  free now     {:.3} GB{enough}\n", available as f64 / 1e9)
+}
+
+/// How much work it is, and how long it takes.
+pub(crate) fn expected(flops: f64, hours: f64, peak: f64, without: &str) -> String {
+    format!(
+        "  in all       {:.3} PFLOP\n  expected     {} at {:.0} % of this machine's measured {peak:.0} \
+         GFLOP/s, {without}\n",
+        flops / 1e15,
+        duration(hours),
+        100.0 * TYPICAL_SHARE_OF_PEAK,
+    )
+}
+
 fn duration(hours: f64) -> String {
+    const YEAR: f64 = 24.0 * 365.25;
     match hours {
+        h if h >= 2.0 * YEAR => format!("{:.0} years", h / YEAR),
         h if h >= 48.0 => format!("{:.0} days", h / 24.0),
         h if h >= 1.0 => format!("{h:.1} hours"),
         h => format!("{:.0} minutes", (60.0 * h).ceil()),

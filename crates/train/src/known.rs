@@ -1,0 +1,134 @@
+//! Which settings there are, for those that are misspelt.
+
+use std::{path::PathBuf, sync::LazyLock};
+
+use layernorm_scaling::LoraConfig;
+use lns_spec::{Anneal, DepthScale, NormScheme};
+use toml::{Table, Value};
+
+use crate::{FinetuneConfig, RunConfig, SourceConfig, config::flattened};
+
+/// Every setting's dotted key. Those of a source of text stand without their number.
+pub(crate) static KEYS: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let base = PathBuf::new();
+    let lora = Some(LoraConfig::default());
+    let finetune = Some(FinetuneConfig { base, fingerprint: String::new(), lora });
+    let full = RunConfig { tokens: Some(1), finetune, ..RunConfig::default() };
+    let mut keys = keys_of("", &full);
+    keys.extend(keys_of("data.sources.", &SourceConfig::new(PathBuf::new())));
+    let anneal = Some(Anneal { exponent: 0.5, steps: 1 });
+    let annealed = DepthScale { first_layer: 1, anneal, ..DepthScale::default() };
+    let named = NormScheme::NAMES.into_iter().filter_map(|name| name.parse::<NormScheme>().ok());
+    for scheme in named.chain([NormScheme::Lns(annealed)]) {
+        keys.extend(keys_of("model.scheme.", &scheme));
+    }
+    keys.sort();
+    keys.dedup();
+    keys
+});
+
+fn keys_of(prefix: &str, settings: &impl serde::Serialize) -> Vec<String> {
+    let table = Table::try_from(settings).unwrap_or_default();
+    flattened(&table).into_iter().map(|(key, _)| format!("{prefix}{key}")).collect()
+}
+
+/// The first key of these settings that is none, with the setting that was probably meant.
+pub(crate) fn misspelt(settings: &Table) -> Option<(String, Option<String>)> {
+    let key = unknown(settings, "")?;
+    let meant = meant(&key);
+    Some((key, meant))
+}
+
+fn unknown(table: &Table, prefix: &str) -> Option<String> {
+    table.iter().find_map(|(name, value)| {
+        let key = format!("{prefix}{name}");
+        let inside = format!("{key}.");
+        if KEYS.iter().any(|known| known.starts_with(&inside)) {
+            return match value {
+                Value::Table(table) => unknown(table, &inside),
+                Value::Array(values) => values
+                    .iter()
+                    .filter_map(Value::as_table)
+                    .find_map(|table| unknown(table, &inside)),
+                _ => None,
+            };
+        }
+        if KEYS.contains(&key) {
+            return None;
+        }
+        // The whole of what was typed is compared, down to the first setting inside.
+        Some(match value {
+            Value::Table(table) => {
+                let first = flattened(table).into_iter().next();
+                first.map_or(key, |(rest, _)| format!("{inside}{rest}"))
+            }
+            _ => key,
+        })
+    })
+}
+
+/// The known key that differs least from this one, as a whole or in its last part, if at most a third
+/// of it differs.
+fn meant(key: &str) -> Option<String> {
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    let close = |given: &str, known: &str| {
+        let differs = strsim::damerau_levenshtein(given, known);
+        (3 * differs <= given.chars().count()).then_some(differs)
+    };
+    KEYS.iter()
+        .filter_map(|known| {
+            let whole = close(key, known);
+            // A right name in a wrong table is further off than one letter.
+            let part = close(&last(key), &last(known)).map(|differs| differs + 2);
+            Some((whole.into_iter().chain(part).min()?, known))
+        })
+        .min()
+        .map(|(_, known)| known.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_is_known_and_every_misspelling_of_one_letter_finds_it() {
+        assert!(KEYS.len() > 50, "{}", KEYS.len());
+        for key in KEYS.iter() {
+            let typed = |key: &str| {
+                let text = format!("{key} = 1");
+                misspelt(&text.parse().expect("TOML"))
+            };
+            assert_eq!(typed(key), None);
+            let last = key.rsplit('.').next().expect("a name");
+            if last.len() < 4 {
+                continue;
+            }
+            for at in key.len() - last.len()..key.len() {
+                let wrong = format!("{}x{}", &key[..at], &key[at + 1..]);
+                if KEYS.contains(&wrong) {
+                    continue;
+                }
+                let found = typed(&wrong).expect("no setting").1.expect("something close");
+                let known = found.rsplit('.').next().expect("a name");
+                assert!(strsim::damerau_levenshtein(last, known) <= 2, "{wrong}: {found}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_setting_that_was_meant_is_named() {
+        let meant = |text: &str| misspelt(&text.parse().expect("TOML")).and_then(|found| found.1);
+        for (typed, expected) in [
+            ("optimizer.name = 'adam'", "optimiser.name"),
+            ("learning_rate = 1", "schedule.learning_rate"),
+            ("model.qknorm = true", "model.qk_norm"),
+            ("model.embed_norm = true", "model.embedding_norm"),
+            ("model.scheme = { name = 'lns', exponnent = 1 }", "model.scheme.exponent"),
+            ("data.sources = [{ corpuss = 'c' }]", "data.sources.corpus"),
+            ("optimizer.clip = 1\noptimizer.eps = 1", "optimiser.clip"),
+        ] {
+            assert_eq!(meant(typed).as_deref(), Some(expected), "{typed}");
+        }
+        assert_eq!(meant("zzzzzzzzzzzz = 1"), None);
+    }
+}
