@@ -101,6 +101,15 @@ impl fmt::Display for TensorAudit {
             }
             separator = "; ";
         }
+        let heads =
+            |name: &String| name.ends_with("q_norm.weight") || name.ends_with("k_norm.weight");
+        if !self.unexpected.is_empty() && self.unexpected.iter().all(heads) {
+            f.write_str(
+                "; these are norms on the heads of q and k, which lns wrote into a llama's folder up to \
+                 2026-11: let `model_type` in its config.json be qwen3 instead of llama, or lns_qwen3 \
+                 instead of lns_llama",
+            )?;
+        }
         Ok(())
     }
 }

@@ -6,13 +6,13 @@ use lns_bench::{Effort, Load, Workload};
 use lns_checkpoint::Checkpoint;
 use lns_kernels::{Device, Workers, with_threads};
 use lns_record::{BenchRecord, BenchResult, NormRecord};
-use lns_train::{Estimate, TrainingOptions};
+use lns_train::{Estimate, TrainingOptions, available_memory};
 use serde::Serialize;
 
 use crate::{
     arguments::{BenchArgs, BenchMode},
     failure::usage,
-    model,
+    model::{self, bytes},
     printer::Printer,
 };
 
@@ -31,6 +31,9 @@ pub(crate) fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<()> {
         return Err(usage(
             "--mode norm holds the norm against this machine's memory; --device cpu only",
         ));
+    }
+    if args.mode.contains(&BenchMode::Train) && args.place.device == Device::flex() {
+        check_memory(&workloads, threads, &options)?;
     }
     let model = args.model.as_deref().map(|path| open(path, args)).transpose()?;
     let workers = || model::workers(Some(threads));
@@ -187,18 +190,42 @@ fn show(result: BenchResult, record: &mut BenchRecord, printer: &Printer) -> any
     Ok(())
 }
 
+/// What training each workload needs.
+fn needs(workloads: &[Workload], threads: usize, options: &TrainingOptions) -> Vec<WorkloadNeeds> {
+    let of = |workload: &Workload| {
+        let Workload { spec, sequences, length, .. } = workload;
+        let estimate = Estimate::new(spec, *sequences, *length, threads, options);
+        WorkloadNeeds { name: workload.name, memory_bytes: estimate.total(), estimate }
+    };
+    workloads.iter().map(of).collect()
+}
+
+/// Refuses workloads that need more memory than there is, before any of it is taken.
+fn check_memory(
+    workloads: &[Workload],
+    threads: usize,
+    options: &TrainingOptions,
+) -> anyhow::Result<()> {
+    let Some(available) = available_memory() else { return Ok(()) };
+    let all = needs(workloads, threads, options);
+    match all.iter().find(|needs| needs.memory_bytes > available) {
+        Some(WorkloadNeeds { name, memory_bytes, .. }) => Err(usage(format!(
+            "--workload {name} needs up to {} of memory and {} are free: give --sequences-per-pass 1, \
+             --recompute or fewer --threads",
+            bytes(*memory_bytes),
+            bytes(available)
+        ))),
+        None => Ok(()),
+    }
+}
+
 fn estimate(
     workloads: &[Workload],
     threads: usize,
     options: &TrainingOptions,
     printer: &Printer,
 ) -> anyhow::Result<()> {
-    let needs = |workload: &Workload| {
-        let Workload { spec, sequences, length, .. } = workload;
-        let estimate = Estimate::new(spec, *sequences, *length, threads, options);
-        WorkloadNeeds { name: workload.name, memory_bytes: estimate.total(), estimate }
-    };
-    let all: Vec<WorkloadNeeds> = workloads.iter().map(needs).collect();
+    let all = needs(workloads, threads, options);
     printer.json(&all)?;
     for (workload, WorkloadNeeds { estimate, .. }) in workloads.iter().zip(&all) {
         printer.result(&format!("{} ({})\n{estimate}\n", workload.name, workload.title))?;

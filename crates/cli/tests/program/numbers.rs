@@ -109,6 +109,34 @@ fn a_model_with_norms_on_its_heads_is_read_by_every_verb() {
 }
 
 #[test]
+fn a_llama_with_norms_on_its_heads_is_refused_with_what_makes_it_readable() {
+    let bench = Bench::new("qwen3");
+    bench.config(|config| config["model_type"] = "llama".into());
+    let error = bench.fails(&["eval", "model", "--text", "text.txt", "--window", "16"], 2);
+    assert!(error.contains("q_norm") && error.contains("qwen3 instead of llama"), "{error}");
+}
+
+#[test]
+fn a_panic_that_is_caught_and_answered_says_nothing_of_itself() {
+    let bench = Bench::new("llama");
+    // The library keeps room for the longest token only, and this merge makes a longer one.
+    let tokenizer = serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+        "normalizer": null, "post_processor": null, "pre_tokenizer": null, "decoder": null,
+        "model": {
+            "type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2, "<s>": 3},
+            "merges": [["<s>", "ab"]]
+        },
+    });
+    fs::write(bench.path("model/tokenizer.json"), tokenizer.to_string()).expect("writable");
+    let mut command = bench.lns(&["eval", "model", "--text", "text.txt"]);
+    let output = command.env("RUST_BACKTRACE", "1").assert().code(2).get_output().clone();
+    let error = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(error.contains("the library that reads it panicked"), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+}
+
+#[test]
 fn a_misspelt_setting_is_answered_with_the_one_that_was_meant() {
     let bench = Bench::new("llama");
     let error = bench.fails(&["train", "--out", "run", "--set", "optimizer.name=adam"], 2);
