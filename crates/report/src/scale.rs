@@ -165,7 +165,8 @@ impl Scale {
         let curve = Curve::Symmetric { linear };
         // Rounding up must not leave what can be drawn.
         let end = |size: f64| match size {
-            size if size > 0.0 => drawable(round_up(size.max(linear))).unwrap_or(size),
+            // A side that stays inside the linear part takes no more of it than it needs.
+            size if size > 0.0 => drawable(round_up(size)).unwrap_or(size),
             _ => 0.0,
         };
         let below = end(values.iter().fold(0.0, |most, v| most.max(-v)));
@@ -345,6 +346,7 @@ mod tests {
         assert!((height(0.01) / height(0.02) - 0.5).abs() < 1e-12, "linear up to the threshold");
         assert_eq!(scale.note().unwrap(), "log scale, linear below 0.02");
         assert!(labels(&scale).contains(&"0.02".to_owned()), "{:?}", labels(&scale));
+        assert!(scale.baseline() < 0.02, "a trace below zero takes no room");
         assert_eq!(Scale::removal([0.3, 0.1], Some(0.02)).note(), None);
         assert_eq!(Scale::removal([0.2, -0.1], None), Scale::signed([0.2, -0.1]));
     }
