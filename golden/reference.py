@@ -113,6 +113,17 @@ class Decoder:
                 }[rule]
             case "layerscale" | "skipinit":
                 return x + self.weights[f"{prefix}.{site}_branch_scale"] * f(n(x))
+            case "keel":
+                if depth == 1:
+                    return x + f(n(x))
+                alpha = self.scheme.get("alpha", total)
+                return self.rms_norm(f"{prefix}.{site}_join_layernorm.weight", alpha * x + f(n(x)))
+            case "gpas":
+                h = x + f(n(x))
+                return h - torch.nn.functional.silu(self.weights[f"{prefix}.stream_gate"]) * h.detach()
+            case "progressive":
+                taken, steps = self.scheme["taken"], self.scheme["steps"]
+                return x + min(taken / (steps * depth), 1.0) * f(n(x))
         raise ValueError(f"unknown scheme {self.scheme}")
 
     def embed(self, ids):

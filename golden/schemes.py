@@ -62,6 +62,9 @@ SCHEMES = {
     "branch-scale": {"name": "branch-scale", "rule": "sqrt-depth"},
     "layerscale": {"name": "layerscale", "init": 0.0001},
     "skipinit": {"name": "skipinit"},
+    "keel": {"name": "keel"},
+    "gpas": {"name": "gpas"},
+    "progressive": {"name": "progressive", "steps": 10, "taken": 15},
 }
 
 
@@ -108,10 +111,14 @@ def scheme_weights(name, generator):
             match name:
                 case "sandwich" | "peri":
                     weights[f"{prefix}_output_layernorm.weight"] = gain(generator)
+                case "keel" if layer > 0:
+                    weights[f"{prefix}_join_layernorm.weight"] = gain(generator)
                 case "layerscale":
                     weights[f"{prefix}_branch_scale"] = 0.3 * gain(generator)
                 case "skipinit":
                     weights[f"{prefix}_branch_scale"] = 0.5 * gain(generator, 1)
+        if name == "gpas":
+            weights[f"model.layers.{layer}.stream_gate"] = 0.5 * gain(generator, 1)
     return weights
 
 
@@ -185,13 +192,13 @@ def main():
     for name, scheme in SCHEMES.items():
         own_weights = weights | scheme_weights(name, torch.Generator().manual_seed(41))
         logits[name] = write(out / f"scheme-{name}", own(CONFIG, scheme), own_weights, ids)
-    kept = [0, 2, 3]
+    remaining = [0, 2, 3]
     config = own(CONFIG, lns()) | {
-        "num_hidden_layers": len(kept),
-        "layer_depths": [layer + 1 for layer in kept],
+        "num_hidden_layers": len(remaining),
+        "layer_depths": [layer + 1 for layer in remaining],
         "trained_layers": LAYERS,
     }
-    logits["lns-pruned"] = write(out / "scheme-lns-pruned", config, pruned(weights, kept), ids)
+    logits["lns-pruned"] = write(out / "scheme-lns-pruned", config, pruned(weights, remaining), ids)
     for name, value in logits.items():
         change = (value - logits["pre"]).abs().max().item()
         print(f"{name}: logits up to {value.abs().max():.2f}, {change:.1e} from pre")

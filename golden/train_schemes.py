@@ -60,6 +60,10 @@ SCHEMES = {
     "branch-scale-layers": {"name": "branch-scale", "rule": "layers"},
     "layerscale": {"name": "layerscale", "init": 0.0001},
     "skipinit": {"name": "skipinit"},
+    "keel": {"name": "keel"},
+    "gpas": {"name": "gpas"},
+    # Layer l joins within 5 l of the 20 steps.
+    "progressive": {"name": "progressive", "steps": 5, "taken": 0},
     "before-norm": {"name": "lns", "exponent": 0.5, "sites": BOTH, "placement": "input"},
 }
 # What a run is named after besides its scheme. `adamw`, every scheme's: decay 0.1 of the projections,
@@ -78,7 +82,7 @@ def splitmix(x):
 
 
 def fill(name, shape):
-    """The initial values of the tensor `name`: gains around 1, lambdas around 1/2, matrices around 0."""
+    """The initial values of the tensor `name`: gains around 1, lambdas around 1/2, the rest around 0."""
     start = 0xCBF29CE484222325 ^ SEED
     for byte in name.encode():
         start = ((start ^ byte) * 0x100000001B3) & ((1 << 64) - 1)
@@ -169,6 +173,10 @@ class Layer(nn.Module):
         match scheme["name"]:
             case "sandwich" | "peri":
                 self.attention_output_layernorm, self.mlp_output_layernorm = norm(), norm()
+            case "keel" if layer > 0:
+                self.attention_join_layernorm, self.mlp_join_layernorm = norm(), norm()
+            case "gpas":
+                self.stream_gate = nn.Parameter(torch.empty(1))
             case "layerscale" | "skipinit":
                 width = SHAPE["hidden_size"] if scheme["name"] == "layerscale" else 1
                 self.attention_branch_scale = nn.Parameter(torch.empty(width))
@@ -197,6 +205,15 @@ class Layer(nn.Module):
                 return x + f(n(x)) / divisors[rule]
             case {"name": "layerscale" | "skipinit"}:
                 return x + getattr(self, f"{site}_branch_scale") * f(n(x))
+            case {"name": "keel"}:
+                if l == 1:
+                    return x + f(n(x))
+                return getattr(self, f"{site}_join_layernorm")(layers * x + f(n(x)))
+            case {"name": "gpas"}:
+                h = x + f(n(x))
+                return h - functional.silu(self.stream_gate) * h.detach()
+            case {"name": "progressive", "steps": steps, "taken": taken}:
+                return x + min(taken / (steps * l), 1.0) * f(n(x))
 
     def forward(self, x):
         x = self.join(x, self.self_attn, self.input_layernorm, "attention")
@@ -286,10 +303,13 @@ def optimisers(recipe, model):
 
 def train(scheme, recipe, dtype=torch.float32):
     """Losses, gradient norms, and the parameters after the first step in the order of their names."""
+    scheme = dict(scheme)
     model = Model(scheme, dtype)
     steppers = optimisers(recipe, model)
     losses, norms, first = [], [], None
     for step in range(STEPS):
+        if scheme["name"] == "progressive":
+            scheme["taken"] = step
         inputs, targets = batch(step)
         logits = model(inputs).flatten(0, 1)
         loss = functional.cross_entropy(logits, targets.flatten(), ignore_index=IGNORED)

@@ -48,7 +48,7 @@ impl Workload {
             spec.rms_norm_eps = 1e-5;
             Self { name, title, spec, length, sequences }
         };
-        let pre = || NormScheme::Pre {};
+        let pre = || NormScheme::pre();
         let a = [4096, 256, 688, 8, 4];
         let mut d =
             workload("D", "as A with 2 key/value heads and LNS", a, NormScheme::lns(), [256, 8]);

@@ -28,7 +28,7 @@ fn twenty_steps_have_the_losses_of_pytorch() {
     let golden: BTreeMap<String, Vec<f64>> =
         serde_json::from_str(include_str!("losses.json")).expect("the golden file");
     for (name, workload) in
-        [("pre", tiny(NormScheme::Pre {}, 4)), ("lns", tiny(NormScheme::lns(), 2))]
+        [("pre", tiny(NormScheme::pre(), 4)), ("lns", tiny(NormScheme::lns(), 2))]
     {
         // Five sequences on one, two, three and more workers than sequences.
         for threads in [1, 2, 3, 7] {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use lns_spec::{ModelSpec, TensorShape};
+use lns_spec::{ModelSpec, Role, StoredTensor, TensorId};
 
 use crate::{StorageType, TensorInfo};
 
@@ -14,7 +14,7 @@ const SHOWN: usize = 8;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TensorAudit {
     /// Tensors the model needs and the files lack.
-    pub missing: Vec<TensorShape>,
+    pub missing: Vec<StoredTensor>,
     /// Tensors in the files that the model has no place for.
     pub unexpected: Vec<String>,
     /// Tensors of another shape than the model's.
@@ -39,7 +39,7 @@ impl TensorAudit {
         let mut present: HashMap<&str, &TensorInfo> =
             tensors.map(|tensor| (tensor.name.as_str(), tensor)).collect();
         let mut audit = Self::default();
-        for expected in spec.tensors() {
+        for expected in spec.stored_tensors() {
             let Some(found) = present.remove(expected.name.as_str()) else {
                 audit.missing.push(expected);
                 continue;
@@ -48,14 +48,14 @@ impl TensorAudit {
                 audit.unreadable.push((expected.name.clone(), found.dtype));
             }
             if found.shape != expected.shape {
-                let TensorShape { name, shape } = expected;
+                let StoredTensor { name, shape, .. } = expected;
                 let found = found.shape.clone();
                 audit.misshapen.push(Misshapen { name, expected: shape, found });
             }
         }
         // An untied head is expected, so one that is left here is a copy of a tied one.
-        let harmless =
-            |name: &str| name == "lm_head.weight" || name.ends_with(".rotary_emb.inv_freq");
+        let head = spec.family.stored_name(TensorId::outer(Role::Head));
+        let harmless = |name: &str| name == head || name.ends_with(".rotary_emb.inv_freq");
         audit.unexpected =
             present.into_keys().filter(|name| !harmless(name)).map(str::to_owned).collect();
         audit.unexpected.sort_unstable();

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use lns_record::{FileRecord, ProvenanceRecord, file_sha256, open_regular, sha256};
-use lns_spec::ModelSpec;
+use lns_spec::{ModelSpec, ModelTensor};
 use serde_json::Value;
 
 use crate::decode::decode;
@@ -208,6 +208,26 @@ impl Checkpoint {
         TensorAudit::new(self.spec(), self.tensors())
     }
 
+    /// All elements of one of the model's tensors as f32, row by row.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read_f32`].
+    pub fn read(&self, wanted: &ModelTensor) -> Result<Vec<f32>, CheckpointError> {
+        let Some(rows) = &wanted.rows else { return self.read_f32(&wanted.name, &wanted.shape) };
+        let mut shape = wanted.shape.clone();
+        // As many rows as the file has, as long as those that are wanted are among them.
+        if let Some(stored) = self.tensor(&wanted.name)
+            && stored.shape.first().is_some_and(|count| rows.end <= *count)
+        {
+            shape[0] = stored.shape[0];
+        }
+        let stored = self.expect(&wanted.name, &shape)?;
+        match shape.len() {
+            1 => Ok(self.read_vector(stored)?[rows.clone()].to_vec()),
+            _ => self.read_rows(stored, &Rows::of(stored), rows.clone()),
+        }
+    }
+
     /// All elements of a tensor as f32, row by row; `shape` is the one that the model needs.
     ///
     /// May be called from several threads. Of a GGUF file, query and key rows are brought into
@@ -221,7 +241,7 @@ impl Checkpoint {
             return self.read_vector(tensor);
         }
         let rows = Rows::of(tensor);
-        self.read(tensor, &rows, 0..rows.count)
+        self.read_rows(tensor, &rows, 0..rows.count)
     }
 
     /// The elements of a tensor in order, about `chunk` at a time.
@@ -239,7 +259,7 @@ impl Checkpoint {
         let rows = Rows::of(tensor);
         let at_once = (chunk / rows.length.max(1)).max(1);
         for first in (0..rows.count).step_by(at_once) {
-            take(&self.read(tensor, &rows, first..rows.count.min(first + at_once))?)?;
+            take(&self.read_rows(tensor, &rows, first..rows.count.min(first + at_once))?)?;
         }
         Ok(())
     }
@@ -267,7 +287,7 @@ impl Checkpoint {
                 rows: count,
             });
         }
-        self.read(tensor, &Rows::of(tensor), rows.iter().map(|row| *row as usize))
+        self.read_rows(tensor, &Rows::of(tensor), rows.iter().map(|row| *row as usize))
     }
 
     fn file_of(&self, tensor: &TensorInfo) -> &Path {
@@ -303,7 +323,7 @@ impl Checkpoint {
         Ok(tensor)
     }
 
-    fn read(
+    fn read_rows(
         &self,
         tensor: &TensorInfo,
         rows: &Rows,

@@ -184,6 +184,9 @@ pub enum CheckpointError {
          Pre-LN. An LNS model can be folded first (lns fold)"
     )]
     GgufScheme { scheme: String },
+    /// A family whose GGUF files are not known here.
+    #[error("GGUF files of model_type \"{model_type}\" are not written; use a safetensors folder")]
+    GgufFamily { model_type: &'static str },
     /// A window that would silently be lost.
     #[error(
         "attention sees {window} tokens back in a context of {context}, which a GGUF file of \

@@ -5,6 +5,7 @@
 //! that stay as they are go from file to file inside the kernel.
 
 use std::{
+    collections::HashMap,
     fs::File,
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
@@ -12,7 +13,8 @@ use std::{
 
 use lns_record::open_regular;
 use lns_spec::{
-    ConversionError, DepthScale, LayerIndex, ModelSpec, Removal, Site, SpecError, TensorShape,
+    ConversionError, DepthScale, LayerIndex, ModelSpec, Removal, Role, SpecError, StoredTensor,
+    TensorId,
 };
 use serde_json::{Map, Value, json};
 
@@ -28,6 +30,8 @@ const CHUNK: usize = 1 << 21;
 pub struct TensorEdit {
     /// Its name in the result.
     pub name: String,
+    /// What it holds.
+    pub parts: Vec<TensorId>,
     /// Its dimensions.
     pub shape: Vec<usize>,
     /// How it will be stored.
@@ -81,9 +85,9 @@ impl<'a> Conversion<'a> {
         }
         let spec = source.spec().clone();
         let mut tensors: Vec<_> = spec
-            .tensors()
+            .stored_tensors()
             .into_iter()
-            .filter_map(|TensorShape { name, shape }| {
+            .filter_map(|StoredTensor { name, shape, parts }| {
                 let stored = source.tensor(&name)?;
                 let dtype = match stored.dtype {
                     StorageType::F16 | StorageType::BF16 => stored.dtype,
@@ -91,7 +95,7 @@ impl<'a> Conversion<'a> {
                 };
                 let place = (stored.file, stored.range.start);
                 let source = Some(name.clone());
-                Some((place, TensorEdit { name, shape, dtype, source, factor: 1.0 }))
+                Some((place, TensorEdit { name, parts, shape, dtype, source, factor: 1.0 }))
             })
             .collect();
         // In the order of the files, which are then read from front to back.
@@ -126,28 +130,24 @@ impl<'a> Conversion<'a> {
     /// # Errors
     /// [`ConversionError::NotScaled`] for a scheme that does not fold.
     pub fn for_stock_runtimes(self) -> Result<Self, ConversionError> {
-        if self.spec.runs_on_stock_runtimes() { Ok(self) } else { self.folded() }
+        if self.spec.is_stock() { Ok(self) } else { self.folded() }
     }
 
     fn become_spec(mut self, after: ModelSpec, preserve: bool) -> Self {
         if preserve {
-            for layer in self.spec.layers() {
-                for (site, name) in
-                    [(Site::Attention, "input_layernorm"), (Site::Mlp, "post_attention_layernorm")]
+            for edit in &mut self.tensors {
+                if let [TensorId { layer: Some(layer), role: Role::InputNorm(site), .. }] =
+                    edit.parts[..]
                 {
-                    let factor = self.spec.gain_factor(&after, layer, site);
-                    let name = format!("model.layers.{layer}.{name}.weight");
-                    self.tensors
-                        .iter_mut()
-                        .filter(|edit| edit.name == name)
-                        .for_each(|edit| edit.factor *= factor);
+                    edit.factor *= self.spec.gain_factor(&after, layer, site);
                 }
             }
         }
         let dtype = self.tensors.first().map_or(StorageType::F32, |edit| edit.dtype);
-        for TensorShape { name, shape } in after.tensors() {
+        for StoredTensor { name, shape, parts } in after.stored_tensors() {
             if !self.tensors.iter().any(|edit| edit.name == name) {
-                self.tensors.push(TensorEdit { name, shape, dtype, source: None, factor: 1.0 });
+                let (source, factor) = (None, 1.0);
+                self.tensors.push(TensorEdit { name, parts, shape, dtype, source, factor });
             }
         }
         self.spec = after;
@@ -160,13 +160,14 @@ impl<'a> Conversion<'a> {
     /// As [`ModelSpec::without`].
     pub fn without(mut self, removals: &[Removal]) -> Result<Self, SpecError> {
         let (after, kept) = self.spec.without(removals)?;
-        let wanted: std::collections::HashSet<String> =
-            after.tensors().into_iter().map(|tensor| tensor.name).collect();
+        let mut wanted: HashMap<Vec<TensorId>, String> =
+            after.stored_tensors().into_iter().map(|tensor| (tensor.parts, tensor.name)).collect();
         self.tensors = std::mem::take(&mut self.tensors)
             .into_iter()
             .filter_map(|edit| {
-                let name = renamed(&edit.name, &kept)?;
-                wanted.contains(&name).then_some(TensorEdit { name, ..edit })
+                let parts = moved(&edit.parts, &kept)?;
+                let name = wanted.remove(&parts)?;
+                Some(TensorEdit { name, parts, ..edit })
             })
             .collect();
         self.spec = after;
@@ -425,13 +426,16 @@ fn scaled(values: &[f32], factor: f64) -> Vec<f32> {
     values.iter().map(|value| (f64::from(*value) * factor) as f32).collect()
 }
 
-/// The name of a tensor once only the layers `kept` are left; `None` if its layer is gone.
-fn renamed(name: &str, kept: &[LayerIndex]) -> Option<String> {
-    let Some(rest) = name.strip_prefix("model.layers.") else { return Some(name.to_owned()) };
-    let (layer, part) = rest.split_once('.')?;
-    let layer: usize = layer.parse().ok()?;
-    let place = kept.iter().position(|kept| kept.get() == layer)?;
-    Some(format!("model.layers.{place}.{part}"))
+/// The same parts once only the layers `kept` are left; `None` if their layer is gone.
+fn moved(parts: &[TensorId], kept: &[LayerIndex]) -> Option<Vec<TensorId>> {
+    let place = |layer| kept.iter().position(|kept| *kept == layer).map(LayerIndex::new);
+    parts
+        .iter()
+        .map(|id| match id.layer {
+            None => Some(*id),
+            Some(layer) => Some(TensorId { layer: Some(place(layer)?), ..*id }),
+        })
+        .collect()
 }
 
 /// Consecutive tensors in files of at most so many bytes each, or of one tensor.

@@ -22,7 +22,7 @@ use lns_eval::{RunError, require_finite, window_length};
 use lns_kernels::{Workers, with_slices};
 use lns_record::{TheoryCheck, TheoryCurve, TheoryRecord};
 use lns_spec::{
-    DepthScale, NormScheme, Placement, Sites,
+    DepthScale, NormScheme, Placement,
     theory::{
         BoundConstants, BoundSizes, Fit, exponential_fit, linear_fit, log_bound_lns, log_bound_pre,
         logarithmic_fit, power_fit,
@@ -81,8 +81,7 @@ pub fn theory(
     let walks = workers.map(subjects.len(), |subject| {
         let source = subjects[subject].source;
         let spec = source.spec();
-        let whole = spec.branches.iter().all(|branches| *branches == Sites::BOTH);
-        let law = Law::of(&spec.norm_scheme).filter(|_| whole);
+        let law = Law::of(&spec.norm_scheme).filter(|_| spec.has_all_branches());
         law.map(|law| walk(source, ids).map(|walk| (law, walk))).transpose()
     });
     let mut record = TheoryRecord { checks: Vec::new(), curves: Vec::new() };
@@ -94,7 +93,10 @@ pub fn theory(
                 found.layers.iter().filter_map(branch).collect()
             };
             let measured = Measured {
-                depths: subject.source.spec().depths.iter().map(|depth| depth.value()).collect(),
+                depths: {
+                    let layers = subject.source.spec().per_layer.iter();
+                    layers.map(|layer| layer.depth.value()).collect()
+                },
                 attention: of(|layer| layer.attention_variance),
                 mlp: of(|layer| layer.mlp_variance),
                 stream: variance.clone(),
@@ -125,19 +127,12 @@ enum Law {
 impl Law {
     fn of(scheme: &NormScheme) -> Option<Self> {
         match scheme {
-            NormScheme::Pre {} => Some(Self::Pre),
+            NormScheme::Pre(_) => Some(Self::Pre),
             // Before the norm the scale does nothing.
             NormScheme::Lns(scale) if scale.placement == Placement::Input => Some(Self::Pre),
             NormScheme::Lns(scale) if *scale == DepthScale::default() => Some(Self::Lns),
-            NormScheme::Lns(_)
-            | NormScheme::Post {}
-            | NormScheme::DeepNorm {}
-            | NormScheme::MixLn { .. }
-            | NormScheme::Sandwich {}
-            | NormScheme::Peri {}
-            | NormScheme::BranchScale { .. }
-            | NormScheme::LayerScale { .. }
-            | NormScheme::SkipInit {} => None,
+            // The paper's theory treats no other.
+            _ => None,
         }
     }
 }

@@ -45,7 +45,7 @@ fn measure(name: &str, moment: Moment, scheme: NormScheme) -> TheoryRecord {
 }
 
 static PRE: LazyLock<TheoryRecord> =
-    LazyLock::new(|| measure("pre", Moment::Initialisation, NormScheme::Pre {}));
+    LazyLock::new(|| measure("pre", Moment::Initialisation, NormScheme::pre()));
 static LNS: LazyLock<TheoryRecord> =
     LazyLock::new(|| measure("lns", Moment::Initialisation, NormScheme::lns()));
 
@@ -117,7 +117,7 @@ fn the_norm_of_the_jacobian_is_held_against_both_products() {
 
 #[test]
 fn after_training_what_is_stated_for_drawn_weights_is_left_open() {
-    let record = &measure("pre", Moment::Trained, NormScheme::Pre {});
+    let record = &measure("pre", Moment::Trained, NormScheme::pre());
     assert!(record.checks.iter().all(|row| row.when == "trained"));
     let of = |source: &'static str| record.checks.iter().filter(move |row| row.source == source);
     assert!(of("eq. 52").count() == 3 && of("eq. 52").all(|row| row.agrees.is_none()));
@@ -129,7 +129,8 @@ fn after_training_what_is_stated_for_drawn_weights_is_left_open() {
 
 #[test]
 fn a_scheme_the_paper_does_not_treat_has_a_curve_and_no_checks() {
-    let record = measure("post", Moment::Initialisation, NormScheme::Post {});
+    let record =
+        measure("post", Moment::Initialisation, NormScheme::Post(lns_spec::schemes::Post {}));
     assert!(record.checks.is_empty());
     // Post-LN leaves every token with a mean square of 1.
     assert!((record.curves[0].variance[LAYERS] - 1.0).abs() < 0.05);

@@ -9,7 +9,7 @@ use burn::{
 };
 use lns_checkpoint::Checkpoint;
 use lns_kernels::{LossTerms, Precision, embedding, linear_in, next_token_loss, next_token_nll};
-use lns_spec::{Initialisation, LayerIndex, ModelSpec};
+use lns_spec::{Initialisation, LayerIndex, ModelSpec, Part, Role};
 
 use crate::{
     KvCache, RmsNormScaling, TransformerLayerWithScaling, rotary_table,
@@ -143,16 +143,11 @@ impl Decoder {
         weights: &mut dyn Weights,
         device: &Device,
     ) -> Result<Self, LoadError> {
-        let outer = &mut Builder::outer(weights, device);
-        let table = [spec.vocab_size, spec.hidden_size];
-        let embed_tokens = outer.param("model.embed_tokens.weight", table)?;
-        let embed_norm = embed_norm(spec, outer)?;
+        let outer = &mut Builder::outer(spec, weights, device);
+        let embed_tokens = Param::from_tensor(outer.weight(Role::Embedding)?);
+        let embed_norm = outer.norm(Role::EmbeddingNorm, spec.rms_norm_eps, 1.0)?;
         let norm = final_norm(spec, outer)?;
-        let lm_head = if spec.tie_word_embeddings {
-            None
-        } else {
-            Some(outer.param("lm_head.weight", table)?)
-        };
+        let lm_head = outer.optional(Role::Head, Part::Weight)?.map(Param::from_tensor);
         let layers = spec
             .layers()
             .map(|layer| TransformerLayerWithScaling::build(spec, layer, weights, device))
@@ -261,22 +256,11 @@ pub(crate) fn audit(checkpoint: &Checkpoint) -> Result<(), LoadError> {
     }
 }
 
-pub(crate) fn embed_norm(
-    spec: &ModelSpec,
-    outer: &mut Builder<'_>,
-) -> Result<Option<RmsNormScaling>, LoadError> {
-    if !spec.norms_embedding() {
-        return Ok(None);
-    }
-    let gamma = outer.tensor("model.embed_norm.weight", [spec.hidden_size])?;
-    Ok(Some(RmsNormScaling::new(gamma, spec.rms_norm_eps, 1.0)))
-}
-
 pub(crate) fn final_norm(
     spec: &ModelSpec,
     outer: &mut Builder<'_>,
 ) -> Result<RmsNormScaling, LoadError> {
-    let gamma = outer.tensor("model.norm.weight", [spec.hidden_size])?;
+    let gamma = outer.weight(Role::FinalNorm)?;
     Ok(RmsNormScaling::new(gamma, spec.rms_norm_eps, 1.0))
 }
 

@@ -6,12 +6,15 @@
 use burn::{
     config::Config,
     module::{Module, Param},
-    tensor::{Device, Tensor},
+    tensor::{Device, Tensor, activation::silu},
 };
 use lns_kernels::{
     AttentionShape, Gate, Precision, RotaryTable, causal_attention, gated, linear_in, rotate,
 };
-use lns_spec::{LayerIndex, ModelSpec, NormScheme, Preset, Residual, Site};
+use lns_spec::{
+    Branch, BranchGate, InputNorm, Join, LayerIndex, ModelSpec, NormScheme, Part, Preset, Role,
+    Site,
+};
 
 use crate::{
     LayerCache, RmsNormScaling,
@@ -113,19 +116,10 @@ pub struct Projection {
 }
 
 impl Projection {
-    fn build(
-        builder: &mut Builder<'_>,
-        name: &str,
-        shape: [usize; 2],
-        bias: bool,
-    ) -> Result<Self, LoadError> {
+    fn build(builder: &mut Builder<'_>, role: Role) -> Result<Self, LoadError> {
         Ok(Self {
-            weight: builder.param(&format!("{name}.weight"), shape)?,
-            bias: if bias {
-                Some(builder.param(&format!("{name}.bias"), [shape[0]])?)
-            } else {
-                None
-            },
+            weight: Param::from_tensor(builder.weight(role)?),
+            bias: builder.optional(role, Part::Bias)?.map(Param::from_tensor),
             precision: Precision::F32,
         })
     }
@@ -162,30 +156,19 @@ impl SelfAttention {
         layer: LayerIndex,
         builder: &mut Builder<'_>,
     ) -> Result<Self, LoadError> {
-        let (hidden, queries, keys) = (spec.hidden_size, spec.query_size(), spec.key_value_size());
-        let mut head_norm = |name: &str| -> Result<Option<RmsNormScaling>, LoadError> {
-            if !spec.qk_norm {
-                return Ok(None);
-            }
-            let gamma = builder.tensor(&format!("self_attn.{name}.weight"), [spec.head_dim])?;
-            Ok(Some(RmsNormScaling::new(gamma, spec.rms_norm_eps, 1.0)))
-        };
-        let (q_norm, k_norm) = (head_norm("q_norm")?, head_norm("k_norm")?);
-        let mut projection = |name: &str, shape, bias| {
-            Projection::build(builder, &format!("self_attn.{name}"), shape, bias)
-        };
+        let eps = spec.rms_norm_eps;
         Ok(Self {
-            q_proj: projection("q_proj", [queries, hidden], spec.qkv_bias)?,
-            k_proj: projection("k_proj", [keys, hidden], spec.qkv_bias)?,
-            v_proj: projection("v_proj", [keys, hidden], spec.qkv_bias)?,
-            o_proj: projection("o_proj", [hidden, queries], spec.attention_output_bias)?,
-            q_norm,
-            k_norm,
+            q_proj: Projection::build(builder, Role::Query)?,
+            k_proj: Projection::build(builder, Role::Key)?,
+            v_proj: Projection::build(builder, Role::Value)?,
+            o_proj: Projection::build(builder, Role::AttentionOutput)?,
+            q_norm: builder.norm(Role::QueryNorm, eps, 1.0)?,
+            k_norm: builder.norm(Role::KeyNorm, eps, 1.0)?,
             shape: AttentionShape {
                 heads: spec.num_attention_heads,
                 key_value_heads: spec.num_key_value_heads,
                 head_dim: spec.head_dim,
-                window: spec.sliding_windows.get(layer.get()).copied().flatten(),
+                window: spec.per_layer.get(layer.get()).and_then(|own| own.attention_window),
             },
         })
     }
@@ -229,15 +212,11 @@ pub struct GatedMlp {
 }
 
 impl GatedMlp {
-    fn build(spec: &ModelSpec, builder: &mut Builder<'_>) -> Result<Self, LoadError> {
-        let (hidden, inner) = (spec.hidden_size, spec.intermediate_size);
-        let mut projection = |name: &str, shape| {
-            Projection::build(builder, &format!("mlp.{name}"), shape, spec.mlp_bias)
-        };
+    fn build(builder: &mut Builder<'_>) -> Result<Self, LoadError> {
         Ok(Self {
-            gate_proj: projection("gate_proj", [inner, hidden])?,
-            up_proj: projection("up_proj", [inner, hidden])?,
-            down_proj: projection("down_proj", [hidden, inner])?,
+            gate_proj: Projection::build(builder, Role::MlpGate)?,
+            up_proj: Projection::build(builder, Role::MlpUp)?,
+            down_proj: Projection::build(builder, Role::MlpDown)?,
         })
     }
 
@@ -251,47 +230,37 @@ impl GatedMlp {
 /// What a branch passes before it joins the stream, in the schemes that have it.
 #[derive(Module, Debug)]
 pub struct BranchEnd {
-    /// `sandwich`, `peri`: the norm on the branch's output.
+    /// `sandwich`, `peri`, `output-norm`: the norm on the branch's output.
     pub norm: Option<RmsNormScaling>,
     /// `layerscale` \[H\], `skipinit` \[1\]: the learned λ.
     pub scale: Option<Param<Tensor<1>>>,
 }
 
 impl BranchEnd {
-    fn build(
-        spec: &ModelSpec,
-        residual: Residual,
-        site: &str,
-        builder: &mut Builder<'_>,
-    ) -> Result<Self, LoadError> {
-        let hidden = spec.hidden_size;
-        let mut end = Self { norm: None, scale: None };
-        match residual {
-            Residual::Sandwich => {
-                let gamma = builder.tensor(&format!("{site}_output_layernorm.weight"), [hidden])?;
-                end.norm = Some(RmsNormScaling::new(gamma, spec.rms_norm_eps, 1.0));
-            }
-            Residual::Learned { scalar, .. } => {
-                let width = if scalar { 1 } else { hidden };
-                end.scale = Some(builder.param(&format!("{site}_branch_scale"), [width])?);
-            }
-            Residual::Pre { .. } | Residual::Post { .. } => {}
-        }
-        Ok(end)
+    const NONE: Self = Self { norm: None, scale: None };
+
+    fn build(spec: &ModelSpec, site: Site, builder: &mut Builder<'_>) -> Result<Self, LoadError> {
+        let scale = builder.optional(Role::BranchGate(site), Part::Weight)?;
+        Ok(Self {
+            norm: builder.norm(Role::OutputNorm(site), spec.rms_norm_eps, 1.0)?,
+            scale: scale.map(Param::from_tensor),
+        })
     }
 }
 
-/// A decoder layer under any [`NormScheme`].
+/// A decoder layer under any [`NormScheme`]: what each of its two sites does with the stream is a
+/// [`Branch`].
 ///
 /// Each site can be taken apart, for diagnosis and surgery: [`branch`](Self::branch) is what is
 /// added to the stream, [`join`](Self::join) adds it.
 #[derive(Module, Debug)]
 pub struct TransformerLayerWithScaling {
-    /// The attention site's norm; absent when the attention was pruned.
+    /// The attention site's norm, on what the attention reads, or on the sum where it reads the
+    /// stream itself; absent when there is neither or the attention was pruned.
     pub input_layernorm: Option<RmsNormScaling>,
     /// The attention; absent when it was pruned.
     pub self_attn: Option<SelfAttention>,
-    /// The MLP site's norm; absent when the MLP was pruned.
+    /// The MLP site's norm, as [`input_layernorm`](Self::input_layernorm).
     pub post_attention_layernorm: Option<RmsNormScaling>,
     /// The MLP; absent when it was pruned.
     pub mlp: Option<GatedMlp>,
@@ -299,10 +268,16 @@ pub struct TransformerLayerWithScaling {
     pub attention_output: BranchEnd,
     /// How the MLP's output reaches the stream.
     pub mlp_output: BranchEnd,
+    /// `keel`: the norm on the attention's sum, beside that on what the attention reads.
+    pub attention_join: Option<RmsNormScaling>,
+    /// `keel`: the norm on the MLP's sum, beside that on what the MLP reads.
+    pub mlp_join: Option<RmsNormScaling>,
+    /// `gpas`, \[1\]: the learned a by whose SiLU each sum is damped.
+    pub stream_gate: Option<Param<Tensor<1>>>,
     #[module(skip)]
-    attention_residual: Residual,
+    attention_rule: Branch,
     #[module(skip)]
-    mlp_residual: Residual,
+    mlp_rule: Branch,
 }
 
 impl TransformerLayerWithScaling {
@@ -312,39 +287,44 @@ impl TransformerLayerWithScaling {
         weights: &mut dyn crate::weights::Weights,
         device: &Device,
     ) -> Result<Self, LoadError> {
-        let builder = &mut Builder::layer(weights, device, layer);
-        let norm = |builder: &mut Builder<'_>, name: &str, residual: Residual| {
-            let gamma = builder.tensor(&format!("{name}.weight"), [spec.hidden_size])?;
-            Ok::<_, LoadError>(RmsNormScaling::new(
-                gamma,
-                spec.rms_norm_eps,
-                residual.output_scale(),
-            ))
-        };
-        let residual = |site| spec.residual(layer, site);
+        let builder = &mut Builder::layer(spec, layer, weights, device);
+        let eps = spec.rms_norm_eps;
         let mut built = Self {
             input_layernorm: None,
             self_attn: None,
             post_attention_layernorm: None,
             mlp: None,
-            attention_output: BranchEnd { norm: None, scale: None },
-            mlp_output: BranchEnd { norm: None, scale: None },
-            attention_residual: residual(Site::Attention),
-            mlp_residual: residual(Site::Mlp),
+            attention_output: BranchEnd::NONE,
+            mlp_output: BranchEnd::NONE,
+            attention_join: None,
+            mlp_join: None,
+            stream_gate: None,
+            attention_rule: spec.branch(layer, Site::Attention),
+            mlp_rule: spec.branch(layer, Site::Mlp),
         };
+        // The norm that has the site's usual name, and one on the sum beside it.
+        let mut norms = |site: Site, rule: &Branch| {
+            let input = builder.norm(Role::InputNorm(site), eps, rule.output_scale())?;
+            let join = builder.norm(Role::JoinNorm(site), eps, 1.0)?;
+            Ok::<_, LoadError>(match input {
+                Some(input) => (Some(input), join),
+                None => (join, None),
+            })
+        };
+        let attention = norms(Site::Attention, &built.attention_rule)?;
+        let mlp = norms(Site::Mlp, &built.mlp_rule)?;
+        (built.input_layernorm, built.attention_join) = attention;
+        (built.post_attention_layernorm, built.mlp_join) = mlp;
         if spec.has_branch(layer, Site::Attention) {
-            let residual = built.attention_residual;
-            built.input_layernorm = Some(norm(builder, "input_layernorm", residual)?);
             built.self_attn = Some(SelfAttention::build(spec, layer, builder)?);
-            built.attention_output = BranchEnd::build(spec, residual, "attention", builder)?;
+            built.attention_output = BranchEnd::build(spec, Site::Attention, builder)?;
         }
         if spec.has_branch(layer, Site::Mlp) {
-            let residual = built.mlp_residual;
-            let gain = norm(builder, "post_attention_layernorm", residual)?;
-            built.post_attention_layernorm = Some(gain);
-            built.mlp = Some(GatedMlp::build(spec, builder)?);
-            built.mlp_output = BranchEnd::build(spec, residual, "mlp", builder)?;
+            built.mlp = Some(GatedMlp::build(builder)?);
+            built.mlp_output = BranchEnd::build(spec, Site::Mlp, builder)?;
         }
+        let gate = builder.optional(Role::StreamGate, Part::Weight)?;
+        built.stream_gate = gate.map(Param::from_tensor);
         Ok(built)
     }
 
@@ -375,13 +355,8 @@ impl TransformerLayerWithScaling {
 
     /// Whether the attention's branch is only added and the MLP reads the norm of that sum.
     fn sites_meet_in_a_sum_and_norm(&self) -> bool {
-        let added = !matches!(self.attention_residual, Residual::Post { .. });
-        let normed = match self.mlp_residual {
-            Residual::Pre { input_scale, .. } => input_scale == 1.0,
-            Residual::Sandwich | Residual::Learned { .. } => true,
-            Residual::Post { .. } => false,
-        };
-        added && normed
+        let normed = self.mlp_rule.input_norm.is_some_and(|norm| norm.input_scale == 1.0);
+        self.attention_rule.only_adds() && normed
     }
 
     /// What the branch at `site` adds to the stream; zeros if it was pruned. \[B, T, H\] →
@@ -394,14 +369,24 @@ impl TransformerLayerWithScaling {
         branch.unwrap_or_else(|| stream.zeros_like())
     }
 
-    /// The stream after `branch` has joined it at `site`.
+    /// The stream after `branch` has joined it at `site`: N_join(stream_scale · x + branch), damped where
+    /// the scheme damps.
     pub fn join(&self, site: Site, stream: Tensor<3>, branch: Tensor<3>) -> Tensor<3> {
-        match self.site(site) {
-            (Residual::Post { alpha }, Some(norm)) => {
-                let stream = if alpha == 1.0 { stream } else { stream.mul_scalar(alpha) };
-                norm.forward(stream + branch)
+        let (rule, usual, join) = self.site(site);
+        let Join { stream_scale, norm, damped } = rule.join;
+        let stream = if stream_scale == 1.0 { stream } else { stream.mul_scalar(stream_scale) };
+        let sum = stream + branch;
+        let sum = match if rule.input_norm.is_some() { join } else { usual } {
+            Some(join) if norm => join.forward(sum),
+            _ => sum,
+        };
+        match &self.stream_gate {
+            // The gradient passes the sum as if it were not damped (arXiv 2506.22049, eq. 5).
+            Some(gate) if damped => {
+                let share = silu(gate.val()).unsqueeze::<3>();
+                sum.clone() - sum.detach() * share
             }
-            _ => stream + branch,
+            _ => sum,
         }
     }
 
@@ -429,47 +414,44 @@ impl TransformerLayerWithScaling {
         Some(self.exit(Site::Mlp, mlp.forward(x)))
     }
 
-    /// What the branch reads: the normed stream, or the stream itself under Post-LN.
+    /// What F reads: output_scale · N_in(input_scale · x), or the stream itself.
     fn entry(&self, site: Site, stream: Tensor<3>) -> Tensor<3> {
-        let (residual, Some(norm)) = self.site(site) else { return stream };
-        match residual {
-            Residual::Post { .. } => stream,
-            Residual::Pre { input_scale, .. } if input_scale != 1.0 => {
+        let (rule, usual, _) = self.site(site);
+        match (rule.input_norm, usual) {
+            (Some(InputNorm { input_scale, .. }), Some(norm)) if input_scale != 1.0 => {
                 norm.forward(stream.mul_scalar(input_scale))
             }
-            Residual::Pre { .. } | Residual::Sandwich | Residual::Learned { .. } => {
-                norm.forward(stream)
-            }
+            (Some(_), Some(norm)) => norm.forward(stream),
+            _ => stream,
         }
     }
 
-    /// What the branch's output becomes before it is added.
+    /// What F's output becomes before it is added: gate · N_out(F).
     fn exit(&self, site: Site, branch: Tensor<3>) -> Tensor<3> {
         let end = match site {
             Site::Attention => &self.attention_output,
             Site::Mlp => &self.mlp_output,
         };
-        let branch = match self.site(site).0 {
-            Residual::Pre { branch_scale, .. } if branch_scale != 1.0 => {
-                branch.mul_scalar(branch_scale)
-            }
-            Residual::Pre { .. }
-            | Residual::Post { .. }
-            | Residual::Sandwich
-            | Residual::Learned { .. } => branch,
+        let branch = match &end.norm {
+            Some(norm) => norm.forward(branch),
+            None => branch,
         };
-        match (&end.norm, &end.scale) {
-            (Some(norm), _) => norm.forward(branch),
-            (None, Some(scale)) => branch * scale.val().unsqueeze(),
-            (None, None) => branch,
+        match (&end.scale, self.site(site).0.gate) {
+            (Some(scale), _) => branch * scale.val().unsqueeze(),
+            (None, BranchGate::Constant(gate)) if gate != 1.0 => branch.mul_scalar(gate),
+            (None, BranchGate::Constant(_) | BranchGate::Learned { .. }) => branch,
         }
     }
 
-    /// The site's rule and, if the branch is there, its norm.
-    fn site(&self, site: Site) -> (Residual, Option<&RmsNormScaling>) {
+    /// The site's rule; if the branch is there, its usual norm, and the norm on the sum beside that.
+    fn site(&self, site: Site) -> (&Branch, Option<&RmsNormScaling>, Option<&RmsNormScaling>) {
         match site {
-            Site::Attention => (self.attention_residual, self.input_layernorm.as_ref()),
-            Site::Mlp => (self.mlp_residual, self.post_attention_layernorm.as_ref()),
+            Site::Attention => {
+                (&self.attention_rule, self.input_layernorm.as_ref(), self.attention_join.as_ref())
+            }
+            Site::Mlp => {
+                (&self.mlp_rule, self.post_attention_layernorm.as_ref(), self.mlp_join.as_ref())
+            }
         }
     }
 
@@ -493,30 +475,29 @@ impl TransformerLayerWithScaling {
 
     /// The layer without one of its branches.
     pub(crate) fn without_branch(mut self, site: Site) -> Self {
-        let none = BranchEnd { norm: None, scale: None };
         match site {
             Site::Attention => {
-                (self.input_layernorm, self.self_attn) = (None, None);
-                self.attention_output = none;
+                (self.input_layernorm, self.self_attn, self.attention_join) = (None, None, None);
+                self.attention_output = BranchEnd::NONE;
             }
             Site::Mlp => {
-                (self.post_attention_layernorm, self.mlp) = (None, None);
-                self.mlp_output = none;
+                (self.post_attention_layernorm, self.mlp, self.mlp_join) = (None, None, None);
+                self.mlp_output = BranchEnd::NONE;
             }
         }
         self
     }
 
-    /// Gives the layer another residual rule, its gains multiplied by `gain` at each site. Only for
+    /// Gives the layer another rule, its gains multiplied by `gain` at each site. Only for
     /// rules that need the same tensors.
-    pub(crate) fn with_rule(mut self, site: Site, residual: Residual, gain: f64) -> Self {
+    pub(crate) fn with_rule(mut self, site: Site, rule: Branch, gain: f64) -> Self {
         let norm = match site {
             Site::Attention => {
-                self.attention_residual = residual;
+                self.attention_rule = rule;
                 &mut self.input_layernorm
             }
             Site::Mlp => {
-                self.mlp_residual = residual;
+                self.mlp_rule = rule;
                 &mut self.post_attention_layernorm
             }
         };
@@ -524,7 +505,7 @@ impl TransformerLayerWithScaling {
             if gain != 1.0 {
                 norm.gamma = norm.gamma.clone().map(|gamma| gamma.mul_scalar(gain));
             }
-            norm.set_scale(residual.output_scale());
+            norm.set_scale(rule.output_scale());
         }
         self
     }

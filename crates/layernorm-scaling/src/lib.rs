@@ -43,5 +43,5 @@ pub use norm::{
 pub use pruned::Pruned;
 pub use retrofit::{Retrofit, apply_curse_of_depth_mitigation};
 pub use streaming::StreamingDecoder;
-pub use tensors::{VisitedParameter, tensor_name, visit_parameters};
+pub use tensors::{VisitedParameter, tensor_id, visit_parameters};
 pub use weights::LoadError;

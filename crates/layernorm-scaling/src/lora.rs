@@ -9,17 +9,22 @@ use burn::{
     tensor::{Tensor, TensorData},
 };
 use lns_checkpoint::NamedTensor;
-use lns_spec::{ModelSpec, TensorShape};
+use lns_spec::{ModelSpec, ModelTensor, Part, Role, TensorId};
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
 use rand_distr::{Distribution, Normal};
 use serde::{Deserialize, Serialize};
 
-use crate::{Decoder, tensors::visit_parameters, weights::fnv1a};
+use crate::{
+    Decoder,
+    tensors::{field_name, tensor_id, visit_parameters},
+    weights::fnv1a,
+};
 
-/// The matrices that can have an adapter, by their names in a layer.
-const TARGETS: [&str; 7] =
-    ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+/// The matrices that can have an adapter, by the names of their fields in a layer, as PEFT has them.
+fn target_names() -> Vec<&'static str> {
+    Role::PROJECTIONS.into_iter().filter_map(field_name).collect()
+}
 
 /// Adapters of a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,7 +41,11 @@ pub struct LoraConfig {
 impl Default for LoraConfig {
     /// Rank 16, alpha 32, all seven matrices of a layer.
     fn default() -> Self {
-        Self { rank: 16, alpha: 32.0, targets: TARGETS.map(str::to_owned).to_vec() }
+        Self {
+            rank: 16,
+            alpha: 32.0,
+            targets: target_names().into_iter().map(str::to_owned).collect(),
+        }
     }
 }
 
@@ -53,18 +62,18 @@ pub enum LoraError {
     Rank { rank: usize, tensor: String, rows: usize, columns: usize },
     #[error("LoRA's alpha is {alpha}; it is a finite number above 0")]
     Alpha { alpha: f64 },
-    #[error("LoRA's targets name {given:?}; the matrices of a layer are {}", TARGETS.join(", "))]
+    #[error("LoRA's targets name {given:?}; the matrices of a layer are {}", target_names().join(", "))]
     Target { given: String },
-    #[error("LoRA has no target; the matrices of a layer are {}", TARGETS.join(", "))]
+    #[error("LoRA has no target; the matrices of a layer are {}", target_names().join(", "))]
     NoTarget,
     #[error("the adapter file lacks {name} of shape {shape:?}, or holds another")]
     Adapter { name: String, shape: Vec<usize> },
 }
 
 impl LoraConfig {
-    fn targets(&self, path: &str) -> bool {
-        let matrix = path.strip_suffix(".weight").and_then(|path| path.rsplit('.').next());
-        matrix.is_some_and(|matrix| self.targets.iter().any(|target| target == matrix))
+    fn targets(&self, id: TensorId) -> bool {
+        let name = field_name(id.role).filter(|_| id.part == Part::Weight);
+        name.is_some_and(|name| self.targets.iter().any(|target| target == name))
     }
 
     /// Numbers in the adapters of a model, and in the matrices that they stand beside.
@@ -85,19 +94,22 @@ impl LoraConfig {
         if !(self.alpha.is_finite() && self.alpha > 0.0) {
             return Err(LoraError::Alpha { alpha: self.alpha });
         }
-        if let Some(given) = self.targets.iter().find(|name| !TARGETS.contains(&name.as_str())) {
+        if let Some(given) =
+            self.targets.iter().find(|name| !target_names().contains(&name.as_str()))
+        {
             return Err(LoraError::Target { given: given.clone() });
         }
         if self.targets.is_empty() {
             return Err(LoraError::NoTarget);
         }
         let rank = self.rank;
-        let too_small = |tensor: &TensorShape| {
-            self.targets(&tensor.name) && (rank == 0 || tensor.shape.iter().any(|n| *n < rank))
+        let too_small = |tensor: &ModelTensor| {
+            self.targets(tensor.id) && (rank == 0 || tensor.shape.iter().any(|n| *n < rank))
         };
         match spec.tensors().into_iter().find(too_small) {
-            Some(TensorShape { name: tensor, shape }) => {
-                Err(LoraError::Rank { rank, tensor, rows: shape[0], columns: shape[1] })
+            Some(ModelTensor { id, shape, .. }) => {
+                let (tensor, rows, columns) = (id.to_string(), shape[0], shape[1]);
+                Err(LoraError::Rank { rank, tensor, rows, columns })
             }
             None => Ok(()),
         }
@@ -152,7 +164,8 @@ impl Decoder {
         let mut made = Vec::new();
         let mut failed = None;
         visit_parameters(&self, &mut |parameter| {
-            if failed.is_some() || !config.targets(parameter.path) {
+            let id = tensor_id(parameter.path);
+            if failed.is_some() || !id.is_some_and(|id| config.targets(id)) {
                 return;
             }
             let (rows, columns) = (parameter.shape[0], parameter.shape[1]);
@@ -216,7 +229,7 @@ impl Reparameterizer for Attach<'_> {
     ) -> (Param<Tensor<D>>, Option<LoraAdapter>) {
         let tensor = param.base();
         let frozen = param.set_require_grad(false);
-        if !self.config.targets(path) {
+        if !tensor_id(path).is_some_and(|id| self.config.targets(id)) {
             return (frozen, None);
         }
         let Some((made_for, a, b)) = self.made.next() else {

@@ -90,19 +90,18 @@ impl Decoder {
             return Err(ConversionError::NotScaled { scheme: self.spec.norm_scheme.to_string() });
         };
         let folded = self.spec.folded()?;
-        let branches = self.spec.branches.clone();
-        Ok(self.with_spec(ModelSpec { branches, ..folded }, true))
+        let per_layer = self.spec.per_layer.clone();
+        Ok(self.with_spec(ModelSpec { per_layer, ..folded }, true))
     }
 
-    /// Brings the scale to where it is after training step `step`, if it is being annealed.
-    pub fn anneal_to(self, step: u64) -> Self {
-        match self.spec.norm_scheme {
-            NormScheme::Lns(scale) if scale.anneal.is_some() => {
-                let norm_scheme = NormScheme::Lns(scale.at_step(step));
+    /// Brings a scheme that training moves to where it is after training step `step`.
+    pub fn at_step(self, step: u64) -> Self {
+        match self.spec.norm_scheme.at_step(step, self.spec.trained_layers) {
+            Some(norm_scheme) => {
                 let spec = ModelSpec { norm_scheme, ..(*self.spec).clone() };
                 self.with_spec(spec, false)
             }
-            _ => self,
+            None => self,
         }
     }
 
@@ -115,7 +114,7 @@ impl Decoder {
             .map(|(index, layer)| {
                 [Site::Attention, Site::Mlp].into_iter().fold(layer, |layer, site| {
                     let gain = if preserve { before.gain_factor(&after, index, site) } else { 1.0 };
-                    layer.with_rule(site, after.residual(index, site), gain)
+                    layer.with_rule(site, after.branch(index, site), gain)
                 })
             })
             .collect();

@@ -3,11 +3,11 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use lns_checkpoint::Checkpoint;
 use lns_kernels::Precision;
-use lns_spec::{LayerIndex, ModelSpec};
+use lns_spec::{LayerIndex, ModelSpec, ModelTensor, Role};
 
 use crate::{
     Head, LayerSource, TransformerLayerWithScaling,
-    decoder::{audit, embed_norm, final_norm},
+    decoder::{audit, final_norm},
     weights::{Builder, LoadError},
 };
 
@@ -52,12 +52,17 @@ impl LayerSource for StreamingDecoder {
 
     fn embed_ids(&self, ids: &[u32]) -> Result<Tensor<3>, LoadError> {
         let spec = self.spec();
-        let table = [spec.vocab_size, spec.hidden_size];
-        let rows = self.checkpoint.read_rows_f32("model.embed_tokens.weight", &table, ids)?;
+        let outer = spec.outer_tensors();
+        let table = outer.iter().find(|tensor| tensor.id.role == Role::Embedding);
+        let Some(ModelTensor { name, shape, .. }) = table else {
+            unreachable!("every model has an embedding")
+        };
+        let rows = self.checkpoint.read_rows_f32(name, shape, ids)?;
         let shape = [1, ids.len(), spec.hidden_size];
         let stream = Tensor::from_data(TensorData::new(rows, shape), &self.device);
         let mut weights = &self.checkpoint;
-        let norm = embed_norm(spec, &mut Builder::outer(&mut weights, &self.device))?;
+        let outer = &mut Builder::outer(spec, &mut weights, &self.device);
+        let norm = outer.norm(Role::EmbeddingNorm, spec.rms_norm_eps, 1.0)?;
         Ok(match norm {
             Some(norm) => norm.forward(stream),
             None => stream,
@@ -73,12 +78,11 @@ impl LayerSource for StreamingDecoder {
     fn head(&self) -> Result<Head, LoadError> {
         let spec = self.spec();
         let mut weights = &self.checkpoint;
-        let outer = &mut Builder::outer(&mut weights, &self.device);
-        let name =
-            if spec.tie_word_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" };
+        let outer = &mut Builder::outer(spec, &mut weights, &self.device);
+        let table = if spec.tie_word_embeddings { Role::Embedding } else { Role::Head };
         Ok(Head {
             norm: final_norm(spec, outer)?,
-            weight: outer.tensor(name, [spec.vocab_size, spec.hidden_size])?,
+            weight: outer.weight(table)?,
             precision: self.precision,
         })
     }

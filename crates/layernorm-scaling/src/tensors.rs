@@ -1,6 +1,6 @@
 //! The decoder's parameters under their Hugging Face names.
 
-use std::{borrow::Cow, path::Path};
+use std::{borrow::Cow, collections::HashMap, path::Path};
 
 use burn::{
     module::{Module, ModuleVisitor, Param, ParamId},
@@ -8,21 +8,60 @@ use burn::{
 };
 use lns_checkpoint::{CheckpointError, NamedTensor, write_model};
 use lns_kernels::with_slices;
+use lns_spec::{LayerIndex, Part, Role, Site, TensorId};
 
 use crate::Decoder;
 
-/// A parameter's name in a checkpoint, from its path of fields in [`Decoder`]:
-/// `layers.3.input_layernorm.gamma` is `model.layers.3.input_layernorm.weight`.
-pub fn tensor_name(path: &str) -> String {
-    let name = match path {
-        "lm_head" => return "lm_head.weight".to_owned(),
-        "embed_tokens" => "embed_tokens.weight".to_owned(),
-        _ => path
-            .replace("_output.norm.gamma", "_output_layernorm.weight")
-            .replace("_output.scale", "_branch_scale")
-            .replace(".gamma", ".weight"),
+/// The fields of a layer that hold tensors, and what for.
+const FIELDS: [(&str, Role); 18] = [
+    ("input_layernorm", Role::InputNorm(Site::Attention)),
+    ("post_attention_layernorm", Role::InputNorm(Site::Mlp)),
+    ("self_attn.q_proj", Role::Query),
+    ("self_attn.k_proj", Role::Key),
+    ("self_attn.v_proj", Role::Value),
+    ("self_attn.o_proj", Role::AttentionOutput),
+    ("self_attn.q_norm", Role::QueryNorm),
+    ("self_attn.k_norm", Role::KeyNorm),
+    ("mlp.gate_proj", Role::MlpGate),
+    ("mlp.up_proj", Role::MlpUp),
+    ("mlp.down_proj", Role::MlpDown),
+    ("attention_output.norm", Role::OutputNorm(Site::Attention)),
+    ("mlp_output.norm", Role::OutputNorm(Site::Mlp)),
+    ("attention_output.scale", Role::BranchGate(Site::Attention)),
+    ("mlp_output.scale", Role::BranchGate(Site::Mlp)),
+    ("attention_join", Role::JoinNorm(Site::Attention)),
+    ("mlp_join", Role::JoinNorm(Site::Mlp)),
+    ("stream_gate", Role::StreamGate),
+];
+
+/// The last field on the way to the tensor of a role in a layer.
+pub(crate) fn field_name(role: Role) -> Option<&'static str> {
+    let (path, _) = FIELDS.into_iter().find(|(_, known)| *known == role)?;
+    path.rsplit('.').next()
+}
+
+/// Which tensor the parameter at a path of fields of a [`Decoder`] is: `layers.3.mlp.up_proj.weight` is
+/// layer 3's [`Role::MlpUp`]. The norm on a Post-LN sum stands where the site's usual norm does, and is
+/// taken for it. `None` for an adapter's factor.
+pub fn tensor_id(path: &str) -> Option<TensorId> {
+    let (stem, part) = match path.rsplit_once('.') {
+        Some((stem, "weight" | "gamma")) => (stem, Part::Weight),
+        Some((stem, "bias")) => (stem, Part::Bias),
+        _ => (path, Part::Weight),
     };
-    format!("model.{name}")
+    let Some(rest) = stem.strip_prefix("layers.") else {
+        let role = match stem {
+            "embed_tokens" => Role::Embedding,
+            "embed_norm" => Role::EmbeddingNorm,
+            "norm" => Role::FinalNorm,
+            "lm_head" => Role::Head,
+            _ => return None,
+        };
+        return Some(TensorId { layer: None, role, part });
+    };
+    let (layer, field) = rest.split_once('.')?;
+    let (_, role) = FIELDS.into_iter().find(|(name, _)| *name == field)?;
+    Some(TensorId { layer: Some(LayerIndex::new(layer.parse().ok()?)), role, part })
 }
 
 /// A parameter as a visit meets it.
@@ -75,12 +114,34 @@ pub fn visit_parameters(module: &impl Module, visit: &mut dyn FnMut(VisitedParam
 }
 
 impl Decoder {
-    /// Every parameter, copied, in the order in which the module is visited, adapters merged.
+    /// Every tensor as a folder holds it, copied, in the order in which the module is visited, adapters
+    /// merged. Parameters that the family stores as one tensor are joined.
     pub fn tensors(&self) -> Vec<NamedTensor<'static>> {
-        let mut tensors = Vec::new();
+        let names: HashMap<TensorId, String> = self
+            .spec()
+            .stored_tensors()
+            .into_iter()
+            .flat_map(|stored| stored.parts.into_iter().map(move |id| (id, stored.name.clone())))
+            .collect();
+        let mut tensors: Vec<NamedTensor<'static>> = Vec::new();
+        let mut places: HashMap<String, usize> = HashMap::new();
         visit_parameters(&self.merged(), &mut |parameter| {
-            let name = tensor_name(parameter.path);
-            tensors.push(parameter.copied(name));
+            let Some(id) = tensor_id(parameter.path) else { return };
+            let name =
+                names.get(&id).cloned().unwrap_or_else(|| self.spec().family.stored_name(id));
+            let tensor = parameter.copied(name);
+            match places.get(&tensor.name) {
+                // The module's fields stand in the order of the stored tensor's parts.
+                Some(place) => {
+                    let joined = &mut tensors[*place];
+                    joined.shape[0] += tensor.shape[0];
+                    joined.values.to_mut().extend_from_slice(&tensor.values);
+                }
+                None => {
+                    places.insert(tensor.name.clone(), tensors.len());
+                    tensors.push(tensor);
+                }
+            }
         });
         tensors
     }
@@ -102,7 +163,7 @@ mod tests {
 
     #[test]
     fn parameters_have_the_names_and_shapes_of_the_specification_under_every_scheme() {
-        for name in NormScheme::NAMES {
+        for name in NormScheme::names() {
             let preset = Preset {
                 name: "tiny",
                 hidden_size: 8,
@@ -121,7 +182,7 @@ mod tests {
                 tensors
             };
             let found = model.tensors().into_iter().map(|t| (t.name, t.shape)).collect();
-            let expected = spec.tensors().into_iter().map(|t| (t.name, t.shape)).collect();
+            let expected = spec.stored_tensors().into_iter().map(|t| (t.name, t.shape)).collect();
             assert_eq!(sorted(found), sorted(expected), "{name}");
         }
     }

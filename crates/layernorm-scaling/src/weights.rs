@@ -1,15 +1,14 @@
 //! Where a model's tensors come from: a checkpoint, or a seeded initialisation. One constructor
 //! serves both.
 
-use burn::{
-    module::Param,
-    tensor::{Device, Tensor, TensorData},
-};
+use burn::tensor::{Device, Tensor, TensorData};
 use lns_checkpoint::{Checkpoint, CheckpointError, TensorAudit};
-use lns_spec::{Depth, Initialisation, LayerIndex, ModelSpec, Residual, Site};
+use lns_spec::{Initialisation, LayerIndex, ModelSpec, ModelTensor, Part, Role, Start};
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
 use rand_distr::{Distribution, Normal};
+
+use crate::RmsNormScaling;
 
 /// Why a model could not be made from a checkpoint.
 #[derive(Debug, thiserror::Error)]
@@ -22,19 +21,19 @@ pub enum LoadError {
     Audit { path: String, audit: Box<TensorAudit> },
 }
 
-/// Fetches one named tensor of a known shape, row-major.
+/// Fetches one tensor of the model, row-major.
 pub(crate) trait Weights {
-    fn fetch(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError>;
+    fn fetch(&mut self, tensor: &ModelTensor) -> Result<Vec<f32>, LoadError>;
 }
 
 impl Weights for &Checkpoint {
-    fn fetch(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
-        Ok(self.read_f32(name, shape)?)
+    fn fetch(&mut self, tensor: &ModelTensor) -> Result<Vec<f32>, LoadError> {
+        Ok(self.read(tensor)?)
     }
 }
 
-/// Random weights, a function of the seed and the tensor's name alone: two models of one shape get
-/// the same weights whatever their scheme, tensor by tensor.
+/// Random weights, a function of the seed and of which tensor it is: two models of one shape get the
+/// same weights whatever their scheme and family, tensor by tensor.
 pub(crate) struct RandomWeights<'a> {
     pub(crate) spec: &'a ModelSpec,
     pub(crate) initialisation: Initialisation,
@@ -42,64 +41,15 @@ pub(crate) struct RandomWeights<'a> {
     pub(crate) seed: u64,
 }
 
-impl RandomWeights<'_> {
-    fn layer(name: &str) -> Option<LayerIndex> {
-        let layer = name.strip_prefix("model.layers.")?.split('.').next()?.parse().ok()?;
-        Some(LayerIndex::new(layer))
-    }
-
-    fn depth(&self, name: &str) -> Option<Depth> {
-        self.spec.depths.get(Self::layer(name)?.get()).copied()
-    }
-
-    /// Where the learned λ called `name` starts.
-    fn branch_scale(&self, name: &str) -> Option<f32> {
-        let site = match name.rsplit('.').next()? {
-            "attention_branch_scale" => Site::Attention,
-            "mlp_branch_scale" => Site::Mlp,
-            _ => return None,
-        };
-        match self.spec.residual(Self::layer(name)?, site) {
-            Residual::Learned { init, .. } => Some(init as f32),
-            Residual::Pre { .. } | Residual::Post { .. } | Residual::Sandwich => None,
-        }
-    }
-
-    /// Standard deviation of the matrix called `name`.
-    fn std(&self, name: &str) -> f64 {
-        let layers = self.spec.trained_layers;
-        let is = |suffixes: &[&str]| {
-            suffixes.iter().any(|suffix| name.ends_with(&format!("{suffix}.weight")))
-        };
-        let gain = if is(&["v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]) {
-            self.spec.norm_scheme.deepnorm_gain(layers)
-        } else {
-            1.0
-        };
-        gain * match self.depth(name) {
-            Some(depth) if is(&["o_proj", "down_proj"]) => {
-                self.initialisation.output_projection_std(depth, layers)
-            }
-            _ if name == "model.embed_tokens.weight" => self.embedding_std,
-            _ => Initialisation::STD,
-        }
-    }
-}
-
 impl Weights for RandomWeights<'_> {
-    fn fetch(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
-        let count = shape.iter().product();
-        if name.ends_with("norm.weight") {
-            return Ok(vec![1.0; count]);
-        }
-        if name.ends_with(".bias") {
-            return Ok(vec![0.0; count]);
-        }
-        if let Some(init) = self.branch_scale(name) {
-            return Ok(vec![init; count]);
-        }
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ fnv1a(name));
-        let Ok(normal) = Normal::new(0.0, self.std(name)) else {
+    fn fetch(&mut self, tensor: &ModelTensor) -> Result<Vec<f32>, LoadError> {
+        let count = tensor.shape.iter().product();
+        let std = match self.spec.start(tensor.id, self.initialisation, self.embedding_std) {
+            Start::Constant(value) => return Ok(vec![value as f32; count]),
+            Start::Normal { std } => std,
+        };
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ fnv1a(&tensor.id.to_string()));
+        let Ok(normal) = Normal::new(0.0, std) else {
             unreachable!("`Decoder::initialised` checks the only deviation it is given")
         };
         Ok((0..count).map(|_| normal.sample(&mut rng) as f32).collect())
@@ -113,42 +63,62 @@ pub(crate) fn fnv1a(name: &str) -> u64 {
     })
 }
 
-/// Builds the parameters of one part of a model, names given relative to `prefix`.
+/// Builds the parameters of one part of a model, by their roles.
 pub(crate) struct Builder<'a> {
-    pub(crate) weights: &'a mut dyn Weights,
-    pub(crate) prefix: String,
-    pub(crate) device: &'a Device,
+    weights: &'a mut dyn Weights,
+    tensors: Vec<ModelTensor>,
+    device: &'a Device,
 }
 
 impl<'a> Builder<'a> {
     /// For tensors outside the layers.
-    pub(crate) fn outer(weights: &'a mut dyn Weights, device: &'a Device) -> Self {
-        Self { weights, prefix: String::new(), device }
+    pub(crate) fn outer(
+        spec: &ModelSpec,
+        weights: &'a mut dyn Weights,
+        device: &'a Device,
+    ) -> Self {
+        Self { weights, tensors: spec.outer_tensors(), device }
     }
 
     /// For the tensors of one layer.
     pub(crate) fn layer(
+        spec: &ModelSpec,
+        layer: LayerIndex,
         weights: &'a mut dyn Weights,
         device: &'a Device,
-        layer: LayerIndex,
     ) -> Self {
-        Self { weights, prefix: format!("model.layers.{layer}."), device }
+        Self { weights, tensors: spec.layer_tensors(layer), device }
     }
 
-    pub(crate) fn param<const D: usize>(
+    /// The weight or bias of a role, if the model has it.
+    pub(crate) fn optional<const D: usize>(
         &mut self,
-        name: &str,
-        shape: [usize; D],
-    ) -> Result<Param<Tensor<D>>, LoadError> {
-        Ok(Param::from_tensor(self.tensor(name, shape)?))
+        role: Role,
+        part: Part,
+    ) -> Result<Option<Tensor<D>>, LoadError> {
+        let wanted = |tensor: &&ModelTensor| (tensor.id.role, tensor.id.part) == (role, part);
+        let Some(tensor) = self.tensors.iter().find(wanted) else { return Ok(None) };
+        let values = self.weights.fetch(tensor)?;
+        let data = TensorData::new(values, tensor.shape.clone());
+        Ok(Some(Tensor::from_data(data, self.device)))
     }
 
-    pub(crate) fn tensor<const D: usize>(
+    /// The weight of a role that every model of this kind has.
+    pub(crate) fn weight<const D: usize>(&mut self, role: Role) -> Result<Tensor<D>, LoadError> {
+        match self.optional(role, Part::Weight)? {
+            Some(tensor) => Ok(tensor),
+            None => unreachable!("the inventory of tensors has no {role:?}"),
+        }
+    }
+
+    /// The norm of a role, if the model has it.
+    pub(crate) fn norm(
         &mut self,
-        name: &str,
-        shape: [usize; D],
-    ) -> Result<Tensor<D>, LoadError> {
-        let values = self.weights.fetch(&format!("{}{name}", self.prefix), &shape)?;
-        Ok(Tensor::from_data(TensorData::new(values, shape), self.device))
+        role: Role,
+        epsilon: f64,
+        scale: f64,
+    ) -> Result<Option<RmsNormScaling>, LoadError> {
+        let gamma = self.optional(role, Part::Weight)?;
+        Ok(gamma.map(|gamma| RmsNormScaling::new(gamma, epsilon, scale)))
     }
 }

@@ -144,7 +144,16 @@ fn layers_read_from_disk_one_at_a_time_compute_the_same_bits() {
 #[test]
 fn generation_with_a_cache_equals_recomputing_every_prefix() {
     use layernorm_scaling::Sampling;
-    for folder in ["llama", "mistral", "qwen2", "qwen3", "scheme-lns", "scheme-deepnorm"] {
+    for folder in [
+        "llama",
+        "mistral",
+        "qwen2",
+        "qwen3",
+        "scheme-lns",
+        "scheme-deepnorm",
+        "scheme-keel",
+        "scheme-gpas",
+    ] {
         let model = load(folder);
         let prompt = vec![5u32, 17, 3];
         let generated: Vec<u32> = model.generate(&prompt, 12, Sampling::default()).collect();

@@ -46,7 +46,7 @@ fn difference(a: &[f32], b: &[f32]) -> f32 {
 
 #[test]
 fn an_annealed_model_begins_as_it_was_and_ends_as_a_replaced_one() {
-    let plain = model(NormScheme::Pre {});
+    let plain = model(NormScheme::pre());
     let with = |mode| {
         apply_curse_of_depth_mitigation(plain.clone(), mode, DepthScale::default()).expect("fits")
     };
@@ -54,7 +54,7 @@ fn an_annealed_model_begins_as_it_was_and_ends_as_a_replaced_one() {
     assert_eq!(logits(&anneal), logits(&plain));
     let replaced = logits(&with(Retrofit::Replace));
     assert!(difference(&replaced, &logits(&plain)) > 1e-3);
-    let (half, end) = (anneal.clone().anneal_to(2), anneal.anneal_to(4));
+    let (half, end) = (anneal.clone().at_step(2), anneal.at_step(4));
     assert_ne!(logits(&half), replaced);
     assert_eq!(
         half.spec().norm_scheme.to_string(),
@@ -62,14 +62,14 @@ fn an_annealed_model_begins_as_it_was_and_ends_as_a_replaced_one() {
     );
     assert_eq!(logits(&end), replaced);
     assert_eq!(end.spec().norm_scheme, NormScheme::lns());
-    assert_eq!(logits(&end.clone().anneal_to(9)), replaced, "and stays so");
+    assert_eq!(logits(&end.clone().at_step(9)), replaced, "and stays so");
     // A snapshot on the way goes on from where it is.
-    assert_eq!(logits(&half.anneal_to(4)), replaced);
+    assert_eq!(logits(&half.at_step(4)), replaced);
 }
 
 #[test]
 fn the_mode_that_preserves_folds_back_to_the_gains_there_were() {
-    let plain = model(NormScheme::Pre {});
+    let plain = model(NormScheme::pre());
     let scale = DepthScale { exponent: 1.0, first_layer: 2, ..DepthScale::default() };
     let scaled = plain.clone().with_layernorm_scaling(scale).expect("fits");
     assert!(difference(&logits(&scaled), &logits(&plain)) < 1e-5);
@@ -115,7 +115,7 @@ fn a_pruned_view_is_the_model_that_never_had_what_was_removed() {
 
 #[test]
 fn generation_counts_tokens_though_the_first_layer_has_no_attention() {
-    let mut model = model(NormScheme::Pre {});
+    let mut model = model(NormScheme::pre());
     let first = &mut model.layers[0];
     (first.input_layernorm, first.self_attn) = (None, None);
     let greedy = layernorm_scaling::Sampling::default();
@@ -174,7 +174,7 @@ fn adapters_begin_as_nothing_and_merge_into_what_they_compute() {
 fn a_seed_makes_the_same_adapters_and_another_seed_others() {
     let config = LoraConfig { rank: 2, ..LoraConfig::default() };
     let of = |seed| {
-        let adapted = model(NormScheme::Pre {}).with_lora(&config, seed).expect("fits");
+        let adapted = model(NormScheme::pre()).with_lora(&config, seed).expect("fits");
         let mut all = Vec::new();
         for tensor in adapted.adapters() {
             all.extend(tensor.values.into_owned());
@@ -189,7 +189,7 @@ fn a_seed_makes_the_same_adapters_and_another_seed_others() {
 fn only_targets_have_adapters() {
     let targets = vec!["q_proj".to_owned(), "down_proj".to_owned()];
     let config = LoraConfig { rank: 2, alpha: 4.0, targets };
-    let adapted = model(NormScheme::Pre {}).with_lora(&config, 1).expect("fits");
+    let adapted = model(NormScheme::pre()).with_lora(&config, 1).expect("fits");
     let mut paths = Vec::new();
     visit_parameters(&adapted, &mut |parameter| paths.push(parameter.path.to_owned()));
     let adapters: Vec<_> = paths.iter().filter(|path| path.contains(".lora.")).collect();
@@ -200,7 +200,7 @@ fn only_targets_have_adapters() {
 #[test]
 fn adapters_that_fit_no_matrix_are_refused() {
     let with = |config: LoraConfig| {
-        model(NormScheme::Pre {}).with_lora(&config, 1).expect_err("does not fit")
+        model(NormScheme::pre()).with_lora(&config, 1).expect_err("does not fit")
     };
     let default = LoraConfig::default;
     for rank in [0, 17] {
@@ -218,7 +218,7 @@ fn adapters_that_fit_no_matrix_are_refused() {
     let error = with(LoraConfig { rank: 2, targets: Vec::new(), ..default() });
     assert_eq!(error, LoraError::NoTarget);
     let config = LoraConfig { rank: 2, ..default() };
-    let lost = model(NormScheme::Pre {}).with_saved_lora(&config, |_: &str, _: &[usize]| None);
+    let lost = model(NormScheme::pre()).with_saved_lora(&config, |_: &str, _: &[usize]| None);
     assert!(matches!(lost, Err(LoraError::Adapter { .. })));
 }
 

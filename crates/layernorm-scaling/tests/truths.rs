@@ -11,7 +11,7 @@ use layernorm_scaling::{
     layer_norm_scaling, rms_norm_scaling,
 };
 use lns_checkpoint::Checkpoint;
-use lns_spec::{DepthScale, ModelSpec, NormScheme, Placement, Preset, Residual, Site, Sites};
+use lns_spec::{DepthScale, ModelSpec, NormScheme, Placement, Preset, Site, Sites};
 
 fn spec(scheme: NormScheme) -> ModelSpec {
     let preset = Preset {
@@ -53,7 +53,7 @@ fn folding_the_scale_into_the_gain_gives_a_pre_ln_model_of_the_same_function() {
         let model = golden(folder);
         let before = logits_of(&model);
         let folded = model.fold().expect(folder);
-        assert_eq!(folded.spec().norm_scheme, NormScheme::Pre {});
+        assert_eq!(folded.spec().norm_scheme, NormScheme::pre());
         let difference = relative(&logits_of(&folded), &before);
         assert!(difference < 1e-5, "{folder}: {difference:e}");
     }
@@ -86,17 +86,18 @@ fn conversions_refuse_schemes_they_would_break() {
     let lns = Decoder::new(&spec(NormScheme::lns()), 1, &Device::flex());
     let refused = lns.clone().with_layernorm_scaling(DepthScale::default());
     assert!(matches!(refused, Err(ConversionError::AlreadyScaled { .. })));
-    let post = Decoder::new(&spec(NormScheme::Post {}), 1, &Device::flex());
+    let post =
+        Decoder::new(&spec(NormScheme::Post(lns_spec::schemes::Post {})), 1, &Device::flex());
     let refused = post.with_layernorm_scaling(DepthScale::default());
     assert!(matches!(refused, Err(ConversionError::NotPreNorm { .. })));
-    let pre = Decoder::new(&spec(NormScheme::Pre {}), 1, &Device::flex());
+    let pre = Decoder::new(&spec(NormScheme::pre()), 1, &Device::flex());
     assert!(matches!(pre.fold(), Err(ConversionError::NotScaled { .. })));
 }
 
 #[test]
 fn the_scale_changes_the_function_and_the_branch_scale_is_another_function() {
     let of = |scheme| logits(&Decoder::new(&spec(scheme), 1, &Device::flex()));
-    let (pre, lns) = (of(NormScheme::Pre {}), of(NormScheme::lns()));
+    let (pre, lns) = (of(NormScheme::pre()), of(NormScheme::lns()));
     let branch = of("branch-scale".parse().expect("a scheme"));
     assert!(relative(&lns, &pre) > 1e-3);
     assert!(relative(&branch, &lns) > 1e-3, "LNS is not a scale on the branch's output");
@@ -112,7 +113,7 @@ fn scaling_before_the_norm_changes_nothing() {
         let std = lns_spec::embedding_std(true);
         logits(&Decoder::initialised(&spec, initialisation, std, 1, &Device::flex()))
     };
-    let (pre, before) = (of(NormScheme::Pre {}), of(NormScheme::Lns(scale)));
+    let (pre, before) = (of(NormScheme::pre()), of(NormScheme::Lns(scale)));
     assert!(relative(&before, &pre) < 1e-5, "{:e}", relative(&before, &pre));
 }
 
@@ -133,7 +134,7 @@ fn layer_zero_and_the_final_norm_are_not_scaled() {
     );
     assert_eq!(model.norm.scale().to_bits(), 1f64.to_bits());
     let first = model.streams(tokens())[1].clone().into_data();
-    let plain = Decoder::new(&spec(NormScheme::Pre {}), 1, &Device::flex());
+    let plain = Decoder::new(&spec(NormScheme::pre()), 1, &Device::flex());
     let first_plain = plain.streams(tokens())[1].clone().into_data();
     assert_eq!(first, first_plain, "layer 0 of LNS is layer 0 of Pre-LN, bit for bit");
 }
@@ -153,8 +154,8 @@ fn the_scale_survives_a_reload_and_a_device_move_because_it_is_no_tensor() {
 fn learned_branch_scales_start_where_their_scheme_says() {
     let device = Device::flex();
     for (scheme, width, init) in [
-        (NormScheme::LayerScale { init: 1e-4 }, 32, 1e-4),
-        (NormScheme::SkipInit {}, 1, 1.0 / 6f64.sqrt()),
+        (NormScheme::LayerScale(lns_spec::schemes::LayerScale { init: 1e-4 }), 32, 1e-4),
+        (NormScheme::SkipInit(lns_spec::schemes::SkipInit {}), 1, 1.0 / 6f64.sqrt()),
     ] {
         let model = Decoder::new(&spec(scheme), 1, &device);
         for end in [&model.layers[2].attention_output, &model.layers[5].mlp_output] {
@@ -171,9 +172,12 @@ fn initial_weights_depend_on_seed_and_name_not_on_the_scheme() {
         let model = Decoder::new(&spec(scheme), seed, &device);
         model.layers[3].mlp.as_ref().expect("whole").up_proj.weight.val().into_data()
     };
-    assert_eq!(weight(NormScheme::Pre {}, 5), weight(NormScheme::lns(), 5));
-    assert_eq!(weight(NormScheme::Pre {}, 5), weight(NormScheme::Sandwich {}, 5));
-    assert_ne!(weight(NormScheme::Pre {}, 5), weight(NormScheme::Pre {}, 6));
+    assert_eq!(weight(NormScheme::pre(), 5), weight(NormScheme::lns(), 5));
+    assert_eq!(
+        weight(NormScheme::pre(), 5),
+        weight(NormScheme::Sandwich(lns_spec::schemes::Sandwich {}), 5)
+    );
+    assert_ne!(weight(NormScheme::pre(), 5), weight(NormScheme::pre(), 6));
 }
 
 #[test]
@@ -258,7 +262,5 @@ fn sites_of_the_scale_reach_the_norms_they_name() {
     assert_eq!(model.layers[3].input_layernorm.as_ref().expect("whole").scale(), 0.5);
     assert_eq!(model.layers[3].post_attention_layernorm.as_ref().expect("whole").scale(), 1.0);
     let index = lns_spec::LayerIndex::new(3);
-    assert!(
-        matches!(model.spec().residual(index, Site::Mlp), Residual::Pre { output_scale, .. } if output_scale == 1.0)
-    );
+    assert_eq!(model.spec().branch(index, Site::Mlp).output_scale(), 1.0);
 }

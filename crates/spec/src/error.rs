@@ -26,6 +26,11 @@ pub enum SpecError {
     /// Two keys contradict each other.
     #[error("{what}")]
     Inconsistent { what: String },
+    /// A model that its family's `config.json` cannot say.
+    #[error(
+        "the config.json of model_type \"{model_type}\" cannot say {lost}; choose another family"
+    )]
+    Unwritable { model_type: &'static str, lost: String },
     /// A layer index or range on the command line.
     #[error("layer selection \"{given}\": {reason}")]
     Selection { given: String, reason: String },

@@ -3,7 +3,7 @@
 
 use std::{fmt, num::NonZeroU32, ops::Range};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::SpecError;
 
@@ -67,14 +67,63 @@ impl fmt::Display for Depth {
     }
 }
 
-/// One of the two norms of a layer, named for the branch it feeds.
+/// One of the two places of a layer where a branch leaves the stream and joins it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Site {
-    /// The norm of the self-attention branch (`input_layernorm`).
+    /// The self-attention.
     Attention,
-    /// The norm of the MLP branch (`post_attention_layernorm`).
+    /// The MLP, or the experts in its place.
     Mlp,
+}
+
+/// A subset of a layer's two sites, written `["attention", "mlp"]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sites {
+    /// The attention takes part.
+    pub attention: bool,
+    /// The MLP takes part.
+    pub mlp: bool,
+}
+
+impl Sites {
+    /// Both, as in the paper.
+    pub const BOTH: Self = Self { attention: true, mlp: true };
+
+    /// Whether `site` is in the set.
+    pub const fn contains(self, site: Site) -> bool {
+        match site {
+            Site::Attention => self.attention,
+            Site::Mlp => self.mlp,
+        }
+    }
+
+    /// Whether there is any.
+    pub const fn any(self) -> bool {
+        self.attention || self.mlp
+    }
+
+    fn list(self) -> Vec<Site> {
+        [Site::Attention, Site::Mlp].into_iter().filter(|site| self.contains(*site)).collect()
+    }
+}
+
+impl Serialize for Sites {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.list().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Sites {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let list = Vec::<Site>::deserialize(deserializer)?;
+        if list.is_empty() {
+            return Err(serde::de::Error::custom(
+                "`sites` names no site; use attention, mlp or both",
+            ));
+        }
+        Ok(Self { attention: list.contains(&Site::Attention), mlp: list.contains(&Site::Mlp) })
+    }
 }
 
 /// Layers as a person writes them: `21..25` is 21, 22, 23, 24; `3,7,11`; or both, `0,21..25`.

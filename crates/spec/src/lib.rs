@@ -5,33 +5,36 @@
 //! LayerNorm Scaling multiplies the output of each norm in decoder layer ℓ by 1/√ℓ (eq. 12).
 //!
 //! ```
-//! use lns_spec::{DepthScale, LayerIndex, NormScheme, Residual, Site};
+//! use lns_spec::{DepthScale, LayerIndex, NormScheme, Site};
 //!
 //! let scheme = NormScheme::Lns(DepthScale::default());
 //! let third = LayerIndex::new(2);
-//! let Residual::Pre { output_scale, .. } = scheme.residual(third.depth(), 12, Site::Mlp) else {
-//!     unreachable!("LNS is a Pre-LN scheme")
-//! };
-//! assert_eq!(output_scale, 1.0 / 3f64.sqrt());
+//! let branch = scheme.branch(third.depth(), 12, Site::Mlp);
+//! assert_eq!(branch.output_scale(), 1.0 / 3f64.sqrt());
 //! ```
 
+mod branch;
 mod config;
 mod error;
+mod families;
+mod initialisation;
 mod layer;
 mod model;
 mod presets;
+mod roles;
 mod rope;
-mod scheme;
+pub mod schemes;
 mod surgery;
 pub mod theory;
 
+pub use branch::{Branch, BranchGate, InputNorm, Join};
 pub use error::SpecError;
-pub use layer::{Depth, LayerIndex, LayerSelection, Site};
-pub use model::{Activation, Family, ModelSpec, ParameterCount, TensorShape};
+pub use families::{Family, Gguf, StoredName};
+pub use initialisation::{Initialisation, Start, embedding_std};
+pub use layer::{Depth, LayerIndex, LayerSelection, Site, Sites};
+pub use model::{Activation, LayerSpec, ModelSpec, ParameterCount};
 pub use presets::{PRESETS, Preset};
+pub use roles::{ModelTensor, Part, Role, StoredTensor, TensorId};
 pub use rope::{RopeFrequencies, RopeScaling, RopeSpec};
-pub use scheme::{
-    Anneal, BranchRule, DepthScale, Initialisation, NormScheme, Placement, Residual, Sites,
-    embedding_std,
-};
+pub use schemes::{Anneal, DepthScale, NormScheme, Placement};
 pub use surgery::{ConversionError, Removal};

@@ -5,46 +5,10 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::{Depth, LayerIndex, NormScheme, Residual, RopeSpec, Site, Sites, SpecError};
-
-/// A model family: it fixes defaults, biases and q/k norms. DeepSeek's dense models are `llama`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Family {
-    /// Llama 1 to 3, SmolLM, DeepSeek (dense), Yi, TinyLlama
-    Llama,
-    /// Mistral 7B
-    Mistral,
-    /// Qwen 2 and 2.5: bias on q, k and v
-    Qwen2,
-    /// Qwen 3 (dense): norms on the heads of q and k
-    Qwen3,
-}
-
-impl Family {
-    /// Every family, in the order they are listed to people.
-    pub const ALL: [Self; 4] = [Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3];
-
-    /// `model_type` of a plain Pre-LN model of this family.
-    pub const fn model_type(self) -> &'static str {
-        match self {
-            Self::Llama => "llama",
-            Self::Mistral => "mistral",
-            Self::Qwen2 => "qwen2",
-            Self::Qwen3 => "qwen3",
-        }
-    }
-
-    /// The class name that goes into `architectures`.
-    pub const fn architecture(self) -> &'static str {
-        match self {
-            Self::Llama => "LlamaForCausalLM",
-            Self::Mistral => "MistralForCausalLM",
-            Self::Qwen2 => "Qwen2ForCausalLM",
-            Self::Qwen3 => "Qwen3ForCausalLM",
-        }
-    }
-}
+use crate::{
+    Branch, Depth, Family, LayerIndex, ModelTensor, NormScheme, Role, RopeScaling, RopeSpec, Site,
+    Sites, SpecError,
+};
 
 /// The gate's activation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -52,15 +16,6 @@ impl Family {
 pub enum Activation {
     /// x·σ(x): SwiGLU
     Silu,
-}
-
-/// Name and shape of one tensor, as Hugging Face writes it (`[out, in]`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct TensorShape {
-    /// Full name, e.g. `model.layers.3.mlp.up_proj.weight`.
-    pub name: String,
-    /// Dimensions, outermost first.
-    pub shape: Vec<usize>,
 }
 
 /// Parameters by part.
@@ -80,6 +35,30 @@ impl ParameterCount {
     /// Every parameter once.
     pub const fn total(&self) -> u64 {
         self.embedding + self.layers + self.norms + self.head
+    }
+}
+
+/// What one layer has of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct LayerSpec {
+    /// The depth it was trained at; ℓ = i + 1 unless the model was pruned.
+    pub depth: Depth,
+    /// Which of its two branches it has: both unless one was pruned.
+    pub branches: Sites,
+    /// How many tokens back its attention sees; `None` is all.
+    pub attention_window: Option<usize>,
+}
+
+impl LayerSpec {
+    /// The layers of a model that was not pruned: depths 1..=layers, both branches, no window.
+    pub fn unpruned(layers: usize) -> Vec<Self> {
+        (0..layers)
+            .map(|layer| Self {
+                depth: LayerIndex::new(layer).depth(),
+                branches: Sites::BOTH,
+                attention_window: None,
+            })
+            .collect()
     }
 }
 
@@ -126,41 +105,56 @@ pub struct ModelSpec {
     /// RMS norm with a gain between the embedding and layer 0, whatever the scheme; `peri` has one
     /// of its own accord.
     pub embedding_norm: bool,
-    /// For each layer, how many tokens back attention sees; `None` is all.
-    pub sliding_windows: Vec<Option<usize>>,
     /// Norm scheme.
     pub norm_scheme: NormScheme,
-    /// For each layer, the depth it was trained at; ℓ = i + 1 unless the model was pruned.
-    pub depths: Vec<Depth>,
+    /// What each layer has of its own, first to last.
+    pub per_layer: Vec<LayerSpec>,
     /// Layers the model was trained with: the L of the schemes.
     pub trained_layers: usize,
-    /// For each layer, which of its two branches it has: both unless one was pruned.
-    pub branches: Vec<Sites>,
     /// Keys of `config.json` that mean nothing here, kept to be written back.
     #[serde(skip)]
     pub other_keys: Map<String, Value>,
 }
 
 impl ModelSpec {
-    /// Depths 1..=layers: those of a model that was not pruned.
-    pub fn unpruned_depths(layers: usize) -> Vec<Depth> {
-        (0..layers).map(|layer| LayerIndex::new(layer).depth()).collect()
-    }
-
     /// All layers, first to last.
     pub fn layers(&self) -> impl ExactSizeIterator<Item = LayerIndex> + use<> {
         (0..self.num_hidden_layers).map(LayerIndex::new)
     }
 
     /// What the branch at `site` of `layer` does with the stream.
-    pub fn residual(&self, layer: LayerIndex, site: Site) -> Residual {
-        let depth = self.depths.get(layer.get()).copied().unwrap_or_else(|| layer.depth());
-        self.norm_scheme.residual(depth, self.trained_layers, site)
+    pub fn branch(&self, layer: LayerIndex, site: Site) -> Branch {
+        let own = self.per_layer.get(layer.get());
+        let depth = own.map_or_else(|| layer.depth(), |layer| layer.depth);
+        self.norm_scheme.branch(depth, self.trained_layers, site)
     }
 
     /// Whether `layer` has the branch of `site`.
     pub fn has_branch(&self, layer: LayerIndex, site: Site) -> bool {
-        self.branches.get(layer.get()).is_none_or(|branches| branches.contains(site))
+        self.per_layer.get(layer.get()).is_none_or(|layer| layer.branches.contains(site))
+    }
+
+    /// Whether no layer lacks a branch.
+    pub fn has_all_branches(&self) -> bool {
+        self.per_layer.iter().all(|layer| layer.branches == Sites::BOTH)
+    }
+
+    /// Whether every layer has the depth of its index, and none is gone.
+    pub fn is_unpruned(&self) -> bool {
+        self.trained_layers == self.num_hidden_layers
+            && self.layers().zip(&self.per_layer).all(|(index, layer)| layer.depth == index.depth())
+    }
+
+    /// For each layer, how many tokens back its attention sees.
+    pub fn windows(&self) -> impl ExactSizeIterator<Item = Option<usize>> {
+        self.per_layer.iter().map(|layer| layer.attention_window)
+    }
+
+    /// Gives each layer its window.
+    pub(crate) fn set_windows(&mut self, windows: Vec<Option<usize>>) {
+        for (layer, window) in self.per_layer.iter_mut().zip(windows) {
+            layer.attention_window = window;
+        }
     }
 
     /// Whether the embedding has a norm of its own (`model.embed_norm.weight`).
@@ -168,11 +162,12 @@ impl ModelSpec {
         self.embedding_norm || self.norm_scheme.norms_embedding()
     }
 
-    /// Whether a runtime that knows only Pre-LN and whole layers computes the right function.
-    pub fn runs_on_stock_runtimes(&self) -> bool {
-        self.norm_scheme.runs_on_stock_runtimes()
+    /// Whether every branch is the family's own and no layer lacks one, so that a runtime that knows
+    /// nothing of schemes computes the right function.
+    pub fn is_stock(&self) -> bool {
+        self.norm_scheme == self.family.own_scheme()
             && !self.embedding_norm
-            && self.branches.iter().all(|branches| *branches == Sites::BOTH)
+            && self.has_all_branches()
     }
 
     /// Features of all query heads together.
@@ -231,6 +226,21 @@ impl ModelSpec {
                 expected: "a number between 0 and 1".to_owned(),
             });
         }
+        if let RopeScaling::LongRope { short_factor, long_factor, .. } = &self.rope.scaling {
+            for (key, list) in [("short_factor", short_factor), ("long_factor", long_factor)] {
+                if list.len() != self.head_dim / 2 {
+                    return Err(SpecError::Inconsistent {
+                        what: format!(
+                            "`{key}` of `rope_scaling` has {} numbers for heads of {} features; it \
+                             needs {}",
+                            list.len(),
+                            self.head_dim,
+                            self.head_dim / 2
+                        ),
+                    });
+                }
+            }
+        }
         if !(self.rope.theta > 1.0 && self.rope.theta.is_finite()) {
             return Err(SpecError::Invalid {
                 key: "rope_theta".to_owned(),
@@ -238,22 +248,17 @@ impl ModelSpec {
                 expected: "a finite number above 1".to_owned(),
             });
         }
-        let per_layer = [
-            ("layer_types", self.sliding_windows.len()),
-            ("layer_depths", self.depths.len()),
-            ("layer_branches", self.branches.len()),
-        ];
-        for (key, length) in per_layer {
-            if length != self.num_hidden_layers {
-                return Err(SpecError::Inconsistent {
-                    what: format!(
-                        "`{key}` has {length} entries for {} layers",
-                        self.num_hidden_layers
-                    ),
-                });
-            }
+        if self.per_layer.len() != self.num_hidden_layers {
+            return Err(SpecError::Inconsistent {
+                what: format!(
+                    "there are {} descriptions of layers for {} layers",
+                    self.per_layer.len(),
+                    self.num_hidden_layers
+                ),
+            });
         }
-        if let Some(depth) = self.depths.iter().find(|d| d.get() as usize > self.trained_layers) {
+        let mut depths = self.per_layer.iter().map(|layer| layer.depth);
+        if let Some(depth) = depths.find(|depth| depth.get() as usize > self.trained_layers) {
             return Err(SpecError::Inconsistent {
                 what: format!(
                     "`layer_depths` names depth {depth}, beyond the {} trained layers",
@@ -261,21 +266,18 @@ impl ModelSpec {
                 ),
             });
         }
-        if !self.depths.windows(2).all(|pair| pair[0] < pair[1]) {
+        if !self.per_layer.windows(2).all(|pair| pair[0].depth < pair[1].depth) {
             return Err(SpecError::Inconsistent {
                 what: "`layer_depths` does not increase from layer to layer".to_owned(),
             });
         }
-        self.validate_family()?;
         for layer in self.layers() {
             for site in [Site::Attention, Site::Mlp] {
-                if !self.has_branch(layer, site)
-                    && matches!(self.residual(layer, site), Residual::Post { .. })
-                {
+                if !self.has_branch(layer, site) && !self.branch(layer, site).only_adds() {
                     return Err(SpecError::Inconsistent {
                         what: format!(
-                            "`layer_branches` leaves out a branch of layer {layer}, whose norm stands \
-                             on the stream itself (scheme {})",
+                            "`layer_branches` leaves out a branch of layer {layer} that does more to \
+                             the stream than be added to it (scheme {})",
                             self.norm_scheme
                         ),
                     });
@@ -285,138 +287,20 @@ impl ModelSpec {
         Ok(())
     }
 
-    /// Checks that the biases, q/k norms and windows are those that `config.json` can say of the
-    /// family: with others a model could be trained and written, but not read again.
-    fn validate_family(&self) -> Result<(), SpecError> {
-        let family = self.family;
-        let both_or_none = self.qkv_bias == self.attention_output_bias;
-        let (attention_biases, mlp_bias, qk_norm) = match family {
-            Family::Llama => (both_or_none, true, false),
-            Family::Mistral => (!self.qkv_bias && !self.attention_output_bias, false, false),
-            Family::Qwen2 => (self.qkv_bias && !self.attention_output_bias, false, false),
-            Family::Qwen3 => (both_or_none, false, true),
-        };
-        let mut windows = self.sliding_windows.clone();
-        match family {
-            Family::Llama => windows.retain(Option::is_some),
-            Family::Mistral => windows.dedup(),
-            Family::Qwen2 | Family::Qwen3 => {
-                windows.retain(Option::is_some);
-                windows.dedup();
-            }
-        }
-        let window_limit = usize::from(family != Family::Llama);
-        for (fits, what) in [
-            (attention_biases, "the attention's biases"),
-            (mlp_bias || !self.mlp_bias, "the MLP's biases"),
-            (qk_norm == self.qk_norm, "norms on the heads of q and k, or none"),
-            (windows.len() <= window_limit, "these sliding windows"),
-        ] {
-            if !fits {
-                return Err(SpecError::Inconsistent {
-                    what: format!(
-                        "a config.json of the family {} cannot say {what}: choose another family",
-                        family.model_type()
-                    ),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// Tensors of one layer, with full names.
-    pub fn layer_tensors(&self, layer: LayerIndex) -> Vec<TensorShape> {
-        let prefix = format!("model.layers.{layer}");
-        let (hidden, inner) = (self.hidden_size, self.intermediate_size);
-        let (queries, keys) = (self.query_size(), self.key_value_size());
-        let mut tensors = Vec::with_capacity(16);
-        let mut push = |name: &str, shape: &[usize]| {
-            tensors.push(TensorShape { name: format!("{prefix}.{name}"), shape: shape.to_vec() });
-        };
-        if self.has_branch(layer, Site::Attention) {
-            push("input_layernorm.weight", &[hidden]);
-            for (name, out) in [("q_proj", queries), ("k_proj", keys), ("v_proj", keys)] {
-                push(&format!("self_attn.{name}.weight"), &[out, hidden]);
-                if self.qkv_bias {
-                    push(&format!("self_attn.{name}.bias"), &[out]);
-                }
-            }
-            if self.qk_norm {
-                push("self_attn.q_norm.weight", &[self.head_dim]);
-                push("self_attn.k_norm.weight", &[self.head_dim]);
-            }
-            push("self_attn.o_proj.weight", &[hidden, queries]);
-            if self.attention_output_bias {
-                push("self_attn.o_proj.bias", &[hidden]);
-            }
-        }
-        if self.has_branch(layer, Site::Mlp) {
-            push("post_attention_layernorm.weight", &[hidden]);
-            for (name, out, input) in [
-                ("gate_proj", inner, hidden),
-                ("up_proj", inner, hidden),
-                ("down_proj", hidden, inner),
-            ] {
-                push(&format!("mlp.{name}.weight"), &[out, input]);
-                if self.mlp_bias {
-                    push(&format!("mlp.{name}.bias"), &[out]);
-                }
-            }
-        }
-        let sites = [(Site::Attention, "attention"), (Site::Mlp, "mlp")];
-        for (site, name) in sites.into_iter().filter(|(site, _)| self.has_branch(layer, *site)) {
-            match self.residual(layer, site) {
-                Residual::Sandwich => push(&format!("{name}_output_layernorm.weight"), &[hidden]),
-                Residual::Learned { scalar, .. } => {
-                    push(&format!("{name}_branch_scale"), &[if scalar { 1 } else { hidden }]);
-                }
-                Residual::Pre { .. } | Residual::Post { .. } => {}
-            }
-        }
-        tensors
-    }
-
-    /// Tensors outside the layers.
-    pub fn outer_tensors(&self) -> Vec<TensorShape> {
-        let tensor = |name: &str, shape: &[usize]| TensorShape {
-            name: name.to_owned(),
-            shape: shape.to_vec(),
-        };
-        let mut tensors =
-            vec![tensor("model.embed_tokens.weight", &[self.vocab_size, self.hidden_size])];
-        if self.norms_embedding() {
-            tensors.push(tensor("model.embed_norm.weight", &[self.hidden_size]));
-        }
-        tensors.push(tensor("model.norm.weight", &[self.hidden_size]));
-        if !self.tie_word_embeddings {
-            tensors.push(tensor("lm_head.weight", &[self.vocab_size, self.hidden_size]));
-        }
-        tensors
-    }
-
-    /// Every tensor a checkpoint of this model holds.
-    pub fn tensors(&self) -> Vec<TensorShape> {
-        let mut tensors = self.outer_tensors();
-        for layer in self.layers() {
-            tensors.extend(self.layer_tensors(layer));
-        }
-        tensors
-    }
-
     /// Parameters by part, computed from the shapes.
     pub fn parameter_count(&self) -> ParameterCount {
-        let elements = |t: &TensorShape| t.shape.iter().map(|n| *n as u64).product::<u64>();
         let mut count = ParameterCount { embedding: 0, layers: 0, norms: 0, head: 0 };
         for tensor in self.outer_tensors() {
-            let part = match tensor.name.as_str() {
-                "model.embed_tokens.weight" => &mut count.embedding,
-                "lm_head.weight" => &mut count.head,
+            let part = match tensor.id.role {
+                Role::Embedding => &mut count.embedding,
+                Role::Head => &mut count.head,
                 _ => &mut count.norms,
             };
-            *part += elements(&tensor);
+            *part += tensor.elements();
         }
         for layer in self.layers() {
-            count.layers += self.layer_tensors(layer).iter().map(elements).sum::<u64>();
+            count.layers +=
+                self.layer_tensors(layer).iter().map(ModelTensor::elements).sum::<u64>();
         }
         count
     }

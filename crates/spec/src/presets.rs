@@ -3,7 +3,7 @@
 
 use serde_json::Map;
 
-use crate::{Activation, Family, ModelSpec, NormScheme, RopeScaling, RopeSpec, Sites};
+use crate::{Activation, Family, LayerSpec, ModelSpec, NormScheme, RopeScaling, RopeSpec};
 
 /// One size of the paper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl Preset {
     pub fn spec(&self, norm_scheme: NormScheme) -> ModelSpec {
         let layers = self.num_hidden_layers;
         ModelSpec {
-            family: Family::Llama,
+            family: Family::LLAMA,
             vocab_size: self.vocab_size,
             hidden_size: self.hidden_size,
             intermediate_size: self.intermediate_size,
@@ -85,11 +85,9 @@ impl Preset {
             hidden_act: Activation::Silu,
             tie_word_embeddings: false,
             embedding_norm: false,
-            sliding_windows: vec![None; layers],
             norm_scheme,
-            depths: ModelSpec::unpruned_depths(layers),
+            per_layer: LayerSpec::unpruned(layers),
             trained_layers: layers,
-            branches: vec![Sites::BOTH; layers],
             other_keys: Map::new(),
         }
     }
@@ -104,7 +102,7 @@ mod tests {
         // Untied, vocabulary 32,000 (PAPER §2.1).
         for (name, millions) in [("130m", 134.1), ("250m", 247.4), ("350m", 368.0), ("1b", 1339.0)]
         {
-            let spec = Preset::named(name).expect(name).spec(NormScheme::Pre {});
+            let spec = Preset::named(name).expect(name).spec(NormScheme::pre());
             let got = spec.parameter_count().total() as f64 / 1e6;
             assert!((got - millions).abs() < 0.51, "{name}: {got} M, the paper's is {millions} M");
         }
@@ -113,7 +111,7 @@ mod tests {
     #[test]
     fn every_preset_is_a_valid_model_that_survives_config_json() {
         for preset in PRESETS {
-            for scheme in [NormScheme::Pre {}, NormScheme::lns()] {
+            for scheme in [NormScheme::pre(), NormScheme::lns()] {
                 let spec = preset.spec(scheme);
                 spec.validate().expect(preset.name);
                 let back = ModelSpec::from_config(&spec.to_config()).expect(preset.name);

@@ -58,6 +58,18 @@ pub enum RopeScaling {
         /// Whether the correction range is rounded to whole features.
         truncate: bool,
     },
+    /// LongRoPE (arXiv 2402.13753): each frequency divided by a factor of its own, found by search; one
+    /// list for sequences within the context before extension, one for longer ones.
+    LongRope {
+        /// Divisors within the context before extension, one for each frequency.
+        short_factor: Vec<f64>,
+        /// Divisors beyond it.
+        long_factor: Vec<f64>,
+        /// Context before extension.
+        original_max_position_embeddings: f64,
+        /// Multiplies cos and sin.
+        attention_factor: f64,
+    },
 }
 
 /// The numbers a rotation needs.
@@ -84,18 +96,18 @@ impl RopeSpec {
             (0..pairs).map(|j| base.powf(-2.0 * j as f64 / dim)).collect()
         };
         let plain = |inverse| RopeFrequencies { inverse, attention_factor: 1.0 };
-        match self.scaling {
+        match &self.scaling {
             RopeScaling::Default => plain(series(self.theta)),
             RopeScaling::Linear { factor } => {
                 plain(series(self.theta).into_iter().map(|f| f / factor).collect())
             }
-            RopeScaling::Dynamic { factor } => {
+            &RopeScaling::Dynamic { factor } => {
                 let trained = max_position_embeddings as f64;
                 let length = (sequence_length as f64).max(trained);
                 let stretch = factor * length / trained - (factor - 1.0);
                 plain(series(self.theta * stretch.powf(dim / (dim - 2.0).max(1.0))))
             }
-            RopeScaling::Llama3 {
+            &RopeScaling::Llama3 {
                 factor,
                 low_freq_factor,
                 high_freq_factor,
@@ -115,7 +127,7 @@ impl RopeSpec {
                 };
                 plain(series(self.theta).into_iter().map(blend).collect())
             }
-            RopeScaling::Yarn {
+            &RopeScaling::Yarn {
                 factor,
                 original_max_position_embeddings: original,
                 beta_fast,
@@ -144,8 +156,24 @@ impl RopeSpec {
                     .collect();
                 RopeFrequencies { inverse, attention_factor }
             }
+            RopeScaling::LongRope {
+                short_factor,
+                long_factor,
+                original_max_position_embeddings: original,
+                attention_factor,
+            } => {
+                let long = sequence_length as f64 > *original;
+                let divisors = if long { long_factor } else { short_factor };
+                let inverse = series(self.theta).into_iter().zip(divisors).map(|(f, by)| f / by);
+                RopeFrequencies { inverse: inverse.collect(), attention_factor: *attention_factor }
+            }
         }
     }
+}
+
+/// LongRoPE's default attention factor, √(1 + ln(factor) / ln(original context)).
+pub(crate) fn longrope_mscale(factor: f64, original: f64) -> f64 {
+    if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / original.ln()).sqrt() }
 }
 
 /// YaRN's default attention factor, 0.1·m·ln(factor) + 1.
@@ -172,6 +200,25 @@ mod tests {
         let plain = RopeSpec { theta: 1e4, scaling: RopeScaling::Default };
         assert_eq!(dynamic.frequencies(64, 512, 2048), plain.frequencies(64, 512, 2048));
         assert_ne!(dynamic.frequencies(64, 4096, 2048), plain.frequencies(64, 4096, 2048));
+    }
+
+    #[test]
+    fn longrope_divides_by_the_list_of_the_sequences_length() {
+        let scaling = RopeScaling::LongRope {
+            short_factor: vec![1.0, 2.0],
+            long_factor: vec![4.0, 8.0],
+            original_max_position_embeddings: 16.0,
+            attention_factor: 1.5,
+        };
+        let rope = RopeSpec { theta: 1e4, scaling };
+        let found = |length| rope.frequencies(4, length, 64);
+        assert_eq!(found(16).inverse, [1.0, 0.01 / 2.0]);
+        assert_eq!(found(17).inverse, [1.0 / 4.0, 0.01 / 8.0]);
+        assert_eq!(found(17).attention_factor, 1.5);
+        assert!(
+            (longrope_mscale(32.0, 4096.0) - 1.190_238).abs() < 1e-6,
+            "that of Phi-3 mini 128k"
+        );
     }
 
     #[test]

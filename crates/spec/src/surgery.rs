@@ -8,9 +8,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    DepthScale, LayerIndex, ModelSpec, NormScheme, Placement, Residual, Site, Sites, SpecError,
-};
+use crate::{DepthScale, LayerIndex, ModelSpec, NormScheme, Placement, Site, Sites, SpecError};
 
 /// Why a conversion does not apply.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -74,7 +72,7 @@ impl ModelSpec {
     pub fn with_layernorm_scaling(&self, scale: DepthScale) -> Result<Self, ConversionError> {
         let scheme = || self.norm_scheme.to_string();
         match self.norm_scheme {
-            NormScheme::Pre {} => {}
+            NormScheme::Pre(_) => {}
             NormScheme::Lns(DepthScale { placement: Placement::Output, .. }) => {
                 return Err(ConversionError::AlreadyScaled { scheme: scheme() });
             }
@@ -106,18 +104,19 @@ impl ModelSpec {
         }
         match self.norm_scheme {
             NormScheme::Lns(DepthScale { placement: Placement::Output, .. }) => {}
-            NormScheme::Pre {} if !self.runs_on_stock_runtimes() => {}
+            NormScheme::Pre(_) if !self.is_stock() => {}
             _ => return Err(ConversionError::NotScaled { scheme: self.norm_scheme.to_string() }),
         }
-        let branches = vec![Sites::BOTH; self.num_hidden_layers];
-        Ok(Self { norm_scheme: NormScheme::Pre {}, branches, ..self.clone() })
+        let mut folded = Self { norm_scheme: NormScheme::pre(), ..self.clone() };
+        folded.per_layer.iter_mut().for_each(|layer| layer.branches = Sites::BOTH);
+        Ok(folded)
     }
 
     /// What the gain of a norm is multiplied by when this model becomes `after`, another
     /// [`with_layernorm_scaling`](Self::with_layernorm_scaling) or [`folded`](Self::folded), and
     /// computes the same.
     pub fn gain_factor(&self, after: &Self, layer: LayerIndex, site: Site) -> f64 {
-        self.residual(layer, site).output_scale() / after.residual(layer, site).output_scale()
+        self.branch(layer, site).output_scale() / after.branch(layer, site).output_scale()
     }
 
     /// The model that is left, and for each of its layers the index that the layer had here. Each
@@ -132,7 +131,7 @@ impl ModelSpec {
         if removals.is_empty() {
             return refuse("there is nothing to remove".to_owned());
         }
-        let mut left = self.branches.clone();
+        let mut left: Vec<Sites> = self.per_layer.iter().map(|layer| layer.branches).collect();
         for removal in removals {
             let Some(branches) = left.get_mut(removal.layer.get()) else {
                 return refuse(format!(
@@ -156,9 +155,10 @@ impl ModelSpec {
         }
         let mut spec = self.clone();
         spec.num_hidden_layers = kept.len();
-        spec.depths = pick(&self.depths, &kept);
-        spec.sliding_windows = pick(&self.sliding_windows, &kept);
-        spec.branches = pick(&left, &kept);
+        for (layer, branches) in spec.per_layer.iter_mut().zip(left) {
+            layer.branches = branches;
+        }
+        spec.per_layer = pick(&spec.per_layer, &kept);
         // Lists of one entry per layer that mean nothing here mean something to others; lists of ids
         // may be as long.
         for (key, value) in &mut spec.other_keys {
@@ -176,7 +176,7 @@ impl ModelSpec {
     /// Whether the branch at `site` of `layer` can be taken out alone: it is there, and only added to
     /// the stream.
     pub fn can_lose_branch(&self, layer: LayerIndex, site: Site) -> bool {
-        self.has_branch(layer, site) && !matches!(self.residual(layer, site), Residual::Post { .. })
+        self.has_branch(layer, site) && self.branch(layer, site).only_adds()
     }
 }
 
@@ -198,6 +198,10 @@ mod tests {
         spec
     }
 
+    fn depths(spec: &ModelSpec) -> Vec<u32> {
+        spec.per_layer.iter().map(|layer| layer.depth.get()).collect()
+    }
+
     fn whole(layer: usize) -> Removal {
         Removal { layer: LayerIndex::new(layer), branch: None }
     }
@@ -208,7 +212,7 @@ mod tests {
         let attention = Removal { branch: Some(Site::Attention), ..whole(3) };
         let (pruned, kept) = spec.without(&[whole(1), attention]).expect("prunes");
         assert_eq!(kept.iter().map(|layer| layer.get()).collect::<Vec<_>>(), [0, 2, 3]);
-        assert_eq!(pruned.depths.iter().map(|depth| depth.get()).collect::<Vec<_>>(), [1, 3, 4]);
+        assert_eq!(depths(&pruned), [1, 3, 4]);
         assert_eq!(pruned.trained_layers, 4);
         assert_eq!(pruned.other_keys["per_layer"], json!([10, 12, 13]));
         assert_eq!(pruned.other_keys["eos_token_id"], json!([2, 3, 4, 5]));
@@ -218,12 +222,12 @@ mod tests {
         assert_eq!(ModelSpec::from_config(&pruned.to_config()).expect("reads back"), pruned);
         // Twice pruned is pruned of both.
         let (again, _) = pruned.without(&[whole(0)]).expect("prunes");
-        assert_eq!(again.depths.iter().map(|depth| depth.get()).collect::<Vec<_>>(), [3, 4]);
+        assert_eq!(depths(&again), [3, 4]);
     }
 
     #[test]
     fn a_layer_without_either_branch_is_gone() {
-        let spec = model(NormScheme::Pre {});
+        let spec = model(NormScheme::pre());
         let branch = |site| Removal { branch: Some(site), ..whole(2) };
         let both = [branch(Site::Attention), branch(Site::Mlp)];
         assert_eq!(
@@ -234,7 +238,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_removed_is_refused() {
-        let spec = model(NormScheme::Pre {});
+        let spec = model(NormScheme::pre());
         let twice = Removal { branch: Some(Site::Mlp), ..whole(0) };
         for (removals, part) in [
             (vec![], "nothing to remove"),
@@ -245,13 +249,13 @@ mod tests {
             let error = spec.without(&removals).expect_err(part).to_string();
             assert!(error.contains(part), "{error}");
         }
-        let post = model(NormScheme::Post {});
+        let post = model("post".parse().expect("a scheme"));
         assert!(post.without(&[twice]).is_err() && post.without(&[whole(0)]).is_ok());
     }
 
     #[test]
     fn only_pre_norms_take_the_scale_and_only_scaled_ones_fold() {
-        let plain = model(NormScheme::Pre {});
+        let plain = model(NormScheme::pre());
         let scaled = plain.with_layernorm_scaling(DepthScale::default()).expect("takes it");
         assert_eq!(scaled.norm_scheme, NormScheme::lns());
         assert_eq!(scaled.folded().expect("folds"), plain);
@@ -261,7 +265,7 @@ mod tests {
         let again = scaled.with_layernorm_scaling(DepthScale::default());
         assert!(matches!(again, Err(ConversionError::AlreadyScaled { .. })));
         assert!(matches!(plain.folded(), Err(ConversionError::NotScaled { .. })));
-        for name in NormScheme::NAMES.into_iter().filter(|name| !["pre", "lns"].contains(name)) {
+        for name in NormScheme::names().into_iter().filter(|name| !["pre", "lns"].contains(name)) {
             let spec = model(name.parse().expect(name));
             let error = spec.with_layernorm_scaling(DepthScale::default());
             assert!(matches!(error, Err(ConversionError::NotPreNorm { .. })), "{name}");
@@ -271,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_scale_that_fits_no_model_is_refused() {
-        let plain = model(NormScheme::Pre {});
+        let plain = model(NormScheme::pre());
         let anneal = Some(Anneal { exponent: f64::NAN, steps: 3 });
         for scale in [
             DepthScale { exponent: f64::NAN, ..DepthScale::default() },
@@ -288,10 +292,10 @@ mod tests {
 
     #[test]
     fn branches_that_are_gone_are_zeros_in_the_folded_model() {
-        let spec = model(NormScheme::Pre {});
+        let spec = model(NormScheme::pre());
         let mlp = Removal { branch: Some(Site::Mlp), ..whole(1) };
         let (pruned, _) = spec.without(&[mlp]).expect("prunes");
-        assert!(!pruned.runs_on_stock_runtimes());
+        assert!(!pruned.is_stock());
         assert_eq!(pruned.to_config()["model_type"], "lns_llama");
         assert_eq!(pruned.folded().expect("folds").tensors(), spec.tensors());
         let mut config = pruned.to_config();

@@ -214,7 +214,7 @@ fn diagnosis(
 fn measured_theory(plan: &[Planned], folder: &Path) -> Result<TheoryRecord, StudyError> {
     let plain = |planned: &&Planned| {
         let model = &planned.config.model;
-        let stated = model.scheme == NormScheme::Pre {} || model.scheme == NormScheme::lns();
+        let stated = model.scheme == NormScheme::pre() || model.scheme == NormScheme::lns();
         stated && model.initialisation == Initialisation::Normal
     };
     let mut chosen: Vec<&Planned> = plan.iter().filter(plain).collect();

@@ -311,7 +311,7 @@ impl Default for ModelConfig {
             vocab_size: 0,
             tie_word_embeddings: false,
             qk_norm: false,
-            scheme: NormScheme::Pre {},
+            scheme: NormScheme::pre(),
             initialisation: Initialisation::Normal,
             embedding_std: Initialisation::STD,
             embedding_norm: false,

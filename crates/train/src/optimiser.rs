@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use burn::module::ParamId;
 use lns_kernels::{AdamW, Muon, Workers, adamw, muon, squared_norm};
+use lns_spec::{Part, TensorId};
 use serde::{Deserialize, Serialize};
 
 /// Numbers that one job updates: enough to be worth handing out, few enough to share evenly.
@@ -65,6 +66,8 @@ impl Default for Optimiser {
 pub(crate) struct Parameter {
     /// What tells it from others in any clone of the module.
     pub(crate) id: ParamId,
+    /// Which of the model's tensors it is; none for a factor of an adapter.
+    pub(crate) tensor: Option<TensorId>,
     /// Path of fields in the module: `layers.0.mlp.up_proj.weight`.
     pub(crate) name: String,
     pub(crate) shape: Vec<usize>,
@@ -75,15 +78,15 @@ impl Parameter {
         self.shape.iter().product()
     }
 
-    /// A matrix inside a layer.
+    /// A matrix inside a layer, or a factor of an adapter beside one.
     fn is_projection(&self) -> bool {
-        self.shape.len() == 2 && self.name.starts_with("layers.")
+        self.tensor.is_none_or(|id| id.part == Part::Weight && id.role.is_projection())
     }
 
     fn decays(&self, decay: Decay) -> bool {
         match decay {
             Decay::All => true,
-            Decay::Projections => self.is_projection() || self.name == "lm_head",
+            Decay::Projections => self.tensor.is_none_or(TensorId::decays),
         }
     }
 }

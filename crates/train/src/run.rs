@@ -403,7 +403,7 @@ impl<'a> Run<'a> {
                 let mut trainer = Trainer::new(model, options, workers);
                 snapshots.restore(&mut trainer, &moments, &state)?;
                 // Adapters come without a config that says how far the scale is.
-                trainer.anneal_to(state.step);
+                trainer.move_scheme(state.step);
                 let step = state.step;
                 // The number of threads may be another.
                 let state = State { config: config.clone(), ..state };
@@ -547,7 +547,7 @@ impl<'a> Run<'a> {
         let drawn = self.text.sampler.next(&mut self.state.position, self.config.batch.sequences);
         let batch = Batch::new(drawn.inputs, drawn.targets, drawn.length)?;
         let learning_rate = self.config.schedule.at(number, self.config.steps);
-        self.trainer.anneal_to(number);
+        self.trainer.move_scheme(number);
         let gradient = self.trainer.gradient(&batch)?;
         let (loss, norm, tokens) = (gradient.loss, gradient.norm, gradient.tokens as u64);
         let ruling = self.state.guard.judge(&self.config.guard, loss, norm);

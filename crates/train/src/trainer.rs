@@ -6,7 +6,7 @@ use burn::{
     module::{Module, ModuleMapper, Param},
     tensor::{Device, Shape, Tensor},
 };
-use layernorm_scaling::{Decoder, visit_parameters};
+use layernorm_scaling::{Decoder, tensor_id, visit_parameters};
 use lns_kernels::{Buffer, LossTerms, Workers};
 
 use crate::{
@@ -120,10 +120,11 @@ impl Trainer {
         self.model
     }
 
-    /// Brings LayerNorm Scaling that is being annealed to where it is at step `step`.
-    pub fn anneal_to(&mut self, step: u64) {
-        if self.model.spec().norm_scheme.anneal().is_some() {
-            self.model = self.model.clone().anneal_to(step);
+    /// Brings a scheme that training moves to where it is after step `step`.
+    pub fn move_scheme(&mut self, step: u64) {
+        let spec = self.model.spec();
+        if spec.norm_scheme.moves_until(spec.trained_layers).is_some() {
+            self.model = self.model.clone().at_step(step);
         }
     }
 
@@ -250,7 +251,7 @@ fn parameters(model: &Decoder) -> Vec<Parameter> {
     visit_parameters(&model.clone().train(), &mut |parameter| {
         if parameter.requires_gradient {
             let (id, name, shape) = (parameter.id, parameter.path.to_owned(), parameter.shape);
-            found.push(Parameter { id, name, shape });
+            found.push(Parameter { id, tensor: tensor_id(&name), name, shape });
         }
     });
     found

@@ -147,7 +147,7 @@ fn a_fine_tune_goes_on_from_its_checkpoint_and_repeats_to_the_bit_when_it_is_sto
 
 #[test]
 fn adapters_change_their_targets_only_and_come_merged_and_apart() {
-    let place = Place::new(NormScheme::Pre {});
+    let place = Place::new(NormScheme::pre());
     let run = place.run("run");
     go(&place.config(lora()), &run).expect("runs");
     let (before, after) = (weights(&place.base), weights(&run.join("model")));
@@ -174,7 +174,7 @@ fn adapters_change_their_targets_only_and_come_merged_and_apart() {
 
 #[test]
 fn a_scale_that_is_annealed_arrives_and_a_stop_on_the_way_changes_nothing() {
-    let place = Place::new(NormScheme::Pre {});
+    let place = Place::new(NormScheme::pre());
     let checkpoint = Checkpoint::open(&place.base).expect("a checkpoint");
     let (scale, preserve) = Retrofit::Anneal { steps: 6 }.begin(DepthScale::default());
     let conversion = Conversion::of(&checkpoint).expect("whole");
@@ -224,7 +224,7 @@ fn a_scale_that_is_annealed_arrives_and_a_stop_on_the_way_changes_nothing() {
 
 #[test]
 fn only_responses_are_learned_of_instructions() {
-    let place = Place::new(NormScheme::Pre {});
+    let place = Place::new(NormScheme::pre());
     let line = |text: String| {
         let words: Vec<_> = text.split(' ').take(40).collect();
         let (prompt, response) = words.split_at(words.len() * 3 / 4);
@@ -273,7 +273,7 @@ fn refused(config: &RunConfig, folder: &Path) -> RunError {
 
 #[test]
 fn what_cannot_be_gone_on_from_is_refused_before_the_first_step() {
-    let place = Place::new(NormScheme::Pre {});
+    let place = Place::new(NormScheme::pre());
     let folder = place.run("run");
     let mut config = place.config(None);
     config.data.length = 65;
@@ -312,7 +312,7 @@ fn a_checkpoint_and_a_model_of_ones_own_are_not_both_settings_of_a_run() {
     let error = RunConfig::default().layered(&[layer]).expect_err("both");
     assert!(matches!(error, ConfigError::Invalid { key: "model", .. }), "{error}");
     // What is written of a fine-tune has no model, and reads back.
-    let place = Place::new(NormScheme::Pre {});
+    let place = Place::new(NormScheme::pre());
     let config = place.config(lora());
     let text = config.to_toml();
     assert!(!text.contains("[model]") && text.contains("[finetune.lora]"), "{text}");

@@ -335,7 +335,7 @@ fn settings_in_layers_name_what_is_wrong_with_them() {
     let scheme = layered("[model.scheme]\nname = \"lns\"\nexponent = 0.25").expect("settings");
     let bare = Layer::from_toml("flags", "model = { scheme = \"pre\" }").expect("settings");
     let model = scheme.layered(&[bare]).expect("settings").model;
-    assert_eq!(model.scheme, lns_spec::NormScheme::Pre {}, "no option of the other scheme lingers");
+    assert_eq!(model.scheme, lns_spec::NormScheme::pre(), "no option of the other scheme lingers");
 
     let resolved = layered("seed = 9\n[model]\nscheme = \"mix-ln\"").expect("settings");
     let again = layered(&resolved.to_toml()).expect("what was written reads");

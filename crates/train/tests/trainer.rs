@@ -60,7 +60,7 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
 
 fn schemes() -> Vec<ModelSpec> {
     let mut all: Vec<ModelSpec> =
-        NormScheme::NAMES.iter().map(|name| spec(name.parse().expect(name))).collect();
+        NormScheme::names().into_iter().map(|name| spec(name.parse().expect(name))).collect();
     let mut tied = spec(NormScheme::lns());
     tied.tie_word_embeddings = true;
     tied.qk_norm = true;
@@ -105,7 +105,7 @@ fn workers_and_passes_change_the_order_of_sums_only() {
 
 #[test]
 fn ignored_targets_count_nowhere() {
-    let spec = spec(NormScheme::Pre {});
+    let spec = spec(NormScheme::pre());
     let full: Vec<u32> = (0..34).map(|i| i * 7 % 50).collect();
     let first_only = Batch::new(full[..17].to_vec(), full[1..18].to_vec(), 17).expect("a batch");
     let mut targets = full[1..18].to_vec();
@@ -126,7 +126,7 @@ fn ignored_targets_count_nowhere() {
 
 #[test]
 fn clipping_bounds_the_gradient_and_leaves_small_ones_alone() {
-    let spec = spec(NormScheme::Pre {});
+    let spec = spec(NormScheme::pre());
     // Plain momentum-free check through Muon's linear first step would be indirect; AdamW's first
     // step does not depend on the gradient's size but for eps, so compare the second moments' effect.
     let with = |clip| run(&spec, TrainingOptions { clip, ..TrainingOptions::default() }, 2);
@@ -151,7 +151,7 @@ fn muon_trains_and_decay_reaches_what_it_should() {
 
 #[test]
 fn ids_of_another_vocabulary_are_refused_before_anything_changes() {
-    let spec = spec(NormScheme::Pre {});
+    let spec = spec(NormScheme::pre());
     let model = Decoder::new(&spec, 3, &Device::flex());
     let before = weights(&model);
     let workers = Workers::new(2).expect("threads start");

@@ -4,14 +4,12 @@
 
 use std::path::Path;
 
-use lns_spec::{ModelSpec, RopeScaling, RopeSpec};
+use lns_spec::{Family, Gguf, LayerIndex, ModelSpec, Part, Role, RopeScaling, RopeSpec, TensorId};
 use serde_json::{Map, Value, json};
 
 use super::metadata::Metadata;
 use crate::decode::decode;
 use crate::{CheckpointError, TensorInfo};
-
-const SUPPORTED: [&str; 3] = ["llama", "qwen2", "qwen3"];
 
 /// Keys (after the architecture's name) that change the function, and the value that does not.
 const REFUSED: [(&str, f64, &str); 16] = [
@@ -37,14 +35,27 @@ const REFUSED: [(&str, f64, &str); 16] = [
 pub(super) fn architecture<'a>(metadata: &Metadata<'a>) -> Result<&'a str, CheckpointError> {
     let key = "general.architecture";
     let name = metadata.text(key)?.ok_or_else(|| metadata.missing(key))?;
-    if SUPPORTED.contains(&name) {
+    let gguf = Family::all().filter_map(Family::gguf);
+    let mut supported: Vec<&str> = gguf.map(|gguf| gguf.architecture).collect();
+    if supported.contains(&name) {
         return Ok(name);
     }
+    supported.dedup();
     Err(CheckpointError::GgufArchitecture {
         path: metadata.path().to_owned(),
         architecture: name.to_owned(),
-        supported: SUPPORTED.join(", "),
+        supported: supported.join(", "),
     })
+}
+
+/// The family of a file of that architecture.
+pub(super) fn family(
+    metadata: &Metadata<'_>,
+    architecture: &str,
+) -> Result<(Family, Gguf), CheckpointError> {
+    let window = window(&Keys { metadata, architecture })?;
+    Family::of_gguf(architecture, window.is_some())
+        .ok_or_else(|| metadata.missing("general.architecture"))
 }
 
 /// Typed access to one architecture's keys.
@@ -74,10 +85,11 @@ impl Keys<'_, '_> {
 /// The specification, from the metadata and from which tensors there are.
 pub(super) fn read_spec(
     metadata: &Metadata<'_>,
-    architecture: &str,
+    family: Family,
+    gguf: Gguf,
     tensors: &[TensorInfo],
 ) -> Result<ModelSpec, CheckpointError> {
-    let keys = Keys { metadata, architecture };
+    let keys = Keys { metadata, architecture: gguf.architecture };
     for (name, neutral, why) in REFUSED {
         metadata.refuse(&keys.key(name), neutral, why)?;
     }
@@ -86,8 +98,9 @@ pub(super) fn read_spec(
         return Err(metadata.unsupported(&causal, "attention in both directions is not"));
     }
     let mut config = sizes(&keys)?;
-    config.extend(facts_of_tensors(&keys, tensors)?);
-    config.extend(sliding_window(&keys)?);
+    config.insert("model_type".to_owned(), json!(family.model_type()));
+    config.extend(facts_of_tensors(&keys, family, tensors)?);
+    config.extend(sliding_window(&keys, gguf)?);
     config.extend(rope(&keys)?);
     config.extend(names(metadata)?);
     ModelSpec::from_config(&Value::Object(config))
@@ -99,7 +112,6 @@ fn sizes(keys: &Keys<'_, '_>) -> Result<Map<String, Value>, CheckpointError> {
     let heads = keys.required_size("attention.head_count")?;
     let epsilon = "attention.layer_norm_rms_epsilon";
     Ok(object([
-        ("model_type", json!(keys.architecture)),
         ("max_position_embeddings", json!(keys.required_size("context_length")?)),
         ("hidden_size", json!(hidden)),
         ("num_attention_heads", json!(heads)),
@@ -120,10 +132,18 @@ fn object<const N: usize>(entries: [(&str, Value); N]) -> Map<String, Value> {
 
 fn facts_of_tensors(
     keys: &Keys<'_, '_>,
+    family: Family,
     tensors: &[TensorInfo],
 ) -> Result<Map<String, Value>, CheckpointError> {
-    let tensor = |name: &str| tensors.iter().find(|tensor| tensor.name == name);
-    let rows = tensor("model.embed_tokens.weight").and_then(|found| found.shape.first());
+    let tensor = |id| {
+        let name = family.stored_name(id);
+        tensors.iter().find(|tensor| tensor.name == name)
+    };
+    let bias = |role| {
+        let layer = Some(LayerIndex::new(0));
+        tensor(TensorId { layer, role, part: Part::Bias }).is_some()
+    };
+    let rows = tensor(TensorId::outer(Role::Embedding)).and_then(|found| found.shape.first());
     let vocab_size = match (keys.size("vocab_size")?, rows) {
         (Some(size), _) => size,
         (None, Some(rows)) => *rows as u64,
@@ -131,31 +151,30 @@ fn facts_of_tensors(
     };
     let mut config = object([
         ("vocab_size", json!(vocab_size)),
-        ("tie_word_embeddings", json!(tensor("lm_head.weight").is_none())),
+        ("tie_word_embeddings", json!(tensor(TensorId::outer(Role::Head)).is_none())),
     ]);
-    for (key, bias) in [
-        ("attention_bias", "model.layers.0.self_attn.q_proj.bias"),
-        ("mlp_bias", "model.layers.0.mlp.gate_proj.bias"),
-    ] {
-        if tensor(bias).is_some() {
+    for (key, role) in [("attention_bias", Role::Query), ("mlp_bias", Role::MlpGate)] {
+        if bias(role) {
             config.insert(key.to_owned(), json!(true));
         }
     }
     Ok(config)
 }
 
-fn sliding_window(keys: &Keys<'_, '_>) -> Result<Map<String, Value>, CheckpointError> {
-    let name = "attention.sliding_window";
-    match (keys.size(name)?, keys.size("context_length")?) {
-        (Some(window), Some(context)) if window > 0 && window < context => {
-            if keys.architecture != "llama" {
-                let why = "of this architecture, only models without a sliding window are";
-                return Err(keys.metadata.unsupported(&keys.key(name), why));
-            }
-            // llama.cpp does not tell Mistral from Llama; the window is the difference.
-            Ok(object([("model_type", json!("mistral")), ("sliding_window", json!(window))]))
+/// The window, where it is shorter than the context.
+fn window(keys: &Keys<'_, '_>) -> Result<Option<u64>, CheckpointError> {
+    let (window, context) = (keys.size("attention.sliding_window")?, keys.size("context_length")?);
+    Ok(window.filter(|window| *window > 0 && context.is_some_and(|context| *window < context)))
+}
+
+fn sliding_window(keys: &Keys<'_, '_>, gguf: Gguf) -> Result<Map<String, Value>, CheckpointError> {
+    match window(keys)? {
+        None => Ok(Map::new()),
+        Some(window) if gguf.sliding_window => Ok(object([("sliding_window", json!(window))])),
+        Some(_) => {
+            let why = "of this architecture, only models without a sliding window are";
+            Err(keys.metadata.unsupported(&keys.key("attention.sliding_window"), why))
         }
-        _ => Ok(Map::new()),
     }
 }
 

@@ -10,7 +10,10 @@ mod tensors;
 mod tokenizer;
 mod write;
 
+use std::collections::HashSet;
 use std::path::Path;
+
+use lns_spec::{Role, StoredTensor};
 
 use crate::checkpoint::Parts;
 use crate::map::FileMap;
@@ -53,17 +56,24 @@ pub(crate) fn open(path: &Path) -> Result<Parts, CheckpointError> {
         .iter()
         .position(|tensor| tensor.name == ROPE_FACTORS)
         .map(|place| tensors.remove(place));
+    let (family, gguf) = config::family(&metadata, architecture)?;
     for tensor in &mut tensors {
-        if let Some(name) = tensors::hugging_face_name(&tensor.name) {
+        if let Some(name) = family.hugging_face_name(&tensor.name) {
             tensor.name = name;
         }
     }
-    let mut spec = config::read_spec(&metadata, architecture, &tensors)?;
+    let mut spec = config::read_spec(&metadata, family, gguf, &tensors)?;
     if let Some(table) = rope_factors {
         spec.rope.scaling = config::scaling_of_factors(path, map.bytes(), &spec, &table)?;
     }
-    if architecture == "llama" {
-        for tensor in tensors.iter_mut().filter(|tensor| is_query_or_key(&tensor.name)) {
+    if gguf.interleaved_rotary {
+        let expected = spec.stored_tensors();
+        let turned: HashSet<&str> = expected
+            .iter()
+            .filter(|tensor| is_query_or_key(tensor))
+            .map(|tensor| tensor.name.as_str())
+            .collect();
+        for tensor in tensors.iter_mut().filter(|tensor| turned.contains(tensor.name.as_str())) {
             tensor.interleaved_heads_of = Some(spec.head_dim);
         }
     }
@@ -106,6 +116,6 @@ fn alignment(metadata: &Metadata<'_>) -> Result<u64, CheckpointError> {
     }
 }
 
-fn is_query_or_key(name: &str) -> bool {
-    name.contains(".self_attn.q_proj.") || name.contains(".self_attn.k_proj.")
+fn is_query_or_key(tensor: &StoredTensor) -> bool {
+    tensor.parts.iter().any(|part| matches!(part.role, Role::Query | Role::Key))
 }

@@ -3,10 +3,9 @@
 //! As llama.cpp's converter has it, vectors (norms, biases) stay F32, and a matrix whose rows are not
 //! whole blocks becomes F16.
 
-use lns_spec::{Family, ModelSpec, RopeScaling, TensorShape};
+use lns_spec::{Family, Gguf, ModelSpec, RopeScaling, StoredTensor};
 
 use super::ROPE_FACTORS;
-use super::tensors::gguf_name;
 use crate::{CheckpointError, StorageType};
 
 /// One tensor of a GGUF file that is to be written.
@@ -15,7 +14,7 @@ pub struct GgufTensor {
     /// Its name in the file, e.g. `blk.3.ffn_up.weight`.
     pub name: String,
     /// The tensor of the model that it holds; `None` for the table of rotary factors.
-    pub source: Option<TensorShape>,
+    pub source: Option<StoredTensor>,
     /// How its numbers are stored. A matrix whose rows are not whole blocks of the type that was
     /// asked for is F16, a vector F32.
     pub dtype: StorageType,
@@ -57,8 +56,8 @@ pub fn gguf_tensors(
             shape: vec![spec.head_dim / 2],
         });
     }
-    for tensor in spec.tensors() {
-        let Some(name) = gguf_name(&tensor.name) else {
+    for tensor in spec.stored_tensors() {
+        let Some(name) = spec.family.gguf_name(tensor.parts[0]) else {
             return Err(CheckpointError::GgufNoName { tensor: tensor.name });
         };
         let (dtype, shape) = (stored_as(&tensor, dtype), tensor.shape.clone());
@@ -67,16 +66,7 @@ pub fn gguf_tensors(
     Ok(tensors)
 }
 
-/// llama.cpp's name of the model's architecture; Mistral is a Llama.
-pub(super) const fn architecture(family: Family) -> &'static str {
-    match family {
-        Family::Llama | Family::Mistral => "llama",
-        Family::Qwen2 => "qwen2",
-        Family::Qwen3 => "qwen3",
-    }
-}
-
-fn stored_as(tensor: &TensorShape, dtype: StorageType) -> StorageType {
+fn stored_as(tensor: &StoredTensor, dtype: StorageType) -> StorageType {
     let (block, _) = dtype.block().unwrap_or((1, 0));
     match *tensor.shape {
         [_, row] if row.is_multiple_of(block) => dtype,
@@ -85,9 +75,16 @@ fn stored_as(tensor: &TensorShape, dtype: StorageType) -> StorageType {
     }
 }
 
+/// The model's place in GGUF files.
+pub(super) fn place_in_gguf(spec: &ModelSpec) -> Result<Gguf, CheckpointError> {
+    let model_type = spec.family.model_type();
+    spec.family.gguf().ok_or(CheckpointError::GgufFamily { model_type })
+}
+
 fn refuse_what_cannot_be_said(spec: &ModelSpec) -> Result<(), CheckpointError> {
-    let architecture = architecture(spec.family);
-    if !spec.norm_scheme.runs_on_stock_runtimes() {
+    let gguf = place_in_gguf(spec)?;
+    let architecture = gguf.architecture;
+    if spec.norm_scheme != spec.family.own_scheme() {
         return Err(CheckpointError::GgufScheme { scheme: spec.norm_scheme.to_string() });
     }
     if spec.embedding_norm {
@@ -96,36 +93,31 @@ fn refuse_what_cannot_be_said(spec: &ModelSpec) -> Result<(), CheckpointError> {
     }
     // llama.cpp reads no window of these architectures (`load_arch_hparams`).
     let context = spec.max_position_embeddings;
-    if let Some(window) = spec.sliding_windows.iter().flatten().find(|window| **window < context) {
-        return Err(CheckpointError::GgufWindow { architecture, window: *window, context });
+    if let Some(window) = spec.windows().flatten().find(|window| *window < context) {
+        return Err(CheckpointError::GgufWindow { architecture, window, context });
     }
-    // llama.cpp has these tensors for `llama` only.
-    let biases = match spec.family {
-        Family::Llama | Family::Mistral => false,
-        Family::Qwen2 => spec.attention_output_bias || spec.mlp_bias,
-        Family::Qwen3 => spec.qkv_bias || spec.attention_output_bias || spec.mlp_bias,
-    };
-    if biases {
+    // Qwen 2 always has those of queries, keys and values.
+    let always = spec.family == Family::QWEN2;
+    let biases = spec.attention_output_bias || spec.mlp_bias || (spec.qkv_bias && !always);
+    if biases && !gguf.optional_biases {
         return Err(CheckpointError::GgufBias { architecture });
     }
-    match rope_scaling_fault(spec) {
+    match rope_scaling_fault(spec, gguf) {
         Some(what) => Err(CheckpointError::GgufRopeScaling { architecture, what }),
         None => Ok(()),
     }
 }
 
 /// What about the rotary scaling the file could not say.
-fn rope_scaling_fault(spec: &ModelSpec) -> Option<&'static str> {
+fn rope_scaling_fault(spec: &ModelSpec, gguf: Gguf) -> Option<&'static str> {
     match spec.rope.scaling {
         RopeScaling::Default | RopeScaling::Linear { .. } => None,
         RopeScaling::Dynamic { .. } => Some(
             "\"dynamic\" scaling; without rope_scaling in config.json the function is the same \
              within the context the model was trained for",
         ),
-        RopeScaling::Llama3 { .. } => match spec.family {
-            Family::Llama | Family::Mistral => None,
-            Family::Qwen2 | Family::Qwen3 => Some("\"llama3\" scaling"),
-        },
+        RopeScaling::Llama3 { .. } => (!gguf.llama3_rope).then_some("\"llama3\" scaling"),
+        RopeScaling::LongRope { .. } => Some("LongRoPE"),
         RopeScaling::Yarn {
             factor,
             attention_factor,

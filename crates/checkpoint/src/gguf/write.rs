@@ -6,9 +6,9 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use lns_spec::{ModelSpec, RopeScaling, RopeSpec, TensorShape};
+use lns_spec::{Gguf, ModelSpec, RopeScaling, RopeSpec, StoredTensor};
 
-use super::plan::architecture;
+use super::plan::place_in_gguf;
 use super::quantise::encode;
 use super::tensors::READ;
 use super::tokenizer::NO_TOKENIZER;
@@ -45,7 +45,7 @@ pub fn write_gguf(
     path: &Path,
     spec: &ModelSpec,
     options: &GgufOptions<'_>,
-    read: &mut dyn FnMut(&TensorShape) -> Result<Vec<f32>, CheckpointError>,
+    read: &mut dyn FnMut(&StoredTensor) -> Result<Vec<f32>, CheckpointError>,
     progress: &dyn Fn(u64),
 ) -> Result<(), CheckpointError> {
     spec.validate().map_err(|error| CheckpointError::Spec { path: path.to_owned(), error })?;
@@ -57,7 +57,8 @@ pub fn write_gguf(
     }
     let tensors = gguf_tensors(spec, options.dtype)?;
     let mut file = Output::create(path, progress)?;
-    file.write(&header(&metadata(spec, options), &tensors))?;
+    let gguf = place_in_gguf(spec)?;
+    file.write(&header(&metadata(spec, gguf, options), &tensors))?;
     for tensor in &tensors {
         let values = match &tensor.source {
             Some(source) => read(source)?,
@@ -72,15 +73,15 @@ pub fn write_gguf(
                 found: vec![values.len()],
             });
         }
-        file.write_tensor(tensor, &values, interleaved_heads_of(spec, tensor))?;
+        file.write_tensor(tensor, &values, interleaved_heads_of(spec, gguf, tensor))?;
     }
     file.finish()
 }
 
 /// Set if llama.cpp wants the rows of each head of so many features in interleaved rotary order.
-fn interleaved_heads_of(spec: &ModelSpec, tensor: &GgufTensor) -> Option<usize> {
+fn interleaved_heads_of(spec: &ModelSpec, gguf: Gguf, tensor: &GgufTensor) -> Option<usize> {
     let source = tensor.source.as_ref()?;
-    let wanted = architecture(spec.family) == "llama" && is_query_or_key(&source.name);
+    let wanted = gguf.interleaved_rotary && is_query_or_key(source);
     wanted.then_some(spec.head_dim)
 }
 
@@ -162,7 +163,7 @@ fn write_text(text: &str, out: &mut Vec<u8>) {
 
 type Entries<'a> = Vec<(String, Value<'a>)>;
 
-fn metadata<'a>(spec: &ModelSpec, options: &GgufOptions<'a>) -> Entries<'a> {
+fn metadata<'a>(spec: &ModelSpec, gguf: Gguf, options: &GgufOptions<'a>) -> Entries<'a> {
     // `llama_ftype`: what most of the file is.
     let file_type = match options.dtype {
         StorageType::F16 => 1,
@@ -173,7 +174,7 @@ fn metadata<'a>(spec: &ModelSpec, options: &GgufOptions<'a>) -> Entries<'a> {
     // By exactly this name transformers takes the file for an architecture that GGUF does not have.
     let name = if options.name == "mistral" { "Mistral" } else { options.name };
     let general = [
-        ("architecture", Value::Text(architecture(spec.family))),
+        ("architecture", Value::Text(gguf.architecture)),
         ("type", Value::Text("model")),
         ("name", Value::Text(name)),
         ("file_type", Value::U32(file_type)),
@@ -182,9 +183,7 @@ fn metadata<'a>(spec: &ModelSpec, options: &GgufOptions<'a>) -> Entries<'a> {
     let mut entries: Entries<'a> =
         general.into_iter().map(|(key, value)| (format!("general.{key}"), value)).collect();
     let of_model = sizes(spec).into_iter().chain(rope(spec));
-    entries.extend(
-        of_model.map(|(key, value)| (format!("{}.{key}", architecture(spec.family)), value)),
-    );
+    entries.extend(of_model.map(|(key, value)| (format!("{}.{key}", gguf.architecture), value)));
     entries.extend(tokenizer(options.tokenizer));
     entries
 }
@@ -212,9 +211,10 @@ fn sizes(spec: &ModelSpec) -> Vec<(&'static str, Value<'static>)> {
 /// tensor.
 fn rope(spec: &ModelSpec) -> Vec<(&'static str, Value<'static>)> {
     match spec.rope.scaling {
-        RopeScaling::Default | RopeScaling::Dynamic { .. } | RopeScaling::Llama3 { .. } => {
-            Vec::new()
-        }
+        RopeScaling::Default
+        | RopeScaling::Dynamic { .. }
+        | RopeScaling::Llama3 { .. }
+        | RopeScaling::LongRope { .. } => Vec::new(),
         RopeScaling::Linear { factor } => vec![
             ("rope.scaling.type", Value::Text("linear")),
             ("rope.scaling.factor", Value::F32(factor as f32)),

@@ -58,7 +58,7 @@ fn a_file_opens_as_the_model_it_holds() {
         file.version = version;
         let checkpoint = file.open().expect("the file is sound");
         let spec = checkpoint.spec();
-        assert_eq!(spec.family, Family::Llama);
+        assert_eq!(spec.family, Family::LLAMA);
         assert_eq!((spec.hidden_size, spec.head_dim, spec.vocab_size), (8, 4, 6));
         assert_eq!((spec.num_attention_heads, spec.num_key_value_heads), (2, 1));
         assert_eq!((spec.num_hidden_layers, spec.intermediate_size), (1, 32));

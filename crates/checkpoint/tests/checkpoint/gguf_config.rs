@@ -53,13 +53,13 @@ fn a_sliding_window_makes_a_llama_file_mistral() {
     let mut file = Gguf::model("llama");
     file.set("llama.attention.sliding_window", Meta::U32(4));
     let checkpoint = file.open().expect("sound");
-    assert_eq!(checkpoint.spec().family, Family::Mistral);
-    assert_eq!(checkpoint.spec().sliding_windows, [Some(4)]);
+    assert_eq!(checkpoint.spec().family, Family::MISTRAL);
+    assert!(checkpoint.spec().windows().eq([Some(4)]));
     assert!(checkpoint.audit().is_clean());
     let key = checkpoint.read_f32("model.layers.0.self_attn.k_proj.weight", &[4, 8]);
     assert_eq!(key.expect("readable")[8], 4.25, "still in llama.cpp's row order");
     file.set("llama.attention.sliding_window", Meta::U32(16));
-    assert_eq!(file.open().expect("the window is the context").spec().family, Family::Llama);
+    assert_eq!(file.open().expect("the window is the context").spec().family, Family::LLAMA);
     let mut file = Gguf::model("qwen2");
     file.set("qwen2.attention.sliding_window", Meta::U32(4));
     assert!(file.refused().contains("sliding_window"));

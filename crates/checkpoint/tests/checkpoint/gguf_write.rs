@@ -8,7 +8,7 @@ use lns_checkpoint::{
     Checkpoint, CheckpointError, GgufOptions, GgufTensor, GgufTokenizer, StorageType,
     TokenizerSource, gguf_tensors, write_gguf,
 };
-use lns_spec::{Family, ModelSpec, NormScheme, RopeScaling, TensorShape};
+use lns_spec::{Family, LayerSpec, ModelSpec, NormScheme, RopeScaling, StoredTensor};
 use serde_json::{Value, json};
 
 use crate::files::Folder;
@@ -31,7 +31,7 @@ fn spec(family: &str, changes: Value) -> ModelSpec {
 }
 
 /// Numbers of all sizes and signs, which follow from the tensor's name.
-fn numbers(tensor: &TensorShape) -> Vec<f32> {
+fn numbers(tensor: &StoredTensor) -> Vec<f32> {
     let mut state =
         tensor.name.bytes().fold(7u64, |hash, byte| hash.wrapping_mul(31) ^ u64::from(byte));
     let number = |_| {
@@ -66,7 +66,7 @@ fn write(
 ) -> Result<(Folder, PathBuf), CheckpointError> {
     let folder = Folder::new();
     let path = folder.path().join("tiny.gguf");
-    let read = &mut |tensor: &TensorShape| Ok(numbers(tensor));
+    let read = &mut |tensor: &StoredTensor| Ok(numbers(tensor));
     write_gguf(&path, spec, options, read, &|_| ()).map(|()| (folder, path))
 }
 
@@ -90,7 +90,7 @@ fn stored(dtype: StorageType, number: f32) -> f32 {
     }
 }
 
-fn assert_same_numbers(checkpoint: &Checkpoint, tensor: &TensorShape) {
+fn assert_same_numbers(checkpoint: &Checkpoint, tensor: &StoredTensor) {
     let found = checkpoint.tensor(&tensor.name).expect("it was written");
     let got = checkpoint.read_f32(&tensor.name, &tensor.shape).expect("and can be read");
     let wanted = numbers(tensor);
@@ -142,7 +142,7 @@ fn every_family_and_type_comes_back_as_it_was() {
             assert!(checkpoint.audit().is_clean(), "{}", checkpoint.audit());
             assert_eq!(checkpoint.tensors().len(), spec.tensors().len());
             assert_eq!(checkpoint.tokenizer(), TokenizerSource::None);
-            for tensor in spec.tensors() {
+            for tensor in spec.stored_tensors() {
                 let is_matrix = tensor.shape.len() == 2;
                 let found = checkpoint.tensor(&tensor.name).expect("the audit is clean");
                 assert_eq!(found.dtype, if is_matrix { dtype } else { StorageType::F32 });
@@ -161,7 +161,7 @@ fn mistral_is_written_as_the_llama_it_is() {
         let mut found = checkpoint.spec().clone();
         found.other_keys.clone_from(&expected.other_keys);
         assert_eq!(found, expected);
-        mistral.tensors().iter().for_each(|tensor| assert_same_numbers(&checkpoint, tensor));
+        mistral.stored_tensors().iter().for_each(|tensor| assert_same_numbers(&checkpoint, tensor));
     }
 }
 
@@ -177,7 +177,7 @@ fn no_file_is_named_what_transformers_takes_for_an_architecture() {
 fn a_pruned_model_keeps_the_layers_it_has() {
     let mut pruned = spec("llama", json!({"layer_depths": [2, 7], "trained_layers": 8}));
     let checkpoint = written(&pruned, StorageType::BF16);
-    (pruned.depths, pruned.trained_layers) = (ModelSpec::unpruned_depths(2), 2);
+    (pruned.per_layer, pruned.trained_layers) = (LayerSpec::unpruned(2), 2);
     let mut found = checkpoint.spec().clone();
     found.other_keys.clone_from(&pruned.other_keys);
     assert_eq!(found, pruned);
@@ -267,7 +267,7 @@ fn a_value_that_the_type_cannot_hold_is_named() {
         [(StorageType::F16, 65_520.0), (StorageType::Q8_0, f32::NAN), (StorageType::BF16, f32::MAX)]
     {
         let folder = Folder::new();
-        let mut read = |tensor: &TensorShape| {
+        let mut read = |tensor: &StoredTensor| {
             let mut numbers = numbers(tensor);
             if tensor.name == "model.layers.1.mlp.up_proj.weight" {
                 numbers[77] = value;
@@ -325,7 +325,7 @@ fn what_a_file_cannot_say_is_refused() {
     assert!(gguf_tensors(&yarn(json!({})), f16).is_ok());
     let message = refused(&spec("llama", json!({})), StorageType::Q4K);
     assert!(message.contains("Q4_K"), "{message}");
-    assert_eq!(spec("mistral", json!({})).family, Family::Mistral);
+    assert_eq!(spec("mistral", json!({})).family, Family::MISTRAL);
 }
 
 #[test]
@@ -334,10 +334,10 @@ fn what_the_reader_says_and_a_wrong_length_stop_the_writing() {
     let folder = Folder::new();
     let path = folder.path().join("tiny.gguf");
     let options = GgufOptions { name: "Tiny", dtype: StorageType::F16, tokenizer: None };
-    let mut short = |tensor: &TensorShape| Ok(numbers(tensor)[1..].to_vec());
+    let mut short = |tensor: &StoredTensor| Ok(numbers(tensor)[1..].to_vec());
     let error = write_gguf(&path, &spec, &options, &mut short, &|_| ()).expect_err("too few");
     assert!(matches!(error, CheckpointError::WrongShape { .. }), "{error}");
-    let mut missing = |tensor: &TensorShape| {
+    let mut missing = |tensor: &StoredTensor| {
         let (path, tensor) = (PathBuf::from("source"), tensor.name.clone());
         Err(CheckpointError::MissingTensor { path, tensor })
     };

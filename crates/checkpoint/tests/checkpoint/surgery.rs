@@ -141,7 +141,7 @@ fn layers_move_up_and_branches_go_with_all_their_tensors() {
         );
         let stock = conversion(&pruned).for_stock_runtimes().expect("folds");
         let (_folder, stock) = written(&stock, u64::MAX);
-        assert!(stock.spec().runs_on_stock_runtimes());
+        assert!(stock.spec().is_stock());
         let zeros = values(&stock, &format!("model.layers.{}.self_attn.o_proj.weight", last - 1));
         assert!(zeros.iter().all(|value| *value == 0.0));
     }
@@ -154,7 +154,7 @@ fn blocks_of_a_gguf_file_become_f32_with_rows_in_hugging_faces_order() {
     let path = folder.path().join("model.gguf");
     let options =
         lns_checkpoint::GgufOptions { name: "t", dtype: StorageType::Q8_0, tokenizer: None };
-    let mut read = |tensor: &lns_spec::TensorShape| source.read_f32(&tensor.name, &tensor.shape);
+    let mut read = |tensor: &lns_spec::StoredTensor| source.read_f32(&tensor.name, &tensor.shape);
     lns_checkpoint::write_gguf(&path, source.spec(), &options, &mut read, &|_| {}).expect("writes");
     let gguf = Checkpoint::open(&path).expect("opens");
     let (_folder, converted) = written(&lns(&gguf), u64::MAX);

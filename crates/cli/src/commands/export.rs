@@ -38,7 +38,7 @@ pub(crate) fn run(args: &ExportArgs, printer: &Printer) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::open(&args.model)?;
     let spec = checkpoint.spec();
     let conversion = Conversion::of(&checkpoint)?.for_stock_runtimes()?;
-    if !spec.runs_on_stock_runtimes() {
+    if !spec.is_stock() {
         printer.note(&format!("Folded: {spec} → {}.", conversion.spec().norm_scheme));
     }
     let ends = |path: &Path, with: &str| {
@@ -106,7 +106,7 @@ fn gguf(
     let bar = printer.bytes("Writing", total);
     let file = NewFile::create(out, args.output.force)
         .with_context(|| format!("{} cannot be made", out.display()))?;
-    let mut read = |tensor: &lns_spec::TensorShape| -> Result<Vec<f32>, CheckpointError> {
+    let mut read = |tensor: &lns_spec::StoredTensor| -> Result<Vec<f32>, CheckpointError> {
         conversion.read_f32(&tensor.name, &tensor.shape)
     };
     write_gguf(file.path(), spec, &options, &mut read, &|written| bar.set(written))
@@ -124,8 +124,8 @@ fn gguf(
 
 /// The scheme that was folded away, if one was.
 fn folded(conversion: &Conversion<'_>) -> Option<NormScheme> {
-    let scheme = &conversion.source().spec().norm_scheme;
-    (!scheme.runs_on_stock_runtimes()).then(|| scheme.clone())
+    let spec = conversion.source().spec();
+    (spec.norm_scheme != spec.family.own_scheme()).then(|| spec.norm_scheme.clone())
 }
 
 /// The model's tokenizer, of as many tokens as the embedding has rows.

@@ -95,9 +95,9 @@ fn as_text(checkpoint: &Checkpoint, every_tensor: bool) -> String {
         .map(|(dtype, (tensors, size))| format!("{tensors} {dtype} ({})", bytes(size)))
         .collect();
     let head = if spec.tie_word_embeddings { "tied".to_owned() } else { millions(count.head) };
-    let window = match spec.sliding_windows.iter().filter_map(|window| *window).max() {
+    let window = match spec.windows().flatten().max() {
         Some(window) => {
-            let layers = spec.sliding_windows.iter().flatten().count();
+            let layers = spec.windows().flatten().count();
             format!(", sliding window {window} in {layers} layers")
         }
         None => String::new(),
@@ -149,9 +149,10 @@ fn as_text(checkpoint: &Checkpoint, every_tensor: bool) -> String {
             ),
         ),
     ];
-    if spec.depths != lns_spec::ModelSpec::unpruned_depths(spec.num_hidden_layers) {
+    if !spec.is_unpruned() {
         // A layer keeps the depth ℓ = i + 1 that it was trained at, so depths tell which ones are left.
-        let kept: Vec<usize> = spec.depths.iter().map(|depth| depth.get() as usize - 1).collect();
+        let kept: Vec<usize> =
+            spec.per_layer.iter().map(|layer| layer.depth.get() as usize - 1).collect();
         lines.push((
             "kept",
             format!("layers {} of {} trained", layers_in_words(&kept), spec.trained_layers),
@@ -192,6 +193,7 @@ fn scaling(spec: &lns_spec::ModelSpec) -> &'static str {
         lns_spec::RopeScaling::Dynamic { .. } => ", scaled (dynamic)",
         lns_spec::RopeScaling::Llama3 { .. } => ", scaled (llama3)",
         lns_spec::RopeScaling::Yarn { .. } => ", scaled (yarn)",
+        lns_spec::RopeScaling::LongRope { .. } => ", scaled (longrope)",
     }
 }
 

@@ -208,8 +208,10 @@ mod tests {
             vocab_size: 16,
             max_position_embeddings: 8,
         };
-        let rotary = rotary_table(&preset.spec(NormScheme::Pre {}), 5);
-        for scheme in [NormScheme::Pre {}, NormScheme::lns(), NormScheme::Post {}] {
+        let rotary = rotary_table(&preset.spec(NormScheme::pre()), 5);
+        for scheme in
+            [NormScheme::pre(), NormScheme::lns(), NormScheme::Post(lns_spec::schemes::Post {})]
+        {
             let spec = preset.spec(scheme);
             let normal = Initialisation::Normal;
             // Embeddings as small as the branches, so that J is far from the identity.

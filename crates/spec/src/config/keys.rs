@@ -5,14 +5,14 @@ use serde_json::{Map, Value};
 use crate::SpecError;
 
 /// Takes typed values out of a JSON object.
-pub(super) struct Keys(pub(super) Map<String, Value>);
+pub(crate) struct Keys(pub(crate) Map<String, Value>);
 
 impl Keys {
-    pub(super) fn take(&mut self, key: &str) -> Option<Value> {
+    pub(crate) fn take(&mut self, key: &str) -> Option<Value> {
         self.0.remove(key).filter(|value| !value.is_null())
     }
 
-    pub(super) fn typed<T>(
+    pub(crate) fn typed<T>(
         &mut self,
         key: &str,
         expected: &str,
@@ -22,40 +22,40 @@ impl Keys {
         read(&value).map(Some).ok_or_else(|| invalid(key, &value, expected))
     }
 
-    pub(super) fn size(&mut self, key: &str) -> Result<Option<usize>, SpecError> {
+    pub(crate) fn size(&mut self, key: &str) -> Result<Option<usize>, SpecError> {
         self.typed(key, "a whole number of at least 1", |value| {
             value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0)
         })
     }
 
-    pub(super) fn required_size(&mut self, key: &str) -> Result<usize, SpecError> {
+    pub(crate) fn required_size(&mut self, key: &str) -> Result<usize, SpecError> {
         self.size(key)?.ok_or_else(|| SpecError::Missing { key: key.to_owned() })
     }
 
-    pub(super) fn number(&mut self, key: &str) -> Result<Option<f64>, SpecError> {
+    pub(crate) fn number(&mut self, key: &str) -> Result<Option<f64>, SpecError> {
         self.typed(key, "a number", |value| value.as_f64().filter(|n| n.is_finite()))
     }
 
-    pub(super) fn required_number(&mut self, key: &str) -> Result<f64, SpecError> {
+    pub(crate) fn required_number(&mut self, key: &str) -> Result<f64, SpecError> {
         self.number(key)?.ok_or_else(|| SpecError::Missing { key: key.to_owned() })
     }
 
-    pub(super) fn flag(&mut self, key: &str) -> Result<Option<bool>, SpecError> {
+    pub(crate) fn flag(&mut self, key: &str) -> Result<Option<bool>, SpecError> {
         self.typed(key, "true or false", Value::as_bool)
     }
 
-    pub(super) fn text(&mut self, key: &str) -> Result<Option<String>, SpecError> {
+    pub(crate) fn text(&mut self, key: &str) -> Result<Option<String>, SpecError> {
         self.typed(key, "a string", |value| value.as_str().map(str::to_owned))
     }
 }
 
 /// The error for a value of the wrong type or range.
-pub(super) fn invalid(key: &str, value: &Value, expected: &str) -> SpecError {
+pub(crate) fn invalid(key: &str, value: &Value, expected: &str) -> SpecError {
     SpecError::Invalid { key: key.to_owned(), value: shown(value), expected: expected.to_owned() }
 }
 
 /// A value for a message, cut to a line.
-pub(super) fn shown(value: &Value) -> String {
+pub(crate) fn shown(value: &Value) -> String {
     let text = value.to_string();
     if text.chars().count() > 80 {
         text.chars().take(77).chain("...".chars()).collect()

@@ -8,16 +8,13 @@
 //! `model_type` `lns_<family>` and a `norm_scheme` object, so that a stock runtime refuses the
 //! checkpoint instead of running it without its scheme.
 
-mod keys;
-mod rope;
+pub(crate) mod keys;
+pub(crate) mod rope;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use self::{
-    keys::{Keys, invalid, shown},
-    rope::rope_spec,
-};
-use crate::{Activation, Depth, Family, ModelSpec, NormScheme, RopeScaling, Sites, SpecError};
+use self::keys::{Keys, shown};
+use crate::{Depth, Family, LayerSpec, ModelSpec, NormScheme, RopeScaling, Sites, SpecError};
 
 /// Keys that change the function, the number at which each does nothing (beside null and false, which
 /// never do), and why it is refused.
@@ -72,99 +69,28 @@ impl ModelSpec {
         let (family, norm_scheme, own) = family_and_scheme(&mut keys)?;
         refuse_unsupported(&keys)?;
 
-        let hidden_act = match keys.text("hidden_act")?.as_deref() {
-            None | Some("silu" | "swish") => Activation::Silu,
-            Some(other) => {
-                return Err(SpecError::Unsupported {
-                    key: "hidden_act".to_owned(),
-                    value: other.to_owned(),
-                    why: "only \"silu\" is".to_owned(),
-                });
-            }
-        };
-        let hidden_size = keys.required_size("hidden_size")?;
-        let num_hidden_layers = keys.required_size("num_hidden_layers")?;
-        let num_attention_heads = keys.required_size("num_attention_heads")?;
-        // Defaults for absent keys are those of the reference configuration classes.
-        let num_key_value_heads = keys.size("num_key_value_heads")?.unwrap_or(match family {
-            Family::Llama => num_attention_heads,
-            Family::Mistral => 8,
-            Family::Qwen2 | Family::Qwen3 => 32,
-        });
-        let head_dim = match (keys.size("head_dim")?, family) {
-            (Some(head_dim), _) => head_dim,
-            (None, Family::Qwen3) => 128,
-            (None, _) if hidden_size.is_multiple_of(num_attention_heads) => {
-                hidden_size / num_attention_heads
-            }
-            (None, _) => {
-                return Err(SpecError::Inconsistent {
-                    what: format!(
-                        "`hidden_size` ({hidden_size}) is not a multiple of `num_attention_heads` \
-                         ({num_attention_heads}) and there is no `head_dim`"
-                    ),
-                });
-            }
-        };
-        // `max_sequence_length` is what the paper's own configurations call it.
-        let max_position_embeddings =
-            match (keys.size("max_position_embeddings")?, keys.size("max_sequence_length")?) {
-                (Some(length), _) | (None, Some(length)) => length,
-                (None, None) => match family {
-                    Family::Llama => 2048,
-                    Family::Mistral => 131_072,
-                    Family::Qwen2 | Family::Qwen3 => 32_768,
-                },
-            };
-        let attention_bias = match family {
-            Family::Llama | Family::Qwen3 => keys.flag("attention_bias")?.unwrap_or(false),
-            Family::Mistral | Family::Qwen2 => false,
-        };
-        let mlp_bias = match family {
-            Family::Llama => keys.flag("mlp_bias")?.unwrap_or(false),
-            Family::Mistral | Family::Qwen2 | Family::Qwen3 => false,
-        };
-        // Checked here, before anything is made per layer.
-        if num_hidden_layers > 1 << 12 {
-            return Err(invalid(
-                "num_hidden_layers",
-                &json!(num_hidden_layers),
-                "a number from 1 to 4096",
-            ));
-        }
-        let (depths, trained_layers) = depths(&mut keys, num_hidden_layers)?;
-        let branches = branches(&mut keys, num_hidden_layers)?;
-        let spec = Self {
-            family,
-            vocab_size: keys.required_size("vocab_size")?,
-            hidden_size,
-            intermediate_size: keys.required_size("intermediate_size")?,
-            num_hidden_layers,
-            num_attention_heads,
-            num_key_value_heads,
-            head_dim,
-            max_position_embeddings,
-            rms_norm_eps: keys.number("rms_norm_eps")?.unwrap_or(1e-6),
-            rope: rope_spec(&mut keys, max_position_embeddings)?,
-            qkv_bias: attention_bias || family == Family::Qwen2,
-            attention_output_bias: attention_bias,
-            mlp_bias,
-            qk_norm: family == Family::Qwen3,
-            hidden_act,
-            tie_word_embeddings: keys.flag("tie_word_embeddings")?.unwrap_or(false),
-            embedding_norm: keys.flag("embedding_norm")?.unwrap_or(false),
-            sliding_windows: sliding_windows(&mut keys, family, num_hidden_layers)?,
-            norm_scheme,
-            depths,
-            trained_layers,
-            branches,
-            other_keys: {
-                keys.0.remove("architectures");
-                keys.0
-            },
-        };
+        let mut spec = family.read(&mut keys)?;
+        spec.norm_scheme = norm_scheme;
+        spec.embedding_norm = keys.flag("embedding_norm")?.unwrap_or(false);
+        spec.trained_layers = keys.size("trained_layers")?.unwrap_or(spec.num_hidden_layers);
+        for_each_layer(
+            &mut keys,
+            "layer_depths",
+            "a list of whole numbers of at least 1",
+            &mut spec.per_layer,
+            |layer, depth: Depth| layer.depth = depth,
+        )?;
+        for_each_layer(
+            &mut keys,
+            "layer_branches",
+            "a list with [\"attention\", \"mlp\"], or one of them, for each layer",
+            &mut spec.per_layer,
+            |layer, branches: Sites| layer.branches = branches,
+        )?;
+        keys.0.remove("architectures");
+        spec.other_keys = keys.0;
         spec.validate()?;
-        if !own && !spec.runs_on_stock_runtimes() {
+        if !own && !spec.is_stock() {
             let (key, does) = if spec.embedding_norm {
                 ("embedding_norm", "is true")
             } else {
@@ -181,10 +107,11 @@ impl ModelSpec {
         Ok(spec)
     }
 
-    /// The `config.json` of this model: readable by stock runtimes exactly if the scheme is `pre`.
+    /// The `config.json` of this model: readable by stock runtimes exactly if the model is
+    /// [stock](Self::is_stock).
     pub fn to_config(&self) -> Value {
         let mut config = self.other_keys.clone();
-        let stock = self.runs_on_stock_runtimes();
+        let stock = self.is_stock();
         let (prefix, class) = if stock {
             ("", self.family.architecture().to_owned())
         } else {
@@ -196,14 +123,14 @@ impl ModelSpec {
         if !stock {
             put("norm_scheme", json!(self.norm_scheme));
         }
-        if self.trained_layers != self.num_hidden_layers
-            || self.depths != Self::unpruned_depths(self.num_hidden_layers)
-        {
-            put("layer_depths", json!(self.depths));
+        if !self.is_unpruned() {
+            let depths = self.per_layer.iter().map(|layer| json!(layer.depth));
+            put("layer_depths", depths.collect());
             put("trained_layers", json!(self.trained_layers));
         }
-        if self.branches.iter().any(|branches| *branches != Sites::BOTH) {
-            put("layer_branches", json!(self.branches));
+        if !self.has_all_branches() {
+            let branches = self.per_layer.iter().map(|layer| json!(layer.branches));
+            put("layer_branches", branches.collect());
         }
         put("vocab_size", json!(self.vocab_size));
         put("hidden_size", json!(self.hidden_size));
@@ -223,29 +150,33 @@ impl ModelSpec {
         if self.rope.scaling != RopeScaling::Default {
             put("rope_scaling", json!(self.rope.scaling));
         }
-        match self.family {
-            Family::Llama => {
-                put("attention_bias", json!(self.qkv_bias));
-                put("mlp_bias", json!(self.mlp_bias));
-            }
-            Family::Mistral => {
-                put("sliding_window", json!(self.sliding_windows.first().copied().flatten()));
-            }
-            Family::Qwen2 | Family::Qwen3 => {
-                if self.family == Family::Qwen3 {
-                    put("attention_bias", json!(self.qkv_bias));
-                }
-                let window = self.sliding_windows.iter().find_map(|window| *window);
-                put("use_sliding_window", json!(window.is_some()));
-                put("sliding_window", json!(window));
-                let types = self.sliding_windows.iter().map(|window| match window {
-                    Some(_) => "sliding_attention",
-                    None => "full_attention",
-                });
-                put("layer_types", types.collect());
-            }
-        }
+        self.family.write(self, &mut config);
         Value::Object(config)
+    }
+
+    /// Checks that `config.json` can say all of this model, so that what is written is read again as it
+    /// was. A family's file has no place for another family's biases, head norms or windows.
+    ///
+    /// # Errors
+    /// [`SpecError::Unwritable`], naming what would be lost; any other that reading would give.
+    pub fn check_config(&self) -> Result<(), SpecError> {
+        let again = Self::from_config(&self.to_config())?;
+        if again == *self {
+            return Ok(());
+        }
+        let fields = |spec: &Self| match serde_json::to_value(spec) {
+            Ok(Value::Object(fields)) => fields,
+            _ => Map::new(),
+        };
+        let (wanted, found) = (fields(self), fields(&again));
+        let lost = wanted.iter().filter(|(key, value)| found.get(*key) != Some(*value));
+        Err(SpecError::Unwritable {
+            model_type: self.family.model_type(),
+            lost: lost
+                .map(|(key, value)| format!("{key} = {}", shown(value)))
+                .collect::<Vec<_>>()
+                .join(", "),
+        })
     }
 
     /// Ids that end a text, from `eos_token_id` (a number or a list), within the vocabulary.
@@ -278,22 +209,24 @@ fn family_and_scheme(keys: &mut Keys) -> Result<(Family, NormScheme, bool), Spec
         Some(name) => (true, name),
         None => (false, model_type.as_str()),
     };
-    let Some(family) = Family::ALL.into_iter().find(|family| family.model_type() == name) else {
-        let supported = Family::ALL.map(|family| family.model_type()).join(", ");
+    let Some(family) = Family::named(name) else {
+        let supported: Vec<&str> = Family::all().map(Family::model_type).collect();
         return Err(SpecError::UnknownArchitecture {
             model_type: model_type.clone(),
-            supported: format!("{supported}, each also as {SCHEME_PREFIX}<name>"),
+            supported: format!("{}, each also as {SCHEME_PREFIX}<name>", supported.join(", ")),
         });
     };
     let scheme = keys.take("norm_scheme").as_ref().map(NormScheme::from_json).transpose()?;
+    let usual = family.own_scheme();
     match (own, scheme) {
         (true, Some(scheme)) => Ok((family, scheme, true)),
         (true, None) => Err(SpecError::Missing { key: "norm_scheme".to_owned() }),
-        (false, None | Some(NormScheme::Pre {})) => Ok((family, NormScheme::Pre {}, false)),
+        (false, None) => Ok((family, usual, false)),
+        (false, Some(scheme)) if scheme == usual => Ok((family, usual, false)),
         (false, Some(scheme)) => Err(SpecError::Inconsistent {
             what: format!(
                 "`norm_scheme` is {scheme} but `model_type` is \"{model_type}\", which every other \
-                 program runs as Pre-LN; it must be \"{SCHEME_PREFIX}{model_type}\""
+                 program runs as {usual}; it must be \"{SCHEME_PREFIX}{model_type}\""
             ),
         }),
     }
@@ -316,79 +249,24 @@ fn refuse_unsupported(keys: &Keys) -> Result<(), SpecError> {
     Ok(())
 }
 
-fn depths(keys: &mut Keys, layers: usize) -> Result<(Vec<Depth>, usize), SpecError> {
-    let trained_layers = keys.size("trained_layers")?.unwrap_or(layers);
-    let depths = keys.typed("layer_depths", "a list of whole numbers of at least 1", |value| {
-        serde_json::from_value::<Vec<Depth>>(value.clone()).ok()
-    })?;
-    Ok((depths.unwrap_or_else(|| ModelSpec::unpruned_depths(layers)), trained_layers))
-}
-
-fn branches(keys: &mut Keys, layers: usize) -> Result<Vec<Sites>, SpecError> {
-    let expected = "a list with [\"attention\", \"mlp\"], or one of them, for each layer";
-    let branches = keys.typed("layer_branches", expected, |value| {
-        serde_json::from_value::<Vec<Sites>>(value.clone()).ok()
-    })?;
-    Ok(branches.unwrap_or_else(|| vec![Sites::BOTH; layers]))
-}
-
-fn sliding_windows(
+/// Puts a list with one entry for each layer where it belongs, if there is one.
+fn for_each_layer<T: serde::de::DeserializeOwned>(
     keys: &mut Keys,
-    family: Family,
-    layers: usize,
-) -> Result<Vec<Option<usize>>, SpecError> {
-    // Absent and null differ: the reference classes of Mistral and Qwen fall back to 4096.
-    let absent = !keys.0.contains_key("sliding_window");
-    let window = keys.size("sliding_window")?;
-    let window = match family {
-        Family::Mistral | Family::Qwen2 | Family::Qwen3 if absent => Some(4096),
-        Family::Llama | Family::Mistral | Family::Qwen2 | Family::Qwen3 => window,
-    };
-    match family {
-        Family::Llama => {
-            // Llama has no window; a value here belongs to another implementation.
-            match window {
-                None => Ok(vec![None; layers]),
-                Some(window) => Err(SpecError::Unsupported {
-                    key: "sliding_window".to_owned(),
-                    value: window.to_string(),
-                    why: "model_type \"llama\" has no sliding window".to_owned(),
-                }),
-            }
-        }
-        Family::Mistral => Ok(vec![window; layers]),
-        Family::Qwen2 | Family::Qwen3 => {
-            let used = keys.flag("use_sliding_window")?.unwrap_or(false);
-            let first = keys.typed("max_window_layers", "a whole number", Value::as_u64)?;
-            let types = keys.typed("layer_types", "a list of strings", |value| {
-                let list = value.as_array()?;
-                list.iter().map(|kind| kind.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
-            })?;
-            let window = window.filter(|_| used);
-            let Some(types) = types else {
-                let first = first.unwrap_or(28);
-                return Ok((0..layers as u64)
-                    .map(|layer| window.filter(|_| layer >= first))
-                    .collect());
-            };
-            types
-                .into_iter()
-                .map(|kind| match kind.as_str() {
-                    "full_attention" => Ok(None),
-                    "sliding_attention" if window.is_some() => Ok(window),
-                    "sliding_attention" => Err(SpecError::Inconsistent {
-                        what: "`layer_types` has \"sliding_attention\" but no window is in use"
-                            .to_owned(),
-                    }),
-                    other => Err(SpecError::Unsupported {
-                        key: "layer_types".to_owned(),
-                        value: other.to_owned(),
-                        why: "only full_attention and sliding_attention are".to_owned(),
-                    }),
-                })
-                .collect()
-        }
+    key: &str,
+    expected: &str,
+    layers: &mut [LayerSpec],
+    put: impl Fn(&mut LayerSpec, T),
+) -> Result<(), SpecError> {
+    let list =
+        keys.typed(key, expected, |value| serde_json::from_value::<Vec<T>>(value.clone()).ok())?;
+    let Some(list) = list else { return Ok(()) };
+    if list.len() != layers.len() {
+        let (entries, layers) = (list.len(), layers.len());
+        let what = format!("`{key}` has {entries} entries for {layers} layers");
+        return Err(SpecError::Inconsistent { what });
     }
+    layers.iter_mut().zip(list).for_each(|(layer, entry)| put(layer, entry));
+    Ok(())
 }
 
 #[cfg(test)]

@@ -3,10 +3,13 @@
 use serde_json::{Map, Value, json};
 
 use super::keys::{Keys, invalid};
-use crate::{RopeScaling, RopeSpec, SpecError, rope::yarn_mscale};
+use crate::{
+    RopeScaling, RopeSpec, SpecError,
+    rope::{longrope_mscale, yarn_mscale},
+};
 
 /// `rope_parameters` (newer files) or `rope_theta` with `rope_scaling` (older ones).
-pub(super) fn rope_spec(
+pub(crate) fn rope_spec(
     keys: &mut Keys,
     max_position_embeddings: usize,
 ) -> Result<RopeSpec, SpecError> {
@@ -90,11 +93,32 @@ fn rope_scaling(
                 truncate: keys.flag("truncate")?.unwrap_or(true),
             }
         }
+        "longrope" => {
+            let expected = "a list of numbers above 0, one for each pair of a head's features";
+            let mut list = |key: &str| {
+                let list = keys.typed(key, expected, |value| {
+                    let list = serde_json::from_value::<Vec<f64>>(value.clone()).ok()?;
+                    list.iter().all(|by| *by > 0.0 && by.is_finite()).then_some(list)
+                })?;
+                list.ok_or_else(|| SpecError::Missing { key: key.to_owned() })
+            };
+            let (short_factor, long_factor) = (list("short_factor")?, list("long_factor")?);
+            let original = original(keys)?;
+            let stretch = max_position_embeddings as f64 / original;
+            let factor = keys.number("factor")?.unwrap_or(stretch);
+            let inferred = longrope_mscale(factor, original);
+            RopeScaling::LongRope {
+                short_factor,
+                long_factor,
+                original_max_position_embeddings: original,
+                attention_factor: keys.number("attention_factor")?.unwrap_or(inferred),
+            }
+        }
         other => {
             return Err(SpecError::Unsupported {
                 key: "rope_type".to_owned(),
                 value: other.to_owned(),
-                why: "only default, linear, dynamic, llama3 and yarn are".to_owned(),
+                why: "only default, linear, dynamic, llama3, yarn and longrope are".to_owned(),
             });
         }
     };
@@ -107,7 +131,10 @@ fn rope_scaling(
         {
             Err(invalid("beta_fast", &json!(beta_fast), "more than `beta_slow`, both above 0"))
         }
-        RopeScaling::Yarn { attention_factor, .. } if attention_factor <= 0.0 => {
+        RopeScaling::Yarn { attention_factor, .. }
+        | RopeScaling::LongRope { attention_factor, .. }
+            if attention_factor <= 0.0 =>
+        {
             Err(invalid("attention_factor", &json!(attention_factor), "a number above 0"))
         }
         scaling => Ok(scaling),

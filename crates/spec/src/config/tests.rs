@@ -1,5 +1,5 @@
 use super::*;
-use crate::{LayerIndex, Residual, RopeSpec, Site};
+use crate::{LayerIndex, RopeSpec, Site};
 
 fn llama() -> Value {
     json!({
@@ -17,6 +17,10 @@ fn with(changes: &[(&str, Value)]) -> Value {
         config[*key] = value.clone();
     }
     config
+}
+
+fn windows(spec: &ModelSpec) -> Vec<Option<usize>> {
+    spec.windows().collect()
 }
 
 fn refused(changes: &[(&str, Value)]) -> String {
@@ -48,13 +52,13 @@ fn another_scheme_gets_its_own_model_type_and_comes_back() {
 
 #[test]
 fn a_norm_on_the_embedding_survives_config_json_and_is_no_stock_model() {
-    for scheme in [NormScheme::Pre {}, NormScheme::lns()] {
+    for scheme in [NormScheme::pre(), NormScheme::lns()] {
         let mut spec = ModelSpec::from_config(&llama()).expect("a valid config");
         (spec.norm_scheme, spec.embedding_norm) = (scheme, true);
         let written = spec.to_config();
         assert_eq!(written["model_type"], "lns_llama");
         assert_eq!(ModelSpec::from_config(&written).expect("reads back"), spec);
-        let norm = |tensor: &crate::TensorShape| tensor.name == "model.embed_norm.weight";
+        let norm = |tensor: &crate::ModelTensor| tensor.name == "model.embed_norm.weight";
         assert_eq!(spec.outer_tensors().iter().filter(|tensor| norm(tensor)).count(), 1);
         assert_eq!(spec.folded(), Err(crate::ConversionError::EmbeddingNorm));
     }
@@ -82,10 +86,8 @@ fn a_pruned_model_keeps_each_layers_depth() {
         ("trained_layers", json!(6)),
     ]);
     let spec = ModelSpec::from_config(&config).expect("a valid pruned model");
-    let last = spec.residual(LayerIndex::new(2), Site::Mlp);
-    assert!(
-        matches!(last, Residual::Pre { output_scale, .. } if output_scale == 1.0 / 6f64.sqrt())
-    );
+    let last = spec.branch(LayerIndex::new(2), Site::Mlp);
+    assert_eq!(last.output_scale(), 1.0 / 6f64.sqrt());
     assert_eq!(ModelSpec::from_config(&spec.to_config()).expect("reads back"), spec);
     for bad in [json!([1, 2]), json!([0, 1, 2]), json!([1, 2, 7]), json!([3, 2, 1]), json!("x")] {
         refused(&[("layer_depths", bad), ("trained_layers", json!(6))]);
@@ -122,6 +124,14 @@ fn impossible_values_are_refused_by_key() {
             json!({"type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4}),
         ),
         ("rope_scaling", json!({"type": "longrope", "factor": 2.0})),
+        (
+            "rope_scaling",
+            json!({"type": "longrope", "short_factor": [1.0], "long_factor": [1.0, 2.0, 3.0, 0.0]}),
+        ),
+        (
+            "rope_scaling",
+            json!({"type": "longrope", "short_factor": [1.0], "long_factor": [1.0, 2.0, 3.0, 4.0]}),
+        ),
         ("rope_scaling", json!({"type": "linear"})),
         ("rope_scaling", json!({"type": "linear", "factor": 0})),
         ("rope_scaling", json!([1])),
@@ -146,7 +156,7 @@ fn families_have_their_own_biases_norms_and_windows() {
     ]);
     let spec = ModelSpec::from_config(&qwen2).expect("valid qwen2");
     assert!(spec.qkv_bias && !spec.attention_output_bias && !spec.qk_norm);
-    assert_eq!(spec.sliding_windows, [None, None, Some(8)]);
+    assert_eq!(windows(&spec), [None, None, Some(8)]);
     assert_eq!(ModelSpec::from_config(&spec.to_config()).expect("reads back"), spec);
 
     let qwen3 = with(&[("model_type", json!("qwen3")), ("head_dim", json!(16))]);
@@ -156,7 +166,7 @@ fn families_have_their_own_biases_norms_and_windows() {
 
     let mistral = with(&[("model_type", json!("mistral")), ("sliding_window", json!(16))]);
     let spec = ModelSpec::from_config(&mistral).expect("valid mistral");
-    assert_eq!(spec.sliding_windows, [Some(16); 3]);
+    assert_eq!(windows(&spec), [Some(16); 3]);
     for (value, expected) in [(Some(json!(null)), None), (None, Some(4096))] {
         let mut config = mistral.clone();
         match value {
@@ -164,7 +174,7 @@ fn families_have_their_own_biases_norms_and_windows() {
             None => drop(config.as_object_mut().and_then(|map| map.remove("sliding_window"))),
         }
         let spec = ModelSpec::from_config(&config).expect("valid mistral");
-        assert_eq!(spec.sliding_windows, [expected; 3], "absent is the reference's 4096");
+        assert_eq!(windows(&spec), [expected; 3], "absent is the reference's 4096");
     }
     let spec = ModelSpec::from_config(&mistral).expect("valid mistral");
     assert_eq!(ModelSpec::from_config(&spec.to_config()).expect("reads back"), spec);

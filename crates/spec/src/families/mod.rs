@@ -1,0 +1,229 @@
+//! Model families: how each says what it is in `config.json` and in GGUF, what its tensors are called,
+//! and what it cannot say.
+//!
+//! A family is one file of this folder and one line of [`REGISTRY`]. The arithmetic is shared: a family
+//! only describes.
+
+mod common;
+mod llama;
+mod mistral;
+mod qwen2;
+mod qwen3;
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
+
+use crate::{ModelSpec, NormScheme, Part, Role, Site, SpecError, TensorId, config::keys::Keys};
+
+/// Every family, in the order in which people are told of them.
+static REGISTRY: [&Description; 4] =
+    [&llama::FAMILY, &mistral::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY];
+
+/// What is to be known of a family.
+pub(crate) struct Description {
+    /// `model_type` of a stock model.
+    model_type: &'static str,
+    /// The class name that goes into `architectures`.
+    architecture: &'static str,
+    /// What its tensors are called. Roles that are not listed are those that only schemes bring
+    /// ([`SCHEME_NAMES`]).
+    names: &'static [StoredName],
+    /// The scheme that a stock model has.
+    own_scheme: fn() -> NormScheme,
+    /// Takes what it knows out of a `config.json`.
+    read: fn(&mut Keys) -> Result<ModelSpec, SpecError>,
+    /// Puts what [`read`](Self::read) takes beyond what all families have in common.
+    write: fn(&ModelSpec, &mut Map<String, Value>),
+    /// How llama.cpp has it, if its GGUF files are read and written.
+    gguf: Option<Gguf>,
+}
+
+/// A family's place in GGUF files, as llama.cpp reads and writes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gguf {
+    /// `general.architecture`.
+    pub architecture: &'static str,
+    /// Whether files of that architecture are this family's only if they have a sliding window.
+    pub sliding_window: bool,
+    /// Whether the rows of queries and keys are in interleaved rotary order.
+    pub interleaved_rotary: bool,
+    /// Whether it has biases of the attention's output and the MLP, and of queries, keys and values
+    /// where the family does not always have them.
+    pub optional_biases: bool,
+    /// Whether Llama 3's table of rotary factors is read.
+    pub llama3_rope: bool,
+}
+
+/// What a tensor is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredName {
+    /// The roles it holds, one after the other along the rows: usually one.
+    pub roles: &'static [Role],
+    /// In a Hugging Face folder; in a layer, without `model.layers.3.`; without `.weight`.
+    pub hugging_face: &'static str,
+    /// In a GGUF file; in a layer, without `blk.3.`; without `.weight`. Empty if there is none.
+    pub gguf: &'static str,
+}
+
+impl StoredName {
+    const fn new(roles: &'static [Role], hugging_face: &'static str, gguf: &'static str) -> Self {
+        Self { roles, hugging_face, gguf }
+    }
+}
+
+/// What the tensors are called that a family has only under a scheme that is not its own.
+const SCHEME_NAMES: [StoredName; 8] = [
+    StoredName::new(&[Role::EmbeddingNorm], "model.embed_norm", ""),
+    StoredName::new(&[Role::OutputNorm(Site::Attention)], "attention_output_layernorm", ""),
+    StoredName::new(&[Role::OutputNorm(Site::Mlp)], "mlp_output_layernorm", ""),
+    StoredName::new(&[Role::JoinNorm(Site::Attention)], "attention_join_layernorm", ""),
+    StoredName::new(&[Role::JoinNorm(Site::Mlp)], "mlp_join_layernorm", ""),
+    StoredName::new(&[Role::BranchGate(Site::Attention)], "attention_branch_scale", ""),
+    StoredName::new(&[Role::BranchGate(Site::Mlp)], "mlp_branch_scale", ""),
+    StoredName::new(&[Role::StreamGate], "stream_gate", ""),
+];
+
+/// A model family. DeepSeek's dense models are [`LLAMA`](Self::LLAMA)s.
+#[derive(Clone, Copy)]
+pub struct Family(&'static Description);
+
+impl Family {
+    /// Llama 1 to 3, SmolLM, DeepSeek (dense), Yi, TinyLlama
+    pub const LLAMA: Self = Self(&llama::FAMILY);
+    /// Mistral 7B: a Llama whose attention may see only a window
+    pub const MISTRAL: Self = Self(&mistral::FAMILY);
+    /// Qwen 2 and 2.5: bias on q, k and v
+    pub const QWEN2: Self = Self(&qwen2::FAMILY);
+    /// Qwen 3 (dense): norms on the heads of q and k
+    pub const QWEN3: Self = Self(&qwen3::FAMILY);
+
+    /// Every family, in the order in which people are told of them.
+    pub fn all() -> impl ExactSizeIterator<Item = Self> {
+        REGISTRY.into_iter().map(Self)
+    }
+
+    /// The family whose `model_type` this is.
+    pub fn named(model_type: &str) -> Option<Self> {
+        Self::all().find(|family| family.model_type() == model_type)
+    }
+
+    /// The family of a GGUF file of that architecture, with or without a sliding window.
+    pub fn of_gguf(architecture: &str, sliding_window: bool) -> Option<(Self, Gguf)> {
+        let known = Self::all().filter_map(|family| Some((family, family.gguf()?)));
+        let found: Vec<(Self, Gguf)> =
+            known.filter(|(_, gguf)| gguf.architecture == architecture).collect();
+        let with_window = found.iter().find(|(_, gguf)| gguf.sliding_window == sliding_window);
+        with_window.or(found.first()).copied()
+    }
+
+    /// `model_type` of a stock model of this family.
+    pub fn model_type(self) -> &'static str {
+        self.0.model_type
+    }
+
+    /// The class name that goes into `architectures`.
+    pub fn architecture(self) -> &'static str {
+        self.0.architecture
+    }
+
+    /// The scheme that a stock model has.
+    pub fn own_scheme(self) -> NormScheme {
+        (self.0.own_scheme)()
+    }
+
+    /// Its place in GGUF files, if they are read and written.
+    pub fn gguf(self) -> Option<Gguf> {
+        self.0.gguf
+    }
+
+    /// What its tensors are called, those of schemes included.
+    pub fn names(self) -> impl Iterator<Item = &'static StoredName> {
+        self.0.names.iter().chain(&SCHEME_NAMES)
+    }
+
+    /// The name in a Hugging Face folder.
+    pub fn stored_name(self, id: TensorId) -> String {
+        let named = self.names().find(|name| name.roles.contains(&id.role));
+        let stem = named.map_or("", |name| name.hugging_face);
+        let suffix = match id.part {
+            _ if id.role.is_gate() => "",
+            Part::Weight => ".weight",
+            Part::Bias => ".bias",
+        };
+        match id.layer {
+            Some(layer) => format!("model.layers.{layer}.{stem}{suffix}"),
+            None => format!("{stem}{suffix}"),
+        }
+    }
+
+    /// Whether the tensor of that role is stored with others as one.
+    pub(crate) fn shares_its_name(self, role: Role) -> bool {
+        self.names().any(|name| name.roles.len() > 1 && name.roles.contains(&role))
+    }
+
+    /// Hugging Face's name of a GGUF tensor; `None` if it has none.
+    pub fn hugging_face_name(self, gguf: &str) -> Option<String> {
+        let (stem, suffix) = gguf.rsplit_once('.')?;
+        if !matches!(suffix, "weight" | "bias") {
+            return None;
+        }
+        let named = |stem: &str, of_layer: bool| {
+            let mut names = self.names().filter(|name| is_of_layer(name) == of_layer);
+            names.find(|name| !stem.is_empty() && name.gguf == stem)
+        };
+        let Some(rest) = stem.strip_prefix("blk.") else {
+            return Some(format!("{}.{suffix}", named(stem, false)?.hugging_face));
+        };
+        let (layer, part) = rest.split_once('.')?;
+        if layer.is_empty() || !layer.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        Some(format!("model.layers.{layer}.{}.{suffix}", named(part, true)?.hugging_face))
+    }
+
+    /// The name in a GGUF file; `None` if it has none.
+    pub fn gguf_name(self, id: TensorId) -> Option<String> {
+        let name = self.names().find(|name| name.roles.contains(&id.role))?;
+        let suffix = if id.part == Part::Bias { "bias" } else { "weight" };
+        match (name.gguf, id.layer) {
+            ("", _) => None,
+            (stem, Some(layer)) => Some(format!("blk.{layer}.{stem}.{suffix}")),
+            (stem, None) => Some(format!("{stem}.{suffix}")),
+        }
+    }
+
+    pub(crate) fn read(self, keys: &mut Keys) -> Result<ModelSpec, SpecError> {
+        (self.0.read)(keys)
+    }
+
+    pub(crate) fn write(self, spec: &ModelSpec, config: &mut Map<String, Value>) {
+        (self.0.write)(spec, config);
+    }
+}
+
+fn is_of_layer(name: &StoredName) -> bool {
+    let outer = [Role::Embedding, Role::EmbeddingNorm, Role::FinalNorm, Role::Head];
+    !name.roles.iter().any(|role| outer.contains(role))
+}
+
+impl PartialEq for Family {
+    fn eq(&self, other: &Self) -> bool {
+        self.model_type() == other.model_type()
+    }
+}
+
+impl Eq for Family {}
+
+impl fmt::Debug for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.model_type())
+    }
+}
+
+impl Serialize for Family {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.model_type().serialize(serializer)
+    }
+}

@@ -1,0 +1,83 @@
+//! How weights start, before training.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{BranchGate, Depth, ModelSpec, Part, Role, TensorId};
+
+/// How weights start, before training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Initialisation {
+    /// N(0, 0.02²) everywhere.
+    #[default]
+    Normal,
+    /// As `normal`, the output projections (`o_proj`, `down_proj`) divided by √(2L).
+    Scaled,
+    /// As `normal`, the output projections divided by √(2ℓ).
+    DepthScaled,
+}
+
+impl Initialisation {
+    /// Standard deviation of every weight matrix before any of the factors below.
+    pub const STD: f64 = 0.02;
+
+    /// Standard deviation of an output projection at `depth` in a model of `layers` layers.
+    pub fn output_projection_std(self, depth: Depth, layers: usize) -> f64 {
+        match self {
+            Self::Normal => Self::STD,
+            Self::Scaled => Self::STD / (2.0 * layers as f64).sqrt(),
+            Self::DepthScaled => Self::STD / (2.0 * depth.value()).sqrt(),
+        }
+    }
+}
+
+/// What the values of a tensor are before training.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Start {
+    /// All the same.
+    Constant(f64),
+    /// Drawn from N(0, std²).
+    Normal {
+        /// The standard deviation.
+        std: f64,
+    },
+}
+
+impl ModelSpec {
+    /// What a tensor of this model is before training, `embedding_std` being the embedding's deviation.
+    pub fn start(&self, id: TensorId, initialisation: Initialisation, embedding_std: f64) -> Start {
+        let site = match id.role {
+            Role::BranchGate(site) => Some(site),
+            _ => None,
+        };
+        if let (Some(site), Some(layer)) = (site, id.layer)
+            && let BranchGate::Learned { init, .. } = self.branch(layer, site).gate
+        {
+            return Start::Constant(init);
+        }
+        if id.part == Part::Bias || id.role == Role::StreamGate {
+            return Start::Constant(0.0);
+        }
+        if id.role.is_gain() {
+            return Start::Constant(1.0);
+        }
+        let layers = self.trained_layers;
+        let depth = id.layer.and_then(|layer| self.per_layer.get(layer.get())).map(|own| own.depth);
+        let std = match depth {
+            Some(depth) if id.role.is_output_projection() => {
+                initialisation.output_projection_std(depth, layers)
+            }
+            _ if id.role == Role::Embedding => embedding_std,
+            _ => Initialisation::STD,
+        };
+        Start::Normal { std: self.norm_scheme.initial_gain(id.role, layers) * std }
+    }
+}
+
+/// Standard deviation of the embedding at initialisation: 0.02, or the √(2/5) = 0.632 of
+/// the paper's published code until 2026-01-02. Its authors say that the reported runs had 0.02;
+/// nobody has reproduced either. It sets the stream's variance at layer 0, and with it every
+/// variance curve.
+pub fn embedding_std(large: bool) -> f64 {
+    if large { 0.4f64.sqrt() } else { Initialisation::STD }
+}
