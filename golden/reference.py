@@ -113,6 +113,8 @@ class Decoder:
                 }[rule]
             case "layerscale" | "skipinit":
                 return x + self.weights[f"{prefix}.{site}_branch_scale"] * f(n(x))
+            case "output-norm":
+                return x + self.rms_norm(f"{prefix}.{site}_output_layernorm.weight", f(x))
             case "keel":
                 if depth == 1:
                     return x + f(n(x))

@@ -62,6 +62,7 @@ SCHEMES = {
     "branch-scale": {"name": "branch-scale", "rule": "sqrt-depth"},
     "layerscale": {"name": "layerscale", "init": 0.0001},
     "skipinit": {"name": "skipinit"},
+    "output-norm": {"name": "output-norm"},
     "keel": {"name": "keel"},
     "gpas": {"name": "gpas"},
     "progressive": {"name": "progressive", "steps": 10, "taken": 15},
@@ -109,7 +110,7 @@ def scheme_weights(name, generator):
         for site in BOTH:
             prefix = f"model.layers.{layer}.{site}"
             match name:
-                case "sandwich" | "peri":
+                case "sandwich" | "peri" | "output-norm":
                     weights[f"{prefix}_output_layernorm.weight"] = gain(generator)
                 case "keel" if layer > 0:
                     weights[f"{prefix}_join_layernorm.weight"] = gain(generator)
@@ -120,6 +121,14 @@ def scheme_weights(name, generator):
         if name == "gpas":
             weights[f"model.layers.{layer}.stream_gate"] = 0.5 * gain(generator, 1)
     return weights
+
+
+def kept(name, weights):
+    """`weights` without those that scheme `name` has no place for."""
+    absent = ("input_layernorm.weight", "post_attention_layernorm.weight")
+    if name != "output-norm":
+        return weights
+    return {key: value for key, value in weights.items() if not key.endswith(absent)}
 
 
 def write(folder, config, weights, ids):
@@ -190,7 +199,7 @@ def main():
     print(f"pre: largest difference from transformers {difference:.1e} of the largest logit")
     assert difference < 2e-6
     for name, scheme in SCHEMES.items():
-        own_weights = weights | scheme_weights(name, torch.Generator().manual_seed(41))
+        own_weights = kept(name, weights | scheme_weights(name, torch.Generator().manual_seed(41)))
         logits[name] = write(out / f"scheme-{name}", own(CONFIG, scheme), own_weights, ids)
     remaining = [0, 2, 3]
     config = own(CONFIG, lns()) | {

@@ -60,6 +60,7 @@ SCHEMES = {
     "branch-scale-layers": {"name": "branch-scale", "rule": "layers"},
     "layerscale": {"name": "layerscale", "init": 0.0001},
     "skipinit": {"name": "skipinit"},
+    "output-norm": {"name": "output-norm"},
     "keel": {"name": "keel"},
     "gpas": {"name": "gpas"},
     # Layer l joins within 5 l of the 20 steps.
@@ -168,10 +169,12 @@ class Layer(nn.Module):
     def __init__(self, scheme, layer):
         super().__init__()
         self.scheme, self.depth = scheme, layer + 1
-        self.input_layernorm, self.self_attn = norm(), Attention()
-        self.post_attention_layernorm, self.mlp = norm(), Mlp()
+        self.self_attn, self.mlp = Attention(), Mlp()
+        self.input_layernorm = self.post_attention_layernorm = None
+        if scheme["name"] != "output-norm":
+            self.input_layernorm, self.post_attention_layernorm = norm(), norm()
         match scheme["name"]:
-            case "sandwich" | "peri":
+            case "sandwich" | "peri" | "output-norm":
                 self.attention_output_layernorm, self.mlp_output_layernorm = norm(), norm()
             case "keel" if layer > 0:
                 self.attention_join_layernorm, self.mlp_join_layernorm = norm(), norm()
@@ -205,6 +208,8 @@ class Layer(nn.Module):
                 return x + f(n(x)) / divisors[rule]
             case {"name": "layerscale" | "skipinit"}:
                 return x + getattr(self, f"{site}_branch_scale") * f(n(x))
+            case {"name": "output-norm"}:
+                return x + getattr(self, f"{site}_output_layernorm")(f(x))
             case {"name": "keel"}:
                 if l == 1:
                     return x + f(n(x))

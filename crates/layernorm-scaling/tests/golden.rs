@@ -153,6 +153,7 @@ fn generation_with_a_cache_equals_recomputing_every_prefix() {
         "scheme-deepnorm",
         "scheme-keel",
         "scheme-gpas",
+        "scheme-output-norm",
     ] {
         let model = load(folder);
         let prompt = vec![5u32, 17, 3];

@@ -12,6 +12,7 @@ mod keel;
 mod layerscale;
 mod lns;
 mod mix_ln;
+mod output_norm;
 mod peri;
 mod post;
 mod pre;
@@ -30,6 +31,7 @@ pub use keel::Keel;
 pub use layerscale::LayerScale;
 pub use lns::{Anneal, DepthScale, Placement};
 pub use mix_ln::MixLn;
+pub use output_norm::OutputNorm;
 pub use peri::Peri;
 pub use post::Post;
 pub use pre::Pre;
@@ -136,6 +138,8 @@ schemes! {
     Sandwich(Sandwich) = "sandwich",
     /// `sandwich` and a norm on the embedding
     Peri(Peri) = "peri",
+    /// x + N(F(x))
+    OutputNorm(OutputNorm) = "output-norm",
     /// N(αx + F(N(x))), the first layer `pre`
     Keel(Keel) = "keel",
     /// x + c·F(N(x))

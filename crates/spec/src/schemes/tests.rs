@@ -128,6 +128,8 @@ fn scaled_initialisations_divide_the_output_projections() {
 fn the_placements_are_those_of_their_papers() {
     let scheme = |name: &str| name.parse::<NormScheme>().expect("a scheme");
     let fourth = |name: &str| at(&scheme(name), 3, 8);
+    let output_norm = Branch { input_norm: None, output_norm: true, ..Branch::PRE };
+    assert_eq!(fourth("output-norm"), output_norm);
     assert_eq!(fourth("sandwich"), Branch { output_norm: true, ..Branch::PRE });
     assert_eq!(fourth("post"), Branch { input_norm: None, join: Join::NORMED, ..Branch::PRE });
     // KEEL: α = L, but for the first layer, which is Pre-LN.
