@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use layernorm_scaling::{Decoder, LayerSource, StreamingDecoder};
 use lns_checkpoint::Checkpoint;
+use lns_spec::Family;
 use safetensors::SafeTensors;
 
 fn tiny() -> PathBuf {
@@ -101,7 +102,7 @@ fn every_stream_equals_pytorchs_the_last_one_before_the_final_norm() {
 
 #[test]
 fn losses_equal_pytorchs() {
-    for folder in ["llama", "mistral", "qwen2", "qwen3"] {
+    for folder in Family::all().map(Family::model_type) {
         let expected = Expected::of(folder);
         let (shape, reference) = expected.tensor("nll").expect("these have losses");
         let (ids_shape, ids) = expected.ids();
@@ -144,17 +145,9 @@ fn layers_read_from_disk_one_at_a_time_compute_the_same_bits() {
 #[test]
 fn generation_with_a_cache_equals_recomputing_every_prefix() {
     use layernorm_scaling::Sampling;
-    for folder in [
-        "llama",
-        "mistral",
-        "qwen2",
-        "qwen3",
-        "scheme-lns",
-        "scheme-deepnorm",
-        "scheme-keel",
-        "scheme-gpas",
-        "scheme-output-norm",
-    ] {
+    let schemes =
+        ["scheme-lns", "scheme-deepnorm", "scheme-keel", "scheme-gpas", "scheme-output-norm"];
+    for folder in Family::all().map(Family::model_type).chain(schemes) {
         let model = load(folder);
         let prompt = vec![5u32, 17, 3];
         let generated: Vec<u32> = model.generate(&prompt, 12, Sampling::default()).collect();

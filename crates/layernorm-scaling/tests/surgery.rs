@@ -8,7 +8,7 @@ use layernorm_scaling::{
 };
 use lns_checkpoint::{Checkpoint, Conversion};
 use lns_kernels::Device;
-use lns_spec::{DepthScale, LayerIndex, ModelSpec, NormScheme, Preset, Removal, Site};
+use lns_spec::{DepthScale, Family, LayerIndex, ModelSpec, NormScheme, Preset, Removal, Site};
 
 fn spec(scheme: NormScheme) -> ModelSpec {
     let preset = Preset {
@@ -241,7 +241,7 @@ fn of_file(checkpoint: &Checkpoint) -> Vec<f32> {
 
 #[test]
 fn files_that_are_converted_compute_the_same_in_every_family_and_type() {
-    for family in ["llama", "mistral", "qwen2", "qwen3"] {
+    for family in Family::all().map(Family::model_type) {
         for (suffix, noise) in [("", 1e-5), ("-f16", 0.0), ("-bf16-sharded", 0.0)] {
             let source = tiny(&format!("{family}{suffix}"));
             let plain = Conversion::of(&source).expect("whole");

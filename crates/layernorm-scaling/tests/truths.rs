@@ -11,7 +11,7 @@ use layernorm_scaling::{
     layer_norm_scaling, rms_norm_scaling,
 };
 use lns_checkpoint::Checkpoint;
-use lns_spec::{DepthScale, ModelSpec, NormScheme, Placement, Preset, Site, Sites};
+use lns_spec::{DepthScale, Family, ModelSpec, NormScheme, Placement, Preset, Site, Sites};
 
 fn spec(scheme: NormScheme) -> ModelSpec {
     let preset = Preset {
@@ -67,7 +67,7 @@ fn logits_of(model: &Decoder) -> Vec<f32> {
 
 #[test]
 fn taking_on_the_scale_with_larger_gains_keeps_the_function_of_every_family() {
-    for folder in ["llama", "mistral", "qwen2", "qwen3"] {
+    for folder in Family::all().map(Family::model_type) {
         let model = golden(folder);
         let before = logits_of(&model);
         let scaled = model.with_layernorm_scaling(DepthScale::default()).expect(folder);
