@@ -1,4 +1,4 @@
-"""Tiny random checkpoints of the four model families, with what transformers computes on them.
+"""Tiny random checkpoints of the model families, with what transformers computes on them.
 
     python golden/tiny_models.py [--out golden/tiny]
 
@@ -26,6 +26,7 @@ from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
     MistralConfig,
+    Phi3Config,
     Qwen2Config,
     Qwen3Config,
 )
@@ -73,6 +74,7 @@ def families(layers):
         rope_parameters={"rope_type": "default", "rope_theta": 1e6},
     )
     yield "qwen3", Qwen3Config(**shape, head_dim=12, tie_word_embeddings=True)
+    yield "phi3", Phi3Config(**shape, sliding_window=8, tie_word_embeddings=False, pad_token_id=0)
 
 
 def options():
@@ -115,6 +117,22 @@ def options():
             "factor": 4.0,
             "original_max_position_embeddings": 32,
         },
+    )
+
+
+def longrope(long):
+    """Phi-3 with LongRoPE, its sequences within the context before extension or beyond it."""
+    return Phi3Config(
+        **{**FAMILY, "num_hidden_layers": 2},
+        original_max_position_embeddings=16 if long else 32,
+        rope_parameters={
+            "rope_type": "longrope",
+            "rope_theta": 1e4,
+            "short_factor": [1.0, 1.1, 1.3, 1.7],
+            "long_factor": [1.0, 1.5, 3.0, 4.5],
+        },
+        tie_word_embeddings=False,
+        pad_token_id=0,
     )
 
 
@@ -207,6 +225,12 @@ def older_qwen2(config, parameters):
     config["sliding_window"] = 8
 
 
+def older_phi3(config, parameters):
+    """As in Phi-3's own files: the context before extension stands beside the scaling."""
+    kept = {key: parameters[key] for key in ("short_factor", "long_factor")}
+    config["rope_scaling"] = {"type": "longrope", **kept}
+
+
 def main():
     """Writes every folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -222,9 +246,12 @@ def main():
         write(out, f"{name}-f32-sharded", config, seed + 40, torch.float32, "20KB")
     for name, config in options():
         write(out, name, config, 30)
+    for name, long in [("phi3-longrope", True), ("phi3-longrope-short", False)]:
+        write(out, name, longrope(long), 31)
     write_older(out, "llama-linear", older_linear)
     write_older(out, "llama-llama3", older_llama3)
     write_older(out, "qwen2-yarn", older_qwen2)
+    write_older(out, "phi3-longrope", older_phi3)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@
 mod common;
 mod llama;
 mod mistral;
+mod phi3;
 mod qwen2;
 mod qwen3;
 
@@ -18,8 +19,8 @@ use serde_json::{Map, Value};
 use crate::{ModelSpec, NormScheme, Part, Role, Site, SpecError, TensorId, config::keys::Keys};
 
 /// Every family, in the order in which people are told of them.
-static REGISTRY: [&Description; 4] =
-    [&llama::FAMILY, &mistral::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY];
+static REGISTRY: [&Description; 5] =
+    [&llama::FAMILY, &mistral::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY, &phi3::FAMILY];
 
 /// What is to be known of a family.
 pub(crate) struct Description {

@@ -1,0 +1,65 @@
+//! Phi-3 and Phi-4: a Llama whose q, k and v are stored as one matrix, and its gate and up as another;
+//! LongRoPE, and a window in every layer where there is one.
+
+use serde_json::{Map, Value, json};
+
+use super::{Description, Family, StoredName, common};
+use crate::{ModelSpec, NormScheme, Role, Site, SpecError, config::keys::Keys};
+
+pub(super) static FAMILY: Description = Description {
+    model_type: "phi3",
+    architecture: "Phi3ForCausalLM",
+    names: &NAMES,
+    own_scheme: NormScheme::pre,
+    read,
+    write,
+    gguf: None,
+};
+
+static NAMES: [StoredName; 9] = [
+    StoredName::new(&[Role::Embedding], "model.embed_tokens", "token_embd"),
+    StoredName::new(&[Role::FinalNorm], "model.norm", "output_norm"),
+    StoredName::new(&[Role::Head], "lm_head", "output"),
+    StoredName::new(&[Role::InputNorm(Site::Attention)], "input_layernorm", "attn_norm"),
+    StoredName::new(&[Role::Query, Role::Key, Role::Value], "self_attn.qkv_proj", "attn_qkv"),
+    StoredName::new(&[Role::AttentionOutput], "self_attn.o_proj", "attn_output"),
+    StoredName::new(&[Role::InputNorm(Site::Mlp)], "post_attention_layernorm", "ffn_norm"),
+    StoredName::new(&[Role::MlpGate, Role::MlpUp], "mlp.gate_up_proj", "ffn_up"),
+    StoredName::new(&[Role::MlpDown], "mlp.down_proj", "ffn_down"),
+];
+
+fn read(keys: &mut Keys) -> Result<ModelSpec, SpecError> {
+    let defaults = common::Defaults {
+        num_key_value_heads: None,
+        head_dim: None,
+        max_position_embeddings: 4096,
+        rms_norm_eps: 1e-5,
+    };
+    // The context before extension stands beside the scaling, not in it; older files call LongRoPE "su".
+    let original = keys.size("original_max_position_embeddings")?;
+    for key in ["rope_scaling", "rope_parameters"] {
+        let Some(Value::Object(scaling)) = keys.0.get_mut(key) else { continue };
+        for name in ["type", "rope_type"] {
+            if scaling.get(name).is_some_and(|kind| kind == "su" || kind == "yarn") {
+                scaling.insert(name.to_owned(), json!("longrope"));
+            }
+        }
+        if let Some(original) = original {
+            let key = "original_max_position_embeddings";
+            scaling.entry(key).or_insert(json!(original));
+        }
+    }
+    let mut spec = common::read(Family(&FAMILY), keys, &defaults)?;
+    let window = keys.size("sliding_window")?;
+    spec.set_windows(vec![window; spec.num_hidden_layers]);
+    Ok(spec)
+}
+
+fn write(spec: &ModelSpec, config: &mut Map<String, Value>) {
+    config.insert("sliding_window".to_owned(), json!(spec.windows().next().flatten()));
+    if let crate::RopeScaling::LongRope { original_max_position_embeddings: original, .. } =
+        spec.rope.scaling
+    {
+        config.insert("original_max_position_embeddings".to_owned(), json!(original as u64));
+    }
+}
