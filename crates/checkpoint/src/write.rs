@@ -91,6 +91,8 @@ pub(crate) fn write_config(
     spec: &ModelSpec,
     dtype: StorageType,
 ) -> Result<(), CheckpointError> {
+    let path = folder.join("config.json");
+    spec.check_config().map_err(|error| CheckpointError::Spec { path: path.clone(), error })?;
     let mut config = spec.to_config();
     let stored = match dtype {
         StorageType::BF16 => "bfloat16",
@@ -102,6 +104,5 @@ pub(crate) fn write_config(
             *value = json!(stored);
         }
     }
-    let path = folder.join("config.json");
     std::fs::write(&path, format!("{config:#}\n")).map_err(|error| failed(&path, &error))
 }

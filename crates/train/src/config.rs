@@ -771,9 +771,9 @@ impl ModelConfig {
             // The family whose config.json says that heads of q and k are normed.
             (spec.family, spec.qk_norm) = (Family::Qwen3, true);
         }
-        spec.validate().map_err(|error| ConfigError::Malformed {
-            place: "[model]".to_owned(),
-            reason: error.to_string(),
+        // What could not be read again is refused before anything is trained.
+        spec.validate().and_then(|()| spec.check_config()).map_err(|error| {
+            ConfigError::Malformed { place: "[model]".to_owned(), reason: error.to_string() }
         })?;
         Ok(spec)
     }
