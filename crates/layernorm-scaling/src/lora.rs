@@ -78,7 +78,7 @@ impl LoraConfig {
 
     /// Numbers in the adapters of a model, and in the matrices that they stand beside.
     pub fn sizes(&self, spec: &ModelSpec) -> (u64, u64) {
-        let targets = spec.tensors().into_iter().filter(|tensor| self.targets(&tensor.name));
+        let targets = spec.tensors().into_iter().filter(|tensor| self.targets(tensor.id));
         targets.fold((0, 0), |(adapters, beside), tensor| {
             let [rows, columns] =
                 [0, 1].map(|axis| tensor.shape.get(axis).map_or(0, |n| *n as u64));

@@ -769,7 +769,7 @@ impl ModelConfig {
         spec.embedding_norm = self.embedding_norm;
         if self.qk_norm {
             // The family whose config.json says that heads of q and k are normed.
-            (spec.family, spec.qk_norm) = (Family::Qwen3, true);
+            (spec.family, spec.qk_norm) = (Family::QWEN3, true);
         }
         // What could not be read again is refused before anything is trained.
         spec.validate().and_then(|()| spec.check_config()).map_err(|error| {

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::LazyLock};
 
 use layernorm_scaling::LoraConfig;
-use lns_spec::{Anneal, DepthScale, NormScheme};
+use lns_spec::{Anneal, DepthScale, NormScheme, schemes::Keel};
 use toml::{Table, Value};
 
 use crate::{FinetuneConfig, RunConfig, SourceConfig, config::flattened};
@@ -18,8 +18,9 @@ pub(crate) static KEYS: LazyLock<Vec<String>> = LazyLock::new(|| {
     keys.extend(keys_of("data.sources.", &SourceConfig::new(PathBuf::new())));
     let anneal = Some(Anneal { exponent: 0.5, steps: 1 });
     let annealed = DepthScale { first_layer: 1, anneal, ..DepthScale::default() };
-    let named = NormScheme::NAMES.into_iter().filter_map(|name| name.parse::<NormScheme>().ok());
-    for scheme in named.chain([NormScheme::Lns(annealed)]) {
+    let keel = NormScheme::Keel(Keel { alpha: Some(1.0) });
+    let named = NormScheme::named().into_iter().map(|(_, scheme)| scheme);
+    for scheme in named.chain([NormScheme::Lns(annealed), keel]) {
         keys.extend(keys_of("model.scheme.", &scheme));
     }
     keys.sort();

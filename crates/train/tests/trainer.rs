@@ -183,7 +183,7 @@ fn an_estimate_counts_what_is_asked_for() {
 
 #[test]
 fn an_estimate_of_adapters_counts_their_moments_and_gradients_and_not_the_models() {
-    let spec = Preset::named("9m").expect("a preset").spec(NormScheme::Pre {});
+    let spec = Preset::named("9m").expect("a preset").spec(NormScheme::pre());
     let lora = LoraConfig { rank: 4, ..LoraConfig::default() };
     let tuned = |lora: Option<&LoraConfig>| {
         let from =
