@@ -264,7 +264,7 @@ fn what_surgery_cannot_do_is_said_with_the_remedy() {
         (&post, &["retrofit", "model", "--out", "x"], &["post", "plain `pre` model"]),
         (&post, &["export", "model", "--out", "x.gguf"], &["post"]),
         (&post, &["prune", "model", "--mlp", "1", "--out", "x"], &["branch of layer 1"]),
-        (&bench, &["prune", "model", "--layers", "0–2", "--out", "x"], &["all 3 layers"]),
+        (&bench, &["prune", "model", "--layers", "0..3", "--out", "x"], &["all 3 layers"]),
         (&bench, &["prune", "model", "--layers", "3", "--out", "x"], &["0–2"]),
         (&bench, &["prune", "model", "--layers", "2..=3", "--out", "x"], &["half-open"]),
         (&bench, &["prune", "model", "--out", "x"], &["--drop", "--layers"]),
