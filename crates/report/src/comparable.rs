@@ -70,7 +70,7 @@ mod tests {
         let with = |other: DiagnoseRecord| incomparable(&[first.clone(), other]);
         assert_eq!(with(record("b", "/elsewhere/one.txt", 4, Some(2048))), None);
         assert_eq!(with(record("b", "one.txt", 4, None)), None);
-        assert_eq!(incomparable(&[first.clone()]), None);
+        assert_eq!(incomparable(std::slice::from_ref(&first)), None);
         for (other, told) in [
             (record("b", "two.txt", 4, None), "read different text (a: 4 windows of 512 tokens; b"),
             (
