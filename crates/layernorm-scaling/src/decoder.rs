@@ -8,7 +8,9 @@ use burn::{
     tensor::{DType, Device, Int, Tensor},
 };
 use lns_checkpoint::Checkpoint;
-use lns_kernels::{LossTerms, Precision, embedding, linear_in, next_token_loss, next_token_nll};
+use lns_kernels::{
+    LossTerms, Precision, RotaryTable, embedding, linear_in, next_token_loss, next_token_nll,
+};
 use lns_spec::{Initialisation, LayerIndex, ModelSpec, Part, Role};
 
 use crate::{
@@ -198,8 +200,14 @@ impl Decoder {
     /// The stream after the last layer, before the final norm. \[B, T\] → \[B, T, H\]
     pub fn stream(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
         let rotary = rotary_table(&self.spec, tokens.dims()[1]);
+        self.stream_at(tokens, &rotary)
+    }
+
+    /// As [`stream`](Self::stream), the tokens at the positions of a table, which may be that of
+    /// documents laid end to end ([`packed_rotary_table`](crate::packed_rotary_table)).
+    pub fn stream_at(&self, tokens: Tensor<2, Int>, rotary: &RotaryTable) -> Tensor<3> {
         let embedded = self.embed(tokens);
-        self.layers.iter().fold(embedded, |stream, layer| layer.forward(stream, &rotary))
+        self.layers.iter().fold(embedded, |stream, layer| layer.forward(stream, rotary))
     }
 
     /// The training objective of `tokens`, \[B, T\], each followed by the token of `targets` at the same
@@ -220,10 +228,15 @@ impl Decoder {
     /// the final norm.
     pub fn streams(&self, tokens: Tensor<2, Int>) -> Vec<Tensor<3>> {
         let rotary = rotary_table(&self.spec, tokens.dims()[1]);
+        self.streams_at(tokens, &rotary)
+    }
+
+    /// As [`streams`](Self::streams), the tokens at the positions of a table.
+    pub fn streams_at(&self, tokens: Tensor<2, Int>, rotary: &RotaryTable) -> Vec<Tensor<3>> {
         let mut streams = vec![self.embed(tokens)];
         for layer in &self.layers {
             let stream = streams[streams.len() - 1].clone();
-            streams.push(layer.forward(stream, &rotary));
+            streams.push(layer.forward(stream, rotary));
         }
         streams
     }
@@ -233,7 +246,7 @@ impl Decoder {
     pub fn next_logits(
         &self,
         tokens: Tensor<2, Int>,
-        rotary: &lns_kernels::RotaryTable,
+        rotary: &RotaryTable,
         cache: &mut KvCache,
     ) -> Tensor<2> {
         let last = tokens.dims()[1] - 1;

@@ -104,6 +104,13 @@ pub fn rotary_table(spec: &ModelSpec, positions: usize) -> RotaryTable {
     RotaryTable::new(&frequencies, positions)
 }
 
+/// The table of a sequence in which documents of these lengths are laid end to end, none longer than
+/// `positions`; otherwise as [`rotary_table`]'s for so many positions.
+pub fn packed_rotary_table(spec: &ModelSpec, positions: usize, lengths: &[usize]) -> RotaryTable {
+    let frequencies = spec.rope.frequencies(spec.head_dim, positions, spec.max_position_embeddings);
+    RotaryTable::packed(&frequencies, lengths)
+}
+
 /// A matrix in Hugging Face layout with an optional bias.
 #[derive(Module, Debug)]
 pub struct Projection {
@@ -173,7 +180,8 @@ impl SelfAttention {
         })
     }
 
-    /// \[B, T, H\] → \[B, T, H\]; with a cache, the T tokens follow those in it.
+    /// \[B, T, H\] → \[B, T, H\]; with a cache, the T tokens follow those in it. The documents of a
+    /// packed table do not see each other.
     fn forward(
         &self,
         x: Tensor<3>,
@@ -196,7 +204,7 @@ impl SelfAttention {
             Some(cache) => cache.append(k, v),
             None => (k, v),
         };
-        self.o_proj.forward(causal_attention(q, k, v, &self.shape, None))
+        self.o_proj.forward(causal_attention(q, k, v, &self.shape, rotary.documents()))
     }
 }
 

@@ -32,7 +32,7 @@ pub use decoder::{Decoder, Head, LayerSource, ids_tensor};
 pub use generate::{Generation, Sampling};
 pub use layer::{
     BranchEnd, GatedMlp, Projection, SelfAttention, TransformerLayerWithScaling,
-    TransformerLayerWithScalingConfig, rotary_table,
+    TransformerLayerWithScalingConfig, packed_rotary_table, rotary_table,
 };
 pub use lns_spec::ConversionError;
 pub use lora::{LoraConfig, LoraError};

@@ -2,6 +2,8 @@
 
 use lns_kernels::IGNORED;
 
+use crate::packing::counted;
+
 // A target that the text leaves out is one that the loss leaves out.
 const _: () = assert!(IGNORED == lns_data::IGNORED);
 
@@ -75,9 +77,15 @@ impl Batch {
         self.length
     }
 
-    /// Tokens of all sequences.
+    /// Tokens of all sequences, without the padding behind them: what follows a sequence's last target
+    /// changes nothing and is not computed.
     pub fn tokens(&self) -> usize {
-        self.inputs.len()
+        self.counted().iter().sum()
+    }
+
+    /// Tokens of each sequence, without the padding behind them.
+    pub(crate) fn counted(&self) -> Vec<usize> {
+        self.targets.chunks(self.length).map(counted).collect()
     }
 
     /// Tokens whose successor is predicted: the loss's denominator.

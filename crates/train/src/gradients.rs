@@ -1,15 +1,15 @@
 //! The gradient of one worker's sequences.
 
-use std::ops::Range;
+use std::num::NonZeroUsize;
 
 use burn::{
     module::{Module, ModuleVisitor, Param},
     tensor::{Gradients, Int, Tensor, TensorData},
 };
-use layernorm_scaling::{Decoder, rotary_table};
+use layernorm_scaling::Decoder;
 use lns_kernels::{Buffer, LossTerms, backward_from, with_slices};
 
-use crate::{Batch, optimiser::Parameter};
+use crate::{Batch, optimiser::Parameter, packing::Pass};
 
 /// What one worker found.
 #[derive(Debug)]
@@ -23,8 +23,8 @@ pub(crate) struct Share {
 /// How a worker goes about its sequences.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Passes {
-    /// Sequences taken through at once.
-    pub(crate) sequences: usize,
+    /// Sequences taken through at once; all if `None`.
+    pub(crate) sequences: Option<NonZeroUsize>,
     /// Whether layers' activations are made again in the backward pass instead of being kept.
     pub(crate) recompute: bool,
     pub(crate) terms: LossTerms,
@@ -35,21 +35,21 @@ pub(crate) fn share(
     model: &Decoder,
     trained: &[Parameter],
     batch: &Batch,
-    sequences: Range<usize>,
+    sequences: &[usize],
     passes: Passes,
 ) -> Share {
-    let (mut nll, mut found) = (0.0, Vec::new());
-    for start in sequences.clone().step_by(passes.sequences) {
-        let part = start..(start + passes.sequences).min(sequences.end);
+    let (mut nll, mut found) = (0.0, vec![None; trained.len()]);
+    for part in sequences.chunks(passes.sequences.map_or(usize::MAX, NonZeroUsize::get)) {
+        let part: Vec<_> = part.iter().map(|&index| batch.part(index..index + 1)).collect();
+        let Some(pass) = Pass::new(model, &part, batch.length()) else { continue };
         // Leaves of its own: tapes of workers that shared them would be one tape behind one lock.
         let own = model.clone().train();
         let (part_nll, part_found) = if passes.recompute {
-            recomputed(&own, model, batch, part, passes.terms)
+            recomputed(&own, model, &pass, passes.terms)
         } else {
-            taped(&own, batch, part, passes.terms)
+            taped(&own, &pass, passes.terms)
         };
         nll += part_nll;
-        found.resize(part_found.len(), None);
         merge(&mut found, part_found);
     }
     Share { nll, gradients: complete(model, trained, found) }
@@ -61,19 +61,20 @@ pub(crate) fn ids(model: &Decoder, inputs: &[u32], length: usize) -> Tensor<2, I
     Tensor::from_data(TensorData::new(ids, shape), &model.device())
 }
 
+/// \[B, T, H\] → \[B · T, H\]
+pub(crate) fn rows(stream: Tensor<3>) -> Tensor<2> {
+    let [b, t, hidden] = stream.dims();
+    stream.reshape([b * t, hidden])
+}
+
 fn sum(nll: &Tensor<1>) -> f64 {
     with_slices([nll], |[nll]| nll.iter().map(|x| f64::from(*x)).sum())
 }
 
 /// One tape over the whole model.
-fn taped(
-    model: &Decoder,
-    batch: &Batch,
-    sequences: Range<usize>,
-    terms: LossTerms,
-) -> (f64, Vec<Option<Tensor<1>>>) {
-    let (inputs, targets) = batch.part(sequences);
-    let (loss, nll) = model.loss(ids(model, inputs, batch.length()), targets, terms);
+fn taped(model: &Decoder, pass: &Pass, terms: LossTerms) -> (f64, Vec<Option<Tensor<1>>>) {
+    let stream = model.stream_at(pass.tokens.clone(), &pass.rotary);
+    let (loss, nll) = model.head().loss(rows(stream), &pass.targets, terms);
     let found = take(model, &mut loss.backward());
     (sum(&nll.inner()), found)
 }
@@ -84,13 +85,10 @@ fn taped(
 fn recomputed(
     own: &Decoder,
     model: &Decoder,
-    batch: &Batch,
-    sequences: Range<usize>,
+    pass: &Pass,
     terms: LossTerms,
 ) -> (f64, Vec<Option<Tensor<1>>>) {
-    let (inputs, targets) = batch.part(sequences);
-    let mut streams = model.streams(ids(model, inputs, batch.length()));
-    let rotary = rotary_table(model.spec(), batch.length());
+    let mut streams = model.streams_at(pass.tokens.clone(), &pass.rotary);
     let leaf = |stream: Tensor<3>| Tensor::from_inner(stream).require_grad();
     let upstream_of = |leaf: &Tensor<3>, gradients: &mut Gradients| {
         leaf.grad_remove(gradients).unwrap_or_else(|| leaf.clone().inner().zeros_like())
@@ -98,20 +96,19 @@ fn recomputed(
     let Some(last) = streams.pop() else { unreachable!("there is a stream before layer 0") };
 
     let input = leaf(last);
-    let [b, t, hidden] = input.dims();
-    let (loss, nll) = own.head().loss(input.clone().reshape([b * t, hidden]), targets, terms);
+    let (loss, nll) = own.head().loss(rows(input.clone()), &pass.targets, terms);
     let mut gradients = loss.backward();
     let mut upstream = upstream_of(&input, &mut gradients);
     let mut found = take(own, &mut gradients);
     drop((input, loss, gradients));
     for (layer, stream) in own.layers.iter().zip(streams).rev() {
         let input = leaf(stream);
-        let out = layer.forward(input.clone(), &rotary);
+        let out = layer.forward(input.clone(), &pass.rotary);
         let mut gradients = backward_from(out, upstream);
         upstream = upstream_of(&input, &mut gradients);
         merge(&mut found, take(own, &mut gradients));
     }
-    let embedded = own.embed(ids(model, inputs, batch.length()));
+    let embedded = own.embed(pass.tokens.clone());
     let mut gradients = backward_from(embedded, upstream);
     merge(&mut found, take(own, &mut gradients));
     (sum(&nll.inner()), found)
@@ -119,7 +116,7 @@ fn recomputed(
 
 /// The gradients that were found of the parameters that are trained, in the order in which the module
 /// is visited.
-fn take(model: &Decoder, gradients: &mut Gradients) -> Vec<Option<Tensor<1>>> {
+pub(crate) fn take(model: &Decoder, gradients: &mut Gradients) -> Vec<Option<Tensor<1>>> {
     struct Take<'a>(&'a mut Gradients, Vec<Option<Tensor<1>>>);
     impl ModuleVisitor for Take<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
@@ -144,7 +141,11 @@ fn merge(into: &mut [Option<Tensor<1>>], more: Vec<Option<Tensor<1>>>) {
 }
 
 /// Zeros for a parameter that the objective does not depend on.
-fn complete(model: &Decoder, trained: &[Parameter], found: Vec<Option<Tensor<1>>>) -> Vec<Buffer> {
+pub(crate) fn complete(
+    model: &Decoder,
+    trained: &[Parameter],
+    found: Vec<Option<Tensor<1>>>,
+) -> Vec<Buffer> {
     let device = model.device();
     let of = |(parameter, gradient): (&Parameter, Option<Tensor<1>>)| {
         Buffer::new(gradient.unwrap_or_else(|| Tensor::zeros([parameter.len()], &device)))

@@ -3,7 +3,7 @@
 //! Each worker takes its own sequences of the batch through the whole forward and backward pass with
 //! single-threaded operations, on parameters of its own tape that share the model's memory. Then the
 //! workers' gradients are added in the workers' order, fused with the update of the parameters. The
-//! result is the same to the bit for a given model, batch and number of workers.
+//! result is the same to the bit for a given model, batch and number of workers. Padding is not computed.
 
 mod batch;
 mod config;
@@ -13,6 +13,7 @@ mod gradients;
 mod guard;
 mod known;
 mod optimiser;
+mod packing;
 mod presets;
 pub mod ranges;
 mod run;

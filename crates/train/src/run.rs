@@ -29,8 +29,9 @@ use lns_spec::ModelSpec;
 use crate::{
     Batch, BatchError, ConfigError, FinetuneConfig, ModelConfig, RunConfig, SnapshotError, Trainer,
     estimate::check_memory,
-    gradients::ids,
+    gradients::rows as rows_of,
     guard::{Guard, Ruling},
+    packing::Pass,
     snapshot::{Restored, Snapshots, State},
     statistics::{Streams, update_ratios},
 };
@@ -172,15 +173,14 @@ pub fn check(config: &RunConfig, folder: &Path) -> Result<(), RunError> {
 /// Mean loss per predicted token of some sequences, in nats; their number.
 pub fn evaluate(model: &Decoder, sequences: &Sequences, workers: &Workers) -> (f64, u64) {
     let length = sequences.length;
-    let size = EVALUATED_AT_ONCE * length;
-    let jobs: Vec<(&[u32], &[u32])> =
-        sequences.inputs.chunks(size).zip(sequences.targets.chunks(size)).collect();
+    let rows: Vec<_> =
+        sequences.inputs.chunks(length).zip(sequences.targets.chunks(length)).collect();
     // Adapters are added once, and not in every pass.
     let model = &model.merged();
-    let sums = workers.each(jobs, |(inputs, targets)| {
-        let stream = model.stream(ids(model, inputs, length));
-        let [b, t, hidden] = stream.dims();
-        let nll = model.head().nll(stream.reshape([b * t, hidden]), targets);
+    let sums = workers.each(rows.chunks(EVALUATED_AT_ONCE).collect(), |rows| {
+        let Some(pass) = Pass::new(model, rows, length) else { return 0.0 };
+        let stream = model.stream_at(pass.tokens, &pass.rotary);
+        let nll = model.head().nll(rows_of(stream), &pass.targets);
         with_slices([&nll], |[nll]| nll.iter().map(|x| f64::from(*x)).sum::<f64>())
     });
     let predicted = sequences.targets.iter().filter(|id| **id != lns_kernels::IGNORED).count();

@@ -3,9 +3,9 @@
 use burn::tensor::Tensor;
 use layernorm_scaling::Decoder;
 use lns_checkpoint::NamedTensor;
-use lns_kernels::{IGNORED, Workers, with_slices};
+use lns_kernels::{Workers, with_slices};
 
-use crate::{Batch, gradients::ids};
+use crate::{Batch, gradients::ids, packing::counted};
 
 /// Sequences of the batch that streams are measured on.
 const SEQUENCES: usize = 4;
@@ -24,9 +24,11 @@ impl Streams {
         let sequences = batch.sequences().min(SEQUENCES);
         let parts = workers.map(sequences, |sequence| {
             let (inputs, targets) = batch.part(sequence..sequence + 1);
-            // Padding follows the last token that is predicted, and no token before it sees it.
-            let last = targets.iter().rposition(|target| *target != IGNORED);
-            let inputs = &inputs[..last.map_or(inputs.len(), |last| last + 1)];
+            // A sequence without a target is measured whole.
+            let inputs = match counted(targets) {
+                0 => inputs,
+                tokens => &inputs[..tokens],
+            };
             let streams = model.streams(ids(model, inputs, inputs.len()));
             let added = streams.windows(2).map(|pair| pair[1].clone() - pair[0].clone());
             let added = added.map(|added| mean_variance(&added)).collect();

@@ -14,6 +14,7 @@ use crate::{
     exchange::Exchange,
     gradients::{Passes, Share, flat, share},
     optimiser::{Moments, Parameter, Update, gradient_norm},
+    packing::dealt,
 };
 
 /// How a [`Trainer`] computes.
@@ -140,8 +141,9 @@ impl Trainer {
 
     /// One update from the mean loss over `batch`.
     ///
-    /// Worker w of n takes the sequences from w·B/n to (w+1)·B/n; fewer sequences than workers leave
-    /// some idle.
+    /// Worker w of n takes the sequences from w·B/n to (w+1)·B/n, or, if they are not equally long
+    /// without their padding, such that all have about as many tokens; fewer sequences than workers
+    /// leave some idle.
     ///
     /// # Errors
     /// [`BatchError::OutOfVocabulary`]; the model is unchanged.
@@ -232,15 +234,14 @@ impl Trainer {
     fn shares(&self, batch: &Batch, predicted: f64) -> Vec<Share> {
         let sequences = batch.sequences();
         let count = self.workers.count().min(sequences);
-        let largest = sequences.div_ceil(count);
+        let hands = dealt(&batch.counted(), count);
         let passes = Passes {
-            sequences: self.options.sequences_per_pass.map_or(largest, NonZeroUsize::get),
+            sequences: self.options.sequences_per_pass,
             recompute: self.options.recompute,
             terms: LossTerms { weight: 1.0 / predicted, z_loss: self.options.z_loss },
         };
         self.workers.map(count, |worker| {
-            let own = worker * sequences / count..(worker + 1) * sequences / count;
-            share(&self.model, &self.moments.parameters, batch, own, passes)
+            share(&self.model, &self.moments.parameters, batch, &hands[worker], passes)
         })
     }
 }
@@ -318,9 +319,111 @@ impl Weights {
 
 #[cfg(test)]
 mod tests {
+    use lns_kernels::{IGNORED, with_slices};
     use lns_spec::{NormScheme, Preset};
 
     use super::*;
+    use crate::{
+        gradients::{ids, rows},
+        packing::Pass,
+    };
+
+    /// Five sequences of 24 tokens: whole, with learned responses, with much padding, without a
+    /// target, with little padding.
+    fn padded() -> Batch {
+        const LENGTH: usize = 24;
+        let (mut inputs, mut targets) = (Vec::new(), Vec::new());
+        for (row, learned) in [0..LENGTH, 5..9, 1..3, 0..0, 0..20].into_iter().enumerate() {
+            let id = |position: usize| ((position * 31 + row * 7) % 47) as u32;
+            inputs.extend((0..LENGTH).map(id));
+            let target = |position| {
+                if learned.contains(&position) { id(position + 1) } else { IGNORED }
+            };
+            targets.extend((0..LENGTH).map(target));
+        }
+        Batch::new(inputs, targets, LENGTH).expect("a batch")
+    }
+
+    fn tiny(scheme: NormScheme) -> Decoder {
+        let preset = Preset {
+            name: "tiny",
+            hidden_size: 32,
+            intermediate_size: 56,
+            num_attention_heads: 4,
+            num_hidden_layers: 3,
+            vocab_size: 50,
+            max_position_embeddings: 24,
+        };
+        let mut spec = preset.spec(scheme);
+        spec.num_key_value_heads = 2;
+        spec.per_layer[1].attention_window = Some(4);
+        Decoder::new(&spec, 3, &Device::flex())
+    }
+
+    fn summed(gradient: &BatchGradient) -> Vec<Vec<f64>> {
+        let sum = |parts: Vec<&[f32]>| {
+            let of = |index: usize| parts.iter().map(|part| f64::from(part[index])).sum();
+            (0..parts[0].len()).map(of).collect()
+        };
+        gradient.all_parts().into_iter().map(sum).collect()
+    }
+
+    #[test]
+    fn padding_is_not_computed_and_leaves_the_loss_and_the_gradient_as_they_are_with_it() {
+        let batch = padded();
+        assert_eq!(batch.tokens(), 24 + 9 + 3 + 20, "of {}", batch.sequences() * batch.length());
+        for scheme in ["lns", "post", "progressive"] {
+            let model = tiny(scheme.parse().expect("a scheme"));
+            let trained = parameters(&model);
+            // All of the padding, on one tape.
+            let (inputs, targets) = batch.part(0..batch.sequences());
+            let pass = Pass {
+                tokens: ids(&model, inputs, batch.length()),
+                targets: targets.to_vec(),
+                rotary: layernorm_scaling::rotary_table(model.spec(), batch.length()),
+            };
+            let own = model.clone().train();
+            let terms = LossTerms { weight: 1.0 / batch.predicted() as f64, z_loss: 1e-3 };
+            let stream = own.stream_at(pass.tokens, &pass.rotary);
+            let (objective, nll) = own.head().loss(rows(stream), &pass.targets, terms);
+            let nll: f64 =
+                with_slices([&nll.inner()], |[nll]| nll.iter().map(|nll| f64::from(*nll)).sum());
+            let loss = nll * terms.weight;
+            let mut gradients = objective.backward();
+            let expected = crate::gradients::complete(
+                &model,
+                &trained,
+                crate::gradients::take(&own, &mut gradients),
+            );
+            for (threads, sequences_per_pass, recompute) in
+                [(1, None, false), (2, None, false), (3, NonZeroUsize::new(1), true)]
+            {
+                let options = TrainingOptions {
+                    z_loss: terms.z_loss,
+                    sequences_per_pass,
+                    recompute,
+                    ..TrainingOptions::default()
+                };
+                let workers = Workers::new(threads).expect("threads start");
+                let trainer = Trainer::new(model.clone(), options, workers);
+                let gradient = trainer.gradient(&batch).expect("a gradient");
+                assert!((gradient.loss - loss).abs() < 1e-5, "{} {loss}", gradient.loss);
+                for (parameter, (found, expected)) in
+                    trained.iter().zip(summed(&gradient).iter().zip(&expected))
+                {
+                    let largest = expected.as_slice().iter().fold(0f32, |a, b| a.max(b.abs()));
+                    for (found, expected) in found.iter().zip(expected.as_slice()) {
+                        let difference = (found - f64::from(*expected)).abs();
+                        assert!(
+                            difference <= 2e-5 * f64::from(largest) + 1e-9,
+                            "{threads} threads, {}: {found} and {expected}",
+                            parameter.name
+                        );
+                    }
+                }
+            }
+        }
+    }
 
     #[test]
     fn taking_and_putting_back_copies_nothing_and_changes_nothing() {

@@ -254,6 +254,12 @@ fn only_responses_are_learned_of_instructions() {
     config.evaluation.tokens = 0;
     let run = place.run("run");
     go(&config, &run).expect("runs");
+    // Examples of unequal length are dealt to the workers by their tokens, the same every time.
+    let parts = place.run("parts");
+    go_until(&config, &parts, 2);
+    go_until(&config, &parts, 6);
+    go(&config, &parts).expect("goes on");
+    assert_eq!(weights(&parts.join("model")), weights(&run.join("model")));
     let Some(Event::Eval(event)) =
         read_events(&run).expect("events").into_iter().find(|e| matches!(e, Event::Eval(_)))
     else {
