@@ -41,7 +41,7 @@ pub(crate) enum Verb {
     Diagnose(DiagnoseArgs),
     /// Measure a model's loss, perplexity and bits per byte on text
     Eval(EvalArgs),
-    /// Continue a prompt
+    /// Continue a text, or talk with a model for chat
     Generate(GenerateArgs),
     /// Train a model from scratch under any norm scheme
     Train(Box<TrainArgs>),
@@ -109,8 +109,8 @@ impl Verb {
             Self::Unfold(args) => args.conversion.output.json,
             Self::Prune(args) => args.output.json,
             Self::Export(args) => args.output.json,
+            Self::Generate(args) => args.json,
             Self::Quickstart(_)
-            | Self::Generate(_)
             | Self::Watch(_)
             | Self::Tokenize(_)
             | Self::Report(_)
@@ -119,11 +119,43 @@ impl Verb {
     }
 }
 
+impl Verb {
+    /// The files of text that were given.
+    pub(crate) fn texts(&mut self) -> Vec<&mut PathBuf> {
+        fn of_corpus(args: &mut CorpusArgs) -> Vec<&mut Vec<PathBuf>> {
+            vec![&mut args.text, &mut args.validation]
+        }
+        let lists = match self {
+            Self::Quickstart(args) => vec![&mut args.text],
+            Self::Diagnose(args) => vec![&mut args.text.files],
+            Self::Eval(args) => vec![&mut args.text.files],
+            Self::Train(args) => of_corpus(&mut args.corpus),
+            Self::Study(args) => of_corpus(&mut args.corpus),
+            Self::Finetune(args) => {
+                vec![&mut args.text, &mut args.instructions, &mut args.validation]
+            }
+            Self::Retrofit(args) => vec![&mut args.conversion.files],
+            Self::Fold(args) => vec![&mut args.conversion.files],
+            Self::Unfold(args) => vec![&mut args.conversion.files],
+            Self::Prune(args) => vec![&mut args.files, &mut args.held_out],
+            Self::Tokenize(args) => vec![&mut args.text, &mut args.validation],
+            Self::Inspect(_)
+            | Self::Generate(_)
+            | Self::Watch(_)
+            | Self::Export(_)
+            | Self::Report(_)
+            | Self::Bench(_)
+            | Self::Completions { .. } => Vec::new(),
+        };
+        lists.into_iter().flatten().collect()
+    }
+}
+
 /// Text to read: the same for every verb that reads text.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct TextArgs {
     /// Text: .txt, .jsonl, .json.gz or .json.zst (one {"text": …} a line), .parquet (a column `text`),
-    /// or folders of them
+    /// or folders of them; - is standard input
     #[arg(long = "text", value_name = "FILE", num_args = 1.., required = true)]
     pub(crate) files: Vec<PathBuf>,
 
@@ -211,11 +243,12 @@ fn precision(name: &str) -> Result<Precision, String> {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CorpusArgs {
     /// Text to train on: .txt, .jsonl, .json.gz or .json.zst (one {"text": …} a line), .parquet (a
-    /// column `text`), or folders of them. Without --text and --corpus: the built-in language
+    /// column `text`), or folders of them; - is standard input. Without --text and --corpus: the built-in language
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "corpus")]
     pub(crate) text: Vec<PathBuf>,
 
-    /// Text to hold out; 5 % of the documents of --text if not given
+    /// Text to hold out; 5 % of the documents of --text if not given, or the last 5 % of each if they
+    /// are fewer than 20
     #[arg(long, value_name = "FILE", num_args = 1.., requires = "text")]
     pub(crate) validation: Vec<PathBuf>,
 
@@ -701,7 +734,7 @@ pub(crate) struct FinetuneArgs {
     pub(crate) out: Option<PathBuf>,
 
     /// Text to train on: .txt, .jsonl, .json.gz or .json.zst (one {"text": …} a line), .parquet (a
-    /// column `text`), or folders of them
+    /// column `text`), or folders of them; - is standard input
     #[arg(
         long, value_name = "FILE", num_args = 1.., group = "learned",
         conflicts_with_all = ["corpus", "instructions"]
@@ -777,11 +810,13 @@ pub(crate) struct WatchArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct TokenizeArgs {
-    /// Text to train on: .txt, .jsonl, .json.gz or .json.zst, .parquet, or folders of them
+    /// Text to train on: .txt, .jsonl, .json.gz or .json.zst, .parquet, or folders of them; - is
+    /// standard input
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
     pub(crate) text: Vec<PathBuf>,
 
-    /// Text to hold out; 5 % of the documents of --text if not given
+    /// Text to hold out; 5 % of the documents of --text if not given, or the last 5 % of each if they
+    /// are fewer than 20
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub(crate) validation: Vec<PathBuf>,
 
@@ -884,17 +919,37 @@ pub(crate) struct EvalArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_long_help = "Examples:\n  lns generate MODEL --prompt 'The river'\n  lns generate MODEL \
+--chat\n  lns generate MODEL --chat --prompt 'How deep is the sea?'\n  lns generate MODEL --stop '\n' \
+--json < beginning.txt\n\nIn a conversation /clear begins a new one; /exit, or Ctrl-D, ends it."
+)]
 pub(crate) struct GenerateArgs {
     /// Folder, .gguf file, or .safetensors file
     pub(crate) model: PathBuf,
 
-    /// Text to continue
+    /// Text to continue, or with --chat what is asked; - is standard input, and so is no --prompt when
+    /// something is piped there. One line feed at the end of standard input is left out
     #[arg(long)]
-    pub(crate) prompt: String,
+    pub(crate) prompt: Option<String>,
 
-    /// Begin with the model's begin-of-text token, as Llama and Mistral were trained
+    /// Talk with a model for chat: what is asked is put into its chat template. Without a prompt a
+    /// conversation, a line a turn
     #[arg(long)]
+    pub(crate) chat: bool,
+
+    /// End before this text; may be given several times
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) stop: Vec<String>,
+
+    /// Begin with the model's begin-of-text token, as Llama and Mistral were trained; a chat template
+    /// has its own
+    #[arg(long, conflicts_with = "chat")]
     pub(crate) bos: bool,
+
+    /// Print machine-readable JSON when the text has ended
+    #[arg(long)]
+    pub(crate) json: bool,
 
     /// Stop after this many tokens (1–1048576)
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = whole::<usize>(NEW_TOKENS))]

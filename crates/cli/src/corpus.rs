@@ -14,7 +14,7 @@ use lns_train::{RunConfig, SourceConfig, check_memory, path_in_file};
 use crate::{
     arguments::{CorpusArgs, FinetuneArgs, TokenizerArgs},
     failure::usage,
-    model,
+    model, pipes,
     printer::Printer,
 };
 
@@ -218,7 +218,7 @@ fn named_files(files: &[(&str, &Vec<PathBuf>)]) -> anyhow::Result<Vec<String>> {
     let mut lines = Vec::new();
     for (what, files) in files {
         for file in *files {
-            lines.push(format!("{what} {}", std::path::absolute(file)?.display()));
+            lines.push(format!("{what} {}", pipes::identity(file)?.display()));
         }
     }
     Ok(lines)

@@ -11,6 +11,7 @@ mod defect;
 mod failure;
 mod model;
 mod numbers;
+mod pipes;
 mod printer;
 mod progress;
 mod settings;
@@ -29,7 +30,7 @@ fn program() -> ExitCode {
     if let Some(code) = chat::serve_if_asked() {
         return code;
     }
-    let cli = match arguments::parse() {
+    let mut cli = match arguments::parse() {
         Ok(cli) => cli,
         Err(answer) => return printer::answer(&answer),
     };
@@ -38,7 +39,10 @@ fn program() -> ExitCode {
             .note(&format!("A limit on file sizes would end lns: {error}"));
     }
     let printer = Printer::new(cli.quiet, cli.verb.prints_json());
-    match commands::run(&cli, &printer) {
+    // The files of piped text are there until the verb has ended.
+    let ended =
+        pipes::keep(&mut cli.verb, &printer).and_then(|_piped| commands::run(&cli, &printer));
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             printer.error(&error);

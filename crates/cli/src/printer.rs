@@ -43,9 +43,15 @@ impl Printer {
         write_stdout(&clean_json(&(serde_json::to_string_pretty(value)? + "\n")))
     }
 
-    /// Text as a model makes it.
+    /// Text as a model makes it; nothing under `--json`.
     pub(crate) fn stream(&self, text: &str) -> anyhow::Result<()> {
-        write_stdout(&clean_prose(text))
+        if self.json { Ok(()) } else { write_stdout(&clean_prose(text)) }
+    }
+
+    /// What stands before a line that a person is to type.
+    pub(crate) fn ask(&self, text: &str) {
+        let mut out = std::io::stderr().lock();
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     }
 
     /// What is happening, for a person who waits.

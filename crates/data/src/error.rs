@@ -179,6 +179,9 @@ pub enum DataError {
     /// A prepared text is never written over.
     #[error("{}: already there; remove it or choose another place", path.display())]
     AlreadyThere { path: PathBuf },
+    /// More text than is kept of a pipe.
+    #[error("{name} gives more than {} MiB; put the text into a file and name that", limit >> 20)]
+    PipeTooLong { name: String, limit: u64 },
     /// A share that leaves one of the parts empty, or is no number.
     #[error("{share} of the documents cannot be held out; give a share above 0 and below 1")]
     ValidationShare { share: f64 },
@@ -219,6 +222,12 @@ pub enum DataError {
         "the text has {tokens} tokens, one sequence needs {needed}; give more text or shorter sequences"
     )]
     SourceTooShort { tokens: u64, needed: usize },
+    /// The same of the part that is held out.
+    #[error(
+        "what is held out has {tokens} tokens, one sequence needs {needed}; name more text to hold out \
+         (--validation), or give shorter sequences (--length)"
+    )]
+    HeldOutTooShort { tokens: u64, needed: usize },
     /// A position of another mixture.
     #[error(
         "the position is one in {given} texts and there are {expected}; go on with the texts that \

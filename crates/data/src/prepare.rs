@@ -1,6 +1,6 @@
 //! Documents to a prepared text ([`Corpus`]): tokenised in parallel, written in their order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs;
 use std::io;
@@ -11,6 +11,7 @@ use lns_record::NewFolder;
 use rayon::prelude::*;
 
 use crate::corpus::{FORMAT, MANIFEST, Manifest, Part, ShardEntry, unhex};
+use crate::cut::Cut;
 use crate::documents::{DocumentId, Piece, Pieces, Whole, expand};
 use crate::shard::{Sha, ShardWriter, UNLEARNED, width};
 use crate::{Corpus, DataError, Encoding, Tokenizer};
@@ -22,6 +23,13 @@ const BATCH_BYTES: u64 = 4 << 20;
 /// No token is expected to stand for more text: when tokens are limited, no more text than this for
 /// each token that is missing is read ahead.
 const BYTES_PER_TOKEN: u64 = 8;
+/// Of few documents at least so many bytes are held out, some 2,000 tokens where a sequence has some
+/// hundreds …
+const LEAST_HELD_OUT: f64 = 8192.0;
+/// … but at most this part of them.
+const MOST_HELD_OUT: f64 = 0.25;
+/// So many documents are never few.
+const MOST_FEW: usize = 100;
 
 /// Which documents are held out.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +38,10 @@ pub enum Validation {
     Files(Vec<PathBuf>),
     /// About this share of all documents, above 0 and below 1, and at least one, chosen by a hash of
     /// a document's text: whichever files it is in and however often, it is in one part only.
+    ///
+    /// Of fewer documents than a share of them is one (20 at 0.05), the end of each is held out
+    /// instead: this share of its bytes, or more where all of them together would have less than
+    /// 8 KiB held out, but a quarter at most. [`Corpus::description`] says so. Examples are not cut.
     Share(f64),
 }
 
@@ -123,6 +135,11 @@ pub(crate) fn prepare_files(
             if !(share > 0.0 && share < 1.0) {
                 return Err(DataError::ValidationShare { share });
             }
+            if let Some(few) = Few::of(&files, reading, share)? {
+                let end = few.end(share);
+                preparation.add_split(&files, reading.open, &few, end)?;
+                return preparation.finish(few.describe(&files, end));
+            }
             let parts = [Part::Train, Part::Validation];
             let mut lowest = f64::INFINITY;
             preparation.add_files(&files, reading.open, &parts, |id| {
@@ -186,6 +203,63 @@ impl fmt::Display for Names<'_> {
             more => write!(formatter, " and {more} more files"),
         }
     }
+}
+
+/// Documents of which too few are there to hold some out as a whole.
+struct Few {
+    /// Bytes of each, in their order, equal ones included.
+    bytes: Vec<u64>,
+}
+
+impl Few {
+    /// The documents of files, if there are fewer than a share of them is one.
+    fn of(files: &[PathBuf], reading: &Reading<'_>, share: f64) -> Result<Option<Self>, DataError> {
+        if reading.responses.is_some() {
+            return Ok(None);
+        }
+        let enough = ((1.0 / share).ceil() as usize).min(MOST_FEW);
+        let mut different = HashSet::new();
+        let mut bytes = Vec::new();
+        for file in files {
+            for piece in (reading.open)(file)? {
+                let piece = piece?;
+                if let Some(id) = piece.id {
+                    different.insert(id);
+                    bytes.push(0);
+                }
+                if different.len() >= enough {
+                    return Ok(None);
+                }
+                if let Some(document) = bytes.last_mut() {
+                    *document += piece.text.len() as u64;
+                }
+            }
+        }
+        Ok(Some(Self { bytes }))
+    }
+
+    /// The part of each document's bytes that is held out.
+    fn end(&self, share: f64) -> f64 {
+        let all = self.bytes.iter().sum::<u64>() as f64;
+        share.max((LEAST_HELD_OUT / all).min(MOST_HELD_OUT))
+    }
+
+    fn describe(&self, files: &[PathBuf], end: f64) -> String {
+        let each = match self.bytes.len() {
+            1 => "1 document".to_owned(),
+            more => format!("each of {more} documents"),
+        };
+        let percent = (100.0 * end).round();
+        format!("{}, the last {percent} % of {each} held out", Names(files))
+    }
+}
+
+/// Where a text is cut in two, near `wanted` and not behind it: where the tokenizer would, else at white
+/// space, else between any two characters.
+fn place_to_split(text: &str, wanted: usize, cut: Option<Cut>) -> usize {
+    let before = &text[..text.floor_char_boundary(wanted)];
+    let place = cut.and_then(|cut| cut.last_in(before));
+    place.or_else(|| before.rfind(char::is_whitespace)).unwrap_or(before.len())
 }
 
 /// A prepared text in the making.
@@ -275,6 +349,49 @@ impl<'a> Preparation<'a> {
                     self.begin(part, self.seen.get(&id).is_none_or(|&seen| seen == part));
                 }
                 self.add(piece)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the documents of files, of each the beginning to train on and the end, as a document of its
+    /// own, to hold out.
+    fn add_split(
+        &mut self,
+        files: &[PathBuf],
+        open: &Open<'_>,
+        few: &Few,
+        end: f64,
+    ) -> Result<(), DataError> {
+        let mut documents = few.bytes.iter();
+        // Bytes of the document that are still to be trained on; none once its end has begun.
+        let mut left = None;
+        for file in files {
+            for piece in open(file)? {
+                let mut piece = piece?;
+                if piece.id.take().is_some() {
+                    let bytes = documents.next().copied().unwrap_or(0);
+                    left = Some(bytes - ((bytes as f64 * end).ceil() as u64).min(bytes));
+                    self.begin(Part::Train, true);
+                }
+                let bytes = piece.text.len() as u64;
+                let Some(wanted) = left else {
+                    self.add(piece)?;
+                    continue;
+                };
+                if bytes <= wanted {
+                    left = Some(wanted - bytes);
+                    self.add(piece)?;
+                    continue;
+                }
+                let place = place_to_split(&piece.text, wanted as usize, self.tokenizer.cut());
+                let text = piece.text.split_off(place).trim_start().to_owned();
+                if !piece.text.is_empty() {
+                    self.add(piece)?;
+                }
+                left = None;
+                self.begin(Part::Validation, true);
+                self.add(Piece { text, continues: false, id: None, learned: None })?;
             }
         }
         Ok(())
@@ -712,17 +829,93 @@ pub(crate) mod tests {
         ids
     }
 
+    /// A text of so many sentences, each different.
+    fn sentences(first: usize, count: usize) -> String {
+        (first..first + count).map(|number| format!("The river rose {number} times. ")).collect()
+    }
+
     #[test]
-    fn of_few_documents_one_is_held_out_and_a_single_one_is_not_enough() {
-        let (folder, files) = files(&[&["a b".to_owned(), "b a".to_owned()], &["a a".to_owned()]]);
+    fn of_few_documents_the_end_of_each_is_held_out_and_nothing_is_in_both_parts() {
         let tokenizer = build(&byte_level("smollm"));
-        let share = options(Validation::Share(1e-9));
-        let place = folder.path().join("few");
-        let corpus = prepare(&files, &tokenizer, &share, &place, &|_| {}).unwrap();
-        assert_eq!(corpus.tokens(Part::Validation).documents(), 1);
-        assert_eq!(corpus.tokens(Part::Train).documents(), 2);
-        let one = &files[1..];
-        let error = prepare(one, &tokenizer, &share, &folder.path().join("one"), &|_| {});
+        // The second document has several pieces, and the third is the first again.
+        let texts = [sentences(0, 8000), sentences(8000, 9000), sentences(0, 8000)];
+        for (count, said) in [(1, "1 document"), (3, "each of 3 documents")] {
+            let (folder, paths) = files(&[&texts[..1], &texts[1..count]]);
+            let share = options(Validation::Share(0.05));
+            let place = folder.path().join("few");
+            let corpus = prepare(&paths, &tokenizer, &share, &place, &|_| {}).unwrap();
+            let said = format!("the last 5 % of {said} held out");
+            assert!(corpus.description().contains(&said), "{}", corpus.description());
+            let decode = |ids: Vec<u32>| tokenizer.decode(&ids[..ids.len() - 1]).unwrap();
+            let [train, held_out] = [Part::Train, Part::Validation]
+                .map(|part| documents(corpus.tokens(part)).into_iter().map(decode));
+            let together: Vec<_> = train.zip(held_out).collect();
+            assert_eq!(together.len(), count);
+            for (text, (train, held_out)) in texts.iter().zip(together) {
+                assert_eq!(format!("{train} {held_out}"), *text);
+                let part = held_out.len() as f64 / text.len() as f64;
+                assert!((0.05..0.051).contains(&part), "{part}");
+            }
+        }
+    }
+
+    #[test]
+    fn of_a_short_text_enough_is_held_out_to_measure_on_and_a_quarter_of_a_very_short_one() {
+        let tokenizer = build(&byte_level("smollm"));
+        for (count, percent) in [(2000, "15"), (20, "25")] {
+            let (folder, paths) = files(&[&[sentences(0, count)]]);
+            let share = options(Validation::Share(0.05));
+            let place = folder.path().join("short");
+            let corpus = prepare(&paths, &tokenizer, &share, &place, &|_| {}).unwrap();
+            let said = format!("0.jsonl, the last {percent} % of 1 document held out: ");
+            assert!(corpus.description().starts_with(&said), "{}", corpus.description());
+            for part in [Part::Train, Part::Validation] {
+                assert_eq!(corpus.tokens(part).documents(), 1, "{part}");
+            }
+        }
+    }
+
+    #[test]
+    fn text_that_cannot_be_cut_is_split_at_white_space_or_between_two_characters() {
+        let cut = Some(Cut::Split);
+        assert_eq!(place_to_split("one two three", 9, cut), 7);
+        assert_eq!(place_to_split("one two three", 7, None), 3);
+        assert_eq!(place_to_split("ééé", 3, None), 2);
+        assert_eq!(place_to_split("one", 0, cut), 0);
+    }
+
+    #[test]
+    fn from_as_many_documents_on_as_a_share_of_them_is_one_whole_documents_are_held_out() {
+        let tokenizer = build(&byte_level("smollm"));
+        let texts: Vec<String> = (0..20).map(|number| sentences(50 * number, 50)).collect();
+        for count in [19, 20] {
+            let (folder, paths) = files(&[&texts[..count]]);
+            let share = options(Validation::Share(0.05));
+            let place = folder.path().join("corpus");
+            let corpus = prepare(&paths, &tokenizer, &share, &place, &|_| {}).unwrap();
+            let [train, held_out] =
+                [Part::Train, Part::Validation].map(|part| corpus.tokens(part).documents());
+            if count == 19 {
+                assert_eq!((train, held_out), (19, 19));
+            } else {
+                assert_eq!(train + held_out, 20);
+                assert!(!corpus.description().contains("the last"), "{}", corpus.description());
+            }
+        }
+    }
+
+    #[test]
+    fn a_single_example_is_not_cut_in_two() {
+        let tokenizer = build(&byte_level("smollm"));
+        let (folder, paths) = files(&[]);
+        assert!(paths.is_empty());
+        let file = folder.path().join("one.jsonl");
+        fs::write(&file, "{\"prompt\": \"a\", \"response\": \" b\"}\n").unwrap();
+        let corpus = options(Validation::Share(0.05));
+        let options = crate::InstructionOptions { corpus, sequence_length: 16 };
+        let place = folder.path().join("corpus");
+        let error =
+            crate::prepare_instructions(&[file], &tokenizer, None, &options, &place, &|_| {});
         assert!(error.unwrap_err().to_string().contains("name files to hold out"));
     }
 

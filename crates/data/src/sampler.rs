@@ -208,8 +208,8 @@ impl Rows {
     }
 }
 
-/// A text's sequences in their order, at most as many as `max_tokens` inputs are: what a model is
-/// evaluated on.
+/// The sequences of a text that is held out, in their order, at most as many as `max_tokens` inputs
+/// are: what a model is evaluated on.
 ///
 /// # Errors
 /// A text or a limit too short for one sequence.
@@ -220,7 +220,12 @@ pub fn evaluation_sequences(
     max_tokens: Option<u64>,
     padding_id: u32,
 ) -> Result<Sequences, DataError> {
-    let rows = Rows::new(tokens, layout, length, padding_id)?;
+    let rows = Rows::new(tokens, layout, length, padding_id).map_err(|error| match error {
+        DataError::SourceTooShort { tokens, needed } => {
+            DataError::HeldOutTooShort { tokens, needed }
+        }
+        error => error,
+    })?;
     let wanted = max_tokens.map_or(u64::MAX, |tokens| tokens / length as u64);
     if let (0, Some(max_tokens)) = (wanted, max_tokens) {
         return Err(DataError::MaxTokensBelowWindow { max_tokens, window: length });

@@ -12,7 +12,7 @@ use super::output;
 use crate::{
     arguments::{ComputeArgs, CutArgs, DiagnoseArgs},
     failure::usage,
-    model,
+    model, pipes,
     printer::Printer,
     text::{self, Opened},
 };
@@ -112,7 +112,8 @@ impl Request<'_> {
     ) -> anyhow::Result<DiagnoseRecord> {
         let Opened { name, checkpoint, text } = opened;
         let source = model::load(checkpoint, self.compute, printer)?;
-        let files = text.files.iter().map(|file| file.display().to_string()).collect();
+        let shown = |file: &PathBuf| pipes::shown(file).display().to_string();
+        let files = text.files.iter().map(shown).collect();
         measure(&*source, &text, self.probes, self.workers, (name, files), printer)
     }
 }

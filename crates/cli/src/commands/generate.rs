@@ -1,77 +1,346 @@
-//! `lns generate`: continue a prompt.
+//! `lns generate`: continue a text, or talk with a model for chat.
 
-use std::time::Instant;
+use std::{
+    io::{self, BufRead, IsTerminal, Read},
+    time::Instant,
+};
 
-use layernorm_scaling::Sampling;
+use anyhow::Context;
+use layernorm_scaling::{Decoder, Sampling};
 use lns_checkpoint::Checkpoint;
+use lns_data::{ChatTemplate, Message, StopStrings, Tokenizer};
 use lns_kernels::with_threads;
+use serde::Serialize;
 
-use crate::{arguments::GenerateArgs, failure::usage, model, printer::Printer};
+use crate::{arguments::GenerateArgs, chat, failure::usage, model, printer::Printer};
+
+/// More text than any model's context holds.
+const MOST_INPUT: u64 = 64 << 20;
 
 pub(crate) fn run(args: &GenerateArgs, printer: &Printer) -> anyhow::Result<()> {
     let threads = model::thread_count(args.threads);
+    let prompt = prompt(args)?;
     let checkpoint = Checkpoint::open(&args.model)?;
+    let template_of =
+        || ChatTemplate::of(&checkpoint, &chat::rendering()?).map_err(anyhow::Error::from);
+    let template = if args.chat { template_of()? } else { None };
+    let mut stops = args.stop.clone();
+    if args.chat {
+        let missing = || {
+            usage(format!(
+                "--chat: {} has no chat template, so it was not made for conversations; leave --chat \
+                 out, or put its chat_template.jinja beside the weights",
+                checkpoint.path().display()
+            ))
+        };
+        stops.extend(template.as_ref().ok_or_else(missing)?.end_of_turn());
+    }
     let tokenizer = model::tokenizer(&checkpoint)?;
-    let spec = checkpoint.spec();
-    let mut prompt = tokenizer.encode(&args.prompt)?.ids;
-    if args.bos {
-        let bos = tokenizer.bos_id();
-        let missing = || usage("--bos: the model names no begin-of-text token; leave --bos out");
-        prompt.insert(0, bos.ok_or_else(missing)?);
-    }
-    if prompt.is_empty() {
-        return Err(usage("--prompt is empty; give at least one word to continue"));
-    }
-    if prompt.len() >= spec.max_position_embeddings {
-        return Err(usage(format!(
-            "--prompt has {} tokens; the model's context is {}",
-            prompt.len(),
-            spec.max_position_embeddings
-        )));
-    }
-    if let Some(id) = prompt.iter().find(|id| **id as usize >= spec.vocab_size) {
-        return Err(usage(format!(
-            "the tokenizer gives token {id}, but the model's vocabulary has {} entries; they are not \
-             of one model",
-            spec.vocab_size
-        )));
-    }
-    let ends: Vec<u32> =
-        spec.eos_token_ids().into_iter().chain(tokenizer.end_of_text_id()).collect();
-    let model = model::load_whole(&checkpoint, &args.place)?;
-    let sampling = Sampling {
-        temperature: args.temperature,
-        top_p: args.top_p,
-        top_k: args.top_k,
-        seed: args.seed,
+    let end_tokens = checkpoint.spec().eos_token_ids();
+    let writer = Writer {
+        end_tokens: end_tokens.into_iter().chain(tokenizer.end_of_text_id()).collect(),
+        tokenizer,
+        stops: StopStrings::new(stops),
+        limit: args.max_new_tokens,
+        sampling: Sampling {
+            temperature: args.temperature,
+            top_p: args.top_p,
+            top_k: args.top_k,
+            seed: args.seed,
+        },
+        printer,
     };
-    printer.stream(&args.prompt)?;
+    let rendered = match (&template, &prompt) {
+        (Some(template), Some(prompt)) => Some(template.render(&[message("user", prompt)], true)?),
+        _ => None,
+    };
+    // A prompt that cannot be continued is refused before the weights are read.
+    if let Some(text) = rendered.as_ref().or(prompt.as_ref()) {
+        writer.ids(text, args.bos, &checkpoint)?;
+    }
+    let model = model::load_whole(&checkpoint, &args.place)?;
     with_threads(threads, || -> anyhow::Result<()> {
-        let start = Instant::now();
-        let mut text = tokenizer.stream_decoder().after(&prompt);
-        let mut count = 0;
-        let mut ended = false;
-        for token in model.generate(&prompt, args.max_new_tokens, sampling) {
-            count += 1;
-            ended = ends.contains(&token);
-            if ended {
-                break;
+        match (prompt, &template) {
+            (None, Some(template)) => {
+                printer.note("/clear begins a new conversation; /exit, or Ctrl-D, ends it.");
+                converse(&mut io::stdin().lock(), printer, &mut |messages| {
+                    let text = template.render(messages, true)?;
+                    let ids = writer.ids(&text, false, &checkpoint)?;
+                    Ok(writer.write(&model, &ids, Begin::Answer)?.text)
+                })
             }
-            if let Some(piece) = text.push(token) {
-                printer.stream(&piece)?;
+            (prompt, _) => {
+                let prompt = prompt.unwrap_or_default();
+                let ids =
+                    writer.ids(rendered.as_ref().unwrap_or(&prompt), args.bos, &checkpoint)?;
+                let begin = match args.chat {
+                    true => Begin::Answer,
+                    false => Begin::Text(&prompt),
+                };
+                let written = writer.write(&model, &ids, begin)?;
+                if written.text.trim().is_empty() && written.stop == Stop::EndOfText {
+                    let made_for_chat =
+                        !args.chat && template_of().is_ok_and(|found| found.is_some());
+                    printer.note(ended_at_once(made_for_chat));
+                }
+                printer.json(&Record {
+                    model: checkpoint.path().display().to_string(),
+                    prompt: &prompt,
+                    chat: args.chat,
+                    prompt_tokens: ids.len(),
+                    written: &written,
+                })
             }
         }
-        let full = prompt.len() + count >= spec.max_position_embeddings;
-        if !ended && !full && count < args.max_new_tokens {
-            printer.stream("\n")?;
+    })?
+}
+
+/// What is to be continued or answered; `None` for a conversation.
+fn prompt(args: &GenerateArgs) -> anyhow::Result<Option<String>> {
+    let stdin = io::stdin();
+    match args.prompt.as_deref() {
+        None if stdin.is_terminal() && args.chat && !args.json => Ok(None),
+        None if stdin.is_terminal() && args.chat => {
+            Err(usage("--json is for one answer; give what is asked with --prompt"))
+        }
+        None if stdin.is_terminal() => Err(usage(
+            "no prompt: give --prompt TEXT, or text on standard input, or --chat for a conversation",
+        )),
+        Some(text) if text != "-" => match text {
+            "" => Err(usage("--prompt is empty; give at least one word to continue")),
+            text => Ok(Some(text.to_owned())),
+        },
+        _ => {
+            let mut bytes = Vec::new();
+            let read = stdin.lock().take(MOST_INPUT).read_to_end(&mut bytes);
+            read.context("standard input cannot be read")?;
+            let text = String::from_utf8(bytes).map_err(|error| {
+                let place = error.utf8_error().valid_up_to();
+                usage(format!("standard input is not UTF-8 at byte {place}"))
+            })?;
+            match text.strip_suffix('\n').unwrap_or(&text) {
+                "" => Err(usage(
+                    "no prompt: standard input is empty; give --prompt TEXT, or --chat on a terminal \
+                     for a conversation",
+                )),
+                text => Ok(Some(text.to_owned())),
+            }
+        }
+    }
+}
+
+fn ended_at_once(made_for_chat: bool) -> &'static str {
+    if made_for_chat {
+        "The model ended at once: it was made to answer, not to go on. Ask it with --chat."
+    } else {
+        "The model ended at once: it takes the prompt for a whole text. Give another beginning, or try \
+         --temperature 0.8."
+    }
+}
+
+fn message(role: &str, content: &str) -> Message {
+    Message { role: role.to_owned(), content: content.to_owned() }
+}
+
+/// A conversation, a line a turn, until the input ends. `answer` gets all messages so far.
+fn converse(
+    input: &mut dyn BufRead,
+    printer: &Printer,
+    answer: &mut dyn FnMut(&[Message]) -> anyhow::Result<String>,
+) -> anyhow::Result<()> {
+    let mut messages: Vec<Message> = Vec::new();
+    loop {
+        printer.ask("> ");
+        let mut line = String::new();
+        if input.take(MOST_INPUT).read_line(&mut line).context("the input cannot be read")? == 0 {
+            printer.ask("\n");
+            return Ok(());
+        }
+        match line.trim() {
+            "" => {}
+            "/exit" => return Ok(()),
+            "/clear" => messages.clear(),
+            asked => {
+                messages.push(message("user", asked));
+                match answer(&messages) {
+                    Ok(answer) => messages.push(message("assistant", answer.trim())),
+                    Err(error) => {
+                        // What was asked before stays.
+                        messages.pop();
+                        printer.error(&error);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What is shown before the text that is written.
+#[derive(Clone, Copy)]
+enum Begin<'a> {
+    /// The text that it goes on from.
+    Text(&'a str),
+    Answer,
+}
+
+/// Why a text ended.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Stop {
+    /// The model wrote a token that ends a text or a turn.
+    EndOfText,
+    StopString,
+    MaxNewTokens,
+    Context,
+}
+
+#[derive(Debug, Serialize)]
+struct Written {
+    text: String,
+    tokens: usize,
+    stop: Stop,
+    /// The string that ended it.
+    stop_string: Option<String>,
+    seconds: f64,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Record<'a> {
+    model: String,
+    prompt: &'a str,
+    chat: bool,
+    prompt_tokens: usize,
+    #[serde(flatten)]
+    written: &'a Written,
+}
+
+/// How texts are continued.
+struct Writer<'a> {
+    tokenizer: Tokenizer,
+    end_tokens: Vec<u32>,
+    stops: StopStrings,
+    limit: usize,
+    sampling: Sampling,
+    printer: &'a Printer,
+}
+
+impl Writer<'_> {
+    /// The tokens of a text that the model can go on from.
+    fn ids(&self, text: &str, bos: bool, checkpoint: &Checkpoint) -> anyhow::Result<Vec<u32>> {
+        let spec = checkpoint.spec();
+        let mut ids = self.tokenizer.encode(text)?.ids;
+        if bos {
+            let missing =
+                || usage("--bos: the model names no begin-of-text token; leave --bos out");
+            ids.insert(0, self.tokenizer.bos_id().ok_or_else(missing)?);
+        }
+        if ids.is_empty() {
+            return Err(usage("the prompt has no token; give at least one word to continue"));
+        }
+        if ids.len() >= spec.max_position_embeddings {
             return Err(usage(format!(
-                "after {count} tokens the model's logits are not numbers; its weights are damaged or \
-                 leave the range of f32"
+                "there are {} tokens before the text to write, and the model's context is {}; give a \
+                 shorter prompt, or in a conversation /clear",
+                ids.len(),
+                spec.max_position_embeddings
             )));
         }
-        printer.stream(&(text.finish().unwrap_or_default() + "\n"))?;
-        let rate = count as f64 / start.elapsed().as_secs_f64();
-        printer.note(&format!("{count} tokens, {rate:.1} tokens/s"));
-        Ok(())
-    })?
+        if let Some(id) = ids.iter().find(|id| **id as usize >= spec.vocab_size) {
+            return Err(usage(format!(
+                "the tokenizer gives token {id}, but the model's vocabulary has {} entries; they are \
+                 not of one model",
+                spec.vocab_size
+            )));
+        }
+        Ok(ids)
+    }
+
+    /// Writes on, showing the text as it comes.
+    fn write(&self, model: &Decoder, ids: &[u32], begin: Begin<'_>) -> anyhow::Result<Written> {
+        let mut decoder = self.tokenizer.stream_decoder();
+        if let Begin::Text(prompt) = begin {
+            self.show(prompt)?;
+            // A word that goes on from the prompt keeps its space.
+            decoder = decoder.after(ids);
+        }
+        let start = Instant::now();
+        let mut stops = self.stops.clone();
+        let (mut text, mut tokens, mut ended) = (String::new(), 0, None);
+        let mut give = |piece: &str| {
+            text += piece;
+            self.show(piece)
+        };
+        for token in model.generate(ids, self.limit, self.sampling.clone()) {
+            tokens += 1;
+            if self.end_tokens.contains(&token) {
+                ended = Some((Stop::EndOfText, None));
+                break;
+            }
+            let Some(piece) = decoder.push(token) else { continue };
+            let (piece, stop) = stops.push(&piece);
+            give(&piece)?;
+            if stop.is_some() {
+                ended = Some((Stop::StopString, stop));
+                break;
+            }
+        }
+        if !matches!(ended, Some((Stop::StopString, _))) {
+            let (piece, stop) = stops.push(&decoder.finish().unwrap_or_default());
+            give(&piece)?;
+            match stop {
+                Some(_) => ended = Some((Stop::StopString, stop)),
+                None => give(&stops.finish())?,
+            }
+        }
+        self.printer.stream("\n")?;
+        let context = model.spec().max_position_embeddings;
+        let full = ids.len() + tokens >= context;
+        let (stop, stop_string) = match ended {
+            Some(ended) => ended,
+            None if tokens == self.limit => (Stop::MaxNewTokens, None),
+            None if full => (Stop::Context, None),
+            None => {
+                return Err(usage(format!(
+                    "after {tokens} tokens the model's logits are not numbers; its weights are damaged \
+                     or leave the range of f32"
+                )));
+            }
+        };
+        let seconds = start.elapsed().as_secs_f64();
+        let why = match stop {
+            Stop::EndOfText | Stop::StopString => String::new(),
+            Stop::MaxNewTokens => "; --max-new-tokens allows more".to_owned(),
+            Stop::Context => format!("; the model's context of {context} tokens is full"),
+        };
+        let rate = tokens as f64 / seconds;
+        self.printer.note(&format!("{tokens} tokens, {rate:.1} tokens/s{why}"));
+        Ok(Written { text, tokens, stop, stop_string, seconds })
+    }
+
+    fn show(&self, text: &str) -> anyhow::Result<()> {
+        self.printer.stream(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conversation_remembers_its_turns_until_it_is_cleared() {
+        let mut seen = Vec::new();
+        let mut answer = |messages: &[Message]| {
+            let said: Vec<&str> = messages.iter().map(|m| m.content.as_str()).collect();
+            seen.push(said.join("|"));
+            match messages.len() {
+                5 => Err(usage("too long")),
+                turns => Ok(format!(" answer {turns}\n")),
+            }
+        };
+        let mut input = "one\n\ntwo\nthree\n/clear\nfour\n/exit\nfive\n".as_bytes();
+        converse(&mut input, &Printer::new(true, true), &mut answer).expect("ends");
+        let expected = ["one", "one|answer 1|two", "one|answer 1|two|answer 3|three", "four"];
+        assert_eq!(seen, expected);
+    }
 }

@@ -4,6 +4,7 @@ mod bench;
 mod numbers;
 mod strangers;
 mod surgery;
+mod text;
 
 use std::fs;
 

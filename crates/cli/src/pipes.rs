@@ -1,0 +1,93 @@
+//! Text from pipes: `-`, `/dev/stdin`, `<(command)` and named pipes wherever a verb takes files of text.
+//!
+//! A verb may read its text more than once (to train a tokenizer, to tell documents apart, to measure a
+//! model before and after), so what comes through a pipe is kept in a file until the program ends.
+
+use std::{
+    fs::File,
+    io::{self, IsTerminal, Read},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use lns_data::keep_piped_text;
+use tempfile::TempDir;
+
+use crate::{arguments::Verb, failure::usage, printer::Printer};
+
+/// What the temporary folder is called.
+const FOLDER: &str = "lns-piped-text-";
+
+/// Puts a file in the place of every pipe among the verb's texts. The files are there as long as the
+/// folder that is returned.
+pub(crate) fn keep(verb: &mut Verb, printer: &Printer) -> anyhow::Result<Option<TempDir>> {
+    let mut kept = None;
+    let mut standard_input = false;
+    for path in verb.texts().into_iter().filter(|path| is_pipe(path)) {
+        let folder = match kept.take() {
+            Some(folder) => folder,
+            None => tempfile::Builder::new()
+                .prefix(FOLDER)
+                .tempdir()
+                .context("no temporary folder can be made for piped text")?,
+        };
+        let folder = kept.insert(folder);
+        *path = if is_standard_input(path) {
+            if std::mem::replace(&mut standard_input, true) {
+                return Err(usage("standard input can be read only once; name it in one place"));
+            }
+            let mut stdin = io::stdin().lock();
+            if stdin.is_terminal() {
+                printer.note("Reading text from the terminal; Ctrl-D ends it.");
+            }
+            keep_piped_text(&mut stdin, "standard-input", folder.path())?
+        } else {
+            let mut pipe: Box<dyn Read> = Box::new(
+                File::open(&*path).with_context(|| format!("{} cannot be read", path.display()))?,
+            );
+            let name = path.file_stem().unwrap_or_default().to_string_lossy();
+            keep_piped_text(&mut pipe, &format!("pipe-{name}"), folder.path())?
+        };
+    }
+    Ok(kept)
+}
+
+/// A text as it is told to people and kept in records: of a file that stands for a pipe its name, which
+/// says what it holds, of others the path.
+pub(crate) fn shown(path: &Path) -> &Path {
+    let folder = path.parent().and_then(Path::file_name).unwrap_or_default();
+    match path.file_name() {
+        Some(name) if folder.to_string_lossy().starts_with(FOLDER) => Path::new(name),
+        _ => path,
+    }
+}
+
+/// What tells a text from others: as [`shown`], with absolute paths.
+pub(crate) fn identity(path: &Path) -> io::Result<PathBuf> {
+    match shown(path) {
+        whole if whole == path => std::path::absolute(path),
+        name => Ok(name.to_owned()),
+    }
+}
+
+fn is_standard_input(path: &Path) -> bool {
+    ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"].iter().any(|name| path == Path::new(name))
+}
+
+fn is_pipe(path: &Path) -> bool {
+    // What is redirected to a descriptor may be a file, whose name is not known.
+    is_standard_input(path)
+        || path.starts_with("/dev/fd")
+        || path.starts_with("/proc/self/fd")
+        || path.metadata().is_ok_and(|found| is_fifo(&found))
+}
+
+#[cfg(unix)]
+fn is_fifo(found: &std::fs::Metadata) -> bool {
+    std::os::unix::fs::FileTypeExt::is_fifo(&found.file_type())
+}
+
+#[cfg(not(unix))]
+fn is_fifo(_: &std::fs::Metadata) -> bool {
+    false
+}
