@@ -462,6 +462,7 @@ impl RunConfig {
                 return Err(ConfigError::Unknown { place: layer.place.clone(), key, meant });
             }
             merge(&mut merged, &layer.table);
+            ranges::check_table(&merged)?;
             // Which layer is to blame shows when it was the one that broke it.
             merged.clone().try_into::<Self>().map_err(|error| ConfigError::Malformed {
                 place: layer.place.clone(),

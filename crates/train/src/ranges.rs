@@ -3,6 +3,8 @@
 
 use std::ops::RangeInclusive;
 
+use toml::{Table, Value};
+
 use crate::{ConfigError, RunConfig};
 
 /// Steps of a run.
@@ -58,12 +60,34 @@ pub(crate) fn check(run: &RunConfig) -> Result<(), ConfigError> {
     for (key, of, range) in WHOLE {
         let value = of(run);
         if !range.contains(&value) {
-            let expected =
-                format!("it must be a whole number from {} to {}", range.start(), range.end());
-            return Err(ConfigError::Invalid { key, value: value.to_string(), expected });
+            return Err(outside(key, value.to_string(), &range));
         }
     }
     Ok(())
+}
+
+/// Refuses numbers that no whole number of the settings can be, such as -1 and 1e400, before their types
+/// are: the message says what they may be.
+pub(crate) fn check_table(settings: &Table) -> Result<(), ConfigError> {
+    for (key, _, range) in WHOLE {
+        let names: Vec<&str> = key.split('.').collect();
+        let (last, tables) = names.split_last().unwrap_or((&key, &[]));
+        let table = tables.iter().try_fold(settings, |table, name| table.get(*name)?.as_table());
+        match table.and_then(|table| table.get(*last)) {
+            Some(Value::Integer(number))
+                if u64::try_from(*number).is_ok_and(|number| range.contains(&number)) => {}
+            Some(value @ (Value::Integer(_) | Value::Float(_))) => {
+                return Err(outside(key, value.to_string(), &range));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn outside(key: &'static str, value: String, range: &RangeInclusive<u64>) -> ConfigError {
+    let expected = format!("it must be a whole number from {} to {}", range.start(), range.end());
+    ConfigError::Invalid { key, value, expected }
 }
 
 #[cfg(test)]

@@ -25,6 +25,8 @@ fn numbers_out_of_range_are_refused_with_the_range_before_anything_is_made() {
         (&train, &["--set", "model.num_hidden_layers=4294967295"], "from 1 to 4096"),
         (&train, &["--set", "schedule.warmup=9223372036854775807"], "`schedule.warmup`"),
         (&train, &["--tokens", "1000000000000000", "--batch", "1", "--length", "1"], "`steps`"),
+        (&train, &["--set", "seed=-1"], "`seed` is -1; it must be a whole number from 0"),
+        (&train, &["--set", "data.length=1.5"], "`data.length` is 1.5; it must be a whole"),
         (&train, &["--set", &deep], "dots between"),
         (&train, &["--set", &nested], "model"),
         (&train, &["--set", &tables], "model"),
