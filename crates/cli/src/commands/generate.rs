@@ -78,7 +78,7 @@ pub(crate) fn run(args: &GenerateArgs, printer: &Printer) -> anyhow::Result<()> 
                     false => Begin::Text(&prompt),
                 };
                 let written = writer.write(&model, &ids, begin)?;
-                if written.text.trim().is_empty() && written.stop == Stop::EndOfText {
+                if written.text.trim().is_empty() && written.stop == Ending::EndOfText {
                     let made_for_chat =
                         !args.chat && template_of().is_ok_and(|found| found.is_some());
                     printer.note(ended_at_once(made_for_chat));
@@ -186,7 +186,7 @@ enum Begin<'a> {
 /// Why a text ended.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Stop {
+enum Ending {
     /// The model wrote a token that ends a text or a turn.
     EndOfText,
     StopString,
@@ -198,7 +198,7 @@ enum Stop {
 struct Written {
     text: String,
     tokens: usize,
-    stop: Stop,
+    stop: Ending,
     /// The string that ended it.
     stop_string: Option<String>,
     seconds: f64,
@@ -274,22 +274,22 @@ impl Writer<'_> {
         for token in model.generate(ids, self.limit, self.sampling.clone()) {
             tokens += 1;
             if self.end_tokens.contains(&token) {
-                ended = Some((Stop::EndOfText, None));
+                ended = Some((Ending::EndOfText, None));
                 break;
             }
             let Some(piece) = decoder.push(token) else { continue };
             let (piece, stop) = stops.push(&piece);
             give(&piece)?;
             if stop.is_some() {
-                ended = Some((Stop::StopString, stop));
+                ended = Some((Ending::StopString, stop));
                 break;
             }
         }
-        if !matches!(ended, Some((Stop::StopString, _))) {
+        if !matches!(ended, Some((Ending::StopString, _))) {
             let (piece, stop) = stops.push(&decoder.finish().unwrap_or_default());
             give(&piece)?;
             match stop {
-                Some(_) => ended = Some((Stop::StopString, stop)),
+                Some(_) => ended = Some((Ending::StopString, stop)),
                 None => give(&stops.finish())?,
             }
         }
@@ -298,8 +298,8 @@ impl Writer<'_> {
         let full = ids.len() + tokens >= context;
         let (stop, stop_string) = match ended {
             Some(ended) => ended,
-            None if tokens == self.limit => (Stop::MaxNewTokens, None),
-            None if full => (Stop::Context, None),
+            None if tokens == self.limit => (Ending::MaxNewTokens, None),
+            None if full => (Ending::Context, None),
             None => {
                 return Err(usage(format!(
                     "after {tokens} tokens the model's logits are not numbers; its weights are damaged \
@@ -309,9 +309,9 @@ impl Writer<'_> {
         };
         let seconds = start.elapsed().as_secs_f64();
         let why = match stop {
-            Stop::EndOfText | Stop::StopString => String::new(),
-            Stop::MaxNewTokens => "; --max-new-tokens allows more".to_owned(),
-            Stop::Context => format!("; the model's context of {context} tokens is full"),
+            Ending::EndOfText | Ending::StopString => String::new(),
+            Ending::MaxNewTokens => "; --max-new-tokens allows more".to_owned(),
+            Ending::Context => format!("; the model's context of {context} tokens is full"),
         };
         let rate = tokens as f64 / seconds;
         self.printer.note(&format!("{tokens} tokens, {rate:.1} tokens/s{why}"));
