@@ -58,6 +58,8 @@ pub(crate) struct Parts {
     pub(crate) files: Vec<PathBuf>,
     pub(crate) tensors: Vec<TensorInfo>,
     pub(crate) tokenizer: TokenizerSource,
+    /// Of a GGUF file the record that it holds.
+    pub(crate) provenance: Option<ProvenanceRecord>,
 }
 
 impl Checkpoint {
@@ -150,13 +152,19 @@ impl Checkpoint {
         })
     }
 
-    /// How this checkpoint was made, if it says so: in its folder, or beside a GGUF file.
+    /// How this checkpoint was made, if it says so: in its folder, or in a GGUF file (beside it where an
+    /// earlier version wrote it).
     pub fn own_provenance(&self) -> Option<ProvenanceRecord> {
-        let path = match self.format() {
-            Format::Safetensors => self.folder().join(ProvenanceRecord::FILE_NAME),
-            Format::Gguf => ProvenanceRecord::beside(&self.path),
-        };
-        ProvenanceRecord::read(&path)
+        match self.format() {
+            Format::Safetensors => {
+                ProvenanceRecord::read(&self.folder().join(ProvenanceRecord::FILE_NAME))
+            }
+            Format::Gguf => self
+                .parts
+                .provenance
+                .clone()
+                .or_else(|| ProvenanceRecord::read(&ProvenanceRecord::beside(&self.path))),
+        }
     }
 
     /// The files that hold the weights.

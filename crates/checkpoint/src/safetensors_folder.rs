@@ -70,6 +70,7 @@ fn open_file_with(spec: ModelSpec, folder: &Path, file: &Path) -> Result<Parts, 
         maps: vec![map],
         tensors,
         tokenizer: tokenizer_in(folder),
+        provenance: None,
     })
 }
 
@@ -100,7 +101,8 @@ fn open_shards(spec: ModelSpec, folder: &Path, index: &Path) -> Result<Parts, Ch
         maps.push(map);
     }
     let tokenizer = tokenizer_in(folder);
-    Ok(Parts { format: Format::Safetensors, spec, files, maps, tensors, tokenizer })
+    let (format, provenance) = (Format::Safetensors, None);
+    Ok(Parts { format, spec, files, maps, tensors, tokenizer, provenance })
 }
 
 fn read_index(path: &Path) -> Result<BTreeMap<String, String>, CheckpointError> {

@@ -242,7 +242,8 @@ mod tests {
         let folder = model_folder(vocab_size, json!({}));
         let spec = Checkpoint::open(folder.path()).unwrap().spec().clone();
         let path = folder.path().join("tiny.gguf");
-        let options = GgufOptions { name: "tiny", dtype: StorageType::F16, tokenizer };
+        let options =
+            GgufOptions { name: "tiny", dtype: StorageType::F16, tokenizer, provenance: None };
         write_gguf(
             &path,
             &spec,

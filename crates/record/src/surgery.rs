@@ -48,7 +48,7 @@ impl ProvenanceRecord {
     /// Its file's name in a model's folder.
     pub const FILE_NAME: &str = "lns-provenance.json";
 
-    /// Where the record of a model that is one file stands.
+    /// Where earlier versions put the record of a model that is one file.
     pub fn beside(file: &Path) -> PathBuf {
         let mut name = file.as_os_str().to_owned();
         name.push(format!(".{}", Self::FILE_NAME));
@@ -58,6 +58,11 @@ impl ProvenanceRecord {
     /// The record at `path`; `None` if there is none that can be read.
     pub fn read(path: &Path) -> Option<Self> {
         serde_json::from_slice(&read_regular(path, SMALL_FILE).ok()?).ok()
+    }
+
+    /// The record that a text is; `None` if it is none.
+    pub fn from_json(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
     }
 }
 

@@ -13,6 +13,7 @@ mod write;
 use std::collections::HashSet;
 use std::path::Path;
 
+use lns_record::ProvenanceRecord;
 use lns_spec::{Role, StoredTensor};
 
 use crate::checkpoint::Parts;
@@ -26,6 +27,9 @@ pub use write::{GgufOptions, write_gguf};
 
 /// First bytes of every GGUF file.
 pub(crate) const MAGIC: &[u8; 4] = b"GGUF";
+
+/// The key of the record of where a model that this program wrote came from.
+const PROVENANCE: &str = "lns.provenance";
 
 /// The table of Llama 3's rotary factors: a tensor, but not a weight of the model.
 const ROPE_FACTORS: &str = "rope_freqs.weight";
@@ -81,6 +85,8 @@ pub(crate) fn open(path: &Path) -> Result<Parts, CheckpointError> {
         Some(tokenizer) => TokenizerSource::Gguf(Box::new(tokenizer)),
         None => tokenizer_in(folder_of(path)),
     };
+    // What is no record says nothing.
+    let provenance = metadata.text(PROVENANCE).ok().flatten().and_then(ProvenanceRecord::from_json);
     Ok(Parts {
         format: Format::Gguf,
         spec,
@@ -88,6 +94,7 @@ pub(crate) fn open(path: &Path) -> Result<Parts, CheckpointError> {
         maps: vec![map],
         tensors,
         tokenizer,
+        provenance,
     })
 }
 

@@ -12,7 +12,7 @@ use super::plan::place_in_gguf;
 use super::quantise::encode;
 use super::tensors::READ;
 use super::tokenizer::NO_TOKENIZER;
-use super::{DEFAULT_ALIGNMENT, GgufTensor, MAGIC, gguf_tensors, is_query_or_key};
+use super::{DEFAULT_ALIGNMENT, GgufTensor, MAGIC, PROVENANCE, gguf_tensors, is_query_or_key};
 use crate::write::failed;
 use crate::{CheckpointError, GgufTokenizer, StorageType};
 
@@ -30,6 +30,9 @@ pub struct GgufOptions<'a> {
     pub dtype: StorageType,
     /// The tokenizer, if there is one.
     pub tokenizer: Option<&'a GgufTokenizer>,
+    /// Where the model came from ([`ProvenanceRecord`](lns_record::ProvenanceRecord) as JSON): in the
+    /// file, under a key that other programs pass over, so that neither is ever without the other.
+    pub provenance: Option<&'a str>,
 }
 
 /// Writes a whole model as one GGUF file, directly at `path`; to put it in place and on disk is the
@@ -185,6 +188,7 @@ fn metadata<'a>(spec: &ModelSpec, gguf: Gguf, options: &GgufOptions<'a>) -> Entr
     let of_model = sizes(spec).into_iter().chain(rope(spec));
     entries.extend(of_model.map(|(key, value)| (format!("{}.{key}", gguf.architecture), value)));
     entries.extend(tokenizer(options.tokenizer));
+    entries.extend(options.provenance.map(|json| (PROVENANCE.to_owned(), Value::Text(json))));
     entries
 }
 

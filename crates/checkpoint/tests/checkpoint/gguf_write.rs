@@ -8,6 +8,7 @@ use lns_checkpoint::{
     Checkpoint, CheckpointError, GgufOptions, GgufTensor, GgufTokenizer, StorageType,
     TokenizerSource, gguf_tensors, write_gguf,
 };
+use lns_record::ProvenanceRecord;
 use lns_spec::{Family, LayerSpec, ModelSpec, NormScheme, RopeScaling, StoredTensor};
 use serde_json::{Value, json};
 
@@ -70,9 +71,43 @@ fn write(
     write_gguf(&path, spec, options, read, &|_| ()).map(|()| (folder, path))
 }
 
+#[test]
+fn a_file_says_where_it_came_from_and_no_record_beside_it_speaks_for_it() {
+    let spec = spec("llama", json!({}));
+    let options =
+        GgufOptions { name: "Tiny", dtype: StorageType::F32, tokenizer: None, provenance: None };
+    let (_source, path) = write(&spec, &options).expect("the model can be written");
+    let source = Checkpoint::open(&path).expect("and read");
+    let record =
+        |verb: &str| source.provenance(verb, &spec, json!({"dtype": "F16"})).expect("described");
+    let own = record("export");
+    let json = serde_json::to_string(&own).expect("JSON");
+    for (inside, beside, found) in [
+        (Some(&*json), None, Some("export")),
+        (Some(&*json), Some("prune"), Some("export")),
+        // As earlier versions wrote it.
+        (None, Some("prune"), Some("prune")),
+        (Some("[1, 2]"), None, None),
+        (None, None, None),
+    ] {
+        let dtype = StorageType::F16;
+        let options = GgufOptions { name: "Tiny", dtype, tokenizer: None, provenance: inside };
+        let (_folder, path) = write(&spec, &options).expect("the model can be written");
+        if let Some(verb) = beside {
+            let json = serde_json::to_string(&record(verb)).expect("JSON");
+            std::fs::write(ProvenanceRecord::beside(&path), json).expect("writes");
+        }
+        let read = Checkpoint::open(&path).expect("and read").own_provenance();
+        assert_eq!(read.as_ref().map(|record| &*record.verb), found);
+        if found == Some("export") {
+            assert_eq!(read.as_ref(), Some(&own));
+        }
+    }
+}
+
 /// Writes the model without a tokenizer and opens it.
 fn written(spec: &ModelSpec, dtype: StorageType) -> Checkpoint {
-    let options = GgufOptions { name: "Tiny", dtype, tokenizer: None };
+    let options = GgufOptions { name: "Tiny", dtype, tokenizer: None, provenance: None };
     let (_folder, path) = write(spec, &options).expect("the model can be written");
     Checkpoint::open(&path).expect("and read")
 }
@@ -167,7 +202,8 @@ fn mistral_is_written_as_the_llama_it_is() {
 
 #[test]
 fn no_file_is_named_what_transformers_takes_for_an_architecture() {
-    let options = GgufOptions { name: "mistral", dtype: StorageType::F16, tokenizer: None };
+    let options =
+        GgufOptions { name: "mistral", dtype: StorageType::F16, tokenizer: None, provenance: None };
     let (_folder, path) = write(&spec("mistral", json!({})), &options).expect("written");
     let checkpoint = Checkpoint::open(&path).expect("and read");
     assert_eq!(checkpoint.spec().other_keys["_name_or_path"], "Mistral");
@@ -188,7 +224,10 @@ fn the_tokenizer_comes_back_as_it_was() {
     let spec = spec("llama", json!({}));
     let write = |tokenizer: &GgufTokenizer| {
         let dtype = StorageType::F16;
-        write(&spec, &GgufOptions { name: "Tiny", dtype, tokenizer: Some(tokenizer) })
+        write(
+            &spec,
+            &GgufOptions { name: "Tiny", dtype, tokenizer: Some(tokenizer), provenance: None },
+        )
     };
     let sparse = GgufTokenizer {
         model: "gpt2".to_owned(),
@@ -212,7 +251,8 @@ fn progress_ends_at_the_size_of_the_file_and_never_falls() {
     let spec = spec("qwen3", json!({}));
     let folder = Folder::new();
     let path = folder.path().join("tiny.gguf");
-    let options = GgufOptions { name: "Tiny", dtype: StorageType::Q8_0, tokenizer: None };
+    let options =
+        GgufOptions { name: "Tiny", dtype: StorageType::Q8_0, tokenizer: None, provenance: None };
     let last = Cell::new(0);
     let progress = |bytes| assert!(last.replace(bytes) <= bytes);
     write_gguf(&path, &spec, &options, &mut |tensor| Ok(numbers(tensor)), &progress)
@@ -274,7 +314,7 @@ fn a_value_that_the_type_cannot_hold_is_named() {
             }
             Ok(numbers)
         };
-        let options = GgufOptions { name: "Tiny", dtype, tokenizer: None };
+        let options = GgufOptions { name: "Tiny", dtype, tokenizer: None, provenance: None };
         let path = folder.path().join("tiny.gguf");
         let error = write_gguf(&path, &spec, &options, &mut read, &|_| ()).expect_err("lost");
         let message = error.to_string();
@@ -318,7 +358,7 @@ fn what_a_file_cannot_say_is_refused() {
     ] {
         let message = refused(&spec, f16);
         assert!(message.contains(expected), "{message} lacks {expected}");
-        let options = GgufOptions { name: "Tiny", dtype: f16, tokenizer: None };
+        let options = GgufOptions { name: "Tiny", dtype: f16, tokenizer: None, provenance: None };
         assert_eq!(write(&spec, &options).expect_err("refused").to_string(), message);
     }
     assert!(matches!(yarn(json!({})).rope.scaling, RopeScaling::Yarn { .. }));
@@ -333,7 +373,8 @@ fn what_the_reader_says_and_a_wrong_length_stop_the_writing() {
     let spec = spec("llama", json!({}));
     let folder = Folder::new();
     let path = folder.path().join("tiny.gguf");
-    let options = GgufOptions { name: "Tiny", dtype: StorageType::F16, tokenizer: None };
+    let options =
+        GgufOptions { name: "Tiny", dtype: StorageType::F16, tokenizer: None, provenance: None };
     let mut short = |tensor: &StoredTensor| Ok(numbers(tensor)[1..].to_vec());
     let error = write_gguf(&path, &spec, &options, &mut short, &|_| ()).expect_err("too few");
     assert!(matches!(error, CheckpointError::WrongShape { .. }), "{error}");

@@ -159,8 +159,12 @@ fn blocks_of_a_gguf_file_become_f32_with_rows_in_hugging_faces_order() {
     let source = tiny("llama");
     let folder = Folder::new();
     let path = folder.path().join("model.gguf");
-    let options =
-        lns_checkpoint::GgufOptions { name: "t", dtype: StorageType::Q8_0, tokenizer: None };
+    let options = lns_checkpoint::GgufOptions {
+        name: "t",
+        dtype: StorageType::Q8_0,
+        tokenizer: None,
+        provenance: None,
+    };
     let mut read = |tensor: &lns_spec::StoredTensor| source.read_f32(&tensor.name, &tensor.shape);
     lns_checkpoint::write_gguf(&path, source.spec(), &options, &mut read, &|_| {}).expect("writes");
     let gguf = Checkpoint::open(&path).expect("opens");

@@ -8,7 +8,7 @@ use lns_checkpoint::{
     write_gguf,
 };
 use lns_data::gguf_tokenizer;
-use lns_record::{NewFile, ProvenanceRecord, pretty_json, replace_file};
+use lns_record::{NewFile, ProvenanceRecord};
 use lns_spec::NormScheme;
 use serde_json::json;
 
@@ -35,7 +35,7 @@ impl ExportType {
 }
 
 pub(crate) fn run(args: &ExportArgs, printer: &Printer) -> anyhow::Result<()> {
-    let checkpoint = Checkpoint::open(&args.model)?;
+    let checkpoint = model::open(&args.model)?;
     let spec = checkpoint.spec();
     let conversion = Conversion::of(&checkpoint)?.for_stock_runtimes()?;
     if !spec.is_stock() {
@@ -101,7 +101,15 @@ fn gguf(
     convert::check_place(conversion.source(), out, args.output.force, true)?;
     let tokenizer = tokenizer(conversion.source(), spec.vocab_size, printer)?;
     let name = model::short_name(conversion.source().path());
-    let options = GgufOptions { name: &name, dtype, tokenizer: tokenizer.as_ref() };
+    let told = json!({"format": "gguf", "dtype": dtype.name(), "folded": folded(&conversion)});
+    let record = conversion.source().provenance("export", spec, told)?;
+    let provenance = serde_json::to_string(&record)?;
+    let options = GgufOptions {
+        name: &name,
+        dtype,
+        tokenizer: tokenizer.as_ref(),
+        provenance: Some(&provenance),
+    };
     let total = tensors.iter().map(lns_checkpoint::GgufTensor::bytes).sum();
     let bar = printer.bytes("Writing", total);
     let file = NewFile::create(out, args.output.force)
@@ -112,14 +120,18 @@ fn gguf(
     write_gguf(file.path(), spec, &options, &mut read, &|written| bar.set(written))
         .with_context(|| convert::not_written(out))?;
     drop(bar);
-    let told = json!({"format": "gguf", "dtype": dtype.name(), "folded": folded(&conversion)});
-    let record = conversion.source().provenance("export", spec, told)?;
-    let beside = ProvenanceRecord::beside(out);
-    let json = pretty_json(&record)?;
     file.commit().with_context(|| format!("{} was not put in place", out.display()))?;
-    replace_file(&beside, &json).with_context(|| convert::not_written(&beside))?;
+    remove_older_record(out);
     printer.result(&format!("model        {} ({})\n", out.display(), bytes(total)))?;
     printer.json(&record)
+}
+
+/// Earlier versions put the record beside the file: that of the file which was replaced goes with it.
+fn remove_older_record(out: &Path) {
+    let beside = ProvenanceRecord::beside(out);
+    if ProvenanceRecord::read(&beside).is_some() {
+        let _ = std::fs::remove_file(beside);
+    }
 }
 
 /// The scheme that was folded away, if one was.
