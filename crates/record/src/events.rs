@@ -26,6 +26,9 @@ pub enum Event {
         step: u64,
         /// When.
         time: f64,
+        /// Steps planned from now on, where they are more than were planned before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        steps: Option<u64>,
     },
     /// A step was taken.
     Step(StepEvent),

@@ -4,6 +4,7 @@
 //! was not run leaves its fields absent. Losses are in nats per token; layers and stream indices are
 //! 0-based: `stream[i]` enters layer i, `stream[L]` leaves the last layer, before the final norm.
 
+mod claim;
 mod digest;
 mod events;
 mod probe;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use claim::{Claim, ClaimError, FolderKind, FolderMarker, refuse_sources};
 pub use digest::{file_sha256, sha256};
 pub use events::{
     EvalEvent, Event, EventsError, LayersEvent, Outcome, StartEvent, StepEvent, read_events,

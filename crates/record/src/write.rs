@@ -1,7 +1,7 @@
 //! One way to write a file or a folder: beside its place, synced, renamed.
 
 use std::{
-    fs::{File, Permissions},
+    fs::{File, Permissions, TryLockError},
     io::{ErrorKind, Write},
     path::{Path, PathBuf},
 };
@@ -34,33 +34,105 @@ fn unfinished_for(prefix: &str, mode: u32) -> Builder<'_, 'static> {
     builder
 }
 
+/// Names are at most 255 bytes on most systems: a long one is known by its digest.
+const LONGEST_NAME: usize = 128;
+
 fn prefix_of(place: &Path) -> String {
     let name = place.file_name().unwrap_or_default().to_string_lossy();
-    format!("{PREFIX}{name}-")
+    if name.len() <= LONGEST_NAME {
+        return format!("{PREFIX}{name}-");
+    }
+    format!("{PREFIX}{}-", crate::sha256(name.as_bytes()))
 }
 
-/// Holds a file or folder, where the system can.
-fn locked(path: &Path) -> Option<File> {
-    let file = open_at_once(path).ok()?;
-    file.try_lock().ok()?;
-    Some(file)
+/// Who holds a file or folder.
+pub(crate) enum Hold {
+    /// We do, as long as the file is open.
+    Ours(File),
+    /// Somebody else does, or removed it before we could take it.
+    Lost,
+    /// Nobody: the file system has no locks.
+    Unknown,
 }
 
-/// Removes what killed programs left unfinished for this place; what another program is still
-/// writing is locked.
-fn remove_stale(place: &Path) {
-    let prefix = prefix_of(place);
-    for entry in std::fs::read_dir(parent(place)).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let stale = name.starts_with(&prefix) && name.ends_with(SUFFIX);
-        if stale && locked(&entry.path()).is_some() {
-            let path = entry.path();
-            let _ = if path.is_dir() {
-                std::fs::remove_dir_all(&path)
-            } else {
-                std::fs::remove_file(&path)
-            };
+/// Takes the lock of something that others can find and remove: whoever removes it holds its lock
+/// meanwhile, so it is ours only if it is still there once the lock is.
+pub(crate) fn hold(path: &Path) -> Hold {
+    if cfg!(not(unix)) {
+        // There a lock keeps even its holder from writing through another handle.
+        return Hold::Unknown;
+    }
+    let Ok(file) = open_at_once(path) else {
+        // Where folders cannot be opened they cannot be locked either.
+        return if path.exists() { Hold::Unknown } else { Hold::Lost };
+    };
+    match file.try_lock() {
+        Ok(()) if is_at(&file, path) => Hold::Ours(file),
+        Ok(()) | Err(TryLockError::WouldBlock) => Hold::Lost,
+        Err(TryLockError::Error(_)) => Hold::Unknown,
+    }
+}
+
+/// Whether an open file is the one at `path`.
+pub(crate) fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(open), Ok(there)) = (file.metadata(), path.symlink_metadata()) else { return false };
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        (open.dev(), open.ino()) == (there.dev(), there.ino())
+    }
+    #[cfg(not(unix))]
+    {
+        // What is open there cannot be removed.
+        open.is_file() == there.is_file()
+    }
+}
+
+/// Makes something that others take for a leftover until its lock is held: made anew if somebody was
+/// faster.
+fn held<T>(
+    mut make: impl FnMut() -> std::io::Result<T>,
+    path: impl Fn(&T) -> &Path,
+) -> std::io::Result<(T, Option<File>)> {
+    loop {
+        let made = make()?;
+        match hold(path(&made)) {
+            Hold::Ours(lock) => return Ok((made, Some(lock))),
+            Hold::Unknown => return Ok((made, None)),
+            Hold::Lost => {}
         }
+    }
+}
+
+/// Removes what killed programs left unfinished for this place.
+pub(crate) fn remove_stale(place: &Path) {
+    let prefix = prefix_of(place);
+    let of_place = |name: &str| name.starts_with(&prefix);
+    remove_leftovers(parent(place), &of_place);
+}
+
+/// Whether it is so that unfinished files and folders are named.
+pub(crate) fn is_leftover(name: &str) -> bool {
+    name.starts_with(PREFIX) && name.ends_with(SUFFIX)
+}
+
+/// Removes the unfinished files and folders of such names; what another program is still writing is
+/// locked. What cannot be removed stays.
+fn remove_leftovers(folder: &Path, wanted: &dyn Fn(&str) -> bool) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !is_leftover(&name) || !wanted(&name) {
+            continue;
+        }
+        let path = entry.path();
+        // Anything but a file or a folder is not ours, and may never open.
+        let ours = entry.file_type().is_ok_and(|kind| kind.is_dir() || kind.is_file());
+        let Hold::Ours(_lock) = (if ours { hold(&path) } else { Hold::Lost }) else { continue };
+        let _ = if path.is_dir() {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
+        };
     }
 }
 
@@ -84,12 +156,10 @@ pub fn pretty_json(value: &impl serde::Serialize) -> serde_json::Result<Vec<u8>>
 /// # Errors
 /// Whatever the operating system says; the file at `path` is then as it was.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let folder = parent(path);
-    let mut file = unfinished(0o666).tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    sync_folder(folder)
+    let new = NewFile::create(path, true)?;
+    // Opened, not made: by any other name it would be a leftover.
+    std::fs::OpenOptions::new().write(true).open(new.path())?.write_all(bytes)?;
+    new.commit()
 }
 
 /// A folder that appears at its place all at once, with everything in it on disk; gone again when it
@@ -122,17 +192,16 @@ impl NewFolder {
     /// [`ErrorKind::AlreadyExists`] when a file is there, or whatever the operating system says.
     pub fn replace(place: &Path) -> std::io::Result<Self> {
         match place.symlink_metadata() {
-            Ok(found) if !found.is_dir() => return Err(ErrorKind::AlreadyExists.into()),
-            Ok(_) => {}
-            Err(_) => return Self::create(place),
+            Ok(found) if !found.is_dir() => Err(ErrorKind::AlreadyExists.into()),
+            _ => Self::begin(place, true),
         }
-        Self::begin(place, true)
     }
 
     fn begin(place: &Path, replace: bool) -> std::io::Result<Self> {
         remove_stale(place);
-        let unfinished = unfinished_for(&prefix_of(place), 0o777).tempdir_in(parent(place))?;
-        let lock = locked(unfinished.path());
+        let prefix = prefix_of(place);
+        let make = || unfinished_for(&prefix, 0o777).tempdir_in(parent(place));
+        let (unfinished, lock) = held(make, TempDir::path)?;
         Ok(Self { unfinished, place: place.to_owned(), replace, _lock: lock })
     }
 
@@ -146,22 +215,61 @@ impl NewFolder {
     /// # Errors
     /// Whatever the operating system says; nothing is then at the place.
     pub fn commit(self) -> std::io::Result<()> {
-        for entry in std::fs::read_dir(self.path())? {
+        let whole = self.path().to_owned();
+        self.put(&whole)
+    }
+
+    /// Puts the folder `name` that was made inside it at the place, instead of itself.
+    ///
+    /// # Errors
+    /// Whatever the operating system says; nothing is then at the place.
+    pub fn commit_inner(self, name: &str) -> std::io::Result<()> {
+        let inner = self.path().join(name);
+        self.put(&inner)
+    }
+
+    fn put(self, whole: &Path) -> std::io::Result<()> {
+        for entry in std::fs::read_dir(whole)? {
             File::open(entry?.path())?.sync_all()?;
         }
-        sync_folder(self.path())?;
+        sync_folder(whole)?;
         if self.replace {
             // The old folder is now the unfinished one, and goes with it.
-            exchange(self.path(), &self.place)?;
+            swap_in(whole, &self.place)?;
             // The new one is in place, whatever becomes of the old one.
             let _ = sync_folder(parent(&self.place));
             return Ok(());
         }
-        std::fs::rename(self.path(), &self.place)?;
-        // What was renamed is no longer there to be removed.
-        let _ = self.unfinished.keep();
+        std::fs::rename(whole, &self.place)?;
+        if !self.path().exists() {
+            // What was renamed is no longer there to be removed.
+            let _ = self.unfinished.keep();
+        }
         sync_folder(parent(&self.place))
     }
+}
+
+/// How often the place of a folder may change hands while another is put there.
+pub(crate) const ATTEMPTS: usize = 100;
+
+/// Puts a folder at a place where another may be, or appear, or be replaced at any moment.
+fn swap_in(new: &Path, place: &Path) -> std::io::Result<()> {
+    for _ in 0..ATTEMPTS {
+        let put = if place.exists() { exchange(new, place) } else { std::fs::rename(new, place) };
+        match put {
+            Err(error) if changed_hands(&error) => {}
+            put => return put,
+        }
+    }
+    Err(ErrorKind::AlreadyExists.into())
+}
+
+/// Whether somebody else was faster.
+pub(crate) fn changed_hands(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NotFound | ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty
+    )
 }
 
 /// Swaps two folders at once where the system can; else one after the other.
@@ -179,7 +287,8 @@ fn exchange(new: &Path, old: &Path) -> std::io::Result<()> {
 }
 
 fn swap_one_by_one(new: &Path, old: &Path) -> std::io::Result<()> {
-    let aside = unfinished(0o777).tempdir_in(parent(old))?;
+    let make = || unfinished(0o777).tempdir_in(parent(old));
+    let (aside, _lock) = held(make, TempDir::path)?;
     let (kept, spare) = (aside.path().join("old"), aside.path().join("new"));
     std::fs::rename(new, &spare)?;
     std::fs::rename(old, &kept)?;
@@ -200,7 +309,7 @@ pub struct NewFile {
     unfinished: TempPath,
     place: PathBuf,
     replace: bool,
-    _lock: Option<File>,
+    lock: Option<File>,
 }
 
 impl NewFile {
@@ -211,10 +320,13 @@ impl NewFile {
     /// Whatever the operating system says.
     pub fn create(place: &Path, replace: bool) -> std::io::Result<Self> {
         remove_stale(place);
-        let unfinished =
-            unfinished_for(&prefix_of(place), 0o666).tempfile_in(parent(place))?.into_temp_path();
-        let lock = locked(&unfinished);
-        Ok(Self { unfinished, place: place.to_owned(), replace, _lock: lock })
+        let prefix = prefix_of(place);
+        let make = || {
+            let file = unfinished_for(&prefix, 0o666).tempfile_in(parent(place))?;
+            Ok(file.into_temp_path())
+        };
+        let (unfinished, lock) = held(make, |path: &TempPath| path)?;
+        Ok(Self { unfinished, place: place.to_owned(), replace, lock })
     }
 
     /// Where to write meanwhile.
@@ -227,33 +339,26 @@ impl NewFile {
     /// # Errors
     /// Whatever the operating system says; the place is then as it was.
     pub fn commit(self) -> std::io::Result<()> {
+        self.commit_held().map(drop)
+    }
+
+    /// The same; the file stays locked, where the system can, until what is returned is dropped.
+    pub(crate) fn commit_held(self) -> std::io::Result<Option<File>> {
         File::open(self.path())?.sync_all()?;
         if self.replace {
             self.unfinished.persist(&self.place)?;
         } else {
             self.unfinished.persist_noclobber(&self.place)?;
         }
-        sync_folder(parent(&self.place))
+        sync_folder(parent(&self.place))?;
+        Ok(self.lock)
     }
 }
 
-/// Removes what killed programs left unfinished in `folder`.
-///
-/// # Errors
-/// Whatever the operating system says.
-pub fn remove_unfinished(folder: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with(PREFIX) && name.ends_with(SUFFIX) {
-            if path.is_dir() {
-                std::fs::remove_dir_all(&path)?;
-            } else {
-                std::fs::remove_file(&path)?;
-            }
-        }
-    }
-    Ok(())
+/// Removes what killed programs left unfinished in `folder`; what another program is still writing
+/// stays.
+pub fn remove_unfinished(folder: &Path) {
+    remove_leftovers(folder, &|_| true);
 }
 
 #[cfg(test)]
@@ -320,6 +425,60 @@ mod tests {
     }
 
     #[test]
+    fn of_many_who_replace_a_folder_or_a_file_at_once_none_fails_and_nothing_is_left() {
+        const WRITERS: usize = 6;
+        const ROUNDS: usize = 40;
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let (place, file) = (dir.path().join("model"), dir.path().join("a.json"));
+        let write = |writer: usize| {
+            for round in 0..ROUNDS {
+                let content = format!("{writer} {round}");
+                let folder = NewFolder::replace(&place).expect("begins");
+                for name in ["a", "b"] {
+                    std::fs::write(folder.path().join(name), &content).expect("writes");
+                }
+                folder.commit().expect("commits");
+                replace_file(&file, content.as_bytes()).expect("replaces");
+            }
+        };
+        std::thread::scope(|scope| {
+            for writer in 0..WRITERS {
+                let write = &write;
+                scope.spawn(move || write(writer));
+            }
+        });
+        let read = |name: &str| std::fs::read_to_string(place.join(name)).expect("whole");
+        assert_eq!(read("a"), read("b"), "both of one writer");
+        let mut names: Vec<_> = std::fs::read_dir(dir.path())
+            .expect("readable")
+            .map(|entry| entry.expect("readable").file_name())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["a.json", "model"]);
+    }
+
+    #[test]
+    fn a_name_as_long_as_the_system_allows_is_written() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let name = "n".repeat(255);
+        NewFolder::create(&dir.path().join(&name)).expect("begins").commit().expect("commits");
+        assert!(dir.path().join(&name).is_dir());
+    }
+
+    #[test]
+    fn what_is_made_inside_takes_the_place_alone() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let place = dir.path().join("text");
+        let folder = NewFolder::create(&place).expect("begins");
+        std::fs::create_dir(folder.path().join("inner")).expect("makes");
+        std::fs::write(folder.path().join("inner/a"), "1").expect("writes");
+        std::fs::write(folder.path().join("aside"), "2").expect("writes");
+        folder.commit_inner("inner").expect("commits");
+        assert_eq!(std::fs::read_to_string(place.join("a")).expect("there"), "1");
+        assert_eq!(std::fs::read_dir(dir.path()).expect("readable").count(), 1);
+    }
+
+    #[test]
     fn a_large_file_is_absent_until_it_is_whole() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let place = dir.path().join("model.gguf");
@@ -363,9 +522,13 @@ mod tests {
         assert!(!dir.path().join(&stale).exists(), "its leftover goes");
         drop(NewFolder::create(&dir.path().join("other")).expect("begins"));
         assert!(other.path().exists(), "and another's work stays");
-        std::mem::forget(other);
+        remove_unfinished(dir.path());
+        assert_eq!(entries(), 2, "also from the one who removes all");
+        let NewFolder { unfinished, _lock: lock, .. } = other;
+        let _ = unfinished.keep();
+        drop(lock);
         assert_eq!(entries(), 2, "as after a kill");
-        remove_unfinished(dir.path()).expect("cleans");
+        remove_unfinished(dir.path());
         assert_eq!(entries(), 1);
     }
 }

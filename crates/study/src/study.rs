@@ -81,8 +81,9 @@ pub fn run(
         move |source| StudyError::Io { path, source }
     };
     let runs = folder.join("runs");
+    refuse_others(config, &plan, folder)?;
     std::fs::create_dir_all(&runs).map_err(io(&runs))?;
-    claim(config, &plan, folder)?;
+    settle(config, folder)?;
     for (index, planned) in plan.iter().enumerate() {
         let path = folder.join(&planned.folder);
         observe(Progress::Run {
@@ -125,14 +126,19 @@ pub fn run(
 
 const THEORY: &str = "theory.json";
 
-/// Makes sure that every run can begin or go on, then writes the study's settings. A study may grow by
-/// groups and seeds: its runs are known by their own settings.
-fn claim(config: &StudyConfig, plan: &[Planned], folder: &Path) -> Result<(), StudyError> {
+/// Makes sure that every run can begin or go on. A study may grow by groups and seeds: its runs are
+/// known by their own settings.
+fn refuse_others(config: &StudyConfig, plan: &[Planned], folder: &Path) -> Result<(), StudyError> {
     for planned in plan {
         check(&planned.config, &folder.join(&planned.folder))
             .map_err(|source| in_run(planned, source))?;
         held_out(&planned.config, planned.config.data.length, config.diagnosis.tokens)?;
     }
+    Ok(())
+}
+
+/// Writes the study's settings.
+fn settle(config: &StudyConfig, folder: &Path) -> Result<(), StudyError> {
     let path = folder.join(StudyConfig::FILE_NAME);
     let mine = config.to_toml();
     if read_regular_text(&path, SMALL_FILE).is_ok_and(|there| there != mine) {

@@ -517,6 +517,46 @@ impl RunConfig {
         (self.batch.sequences * self.data.length) as u64
     }
 
+    /// Steps over which the learning rate's schedule goes.
+    pub fn schedule_steps(&self) -> u64 {
+        self.schedule.steps.unwrap_or(self.steps)
+    }
+
+    /// The settings of this run taken on to more steps. The learning rate of the steps that it has taken
+    /// was that of its own schedule, so it keeps to it, and the steps beyond are taken at the
+    /// schedule's last learning rate: the result is that of a run of `steps` steps with this schedule,
+    /// not of one whose schedule was planned for `steps`.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] where that learning rate is 0, so that nothing would be learned.
+    pub fn extended(&self, steps: u64) -> Result<Self, ConfigError> {
+        let mut config = self.clone();
+        config.schedule.steps = Some(self.schedule_steps());
+        config.steps = steps;
+        if config.schedule.at(steps, steps) <= 0.0 {
+            return Err(ConfigError::Invalid {
+                key: "steps",
+                value: steps.to_string(),
+                expected: format!(
+                    "the run's learning rate has come down to 0 at step {}, so more steps would \
+                     change nothing: name another folder for a run of {steps} steps, or go on from \
+                     its model with `lns finetune`",
+                    self.schedule_steps()
+                ),
+            });
+        }
+        Ok(config)
+    }
+
+    /// Whether this is the run of `other`, taken on to more steps.
+    pub(crate) fn extends(&self, other: &Self) -> bool {
+        let (steps, mut same) = (self.steps, self.clone());
+        (same.steps, same.schedule.steps) = (other.steps, other.schedule.steps);
+        steps > other.steps
+            && self.schedule.steps == Some(other.schedule_steps())
+            && same.differences(other).is_empty()
+    }
+
     /// The keys, dotted, in which two configs differ, with both values; `threads` and how often
     /// snapshots are taken leave a run the same.
     pub fn differences(&self, other: &Self) -> Vec<(String, String, String)> {
@@ -564,6 +604,9 @@ impl RunConfig {
                 (1 << 62) / self.tokens_per_step()
             );
             return invalid("steps", self.steps.to_string(), &expected);
+        }
+        if self.schedule.steps == Some(0) {
+            return invalid("schedule.steps", "0".to_owned(), "it must be at least 1");
         }
         let evaluated = self.evaluation.tokens;
         if evaluated != 0 && evaluated < self.data.length as u64 {

@@ -27,7 +27,8 @@ use lns_record::{
 use lns_spec::ModelSpec;
 
 use crate::{
-    Batch, BatchError, ConfigError, FinetuneConfig, ModelConfig, RunConfig, SnapshotError, Trainer,
+    Batch, BatchError, ConfigError, FinetuneConfig, ModelConfig, RunConfig, Shape, SnapshotError,
+    Trainer,
     estimate::check_memory,
     gradients::rows as rows_of,
     guard::{Guard, Ruling},
@@ -135,7 +136,8 @@ impl RunConfig {
 }
 
 /// Trains as `config` says in `folder`, which is new, empty, or holds this very run: then it goes on
-/// from its last snapshot, or is found finished.
+/// from its last snapshot, or is found finished. So does the run that `config` takes on to more steps
+/// ([`RunConfig::extended`]).
 ///
 /// Between steps `stop` is looked at; when it is set, a snapshot is written and the run returns as
 /// [`Outcome::Interrupted`]. `observe` sees every event as it is written.
@@ -357,8 +359,9 @@ impl<'a> Run<'a> {
         };
         let mut config = config.clone();
         let there = of_this_run(&mut config, folder)?;
+        let extended = there.as_ref().filter(|there| config.steps > there.steps).cloned();
         if there.is_some()
-            && let Some(summary) = finished(folder)?
+            && let Some(summary) = finished(folder, config.steps)?
         {
             return Ok(Opened::Finished(summary));
         }
@@ -378,10 +381,10 @@ impl<'a> Run<'a> {
             Err(TryLockError::Error(_)) => {}
         }
         let config_path = folder.join(RunConfig::FILE_NAME);
-        if there.is_none() {
+        if there.is_none() || extended.is_some() {
             replace_file(&config_path, config.to_toml().as_bytes()).map_err(io(&config_path))?;
         }
-        lns_record::remove_unfinished(folder).map_err(io(folder))?;
+        lns_record::remove_unfinished(folder);
         cut_torn_line(&mut log).map_err(io(&log_path))?;
         let any_events = log.seek(SeekFrom::End(0)).map_err(io(&log_path))? > 0;
 
@@ -397,6 +400,11 @@ impl<'a> Run<'a> {
             None => None,
         };
         let options = config.training_options();
+        // What was evaluated before a kill need not be again.
+        let evaluated = match &restored {
+            Some(restored) if any_events => last_evaluation(folder, restored.state.step)?,
+            _ => None,
+        };
         let (trainer, state, saved, damaged) = match restored {
             Some(Restored { state, model, moments, damaged }) => {
                 text.sampler.check(&state.position)?;
@@ -429,9 +437,9 @@ impl<'a> Run<'a> {
             saved,
             log,
             observe,
-            evaluated: None,
+            evaluated,
         };
-        run.begin(any_events, damaged)?;
+        run.begin(any_events, extended.as_ref(), damaged)?;
         if let Some(there) = there.filter(|there| any_events && there.threads != threads) {
             run.note(format!(
                 "{threads} threads instead of {}: sums are taken in another order, so the last bits \
@@ -443,10 +451,19 @@ impl<'a> Run<'a> {
     }
 
     /// Says what begins or goes on.
-    fn begin(&mut self, any_events: bool, damaged: Vec<String>) -> Result<(), RunError> {
+    fn begin(
+        &mut self,
+        any_events: bool,
+        extended: Option<&RunConfig>,
+        damaged: Vec<String>,
+    ) -> Result<(), RunError> {
         let time = now();
         if any_events {
-            self.emit(Event::Resume { step: self.state.step, time })?;
+            let steps = extended.map(|_| self.config.steps);
+            self.emit(Event::Resume { step: self.state.step, time, steps })?;
+            if let Some(before) = extended {
+                self.note(extension(before, &self.config))?;
+            }
         } else {
             let (config, spec) = (&self.config, self.origin.spec());
             let name = serde_json::to_value(config.model.initialisation).unwrap_or_default();
@@ -522,7 +539,10 @@ impl<'a> Run<'a> {
                 self.snapshot_or_note()?;
             }
         }
-        let loss = self.evaluate()?;
+        let loss = match self.evaluated {
+            Some((step, loss)) if step == self.state.step => loss,
+            _ => self.evaluate()?,
+        };
         if loss.is_none() {
             self.note("the held-out loss of the last step is not a finite number".to_owned())?;
             return self.end(Outcome::Diverged, None);
@@ -663,11 +683,8 @@ impl<'a> Run<'a> {
     fn write_model(&mut self) -> Result<(), RunError> {
         let path = self.folder.join(RunConfig::MODEL);
         let failed = |reason: String| RunError::Model { path: path.clone(), reason };
-        if path.exists() {
-            // Of this very run, written just before it was killed.
-            std::fs::remove_dir_all(&path).map_err(|error| failed(error.to_string()))?;
-        }
-        let new = NewFolder::create(&path).map_err(|error| failed(error.to_string()))?;
+        // One that is there is of this very run: of fewer steps, or written just before it was killed.
+        let new = NewFolder::replace(&path).map_err(|error| failed(error.to_string()))?;
         self.trainer.model().write(new.path()).map_err(|error| failed(error.to_string()))?;
         let written = self.origin.write_tokenizer(&self.text, new.path());
         written.map_err(|error| failed(error.to_string()))?;
@@ -735,7 +752,7 @@ fn of_this_run(asked: &mut RunConfig, folder: &Path) -> Result<Option<RunConfig>
         }
     }
     let differences = asked.differences(&there);
-    if differences.is_empty() {
+    if differences.is_empty() || asked.extends(&there) {
         return Ok(Some(there));
     }
     let line = |(key, asked, there): &(String, String, String)| {
@@ -745,8 +762,32 @@ fn of_this_run(asked: &mut RunConfig, folder: &Path) -> Result<Option<RunConfig>
     Err(RunError::AnotherRun { folder: folder.to_owned(), differences })
 }
 
-/// How a run that needs no more steps ended.
-fn finished(folder: &Path) -> Result<Option<Summary>, RunError> {
+/// What a person should know of a run that is taken on to more steps.
+fn extension(before: &RunConfig, config: &RunConfig) -> String {
+    let (steps, schedule) = (config.steps, config.schedule_steps());
+    let of = format!("the run is taken on from {} to {steps} steps", before.steps);
+    if config.schedule.shape == Shape::Constant || schedule >= steps {
+        return format!("{of}: to the same result as if it had been planned for them");
+    }
+    format!(
+        "{of}: its learning rate keeps to the schedule of {schedule} steps and stays at that of the \
+         last one, {:.3e}, which is not the result of a run that was planned for {steps}",
+        config.schedule.at(steps, steps)
+    )
+}
+
+/// The loss of the evaluation after a step, as the log has it.
+fn last_evaluation(folder: &Path, step: u64) -> Result<Option<(u64, Option<f64>)>, EventsError> {
+    let events = read_events(folder)?;
+    let last = events.iter().rev().find_map(|event| match event {
+        Event::Eval(event) => Some((event.step, event.loss)),
+        _ => None,
+    });
+    Ok(last.filter(|(at, _)| *at == step))
+}
+
+/// How a run that needs no more than `steps` steps ended.
+fn finished(folder: &Path, steps: u64) -> Result<Option<Summary>, RunError> {
     if !folder.join(Event::FILE_NAME).exists() {
         return Ok(None);
     }
@@ -754,7 +795,7 @@ fn finished(folder: &Path) -> Result<Option<Summary>, RunError> {
     let Some(Event::End { step, outcome, .. }) = events.last() else { return Ok(None) };
     let model = folder.join(RunConfig::MODEL).is_dir();
     let done = match outcome {
-        Outcome::Finished => model,
+        Outcome::Finished => model && *step >= steps,
         Outcome::Diverged => true,
         Outcome::Interrupted => false,
     };

@@ -35,23 +35,37 @@ pub struct Schedule {
     pub floor: f64,
     /// Share of all steps that the decay of `warmup-stable-decay` takes.
     pub decay: f64,
+    /// Steps over which it goes: those of the run, if not given. What a run takes beyond them, it takes
+    /// at the last one's learning rate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
 }
 
 impl Default for Schedule {
     fn default() -> Self {
-        Self { learning_rate: 3e-3, warmup: 40, shape: Shape::Cosine, floor: 0.1, decay: 0.2 }
+        Self {
+            learning_rate: 3e-3,
+            warmup: 40,
+            shape: Shape::Cosine,
+            floor: 0.1,
+            decay: 0.2,
+            steps: None,
+        }
     }
 }
 
 impl Schedule {
-    /// Learning rate of step `step` of `steps`, counted from 1: step/warmup of the peak while warming
-    /// up; the floor at the last step.
+    /// Learning rate of step `step` of a run of `steps`, counted from 1: step/warmup of the peak while
+    /// warming up; the floor at the schedule's last step.
     pub fn at(&self, step: u64, steps: u64) -> f64 {
+        let steps = self.steps.unwrap_or(steps);
         if step < self.warmup {
             return self.learning_rate * step as f64 / self.warmup as f64;
         }
         let start = match self.shape {
-            Shape::WarmupStableDecay => steps - (steps as f64 * self.decay).round() as u64,
+            Shape::WarmupStableDecay => {
+                steps.saturating_sub((steps as f64 * self.decay).round() as u64)
+            }
             Shape::Cosine | Shape::Linear | Shape::Constant => self.warmup,
         };
         let start = start.max(self.warmup).max(1);
@@ -72,7 +86,8 @@ mod tests {
     use super::*;
 
     fn schedule(shape: Shape) -> Schedule {
-        Schedule { learning_rate: 1e-3, warmup: 10, shape, floor: 0.1, decay: 0.2 }
+        let steps = None;
+        Schedule { learning_rate: 1e-3, warmup: 10, shape, floor: 0.1, decay: 0.2, steps }
     }
 
     fn close(a: f64, b: f64) -> bool {
@@ -89,6 +104,19 @@ mod tests {
             assert!(close(schedule.at(110, 110), last), "{shape:?}: {}", schedule.at(110, 110));
             let rates: Vec<f64> = (10..=110).map(|step| schedule.at(step, 110)).collect();
             assert!(rates.is_sorted_by(|a, b| a >= b), "{shape:?} never rises again");
+        }
+    }
+
+    #[test]
+    fn a_schedule_of_fewer_steps_than_the_run_stays_where_it_ended() {
+        for shape in [Shape::Cosine, Shape::Linear, Shape::WarmupStableDecay, Shape::Constant] {
+            let whole = schedule(shape);
+            let longer = Schedule { steps: Some(110), ..whole };
+            assert!((1..=110).all(|step| longer.at(step, 200) == whole.at(step, 110)), "{shape:?}");
+            assert!(
+                (111..=200).all(|step| longer.at(step, 200) == whole.at(110, 110)),
+                "{shape:?}"
+            );
         }
     }
 

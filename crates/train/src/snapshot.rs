@@ -8,6 +8,7 @@
 
 use std::{
     borrow::Cow,
+    collections::HashSet,
     io::ErrorKind,
     path::{Path, PathBuf},
 };
@@ -25,6 +26,7 @@ use crate::{RunConfig, Trainer, guard::Guard};
 const STATE: &str = "state.json";
 const MOMENTS: &str = "optimiser.safetensors";
 const ADAPTERS: &str = "adapter_model.safetensors";
+const ADAPTER_CONFIG: &str = "adapter_config.json";
 const SUMS: &str = "SHA256SUMS";
 
 /// Where a run stands.
@@ -109,7 +111,7 @@ impl Snapshots {
         let unwritable = |reason: String| SnapshotError::Unwritable { path: path.clone(), reason };
         let io = |error: std::io::Error| unwritable(error.to_string());
         std::fs::create_dir_all(&self.folder).map_err(io)?;
-        lns_record::remove_unfinished(&self.folder).map_err(io)?;
+        lns_record::remove_unfinished(&self.folder);
         if path.exists() {
             // Of this step only a damaged one can be there: a whole one would have been resumed from.
             std::fs::remove_dir_all(&path).map_err(io)?;
@@ -125,7 +127,7 @@ impl Snapshots {
                 write_tensors(&new.path().join(ADAPTERS), &trainer.model().adapters())
                     .map_err(|error| unwritable(error.to_string()))?;
                 let config = format!("{:#}\n", peft_config(base, lora));
-                std::fs::write(new.path().join("adapter_config.json"), config).map_err(io)?;
+                std::fs::write(new.path().join(ADAPTER_CONFIG), config).map_err(io)?;
             }
         }
         write_tensors(&new.path().join(MOMENTS), &trainer.moment_tensors())
@@ -187,6 +189,7 @@ impl Snapshots {
         let file =
             |name: &str, limit: u64| readable(&path, name, read_regular(&path.join(name), limit));
         let written = String::from_utf8_lossy(&file(SUMS, SMALL_FILE)?).into_owned();
+        let mut listed = HashSet::new();
         for line in written.lines() {
             let Some((digest, name)) = line.split_once("  ").filter(|(_, name)| is_name(name))
             else {
@@ -195,10 +198,20 @@ impl Snapshots {
             if readable(&path, name, file_sha256(&path.join(name)))? != digest {
                 return Err(damaged(format!("{name} is not what was written (sha256 differs)")));
             }
+            listed.insert(name);
+        }
+        // Sums vouch only for what they list: a list that was cut short would vouch for anything.
+        let there = readable(&path, "its folder", names(&path))?;
+        let there = there.iter().map(String::as_str).filter(|name| *name != SUMS);
+        let needed = needed(config).into_iter().chain(there.filter(|name| !name.starts_with('.')));
+        if let Some(name) = needed.into_iter().find(|name| !listed.contains(name)) {
+            return Err(damaged(format!("{SUMS} does not list {name}")));
         }
         let state: State = serde_json::from_slice(&file(STATE, SMALL_FILE)?).map_err(json_of)?;
         let other = config.differences(&state.config);
-        if let Some((key, mine, theirs)) = other.first() {
+        if let Some((key, mine, theirs)) = other.first()
+            && !config.extends(&state.config)
+        {
             return Err(damaged(format!(
                 "it belongs to another run: `{key}` is {theirs} there and {mine} here"
             )));
@@ -235,6 +248,14 @@ impl Snapshots {
             path: self.path(state.step),
             reason: format!("{MOMENTS}: {reason}"),
         })
+    }
+}
+
+/// The files that no snapshot of a run is without.
+fn needed(config: &RunConfig) -> [&'static str; 4] {
+    match config.finetune.as_ref().and_then(|from| from.lora.as_ref()) {
+        None => [STATE, MOMENTS, "config.json", "model.safetensors"],
+        Some(_) => [STATE, MOMENTS, ADAPTERS, ADAPTER_CONFIG],
     }
 }
 

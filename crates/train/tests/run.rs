@@ -174,6 +174,22 @@ fn a_run_that_is_stopped_or_killed_goes_on_to_the_same_bits() {
     assert_eq!(results(&killed), expected);
     assert!(!half.exists(), "what was half written is gone");
 
+    // Killed after its last step, between the snapshot and the model: what was evaluated is not again.
+    let last = place.run("last");
+    go(&config, &last).expect("runs");
+    fs::remove_dir_all(last.join("model")).expect("removes");
+    let log = last.join(Event::FILE_NAME);
+    let text = fs::read_to_string(&log).expect("events");
+    let without_end: String = text
+        .lines()
+        .filter(|line| !line.contains("\"end\""))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    fs::write(&log, without_end).expect("writes");
+    let again = go(&config, &last).expect("goes on");
+    assert_eq!(again.loss, go(&config, &whole).expect("is finished").loss);
+    assert_eq!(results(&last), expected);
+
     // Before its first snapshot a run begins anew.
     let early = place.run("early");
     go_until(&config, &early, 2);
@@ -200,6 +216,19 @@ fn a_damaged_snapshot_is_passed_over_for_the_one_before_and_that_is_said() {
         assert_eq!(results(&folder), results(&whole), "{file}");
         let said = notes(&folder);
         assert!(said.contains("step-00000009") && said.contains("before it is used"), "{said}");
+    }
+
+    // Sums that list less than there must be vouch for nothing, whatever they do list.
+    for (name, kept) in [("no-sums", 0), ("one-sum", 1), ("two-sums", 2)] {
+        let folder = place.run(name);
+        go_until(&config, &folder, 9);
+        let sums = folder.join("snapshots/step-00000009/SHA256SUMS");
+        let text = fs::read_to_string(&sums).expect("there");
+        let lines: String = text.lines().take(kept).map(|line| format!("{line}\n")).collect();
+        fs::write(&sums, lines).expect("writes");
+        go(&config, &folder).expect("falls back");
+        assert_eq!(results(&folder), results(&whole), "{name}");
+        assert!(notes(&folder).contains("SHA256SUMS does not list"), "{}", notes(&folder));
     }
 
     let folder = place.run("all");
@@ -236,6 +265,56 @@ fn a_snapshot_of_another_run_and_other_settings_are_refused() {
     threads.threads = 1;
     go_until(&config, &place.run("threads"), 5);
     go(&threads, &place.run("threads")).expect("the number of threads may change");
+}
+
+#[test]
+fn a_run_is_taken_on_to_more_steps_with_the_schedule_it_was_begun_with() {
+    let place = Place::new();
+    let config = place.config();
+    let (extended, planned) = (place.run("extended"), place.run("planned"));
+    go(&config, &extended).expect("runs");
+    let longer = config.extended(20).expect("settings");
+    let summary = go(&longer, &extended).expect("goes on");
+    assert_eq!((summary.outcome, summary.step), (Outcome::Finished, 20));
+    // The same bits as a run of 20 steps whose schedule goes over 12.
+    go(&longer, &planned).expect("runs");
+    assert_eq!(results(&extended).1, results(&planned).1);
+    let said = notes(&extended);
+    assert!(
+        said.contains("from 12 to 20 steps") && said.contains("schedule of 12 steps"),
+        "{said}"
+    );
+    assert_eq!(
+        RunConfig::read(&extended).expect("settings"),
+        RunConfig::read(&planned).expect("too")
+    );
+    let events = read_events(&extended).expect("events");
+    assert!(events.iter().any(|e| matches!(e, Event::Resume { step: 12, steps: Some(20), .. })));
+    assert_eq!(go(&longer, &extended).expect("is finished"), summary);
+    // And further, also from the middle.
+    go_until(&longer.extended(30).expect("settings"), &extended, 25);
+    let summary = go(&longer.extended(30).expect("settings"), &extended).expect("goes on");
+    assert_eq!(summary.step, 30);
+
+    // Fewer steps, or more with the schedule stretched over them, are another run.
+    let error = go(&longer, &extended).expect_err("fewer").to_string();
+    assert!(error.contains("steps = 30 there, 20 asked for"), "{error}");
+    let stretched = RunConfig { steps: 40, ..config.clone() };
+    let error = go(&stretched, &extended).expect_err("stretched").to_string();
+    assert!(error.contains("schedule.steps"), "{error}");
+    let mut constant = config.clone();
+    constant.schedule.shape = lns_train::Shape::Constant;
+    constant.schedule.floor = Schedule::default().floor;
+    let (short, long) = (place.run("short"), place.run("long"));
+    go(&constant, &short).expect("runs");
+    go(&constant.extended(20).expect("settings"), &short).expect("goes on");
+    go(&RunConfig { steps: 20, ..constant }, &long).expect("runs");
+    assert_eq!(results(&short).1, results(&long).1, "a constant rate knows no end");
+    assert!(notes(&short).contains("as if it had been planned"), "{}", notes(&short));
+    let mut ended = config;
+    ended.schedule.floor = 0.0;
+    let error = ended.extended(20).expect_err("nothing would be learned").to_string();
+    assert!(error.contains("come down to 0 at step 12") && error.contains("finetune"), "{error}");
 }
 
 #[test]

@@ -117,7 +117,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(Event::FILE_NAME);
         let mut events = sample::run(60, 3);
-        events.push(Event::Resume { step: 40, time: 2e9 });
+        events.push(Event::Resume { step: 40, time: 2e9, steps: None });
         events.extend(sample::finished(60, 3).into_iter().filter(|event| event.step() > 40));
         let bytes = sample::lines(&events);
 

@@ -38,8 +38,11 @@ impl Run {
                 }
             }
             Event::Snapshot { folder: text, .. } | Event::Note { text, .. } => *text = plain(text),
-            Event::Resume { step, .. } => {
+            Event::Resume { step, steps, .. } => {
                 let step = *step;
+                if let (Some(steps), Some(start)) = (*steps, self.start_mut()) {
+                    start.steps = steps;
+                }
                 self.events.retain(|earlier| {
                     earlier.step() <= step && !matches!(earlier, Event::End { .. })
                 });
@@ -51,6 +54,13 @@ impl Run {
 
     pub(crate) fn start(&self) -> Option<&StartEvent> {
         self.events.iter().find_map(|event| match event {
+            Event::Start(start) => Some(start),
+            _ => None,
+        })
+    }
+
+    fn start_mut(&mut self) -> Option<&mut StartEvent> {
+        self.events.iter_mut().find_map(|event| match event {
             Event::Start(start) => Some(start),
             _ => None,
         })
@@ -255,7 +265,7 @@ mod tests {
         let mut run: Run = sample::run(100, 4).into_iter().collect();
         let before = run.elapsed(last_time(&run));
         let back = last_time(&run) + 1e6;
-        run.push(Event::Resume { step: 100, time: back });
+        run.push(Event::Resume { step: 100, time: back, steps: None });
         assert_eq!(run.elapsed(back), before);
         assert!((run.elapsed(back + 10.0) - before - 10.0).abs() < 1e-6);
     }
@@ -263,9 +273,18 @@ mod tests {
     #[test]
     fn a_resume_undoes_later_steps_and_the_end() {
         let mut run: Run = sample::finished(100, 4).into_iter().collect();
-        run.push(Event::Resume { step: 80, time: 2e9 });
+        run.push(Event::Resume { step: 80, time: 2e9, steps: None });
         assert_eq!(run.steps().next_back().unwrap().step, 80);
         assert_eq!(run.activity(2e9), Activity::Running);
+    }
+
+    #[test]
+    fn a_run_that_is_taken_on_to_more_steps_has_more_planned() {
+        let mut run: Run = sample::finished(100, 4).into_iter().collect();
+        run.push(Event::Resume { step: 100, time: 2e9, steps: Some(123_456) });
+        assert_eq!(run.planned(), 123_456);
+        run.push(Event::Resume { step: 100, time: 3e9, steps: None });
+        assert_eq!(run.planned(), 123_456);
     }
 
     #[test]

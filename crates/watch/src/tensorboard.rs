@@ -153,7 +153,7 @@ fn records(event: &Event) -> Vec<u8> {
             let summary = proto::Summary { value: vec![proto::Value::text("notes", text)] };
             return record(*time, *step, proto::What::Summary(summary));
         }
-        Event::Resume { step, time } => {
+        Event::Resume { step, time, .. } => {
             // TensorBoard forgets the steps from this one on.
             let start = proto::What::SessionLog(proto::SessionLog::start());
             return record(*time, step.saturating_add(1), start);
@@ -431,7 +431,7 @@ mod tests {
     #[test]
     fn steps_that_a_resumed_run_takes_again_are_written_once() {
         let folder = tempfile::tempdir().unwrap();
-        let resume = Event::Resume { step: 1, time: 1_700_000_001.0 };
+        let resume = Event::Resume { step: 1, time: 1_700_000_001.0, steps: None };
         let events = [eval(1, Some(4.0)), eval(2, Some(3.0)), resume, eval(2, Some(3.5))];
         write_events(folder.path(), &events);
         convert(folder.path()).unwrap();
