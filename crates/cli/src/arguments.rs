@@ -327,7 +327,9 @@ pub(crate) struct ShapeArgs {
     after_long_help = "The folder of a run: config.toml (all settings, resolved), events.jsonl \
 (what happened), snapshots/ (to resume from; each is a checkpoint of its own), tensorboard/, and at the \
 end model/, a Hugging Face folder.\n\nCtrl-C writes a snapshot and stops. The same command, or just \
-`lns train --out DIR`, goes on to the same bits, even after a kill."
+`lns train --out DIR`, goes on to the same bits, even after a kill. With more --steps a run is taken on: \
+the steps beyond its schedule are taken at the learning rate of its end.\n\nExit: 130 when Ctrl-C \
+stopped it, 143 after SIGTERM."
 )]
 pub(crate) struct TrainArgs {
     /// Folder of the run; a run that is there already is continued
@@ -347,9 +349,10 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "N", value_parser = whole::<u64>(SEED))]
     pub(crate) seed: Option<u64>,
 
-    /// Begin from these settings: laptop, smoke, paper-130m, paper-250m, paper-350m, paper-1b
-    #[arg(long, value_name = "NAME", default_value = "laptop")]
-    pub(crate) preset: String,
+    /// Begin from these settings: laptop (if none is named), smoke, paper-130m, paper-250m, paper-350m,
+    /// paper-1b
+    #[arg(long, value_name = "NAME")]
+    pub(crate) preset: Option<String>,
 
     /// Settings from a TOML file, over the preset's
     #[arg(long, value_name = "FILE")]
@@ -888,8 +891,9 @@ pub(crate) struct DiagnoseArgs {
     #[arg(long, value_name = "OTHER")]
     pub(crate) against: Option<PathBuf>,
 
-    /// Folder for diagnose.json, report.html and charts/ (and against.json); `diagnosis-MODEL` if not
-    /// given
+    /// Folder for diagnose.json, report.html and charts/ (and against.json); if not given,
+    /// `diagnosis-NAME`, where NAME is that of the file or of the nearest folder that tells the model
+    /// from others
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
 

@@ -8,7 +8,7 @@ use lns_data::{
     ChatTemplate, Corpus, Document, InstructionOptions, Language, Layout, Limits, Part,
     PrepareOptions, Tokenizer, Validation, prepare, prepare_documents, prepare_instructions,
 };
-use lns_record::{SMALL_FILE, file_sha256, read_regular_text};
+use lns_record::{NewFolder, SMALL_FILE, file_sha256, read_regular_text};
 use lns_train::{RunConfig, SourceConfig, check_memory, path_in_file};
 
 use crate::{
@@ -28,7 +28,7 @@ const LANGUAGE_SEED: u64 = 1;
 const LANGUAGE_HELD_OUT: u64 = 50_000;
 /// Tokens of it that are written at most.
 const LANGUAGE_MOST: u64 = 200_000_000;
-/// What the text in a run's folder was made from, a file beside it.
+/// What the text in a run's folder was made from: a file in it (earlier versions: beside it).
 const ORIGIN: &str = "text.from";
 /// The origin of the built-in language's text.
 const LANGUAGE: &str = "the built-in language\n";
@@ -61,49 +61,65 @@ pub(crate) fn supply(
     let asked = args.corpus.is_some() || !args.text.is_empty();
     if !named.is_empty() && !asked {
         let ours = named.iter().all(|source| source.corpus == folder);
-        let ideal = ours && read_origin(out).as_deref() == Some(LANGUAGE);
+        let ideal = ours && read_origin(&folder).as_deref() == Some(LANGUAGE);
         let ideal_loss = ideal.then(|| ideal_loss(config.data.layout));
         return Ok(Supply { sources: named.clone(), ideal_loss });
     }
-    let (corpus, ideal_loss) = match &args.corpus {
-        Some(corpus) => (path_in_settings(corpus)?, None),
-        None => {
-            // What is wrong with the model is said before its text is prepared.
-            let spec = config.model.spec(config.model.vocab_size.max(1), config.data.length)?;
-            check_memory(config, &spec)?;
-            let language = prepared(config, sequences, args, out, &folder, printer)?;
-            (folder, language.then(|| ideal_loss(config.data.layout)))
+    let corpus = match &args.corpus {
+        Some(corpus) => path_in_settings(corpus)?,
+        None => folder.clone(),
+    };
+    let source = match &named[..] {
+        [] => SourceConfig::new(corpus),
+        [source] if source.corpus == corpus || may_have_moved(source, &corpus) => {
+            SourceConfig { corpus, ..source.clone() }
+        }
+        [source] if !source.fingerprint.is_empty() => {
+            return Err(usage(format!(
+                "the run was begun on the text in {}; leave --text out to go on with that, or name \
+                 another folder",
+                source.corpus.display()
+            )));
+        }
+        _ => {
+            return Err(usage(
+                "the settings name their text in data.sources, and --text or --corpus another; leave \
+                 one of them out",
+            ));
         }
     };
-    match &named[..] {
-        [] => Ok(Supply { sources: vec![SourceConfig::new(corpus)], ideal_loss }),
-        // The text of a run that has begun may have moved: it is known by its fingerprint.
-        [source] if source.corpus == corpus || !source.fingerprint.is_empty() => {
-            let sources = vec![SourceConfig { corpus, ..source.clone() }];
-            Ok(Supply { sources, ideal_loss })
-        }
-        _ => Err(usage(
-            "the settings name their text in data.sources, and --text or --corpus another; leave one \
-             of them out",
-        )),
+    let mut language = false;
+    if args.corpus.is_none() {
+        // What is wrong with the model is said before its text is prepared.
+        let spec = config.model.spec(config.model.vocab_size.max(1), config.data.length)?;
+        check_memory(config, &spec)?;
+        language = prepared(config, sequences, args, &source, printer)?;
     }
+    let ideal_loss = language.then(|| ideal_loss(config.data.layout));
+    Ok(Supply { sources: vec![source], ideal_loss })
 }
 
-/// Makes the text in `folder` unless it is there; whether it is of the built-in language.
+/// The text of a run that has begun may have moved to a place where one is: it is known by its
+/// fingerprint.
+fn may_have_moved(source: &SourceConfig, to: &Path) -> bool {
+    !source.fingerprint.is_empty() && to.exists()
+}
+
+/// Makes the text of a source unless it is there; whether it is of the built-in language.
 fn prepared(
     config: &RunConfig,
     sequences: u64,
     args: &CorpusArgs,
-    out: &Path,
-    folder: &Path,
+    source: &SourceConfig,
     printer: &Printer,
 ) -> anyhow::Result<bool> {
     let origin = origin(args)?;
+    let folder = &source.corpus;
     if args.text.is_empty() && folder.exists() {
         printer.note(&format!("Text: what was prepared in {}.", folder.display()));
-        return Ok(read_origin(out).as_deref() == Some(LANGUAGE));
+        return Ok(read_origin(folder).as_deref() == Some(LANGUAGE));
     }
-    made_once(&origin, out, folder, printer, || {
+    made_once(&origin, source, printer, |folder| {
         if args.text.is_empty() {
             printer.note("No --text: training on the built-in language.");
             // A row holds one document at most, a window one more token than it has inputs.
@@ -117,25 +133,27 @@ fn prepared(
                      ({LANGUAGE_MOST} at most); give --text"
                 )));
             }
-            write_language(folder, tokens)?;
+            write_language(folder, tokens)
         } else {
-            tokenized(&args.text, &args.validation, &args.tokenizer, folder, printer)?;
+            tokenized(&args.text, &args.validation, &args.tokenizer, folder, printer)
         }
-        Ok(())
     })?;
     Ok(args.text.is_empty())
 }
 
-/// Makes the text in `folder`, unless it is there: then it must have been made from the same.
+/// Makes the text of a source, unless it is there: then it must have been made from the same. Text and
+/// origin appear together, or not at all.
 fn made_once(
     origin: &str,
-    out: &Path,
-    folder: &Path,
+    source: &SourceConfig,
     printer: &Printer,
-    make: impl FnOnce() -> anyhow::Result<()>,
+    make: impl FnOnce(&Path) -> anyhow::Result<Corpus>,
 ) -> anyhow::Result<()> {
+    const TEXT: &str = "text";
+    let folder = &source.corpus;
+    let failed = || format!("{} cannot be written", folder.display());
     if folder.exists() {
-        let there = read_origin(out);
+        let there = read_origin(folder);
         if there.as_deref() != Some(origin) {
             return Err(usage(format!(
                 "{} was prepared from something else:\n{}\nName another folder with --out, or delete \
@@ -147,11 +165,18 @@ fn made_once(
         printer.note(&format!("Text: what was prepared in {}.", folder.display()));
         return Ok(());
     }
-    std::fs::create_dir_all(out).with_context(|| format!("{} cannot be made", out.display()))?;
-    let path = out.join(ORIGIN);
-    lns_record::replace_file(&path, origin.as_bytes())
-        .with_context(|| format!("{} cannot be written", path.display()))?;
-    make()
+    let new = NewFolder::create(folder).with_context(failed)?;
+    let text = new.path().join(TEXT);
+    let corpus = make(&text)?;
+    if !source.fingerprint.is_empty() && source.fingerprint != corpus.fingerprint() {
+        return Err(usage(
+            "the text that --text makes now is not the one that the run was begun with; name another \
+             folder with --out",
+        ));
+    }
+    drop(corpus);
+    std::fs::write(text.join(ORIGIN), origin).with_context(failed)?;
+    new.commit_inner(TEXT).with_context(failed)
 }
 
 /// The text of a fine-tune, with the checkpoint's own tokenizer and template: `--corpus`, or `text` in
@@ -167,6 +192,21 @@ pub(crate) fn supply_finetune(
         return Ok(SourceConfig::new(path_in_settings(corpus)?));
     }
     let folder = path_in_settings(&out.join("text"))?;
+    let source = match &config.data.sources[..] {
+        [] => SourceConfig::new(folder),
+        [source] if source.corpus == folder || may_have_moved(source, &folder) => {
+            SourceConfig { corpus: folder, ..source.clone() }
+        }
+        sources => {
+            let named: Vec<String> =
+                sources.iter().map(|source| source.corpus.display().to_string()).collect();
+            return Err(usage(format!(
+                "the text is that in {}; leave --text and --instructions out to train on it, or name \
+                 another folder",
+                named.join(", ")
+            )));
+        }
+    };
     let mut lines = named_files(&[
         ("text", &args.text),
         ("instructions", &args.instructions),
@@ -187,7 +227,7 @@ pub(crate) fn supply_finetune(
             lines.push(format!("{name} {sum}"));
         }
     }
-    made_once(&(lines.join("\n") + "\n"), out, &folder, printer, || {
+    made_once(&(lines.join("\n") + "\n"), &source, printer, |folder| {
         let tokenizer = model::tokenizer(checkpoint)?;
         let options = options(&args.validation, args.max_train_tokens);
         let progress = printer.count("Tokenizing");
@@ -202,15 +242,15 @@ pub(crate) fn supply_finetune(
             let sequence_length = config.data.length;
             let options = InstructionOptions { corpus: options, sequence_length };
             let (files, template) = (&args.instructions, template.as_ref());
-            prepare_instructions(files, &tokenizer, template, &options, &folder, &tell)?
+            prepare_instructions(files, &tokenizer, template, &options, folder, &tell)?
         } else {
-            prepare(&args.text, &tokenizer, &options, &folder, &tell)?
+            prepare(&args.text, &tokenizer, &options, folder, &tell)?
         };
         drop(progress);
         printer.note(&format!("Text: {}.", corpus.description()));
-        Ok(())
+        Ok(corpus)
     })?;
-    Ok(SourceConfig::new(folder))
+    Ok(source)
 }
 
 /// `what file`, a line each.
@@ -248,8 +288,9 @@ fn origin(args: &CorpusArgs) -> anyhow::Result<String> {
     Ok(lines.join("\n") + "\n")
 }
 
-fn read_origin(out: &Path) -> Option<String> {
-    read_regular_text(&out.join(ORIGIN), SMALL_FILE).ok()
+fn read_origin(text: &Path) -> Option<String> {
+    let places = [Some(text), text.parent()];
+    places.into_iter().flatten().find_map(|at| read_regular_text(&at.join(ORIGIN), SMALL_FILE).ok())
 }
 
 /// Rows of the embedding of a run: those of the settings, or tokens of the text that the flags name.
@@ -323,7 +364,7 @@ fn ideal_loss(layout: Layout) -> f64 {
 /// A `tokenizer.json`, or the tokenizer of a model.
 fn tokenizer(path: &Path) -> anyhow::Result<Tokenizer> {
     if path.extension().is_some_and(|extension| extension == "gguf") || path.is_dir() {
-        return model::tokenizer(&Checkpoint::open(path)?);
+        return model::tokenizer(&model::open(path)?);
     }
     Ok(Tokenizer::from_json_file(path)?)
 }

@@ -7,7 +7,7 @@ use lns_checkpoint::CheckpointError;
 use lns_data::DataError;
 use lns_diagnose::ChooseError;
 use lns_eval::RunError;
-use lns_record::{EventsError, RecordError};
+use lns_record::{ClaimError, EventsError, RecordError};
 use lns_spec::{ConversionError, SpecError};
 use lns_study::StudyError;
 use lns_train::{ConfigError, RunError as TrainError};
@@ -53,6 +53,9 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
                 Some(WatchError::Events(_) | WatchError::NoRun { .. })
             )
             || cause.is::<RecordError>()
+            || cause
+                .downcast_ref::<ClaimError>()
+                .is_some_and(|error| !matches!(error, ClaimError::Io { .. }))
             || cause.is::<SpecError>()
             || cause.is::<ConversionError>()
             || cause.is::<LoraError>()

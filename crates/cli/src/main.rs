@@ -43,7 +43,7 @@ fn program() -> ExitCode {
     let ended =
         pipes::keep(&mut cli.verb, &printer).and_then(|_piped| commands::run(&cli, &printer));
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             printer.error(&error);
             exit_code(&error)

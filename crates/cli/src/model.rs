@@ -1,19 +1,92 @@
 //! A checkpoint opened for computing: in memory, or layer by layer from disk.
 
-use std::{num::NonZeroUsize, path::Path, time::Instant};
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use layernorm_scaling::{Decoder, LayerSource, StreamingDecoder};
 use lns_checkpoint::Checkpoint;
 use lns_data::{Tokenizer, model_tokenizer};
 use lns_kernels::Workers;
+use lns_record::Event;
 use lns_spec::ModelSpec;
-use lns_train::{available_memory, ranges::THREADS};
+use lns_study::StudyConfig;
+use lns_train::{RunConfig, available_memory, ranges::THREADS};
 
 use crate::{
     arguments::{ComputeArgs, PlaceArgs},
     failure::usage,
     printer::Printer,
 };
+
+/// Opens the model that a path names: a checkpoint, or the one that a run, a study or a quickstart
+/// holds.
+pub(crate) fn open(path: &Path) -> anyhow::Result<Checkpoint> {
+    let models = places(path)?;
+    match &models[..] {
+        [model] => Ok(Checkpoint::open(model)?),
+        models => {
+            let list: String = models.iter().map(|m| format!("\n  {}", m.display())).collect();
+            Err(usage(format!("{} holds several models; name one:{list}", path.display())))
+        }
+    }
+}
+
+/// The checkpoints that a path names, at least one: itself, or those of a run, a study or a quickstart.
+pub(crate) fn places(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let has = |name: &str| path.join(name).is_file();
+    if has("config.json") {
+        return Ok(vec![path.to_owned()]);
+    }
+    if has(RunConfig::FILE_NAME) && has(Event::FILE_NAME) {
+        return finished_model(path).map(|model| vec![model]);
+    }
+    let inside = |folder: &Path| {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    let studies = if has(StudyConfig::FILE_NAME) { vec![path.to_owned()] } else { inside(path) };
+    let studies: Vec<PathBuf> =
+        studies.into_iter().filter(|study| study.join(StudyConfig::FILE_NAME).is_file()).collect();
+    if studies.is_empty() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut models: Vec<PathBuf> = studies
+        .iter()
+        .flat_map(|study| inside(&study.join("runs")))
+        .map(|run| run.join(RunConfig::MODEL))
+        .filter(|model| model.is_dir())
+        .collect();
+    models.sort();
+    if models.is_empty() {
+        return Err(usage(format!(
+            "no run in {} is finished, so there is no model",
+            path.display()
+        )));
+    }
+    Ok(models)
+}
+
+/// The model of a run, which is there when it is finished.
+fn finished_model(run: &Path) -> anyhow::Result<PathBuf> {
+    let model = run.join(RunConfig::MODEL);
+    if model.is_dir() {
+        return Ok(model);
+    }
+    let snapshots = std::fs::read_dir(run.join("snapshots")).into_iter().flatten().flatten();
+    let snapshots = snapshots.map(|entry| entry.path());
+    let latest = snapshots.filter(|snapshot| snapshot.join("config.json").is_file()).max();
+    let instead = latest.map_or(String::new(), |snapshot| {
+        format!(", or name its latest snapshot, {}", snapshot.display())
+    });
+    Err(usage(format!(
+        "{run} holds a run that is not finished, so there is no model yet; go on with `lns train --out \
+         {run}`{instead}",
+        run = run.display()
+    )))
+}
 
 /// The model's own tokenizer.
 pub(crate) fn tokenizer(checkpoint: &Checkpoint) -> anyhow::Result<Tokenizer> {
@@ -92,11 +165,27 @@ fn is_too_large(spec: &ModelSpec) -> bool {
     available_memory().is_some_and(|available| f32_bytes(spec) > available / 2)
 }
 
-/// A short name for output folders: the folder's or file's own.
+/// A short name for a model: that of its file, or of the nearest folder, which tells it from others.
+/// Runs call theirs `model`, and model caches theirs by a commit.
 pub(crate) fn short_name(path: &Path) -> String {
+    const OF_MANY: [&str; 6] = ["model", "models", "ggml-model", "snapshots", "runs", "checkpoint"];
     let resolved = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let name = if resolved.is_dir() { resolved.file_name() } else { resolved.file_stem() };
-    name.map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
+    let file = if resolved.is_dir() { None } else { resolved.file_stem() };
+    let folders = resolved.ancestors().skip(usize::from(file.is_some()));
+    let names = file.into_iter().chain(folders.filter_map(Path::file_name));
+    let mut step = String::new();
+    for name in names.map(|name| name.to_string_lossy()) {
+        let commit = name.len() == 40 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if OF_MANY.contains(&&*name) || commit {
+            continue;
+        }
+        if name.starts_with("step-") && step.is_empty() {
+            step = format!("-{name}");
+            continue;
+        }
+        return format!("{name}{step}");
+    }
+    format!("model{step}")
 }
 
 /// Worker threads: as many as asked for, or one per core.
@@ -122,5 +211,33 @@ pub(crate) fn bytes(count: u64) -> String {
         c if c >= 1e9 => format!("{:.2} GB", c / 1e9),
         c if c >= 1e6 => format!("{:.1} MB", c / 1e6),
         c => format!("{:.1} kB", c / 1e3),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_called_by_what_tells_it_from_others() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        for (path, name) in [
+            ("SmolLM2", "SmolLM2"),
+            ("healed/model", "healed"),
+            ("study/runs/pre-seed1/model", "pre-seed1"),
+            ("run/snapshots/step-00000200", "run-step-00000200"),
+            (&*format!("models--org--Tiny/snapshots/{commit}"), "models--org--Tiny"),
+        ] {
+            let folder = dir.path().join(path);
+            std::fs::create_dir_all(&folder).expect("makes");
+            assert_eq!(short_name(&folder), name);
+            for file in ["model.safetensors", "model.gguf"] {
+                std::fs::write(folder.join(file), "").expect("writes");
+                assert_eq!(short_name(&folder.join(file)), name);
+            }
+            std::fs::write(folder.join("own.Q4_1.gguf"), "").expect("writes");
+            assert_eq!(short_name(&folder.join("own.Q4_1.gguf")), "own.Q4_1");
+        }
     }
 }

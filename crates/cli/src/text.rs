@@ -22,7 +22,7 @@ pub(crate) fn open(
     cut: &CutArgs,
     printer: &Printer,
 ) -> anyhow::Result<Opened> {
-    let checkpoint = Checkpoint::open(path)?;
+    let checkpoint = model::open(path)?;
     let text = for_model(&checkpoint, files, cut, printer)?;
     Ok(Opened { name: path.display().to_string(), checkpoint, text })
 }

@@ -6,7 +6,7 @@ use layernorm_scaling::LayerSource;
 use lns_data::Windows;
 use lns_diagnose::Probes;
 use lns_kernels::Workers;
-use lns_record::DiagnoseRecord;
+use lns_record::{Claim, ClaimError, DiagnoseRecord, FolderKind};
 
 use super::output;
 use crate::{
@@ -29,29 +29,47 @@ pub(crate) fn run(args: &DiagnoseArgs, printer: &Printer) -> anyhow::Result<()> 
     let subject = request.open(&args.model, printer)?;
     let other = args.against.as_deref().map(|path| Other::open(path, &request, printer));
     let other = other.transpose()?;
-    let out = match (&args.out, args.json) {
-        (Some(dir), _) => Some(dir.clone()),
-        (None, true) => None,
-        (None, false) => {
-            Some(PathBuf::from(format!("diagnosis-{}", model::short_name(&args.model))))
+    let claim = match (&args.out, args.json) {
+        (Some(dir), _) => {
+            let of = whole_path(subject.checkpoint.path());
+            Some(output::claim(dir, FolderKind::Diagnosis, Some(&of))?)
         }
+        (None, true) => None,
+        (None, false) => Some(claim_for(subject.checkpoint.path())?),
     };
-    if let Some(dir) = &out {
-        output::prepare(dir)?;
-    }
     let mut records = vec![request.measure(subject, printer)?];
     match other {
         Some(Other::Finished(record)) => records.push(*record),
         Some(Other::Model(opened)) => records.push(request.measure(*opened, printer)?),
         None => {}
     }
-    if let Some(dir) = &out {
-        output::finish_diagnosis(dir, &records, printer)?;
+    if let Some(claim) = &claim {
+        output::finish_diagnosis(claim.folder(), &records, printer)?;
     }
     match &records[..] {
         [record] => printer.json(record),
         records => printer.json(&records),
     }
+}
+
+/// What a diagnosis is of, wherever it was named from.
+fn whole_path(model: &Path) -> String {
+    let whole = model.canonicalize().unwrap_or_else(|_| model.to_owned());
+    whole.display().to_string()
+}
+
+/// The folder that a diagnosis is written to if none is named: that of this model and no other's.
+fn claim_for(model: &Path) -> anyhow::Result<Claim> {
+    let (name, of) = (model::short_name(model), whole_path(model));
+    let mut dir = PathBuf::from(format!("diagnosis-{name}"));
+    for number in 2.. {
+        match output::claim(&dir, FolderKind::Diagnosis, Some(&of)) {
+            Err(error) if matches!(error.downcast_ref(), Some(ClaimError::OfAnother { .. })) => {}
+            claim => return claim,
+        }
+        dir = PathBuf::from(format!("diagnosis-{name}-{number}"));
+    }
+    unreachable!("numbers do not end")
 }
 
 /// What `--against` names.

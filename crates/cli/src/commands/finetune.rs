@@ -1,25 +1,22 @@
 //! `lns finetune`: a checkpoint's training continued.
 
+use std::process::ExitCode;
+
 use lns_checkpoint::Checkpoint;
+use lns_record::{Claim, FolderKind};
 use lns_train::{Layer, RunConfig, RunError, check_memory, finetune_defaults};
 use toml::{Table, Value};
 
 use super::{convert, train};
 use crate::{arguments::FinetuneArgs, corpus, failure::usage, model, printer::Printer, settings};
 
-pub(crate) fn run(args: &FinetuneArgs, printer: &Printer) -> anyhow::Result<()> {
-    let begun = args.out.as_ref().filter(|out| out.join(RunConfig::FILE_NAME).exists());
-    let there = begun.map(|out| RunConfig::read(out)).transpose()?;
-    let config = match (&args.model, &there) {
-        (None, Some(there)) => {
-            refuse_changes(args)?;
-            RunConfig { threads: threads(args, Some(there)), ..there.clone() }
-        }
-        (None, None) => {
-            return Err(usage("MODEL: which checkpoint to go on from"));
-        }
-        (Some(model), _) => resolve(args, model, there.as_ref())?,
+pub(crate) fn run(args: &FinetuneArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
+    let claim = match &args.out {
+        Some(out) if !args.estimate => Some(Claim::take(out, FolderKind::Run, None)?),
+        _ => None,
     };
+    let there = args.out.as_deref().map(train::run_in).transpose()?.flatten();
+    let config = resolve(args, there.as_ref())?;
     let Some(from) = &config.finetune else {
         return Err(usage("--out holds a run of `lns train`; continue it with that"));
     };
@@ -38,9 +35,12 @@ pub(crate) fn run(args: &FinetuneArgs, printer: &Printer) -> anyhow::Result<()> 
         return Err(RunError::BeyondContext { base, context, length }.into());
     }
     if args.estimate {
-        return train::estimate(&config, checkpoint.spec(), printer);
+        train::estimate(&config, checkpoint.spec(), printer)?;
+        return Ok(ExitCode::SUCCESS);
     }
-    let Some(out) = &args.out else { return Err(usage("--out DIR: where the run goes")) };
+    let (Some(out), Some(mut claim)) = (&args.out, claim) else {
+        return Err(usage("--out DIR: where the run goes"));
+    };
     if there.is_none() {
         check_memory(&config, checkpoint.spec())?;
     }
@@ -62,42 +62,17 @@ pub(crate) fn run(args: &FinetuneArgs, printer: &Printer) -> anyhow::Result<()> 
     }
     // The weights are opened again by the run, which checks them against its settings.
     drop(checkpoint);
-    train::train(&config, out, printer)
+    train::train(&config, &mut claim, printer)
 }
 
-/// A run that is continued by its folder alone takes nothing else.
-fn refuse_changes(args: &FinetuneArgs) -> anyhow::Result<()> {
-    let flags = settings::layer(&args.settings, None, &[])?;
-    if flags.is_some() || args.config.is_some() || args.lora.is_some() || args.seed.is_some() {
-        return Err(usage(
-            "MODEL is missing: settings are given with it, and without it a run goes on",
-        ));
-    }
-    Ok(())
-}
-
-fn resolve(
-    args: &FinetuneArgs,
-    model: &std::path::Path,
-    there: Option<&RunConfig>,
-) -> anyhow::Result<RunConfig> {
-    let mut finetune = Table::new();
-    let base = corpus::path_in_settings(model)?;
-    finetune.insert("base".to_owned(), Value::String(base.display().to_string()));
-    if let Some(rank) = args.lora {
-        let mut lora = Table::new();
-        let alpha = args.lora_alpha.unwrap_or(2.0 * rank as f64);
-        lora.insert("rank".to_owned(), settings::integer(rank));
-        lora.insert("alpha".to_owned(), Value::Float(alpha));
-        if !args.lora_targets.is_empty() {
-            let names = args.lora_targets.iter().cloned().map(Value::String).collect();
-            lora.insert("targets".to_owned(), Value::Array(names));
-        }
-        finetune.insert("lora".to_owned(), Value::Table(lora));
+/// The settings that were asked for. Of a run that is there those that were not typed are its own.
+fn resolve(args: &FinetuneArgs, there: Option<&RunConfig>) -> anyhow::Result<RunConfig> {
+    if args.model.is_none() && there.is_none() {
+        return Err(usage("MODEL: which checkpoint to go on from"));
     }
     let layout = (!args.instructions.is_empty()).then(|| Value::String("rows".to_owned()));
     let flags = [
-        ("finetune", Some(Value::Table(finetune))),
+        ("finetune", finetune(args, there)?.map(Value::Table)),
         ("seed", args.seed.map(settings::integer)),
         ("data.layout", layout),
     ];
@@ -105,23 +80,33 @@ fn resolve(
     let file = args.config.as_deref().map(Layer::from_file).transpose()?;
     let threads_set = file.iter().chain(&flags).any(|layer| layer.sets("threads"));
     let layers: Vec<Layer> = file.into_iter().chain(flags).collect();
-    let mut config = finetune_defaults().layered(&layers)?;
-    if !threads_set || there.is_some() {
-        config.threads = threads(args, there);
+    let base = there.map_or_else(finetune_defaults, RunConfig::clone);
+    let config = base.layered(&layers)?;
+    let threads = if threads_set { Some(config.threads) } else { None };
+    match there {
+        Some(there) => train::going_on(config, there, args.threads),
+        None => Ok(RunConfig { threads: train::thread_count(args.threads, threads), ..config }),
     }
-    // What a run was begun with need not be said again.
-    if let Some(there) = there
-        && config.data.sources.is_empty()
-    {
-        config.data.sources.clone_from(&there.data.sources);
-    }
-    Ok(config)
 }
 
-/// As many as asked for; else those the run was begun with; else one per core.
-fn threads(args: &FinetuneArgs, there: Option<&RunConfig>) -> usize {
-    match (args.threads, there) {
-        (None, Some(there)) => there.threads,
-        (threads, _) => model::thread_count(threads),
+/// What was typed of the model and its adapters.
+fn finetune(args: &FinetuneArgs, there: Option<&RunConfig>) -> anyhow::Result<Option<Table>> {
+    let mut finetune = Table::new();
+    if let Some(model) = &args.model {
+        let base = corpus::path_in_settings(model::open(model)?.path())?;
+        finetune.insert("base".to_owned(), Value::String(base.display().to_string()));
     }
+    if let Some(rank) = args.lora {
+        let mut lora = Table::new();
+        lora.insert("rank".to_owned(), settings::integer(rank));
+        let begun = there.and_then(|there| there.finetune.as_ref()?.lora.as_ref()).is_some();
+        let alpha = args.lora_alpha.or_else(|| (!begun).then_some(2.0 * rank as f64));
+        lora.extend(alpha.map(|alpha| ("alpha".to_owned(), Value::Float(alpha))));
+        if !args.lora_targets.is_empty() {
+            let names = args.lora_targets.iter().cloned().map(Value::String).collect();
+            lora.insert("targets".to_owned(), Value::Array(names));
+        }
+        finetune.insert("lora".to_owned(), Value::Table(lora));
+    }
+    Ok((!finetune.is_empty()).then_some(finetune))
 }

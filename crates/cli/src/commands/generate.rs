@@ -20,7 +20,7 @@ const MOST_INPUT: u64 = 64 << 20;
 pub(crate) fn run(args: &GenerateArgs, printer: &Printer) -> anyhow::Result<()> {
     let threads = model::thread_count(args.threads);
     let prompt = prompt(args)?;
-    let checkpoint = Checkpoint::open(&args.model)?;
+    let checkpoint = model::open(&args.model)?;
     let template_of =
         || ChatTemplate::of(&checkpoint, &chat::rendering()?).map_err(anyhow::Error::from);
     let template = if args.chat { template_of()? } else { None };

@@ -9,24 +9,28 @@ use serde_json::json;
 
 use crate::{
     arguments::InspectArgs,
-    model::{bytes, f32_bytes},
+    model::{self, bytes, f32_bytes},
     printer::Printer,
 };
 
 pub(crate) fn run(args: &InspectArgs, printer: &Printer) -> anyhow::Result<()> {
-    let checkpoint = Checkpoint::open(&args.model)?;
-    printer.json(&as_json(&checkpoint))?;
-    printer.result(&as_text(&checkpoint, args.tensors))?;
-    let audit = checkpoint.audit();
-    if audit.is_clean() {
-        Ok(())
-    } else {
-        Err(layernorm_scaling::LoadError::Audit {
-            path: checkpoint.path().display().to_string(),
-            audit: Box::new(audit),
-        }
-        .into())
+    let models = model::places(&args.model)?;
+    let models: Vec<Checkpoint> =
+        models.iter().map(|path| Checkpoint::open(path)).collect::<Result<_, _>>()?;
+    match &models[..] {
+        [model] => printer.json(&as_json(model))?,
+        models => printer.json(&models.iter().map(as_json).collect::<Vec<_>>())?,
     }
+    let texts: Vec<String> = models.iter().map(|model| as_text(model, args.tensors)).collect();
+    printer.result(&texts.join("\n"))?;
+    for checkpoint in &models {
+        let audit = checkpoint.audit();
+        if !audit.is_clean() {
+            let path = checkpoint.path().display().to_string();
+            return Err(layernorm_scaling::LoadError::Audit { path, audit: Box::new(audit) }.into());
+        }
+    }
+    Ok(())
 }
 
 /// Bytes in memory when layers are read from disk: a layer or the head, as f32; streams come on top.

@@ -18,23 +18,25 @@ mod tokenize;
 mod train;
 mod watch;
 
+use std::process::ExitCode;
+
 use crate::{
     arguments::{self, Cli, Verb},
     printer::Printer,
 };
 
-/// Runs the verb.
-pub(crate) fn run(cli: &Cli, printer: &Printer) -> anyhow::Result<()> {
+/// Runs the verb. One that a signal stopped in an orderly way says so by its exit code.
+pub(crate) fn run(cli: &Cli, printer: &Printer) -> anyhow::Result<ExitCode> {
     match &cli.verb {
-        Verb::Quickstart(args) => quickstart::run(args, printer),
+        Verb::Quickstart(args) => return quickstart::run(args, printer),
+        Verb::Train(args) => return train::run(args, printer),
+        Verb::Study(args) => return study::run(args, printer),
+        Verb::Finetune(args) => return finetune::run(args, printer),
         Verb::Inspect(args) => inspect::run(args, printer),
         Verb::Diagnose(args) => diagnose::run(args, printer),
         Verb::Eval(args) => eval::run(args, printer),
         Verb::Generate(args) => generate::run(args, printer),
-        Verb::Train(args) => train::run(args, printer),
-        Verb::Study(args) => study::run(args, printer),
         Verb::Watch(args) => watch::run(args),
-        Verb::Finetune(args) => finetune::run(args, printer),
         Verb::Retrofit(args) => retrofit::retrofit(args, printer),
         Verb::Fold(args) => retrofit::fold(args, printer),
         Verb::Unfold(args) => retrofit::unfold(args, printer),
@@ -48,5 +50,6 @@ pub(crate) fn run(cli: &Cli, printer: &Printer) -> anyhow::Result<()> {
             clap_complete::generate(*shell, &mut arguments::command(), "lns", &mut script);
             printer.stream(&String::from_utf8_lossy(&script))
         }
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,9 +1,9 @@
 //! Output folders: checked before the work, written beside and renamed after it.
 
-use std::{io::ErrorKind, path::Path};
+use std::path::Path;
 
 use anyhow::Context;
-use lns_record::{DiagnoseRecord, pretty_json, replace_file};
+use lns_record::{Claim, DiagnoseRecord, FolderKind, pretty_json, replace_file};
 
 use crate::{failure::usage, printer::Printer};
 
@@ -24,26 +24,17 @@ pub(crate) fn check_folder_name(out: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes `dir` and its charts/ and tries to write there, so that a path that will not do fails before
-/// hours of work.
-pub(crate) fn prepare(dir: &Path) -> anyhow::Result<()> {
+/// Claims the folder of a result and tries to write there, so that a path that will not do fails before
+/// hours of work. `of` is the model that it will be of, if another's is not to be overwritten.
+pub(crate) fn claim(dir: &Path, kind: FolderKind, of: Option<&str>) -> anyhow::Result<Claim> {
+    let mut claim = Claim::take(dir, kind, of)?;
     let charts = dir.join("charts");
-    match std::fs::create_dir_all(&charts) {
-        Err(error)
-            if matches!(error.kind(), ErrorKind::NotADirectory | ErrorKind::AlreadyExists) =>
-        {
-            return Err(usage(format!(
-                "--out {}: there is a file where a folder is needed; name another folder",
-                dir.display()
-            )));
-        }
-        made => made.with_context(|| format!("{} cannot be made", charts.display()))?,
-    }
-    for folder in [dir, &charts] {
+    for folder in [dir, &charts].into_iter().filter(|folder| folder.exists()) {
         tempfile::tempfile_in(folder)
             .with_context(|| format!("{} cannot be written to", folder.display()))?;
     }
-    Ok(())
+    claim.keep();
+    Ok(claim)
 }
 
 /// Writes diagnose.json, against.json if there is a second record, and one report of all, shows the

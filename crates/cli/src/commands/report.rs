@@ -1,6 +1,8 @@
 //! `lns report`: the page of a study, or one page of finished diagnoses.
 
-use lns_record::DiagnoseRecord;
+use std::path::Path;
+
+use lns_record::{Claim, DiagnoseRecord, FolderKind};
 use lns_study::StudyConfig;
 
 use super::output;
@@ -14,7 +16,7 @@ pub(crate) fn run(args: &ReportArgs, printer: &Printer) -> anyhow::Result<()> {
         let config = StudyConfig::read(&study.join(StudyConfig::FILE_NAME))?;
         let record = lns_study::record(&config, study)?;
         let out = args.out.as_deref().unwrap_or(study);
-        output::prepare(out)?;
+        let _claim = claim(args, out)?;
         lns_report::write_study(out, &record)?;
         return super::study::show(out, &record, printer);
     }
@@ -23,6 +25,12 @@ pub(crate) fn run(args: &ReportArgs, printer: &Printer) -> anyhow::Result<()> {
     let first = &args.runs[0];
     let beside = if first.is_dir() { first.as_path() } else { first.parent().unwrap_or(first) };
     let out = args.out.as_deref().unwrap_or(beside);
-    output::prepare(out)?;
+    let _claim = claim(args, out)?;
     output::finish_report(out, &records, printer)
+}
+
+/// A folder of its own; where the records are it joins what is there.
+fn claim(args: &ReportArgs, out: &Path) -> anyhow::Result<Option<Claim>> {
+    let beside = args.out.is_none() || args.runs.iter().any(|run| run == out);
+    (!beside).then(|| output::claim(out, FolderKind::Report, None)).transpose()
 }

@@ -9,6 +9,7 @@ use super::convert::{self, Job, SHARD_BYTES};
 use crate::{
     arguments::{FoldArgs, RetrofitArgs, RetrofitMode, ScaleArgs, SiteArg, UnfoldArgs},
     failure::usage,
+    model,
     printer::Printer,
 };
 
@@ -32,7 +33,7 @@ pub(crate) fn retrofit(args: &RetrofitArgs, printer: &Printer) -> anyhow::Result
         return Err(usage("--verify: --mode replace is not meant to leave the function alone"));
     }
     let scale = scale(&args.scale, DepthScale::default());
-    let checkpoint = Checkpoint::open(&args.model)?;
+    let checkpoint = model::open(&args.model)?;
     let (begin, preserve) = mode.begin(scale);
     let conversion = Conversion::of(&checkpoint)?.with_layernorm_scaling(begin, preserve)?;
     let scheme = &conversion.spec().norm_scheme;
@@ -47,7 +48,7 @@ pub(crate) fn retrofit(args: &RetrofitArgs, printer: &Printer) -> anyhow::Result
 }
 
 pub(crate) fn fold(args: &FoldArgs, printer: &Printer) -> anyhow::Result<()> {
-    let checkpoint = Checkpoint::open(&args.model)?;
+    let checkpoint = model::open(&args.model)?;
     let spec = checkpoint.spec();
     if spec.norm_scheme.anneal().is_some() {
         printer.note(&format!(
@@ -62,7 +63,7 @@ pub(crate) fn fold(args: &FoldArgs, printer: &Printer) -> anyhow::Result<()> {
 }
 
 pub(crate) fn unfold(args: &UnfoldArgs, printer: &Printer) -> anyhow::Result<()> {
-    let checkpoint = Checkpoint::open(&args.model)?;
+    let checkpoint = model::open(&args.model)?;
     let noted = folded_from(&checkpoint);
     if let Some(noted) = noted {
         printer.note(&format!("The model was folded from {}.", NormScheme::Lns(noted)));

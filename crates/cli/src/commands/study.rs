@@ -1,8 +1,8 @@
 //! `lns study`: norm schemes over seeds, compared.
 
-use std::path::Path;
+use std::{path::Path, process::ExitCode};
 
-use lns_record::StudyRecord;
+use lns_record::{Claim, FolderKind, StudyRecord};
 use lns_study::{PRESET_NAMES, Planned, Progress, StudyConfig, StudyOutcome, preset};
 use lns_train::{available_memory, run_preset};
 use serde::Serialize;
@@ -15,28 +15,37 @@ use crate::{
     model,
     printer::Printer,
     progress::RunProgress,
-    settings, stop,
+    settings,
+    stop::Stop,
 };
 
-pub(crate) fn run(args: &StudyArgs, printer: &Printer) -> anyhow::Result<()> {
-    let mut config = resolve(args, printer)?;
+pub(crate) fn run(args: &StudyArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
     if args.estimate {
-        return estimate(&config, &args.corpus, printer);
+        estimate(&resolve(args, printer)?, &args.corpus, printer)?;
+        return Ok(ExitCode::SUCCESS);
     }
     let Some(out) = &args.out else { return Err(usage("--out DIR: where the study goes")) };
+    let mut claim = Claim::take(out, FolderKind::Study, None)?;
+    let mut config = resolve(args, printer)?;
+    // A study that goes on, or grows, has its text.
+    let there = out.join(StudyConfig::FILE_NAME);
+    if config.run.data.sources.is_empty() && there.is_file() {
+        config.run.data.sources = StudyConfig::read(&there)?.run.data.sources;
+    }
     let text = corpus::supply(&config.run, config.most_sequences()?, &args.corpus, out, printer)?;
     config.ideal_loss = text.ideal_loss;
     config.run.data.sources = text.sources;
-    let stop = stop::flag(printer)?;
-    let record = conduct(&config, out, &stop, printer)?;
+    let stop = Stop::listen(printer)?;
+    let record = conduct(&config, &mut claim, &stop, printer)?;
     match record {
         Some(record) => {
             printer.json(&record)?;
-            show(out, &record, printer)
+            show(out, &record, printer)?;
+            Ok(ExitCode::SUCCESS)
         }
         None => {
             printer.note("Stopped; the same command goes on.");
-            Ok(())
+            Ok(stop.exit_code())
         }
     }
 }
@@ -143,18 +152,20 @@ fn estimate(config: &StudyConfig, text: &CorpusArgs, printer: &Printer) -> anyho
     })
 }
 
-/// Runs it to its end; what it found, or `None` when it was stopped.
+/// Runs it to its end in the claimed folder; what it found, or `None` when it was stopped.
 pub(crate) fn conduct(
     config: &StudyConfig,
-    out: &Path,
-    stop: &std::sync::atomic::AtomicBool,
+    claim: &mut Claim,
+    stop: &Stop,
     printer: &Printer,
 ) -> anyhow::Result<Option<StudyRecord>> {
+    let out = &claim.folder().to_owned();
     let mut run: Option<RunProgress<'_>> = None;
     let mut found = None;
     let mut failed = None;
-    let outcome = lns_study::run(config, out, stop, &mut |progress| match progress {
+    let outcome = lns_study::run(config, out, &stop.asked, &mut |progress| match progress {
         Progress::Run { index, count, group, seed, folder, config } => {
+            claim.keep();
             printer.note(&format!("Run {} of {count}: {group}, seed {seed}.", index + 1));
             run = Some(RunProgress::new(config, folder, printer));
         }

@@ -1,8 +1,8 @@
 //! `lns train`: a model from scratch.
 
-use std::path::Path;
+use std::{path::Path, process::ExitCode};
 
-use lns_record::Outcome;
+use lns_record::{Claim, FolderKind, Outcome};
 use lns_spec::ModelSpec;
 use lns_train::{Estimate, Layer, RUN_PRESETS, RunConfig, RunPreset, available_memory, run_preset};
 use serde::Serialize;
@@ -10,12 +10,15 @@ use toml::Value;
 
 use crate::{
     arguments::TrainArgs, corpus, failure::usage, model, printer::Printer, progress::RunProgress,
-    settings, stop,
+    settings, stop::Stop,
 };
 
 /// Share of the measured peak that training reached on the machines it was measured on
 /// (docs/performance.md).
 const TYPICAL_SHARE_OF_PEAK: f64 = 0.75;
+
+/// The preset where none is named.
+const DEFAULT_PRESET: &str = "laptop";
 
 /// `train --json`.
 #[derive(Serialize)]
@@ -28,7 +31,41 @@ struct TrainRecord {
     perplexity: Option<f64>,
 }
 
-pub(crate) fn run(args: &TrainArgs, printer: &Printer) -> anyhow::Result<()> {
+pub(crate) fn run(args: &TrainArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
+    if args.estimate {
+        let there = args.out.as_deref().map(run_in).transpose()?.flatten();
+        let config = resolve(args, there.as_ref(), printer)?;
+        let vocabulary = corpus::vocabulary_of(&config, &args.corpus)?;
+        let spec = config.model.spec(vocabulary, config.data.length)?;
+        estimate(&config, &spec, printer)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Some(out) = &args.out else { return Err(usage("--out DIR: where the run goes")) };
+    let mut claim = Claim::take(out, FolderKind::Run, None)?;
+    let there = run_in(out)?;
+    let mut config = resolve(args, there.as_ref(), printer)?;
+    let sequences = config.steps * config.batch.sequences as u64;
+    let text = corpus::supply(&config, sequences, &args.corpus, out, printer)?;
+    if let Some(ideal) = text.ideal_loss {
+        printer
+            .note(&format!("A reader who knows the language's grammar has a loss of {ideal:.4}."));
+    }
+    config.data.sources = text.sources;
+    train(&config, &mut claim, printer)
+}
+
+/// The settings of the run that a folder holds, if it holds one.
+pub(crate) fn run_in(out: &Path) -> anyhow::Result<Option<RunConfig>> {
+    let begun = out.join(RunConfig::FILE_NAME).exists();
+    Ok(begun.then(|| RunConfig::read(out)).transpose()?)
+}
+
+/// The settings that were asked for. Of a run that is there those that were not typed are its own.
+fn resolve(
+    args: &TrainArgs,
+    there: Option<&RunConfig>,
+    printer: &Printer,
+) -> anyhow::Result<RunConfig> {
     let name = |value: &Option<String>| value.clone().map(Value::String);
     let flags = [
         ("model.scheme", name(&args.scheme)),
@@ -38,39 +75,49 @@ pub(crate) fn run(args: &TrainArgs, printer: &Printer) -> anyhow::Result<()> {
     let flags = settings::layer(&args.settings, Some(&args.shape), &flags)?;
     let file = args.config.as_deref().map(Layer::from_file).transpose()?;
     let threads_set = file.iter().chain(&flags).any(|layer| layer.sets("threads"));
-    let untouched = flags.is_none() && args.config.is_none() && args.preset == "laptop";
-    let begun = args.out.as_ref().filter(|out| out.join(RunConfig::FILE_NAME).exists());
-    let mut config = match begun {
-        Some(out) if untouched => RunConfig::read(out)?,
-        _ => {
-            let RunPreset { config, notes } = preset(&args.preset)?;
+    let layers: Vec<Layer> = file.into_iter().chain(flags).collect();
+    let base = match (there, &args.preset) {
+        (Some(there), None) => there.clone(),
+        (_, name) => {
+            let name = name.as_deref().unwrap_or(DEFAULT_PRESET);
+            let RunPreset { config, notes } = preset(name)?;
             for note in notes {
-                printer.note(&format!("{}: {note}.", args.preset));
+                printer.note(&format!("{name}: {note}."));
             }
-            let layers: Vec<Layer> = file.into_iter().chain(flags).collect();
-            config.layered(&layers)?
+            config
         }
     };
-    // A run goes on with the threads it began with: with others its last bits would differ.
-    config.threads = match (args.threads, begun) {
-        (None, Some(out)) => RunConfig::read(out)?.threads,
-        (None, None) if threads_set => config.threads,
-        (threads, _) => model::thread_count(threads),
-    };
-    if args.estimate {
-        let vocabulary = corpus::vocabulary_of(&config, &args.corpus)?;
-        let spec = config.model.spec(vocabulary, config.data.length)?;
-        return estimate(&config, &spec, printer);
+    let config = base.layered(&layers)?;
+    let threads = if threads_set { Some(config.threads) } else { None };
+    match there {
+        Some(there) => going_on(config, there, args.threads),
+        None => Ok(RunConfig { threads: thread_count(args.threads, threads), ..config }),
     }
-    let Some(out) = &args.out else { return Err(usage("--out DIR: where the run goes")) };
-    let sequences = config.steps * config.batch.sequences as u64;
-    let text = corpus::supply(&config, sequences, &args.corpus, out, printer)?;
-    if let Some(ideal) = text.ideal_loss {
-        printer
-            .note(&format!("A reader who knows the language's grammar has a loss of {ideal:.4}."));
+}
+
+/// As many as asked for; else those of the settings; else one per core.
+pub(crate) fn thread_count(asked: Option<usize>, set: Option<usize>) -> usize {
+    match (asked, set) {
+        (None, Some(set)) => set,
+        (asked, _) => model::thread_count(asked),
     }
-    config.data.sources = text.sources;
-    train(&config, out, printer)
+}
+
+/// The settings of a run that goes on: with its own text, the threads it began with (with others its
+/// last bits would differ), and the schedule it began with where more steps are asked for.
+pub(crate) fn going_on(
+    mut config: RunConfig,
+    there: &RunConfig,
+    threads: Option<usize>,
+) -> anyhow::Result<RunConfig> {
+    config.threads = thread_count(threads, Some(there.threads));
+    if config.data.sources.is_empty() {
+        config.data.sources.clone_from(&there.data.sources);
+    }
+    if config.steps > there.steps && config.schedule.steps == there.schedule.steps {
+        config.schedule.steps = there.extended(config.steps)?.schedule.steps;
+    }
+    Ok(config)
 }
 
 fn preset(name: &str) -> anyhow::Result<RunPreset> {
@@ -78,10 +125,20 @@ fn preset(name: &str) -> anyhow::Result<RunPreset> {
         .ok_or_else(|| usage(format!("--preset {name}: there are {}", RUN_PRESETS.join(", "))))
 }
 
-pub(crate) fn train(config: &RunConfig, out: &Path, printer: &Printer) -> anyhow::Result<()> {
-    let stop = stop::flag(printer)?;
+/// Trains in the claimed folder, and says how it ended.
+pub(crate) fn train(
+    config: &RunConfig,
+    claim: &mut Claim,
+    printer: &Printer,
+) -> anyhow::Result<ExitCode> {
+    let out = &claim.folder().to_owned();
+    let stop = Stop::listen(printer)?;
     let mut progress = RunProgress::new(config, out, printer);
-    let summary = lns_train::train(config, out, &stop, &mut |event| progress.show(event))?;
+    let summary = lns_train::train(config, out, &stop.asked, &mut |event| {
+        // Everything was accepted.
+        claim.keep();
+        progress.show(event);
+    })?;
     let perplexity = summary.loss.map(f64::exp);
     printer.json(&TrainRecord {
         folder: out.display().to_string(),
@@ -100,14 +157,15 @@ pub(crate) fn train(config: &RunConfig, out: &Path, printer: &Printer) -> anyhow
             summary.tokens,
             summary.step,
             out.join(RunConfig::MODEL).display()
-        )),
-        Outcome::Interrupted => Ok(()),
+        ))?,
+        Outcome::Interrupted => return Ok(stop.exit_code()),
         Outcome::Diverged => anyhow::bail!(
             "the run diverged after step {}; the last note in {} says how",
             summary.step,
             out.join(lns_record::Event::FILE_NAME).display()
         ),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What a run needs, in memory and time.

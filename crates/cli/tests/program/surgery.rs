@@ -228,7 +228,11 @@ fn a_checkpoint_is_tuned_in_full_and_by_lora_and_goes_on_by_its_folder_alone() {
         bench.fails(&with(&["finetune", "model", "--out", "x", "--lora", "999"], &settings), 2);
     assert!(error.contains("rank 999") && error.contains("q_proj"), "{error}");
     let error = bench.fails(&["finetune", "--out", "full", "--lr", "1"], 2);
-    assert!(error.contains("MODEL is missing"), "{error}");
+    assert!(error.contains("schedule.learning_rate = 0.01 there, 1.0 asked for"), "{error}");
+    let error = bench.fails(&["finetune", "model", "--out", "lora", "--lora", "8"], 2);
+    assert!(error.contains("finetune.lora.rank = 4 there, 8 asked for"), "{error}");
+    let longer = bench.succeeds(&["finetune", "--out", "lora", "--steps", "8", "--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&longer).expect("JSON")["steps"], 8);
     let error = bench.fails(&["finetune", "model", "--out", "y"], 2);
     assert!(error.contains("--instructions"), "{error}");
 }
@@ -298,7 +302,7 @@ fn what_surgery_cannot_do_is_said_with_the_remedy() {
     let error = bench.fails(&length, 2);
     assert!(error.contains("--length 64") && !bench.path("x").exists(), "{error}");
     let inside = ["finetune", "model", "--text", "text.txt", "--out", "model"];
-    assert!(bench.fails(&inside, 2).contains("never changed in place"));
+    assert!(bench.fails(&inside, 2).contains("never written into"));
     let idle = ["fold", "scaled", "--out", "x", "--max-tokens", "64"];
     assert!(bench.fails(&idle, 2).contains("--text"));
     let idle = ["prune", "model", "--layers", "1", "--out", "x", "--threads", "1"];
