@@ -47,9 +47,16 @@ pub(crate) fn places(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
         entries.map(|entry| entry.path()).collect::<Vec<_>>()
     };
-    let studies = if has(StudyConfig::FILE_NAME) { vec![path.to_owned()] } else { inside(path) };
-    let studies: Vec<PathBuf> =
-        studies.into_iter().filter(|study| study.join(StudyConfig::FILE_NAME).is_file()).collect();
+    // A quickstart's studies are its pairs.
+    let pair = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("pair-") && path.join(StudyConfig::FILE_NAME).is_file()
+    };
+    let studies: Vec<PathBuf> = if has(StudyConfig::FILE_NAME) {
+        vec![path.to_owned()]
+    } else {
+        inside(path).into_iter().filter(pair).collect()
+    };
     if studies.is_empty() {
         return Ok(vec![path.to_owned()]);
     }

@@ -286,7 +286,7 @@ mod processes {
         assert!(sent.expect("kill is there").success());
     }
 
-    const LONG: [&str; 4] = ["--steps", "200000", "--set", "schedule.shape=constant"];
+    const LONG: [&str; 4] = ["--steps", "20000", "--set", "schedule.shape=constant"];
 
     #[test]
     fn what_a_signal_stopped_says_so_by_its_exit_code_and_goes_on() {
