@@ -289,10 +289,10 @@ fn remove_all_unfinished(folder: &Path) {
     }
 }
 
-/// Refuses a place that is a model or a prepared text, or lies inside one.
+/// Refuses a place that is a model or a prepared text, or lies inside one or inside a file.
 ///
 /// # Errors
-/// [`ClaimError::Source`], [`ClaimError::InsideSource`].
+/// [`ClaimError::Source`], [`ClaimError::InsideSource`], [`ClaimError::NotAFolder`].
 pub fn refuse_sources(folder: &Path) -> Result<(), ClaimError> {
     let whole = std::path::absolute(folder).map_err(io(folder))?;
     // Links are followed as far as there is something.
@@ -301,6 +301,9 @@ pub fn refuse_sources(folder: &Path) -> Result<(), ClaimError> {
         Some(path.canonicalize().ok()?.join(rest))
     });
     let whole = there.unwrap_or(whole);
+    if whole.ancestors().find(|path| path.exists()).is_some_and(|found| !found.is_dir()) {
+        return Err(ClaimError::NotAFolder { folder: folder.to_owned() });
+    }
     for (depth, outer) in whole.ancestors().enumerate() {
         let Some(is) = source(outer) else { continue };
         let folder = folder.to_owned();

@@ -58,7 +58,11 @@ impl Schedule {
     /// Learning rate of step `step` of a run of `steps`, counted from 1: step/warmup of the peak while
     /// warming up; the floor at the schedule's last step.
     pub fn at(&self, step: u64, steps: u64) -> f64 {
-        let steps = self.steps.unwrap_or(steps);
+        let (step, steps) = match self.steps {
+            // A constant rate has no end to stay at.
+            Some(steps) if self.shape != Shape::Constant => (step.min(steps), steps),
+            _ => (step, steps),
+        };
         if step < self.warmup {
             return self.learning_rate * step as f64 / self.warmup as f64;
         }
@@ -112,6 +116,10 @@ mod tests {
         for shape in [Shape::Cosine, Shape::Linear, Shape::WarmupStableDecay, Shape::Constant] {
             let whole = schedule(shape);
             let longer = Schedule { steps: Some(110), ..whole };
+            // One that ended while it was warming up.
+            let short = Schedule { steps: Some(5), ..whole };
+            let end = if shape == Shape::Constant { 8 } else { 5 };
+            assert_eq!(short.at(8, 200), whole.at(end, 110), "{shape:?}");
             assert!((1..=110).all(|step| longer.at(step, 200) == whole.at(step, 110)), "{shape:?}");
             assert!(
                 (111..=200).all(|step| longer.at(step, 200) == whole.at(110, 110)),

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use lns_record::FolderMarker;
 use serde_json::Value;
 
-use crate::{bench::Bench, with};
+use crate::{TINY, bench::Bench, with};
 
 /// Every file below a folder, with its bytes.
 fn tree(folder: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -41,6 +41,15 @@ fn write_text(bench: &Bench, name: &str, documents: usize, seed: usize) {
     };
     let lines: Vec<_> = (0..documents).map(line).collect();
     fs::write(bench.path(name), lines.join("\n") + "\n").expect("writable");
+}
+
+/// A study of a Pre-LN and an LNS model, without what takes long.
+fn small_study<'a>(bench: &Bench, steps: &'a str) -> Vec<&'a str> {
+    let toml = "name = \"small\"\nbaseline = \"pre\"\nseeds = [1]\ntheory = false\n\
+        [diagnosis]\ntokens = 64\n[[groups]]\nscheme = \"pre\"\n[[groups]]\nscheme = \"lns\"\n";
+    fs::write(bench.path("small.toml"), toml).expect("writable");
+    let more = ["--set", "evaluation.tokens=64", "--steps", steps];
+    [&["study", "small.toml", "--out", "study"][..], &TINY, &more].concat()
 }
 
 #[test]
@@ -81,13 +90,13 @@ fn each_verb_fills_only_its_own_kind_of_folder() {
     let bench = Bench::new("llama");
     let cut = ["--text", "text.txt", "--window", "16"];
     bench.succeeds(&with(&["train", "--out", "run"], &["--steps", "2"]));
-    let study = with(
-        &["study", "laptop", "--groups", "lns", "--seeds", "1", "--out", "study"],
-        &["--steps", "2", "--set", "evaluation.tokens=64"],
-    );
-    bench.succeeds(&study);
     bench.succeeds(&[&["diagnose", "model", "--out", "diagnosis"], &cut[..]].concat());
-    bench.succeeds(&["quickstart", "--offline", "--out", "start", "--steps", "2"]);
+    // As these leave them that take longer.
+    for (folder, kind) in [("study", "study"), ("start", "quickstart")] {
+        fs::create_dir(bench.path(folder)).expect("makes");
+        let marker = format!("{{\"kind\": \"{kind}\", \"version\": \"0\"}}");
+        fs::write(bench.path(folder).join(FolderMarker::FILE_NAME), marker).expect("writes");
+    }
     fs::create_dir(bench.path("letters")).expect("makes");
     fs::write(bench.path("letters/one.txt"), "dear").expect("writes");
     for (folder, kind) in
@@ -102,7 +111,7 @@ fn each_verb_fills_only_its_own_kind_of_folder() {
         ("study", with(&["study", "laptop"], &["--steps", "2"])),
         ("diagnosis", [&["diagnose", "model"], &cut[..]].concat()),
         ("start", vec!["quickstart", "--offline", "--steps", "2"]),
-        ("", vec!["tokenize", "--text", "text.txt"]),
+        ("", vec!["tokenize", "--text", "text.txt", "--vocab", "300"]),
         ("run", vec!["finetune", "model", "--text", "text.txt"]),
     ];
     let places = [
@@ -128,13 +137,12 @@ fn each_verb_fills_only_its_own_kind_of_folder() {
     }
     assert_eq!(tree(bench.dir.path()), before);
     // A folder of an earlier version, which made no markers, is known by what it holds.
-    for folder in ["run", "study", "diagnosis", "start"] {
+    for folder in ["run", "diagnosis"] {
         fs::remove_file(bench.path(folder).join(FolderMarker::FILE_NAME)).expect("removes");
     }
     bench.fails(&["study", "smoke", "--out", "run"], 2);
     bench.fails(&["train", "--out", "diagnosis"], 2);
     bench.succeeds(&["train", "--out", "run"]);
-    bench.succeeds(&study);
     bench.succeeds(&[&["diagnose", "model", "--out", "diagnosis"], &cut[..]].concat());
 }
 
@@ -185,11 +193,7 @@ fn a_runs_folder_names_its_model_and_a_studys_its_models() {
     assert_eq!(bench.succeeds(&["inspect", "run"]), inspected);
     bench.succeeds(&["eval", "run", "--text", "a.jsonl", "--window", "16"]);
     bench.succeeds(&["retrofit", "run", "--out", "scaled"]);
-    let study = with(
-        &["study", "laptop", "--groups", "lns", "--seeds", "1", "--out", "study"],
-        &["--steps", "2", "--set", "evaluation.tokens=64"],
-    );
-    bench.succeeds(&study);
+    bench.succeeds(&small_study(&bench, "2"));
     let models = bench.succeeds(&["inspect", "study", "--json"]);
     let models: Value = serde_json::from_str(&models).expect("JSON");
     assert_eq!(models.as_array().map(Vec::len), Some(2));
@@ -219,19 +223,13 @@ fn more_steps_take_a_finished_run_on() {
     assert!(error.contains("steps = 6 there, 4 asked for"), "{error}");
     bench.succeeds(&with(
         &["train", "--out", "ended"],
-        &["--steps", "4", "--set", "schedule.floor=0"],
+        &["--steps", "4", "--set", "schedule.floor=0", "--set", "schedule.warmup=1"],
     ));
     let error = bench.fails(&["train", "--out", "ended", "--steps", "6"], 2);
     assert!(error.contains("come down to 0") && error.contains("finetune"), "{error}");
     // A study's runs are not taken on in passing.
-    let study = |steps| {
-        with(
-            &["study", "laptop", "--groups", "lns", "--seeds", "1", "--out", "study"],
-            &["--set", "evaluation.tokens=64", "--steps", steps],
-        )
-    };
-    bench.succeeds(&study("2"));
-    assert!(bench.fails(&study("3"), 2).contains("steps = 2 there"));
+    bench.succeeds(&small_study(&bench, "2"));
+    assert!(bench.fails(&small_study(&bench, "3"), 2).contains("steps = 2 there"));
 }
 
 #[cfg(unix)]
