@@ -7,19 +7,18 @@
 
 use std::{
     fs::{File, TryLockError},
-    io::{ErrorKind, Read, Write},
+    io::{ErrorKind, Write},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
+use crate::read::{SMALL_FILE, read_regular};
 use crate::write::{
     ATTEMPTS, NewFile, NewFolder, changed_hands, is_at, is_leftover, pretty_json, remove_stale,
     remove_unfinished,
 };
 
-/// Far above any marker.
-const MOST_BYTES: u64 = 1 << 20;
 /// Names of a folder's entries that an error lists.
 const LISTED: usize = 3;
 
@@ -106,13 +105,11 @@ impl FolderMarker {
             }
             Ok(_) => {}
         }
-        let mut json = Vec::new();
-        let read = File::open(&path).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut json));
-        match read {
+        let json = match read_regular(&path, SMALL_FILE) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(ClaimError::Io { path, source }),
-            Ok(_) => {}
-        }
+            Ok(json) => json,
+        };
         match serde_json::from_slice(&json) {
             Ok(marker) => Ok(Some(marker)),
             Err(error) => Err(ClaimError::Malformed { path, reason: error.to_string() }),
