@@ -166,7 +166,7 @@ pub fn check(config: &RunConfig, folder: &Path) -> Result<(), RunError> {
     let there = of_this_run(&mut config, folder)?;
     let text = Text::open(&config)?;
     let origin = Origin::open(&mut config, &text.corpora)?;
-    if there.is_none() || finished(folder)?.is_none() {
+    if there.is_none() || finished(folder, config.steps)?.is_none() {
         check_memory(&config, origin.spec())?;
     }
     text.resolve(&mut config)
