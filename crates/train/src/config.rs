@@ -605,9 +605,6 @@ impl RunConfig {
             );
             return invalid("steps", self.steps.to_string(), &expected);
         }
-        if self.schedule.steps == Some(0) {
-            return invalid("schedule.steps", "0".to_owned(), "it must be at least 1");
-        }
         let evaluated = self.evaluation.tokens;
         if evaluated != 0 && evaluated < self.data.length as u64 {
             let expected =

@@ -6,14 +6,15 @@ use layernorm_scaling::LoraConfig;
 use lns_spec::{Anneal, DepthScale, NormScheme, schemes::Keel};
 use toml::{Table, Value};
 
-use crate::{FinetuneConfig, RunConfig, SourceConfig, config::flattened};
+use crate::{FinetuneConfig, RunConfig, Schedule, SourceConfig, config::flattened};
 
 /// Every setting's dotted key. Those of a source of text stand without their number.
 pub(crate) static KEYS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let base = PathBuf::new();
     let lora = Some(LoraConfig::default());
     let finetune = Some(FinetuneConfig { base, fingerprint: String::new(), lora });
-    let full = RunConfig { tokens: Some(1), finetune, ..RunConfig::default() };
+    let schedule = Schedule { steps: Some(1), ..Schedule::default() };
+    let full = RunConfig { tokens: Some(1), finetune, schedule, ..RunConfig::default() };
     let mut keys = keys_of("", &full);
     keys.extend(keys_of("data.sources.", &SourceConfig::new(PathBuf::new())));
     let anneal = Some(Anneal { exponent: 0.5, steps: 1 });

@@ -33,7 +33,7 @@ const EVERY: RangeInclusive<u64> = 0..=*STEPS.end();
 /// Of a whole number: its key, its value, its range.
 type Whole = (&'static str, fn(&RunConfig) -> u64, RangeInclusive<u64>);
 
-const WHOLE: [Whole; 19] = [
+const WHOLE: [Whole; 20] = [
     ("seed", |run| run.seed, SEED),
     ("threads", |run| run.threads as u64, THREADS),
     ("steps", |run| run.steps, STEPS),
@@ -47,6 +47,7 @@ const WHOLE: [Whole; 19] = [
     ("data.length", |run| run.data.length as u64, LENGTH),
     ("batch.sequences", |run| run.batch.sequences as u64, SEQUENCES),
     ("batch.sequences_per_pass", |run| run.batch.sequences_per_pass as u64, 0..=1 << 20),
+    ("schedule.steps", |run| run.schedule.steps.unwrap_or(1), STEPS),
     ("schedule.warmup", |run| run.schedule.warmup, EVERY),
     ("evaluation.every", |run| run.evaluation.every, EVERY),
     ("evaluation.tokens", |run| run.evaluation.tokens, 0..=*TOKENS.end()),
