@@ -33,12 +33,20 @@ check("nll_stderr", [(found["baseline"]["nll_stderr"], expected["baseline"]["nll
 removal = [(a["removal"], b["removal"]) for a, b in layers]
 check("removal delta_nll", [(a["delta_nll"], b["delta_nll"]) for a, b in removal], 2e-3)
 check("removal stderr", [(a["stderr"], b["stderr"]) for a, b in removal], 2e-3)
+check("removal margin", [(a["margin"], b["margin"]) for a, b in removal], 7e-3)
 for key in ("cosine", "block_influence", "branch_to_stream"):
     check(key, [(a[key], b[key]) for a, b in layers], 1e-3)
-for key in ("attention_variance", "mlp_variance"):
+branches = ("attention_variance", "mlp_variance")
+for key in (*branches, *(f"{key}_median" for key in branches), "attention_to_stream", "mlp_to_stream"):
     check(key, [(a[key], b[key]) for a, b in layers], 1e-3, relative=True)
-for key in ("variance", "variance_without_first", "rms"):
+for key in ("variance", "variance_without_first", "variance_content", "variance_median", "rms"):
     check(f"stream {key}", [(a[key], b[key]) for a, b in stream], 1e-3, relative=True)
+heavy = list(zip(found["heavy_tokens"], expected["heavy_tokens"], strict=True))
+check("heavy tokens' ratio", [(a["ratio"], b["ratio"]) for a, b in heavy], 1e-3, relative=True)
+places = ("window", "position", "id", "layer")
+same = [all(a.get(key) == b.get(key) for key in places) for a, b in heavy]
+print(f"{'heavy tokens':<34} {sum(same)} of {len(same)} equal")
+failed |= not all(same)
 angles = zip(found["angular_distance"], expected["angular_distance"], strict=True)
 check("angular_distance", [p for a, b in angles for p in zip(a, b, strict=True)], 1e-3)
 same = [(a["n"], a["start"]) == (b["n"], b["start"]) for a, b in zip(found["blocks"], expected["blocks"])]

@@ -1,25 +1,30 @@
-"""Every number of `diagnose.json` on two tiny checkpoints, in f64, by the shortest way there is.
+"""Every number of `diagnose.json` on three tiny checkpoints, in f64, by the shortest way there is.
 
     python golden/diagnose_tiny.py [--tiny golden/tiny]
 
-Needs the folders of `tiny_models.py` and `schemes.py`. Writes `diagnose_expected.json` into `llama`
-and `scheme-lns`: the fields of `diagnose.json` without the verdict, and `ids`, 3 windows of 16
-tokens. Gradients come from autograd, the Jacobian of a layer is the dense matrix over all inputs of
+Needs the folders of `tiny_models.py` and `schemes.py`. Writes `diagnose_expected.json` into `llama`,
+`scheme-lns` and `llama-heavy`: the fields of `diagnose.json` without the verdict, and `ids`, 3 windows
+of 16 tokens, with `separators`, ids that stand between documents. `llama-heavy` is made here: `llama`
+with one MLP neuron of layer 1 that answers one token with a massive activation, and another token
+whose embedding is large. Gradients come from autograd, the Jacobian of a layer is the dense matrix over all inputs of
 a window: `jacobian_identity_distance` = sqrt(mean over windows of |J - I|_F^2 / (T hidden)).
 """
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import probes
 from reference import Decoder, token_nll
 
 WINDOWS, LENGTH = 3, 16
-MODELS = {"llama": 50, "scheme-lns": 51}
+MODELS = {"llama": 50, "scheme-lns": 51, "llama-heavy": 52}
+# Of llama-heavy: the token that layer HEAVY_LAYER blows up, and the one that comes so.
+HEAVY_TOKEN, HEAVY_LAYER, LARGE_TOKEN = 7, 1, 11
 REMOVALS = {
     "removal": ("attention", "mlp"),
     "removal_attention": ("attention",),
@@ -65,9 +70,10 @@ def jacobian_distance(decoder, layer, x):
     return torch.stack(distances)
 
 
-def diagnose(decoder, ids):
+def diagnose(decoder, ids, separators):
     """The record."""
     streams = decoder.streams(ids)
+    content = probes.content_mask(ids, separators)
     final = decoder.head(streams[-1])
     baseline = token_nll(final, ids)
     gradients = gradient_norms(decoder, ids)
@@ -75,7 +81,9 @@ def diagnose(decoder, ids):
     for layer in range(decoder.layers):
         before, after = streams[layer], streams[layer + 1]
         middle = decoder.site(layer, "attention", before)
-        record = probes.layer_record(layer, before, after, middle - before, after - middle)
+        record = probes.layer_record(
+            layer, before, after, middle - before, after - middle, content
+        )
         for field, removed in REMOVALS.items():
             record[field] = removal(decoder, ids, layer, removed, baseline)
         record["gradient_norm"], record["stream_gradient_norm"] = gradients[layer]
@@ -83,11 +91,14 @@ def diagnose(decoder, ids):
         record["jacobian_identity_distance"] = distances.square().mean().sqrt().item()
         record["jacobian_per_window"] = distances.tolist()
         layers.append(record)
-    angular = probes.angular_distance(streams)
+    angular = probes.angular_distance(streams, content)
     return {
         "text": {"tokens": ids.numel(), "windows": WINDOWS, "window_len": LENGTH},
         "baseline": probes.baseline_record(baseline),
-        "stream": [probes.stream_record(index, stream) for index, stream in enumerate(streams)],
+        "stream": [
+            probes.stream_record(index, stream, content) for index, stream in enumerate(streams)
+        ],
+        "heavy_tokens": probes.heavy_tokens(streams, content, ids),
         "layers": layers,
         "angular_distance": angular,
         "blocks": probes.blocks(angular),
@@ -96,6 +107,7 @@ def diagnose(decoder, ids):
             for index, stream in enumerate(streams)
         ],
         "ids": ids.tolist(),
+        "separators": separators,
     }
 
 
@@ -112,22 +124,62 @@ def check(decoder, folder):
         )
 
 
+def make_heavy(tiny):
+    """Writes `llama-heavy`."""
+    source, folder = tiny / "llama", tiny / "llama-heavy"
+    folder.mkdir(exist_ok=True)
+    weights = load_file(source / "model.safetensors")
+    embedding = weights["model.embed_tokens.weight"]
+    embedding[LARGE_TOKEN] *= 40
+    # Large enough to set the direction of its stream, too small to be heavy itself.
+    embedding[HEAVY_TOKEN] *= 6
+    # The norm makes a token's stream its direction times sqrt(hidden); the first neuron's gate and up
+    # projection look along that of HEAVY_TOKEN, its down projection writes two features.
+    direction = embedding[HEAVY_TOKEN] / embedding[HEAVY_TOKEN].norm()
+    mlp = f"model.layers.{HEAVY_LAYER}.mlp"
+    weights[f"{mlp}.gate_proj.weight"][0] = 2 * direction
+    weights[f"{mlp}.up_proj.weight"][0] = 2 * direction
+    weights[f"{mlp}.down_proj.weight"][:, 0] = 0
+    weights[f"{mlp}.down_proj.weight"][:2, 0] = torch.tensor([1.5, -1.5])
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    shutil.copy(source / "config.json", folder / "config.json")
+    ids = load_file(source / "expected.safetensors")["input_ids"]
+    decoder = Decoder.load(folder, torch.float64)
+    streams = decoder.streams(ids.long())
+    expected = {f"stream.{index}": stream.float() for index, stream in enumerate(streams)}
+    expected["logits"] = decoder.head(streams[-1]).float()
+    save_file({"input_ids": ids, **expected}, folder / "expected.safetensors")
+
+
+def token_ids(name, vocabulary, seed):
+    """The windows, and which ids count as separators."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(vocabulary, (WINDOWS, LENGTH), generator=generator)
+    if name == "llama-heavy":
+        # As a separator in one window, in the middle and in front.
+        ids[0, 5] = ids[2, 0] = HEAVY_TOKEN
+        ids[1, 9] = LARGE_TOKEN
+        return ids, [HEAVY_TOKEN]
+    return ids, sorted({ids[0, 5].item(), ids[1, 9].item()})
+
+
 def main():
-    """Writes both files."""
+    """Writes the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--tiny", type=Path, default=Path(__file__).parent / "tiny")
     tiny = parser.parse_args().tiny
     torch.set_num_threads(1)
+    make_heavy(tiny)
     for name, seed in MODELS.items():
         decoder = Decoder.load(tiny / name, torch.float64)
         check(decoder, tiny / name)
         vocabulary = len(decoder.weights["model.embed_tokens.weight"])
-        generator = torch.Generator().manual_seed(seed)
-        ids = torch.randint(vocabulary, (WINDOWS, LENGTH), generator=generator)
-        record = probes.rounded(diagnose(decoder, ids), 9)
+        ids, separators = token_ids(name, vocabulary, seed)
+        record = probes.rounded(diagnose(decoder, ids, separators), 9)
         text = json.dumps(record, indent=1)
         (tiny / name / "diagnose_expected.json").write_text(text + "\n")
-        print(f"{name}: nll {record['baseline']['nll']:.4f}")
+        heavy = [(token["id"], token.get("layer")) for token in record["heavy_tokens"]]
+        print(f"{name}: nll {record['baseline']['nll']:.4f}, heavy tokens {heavy}")
 
 
 if __name__ == "__main__":

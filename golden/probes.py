@@ -1,24 +1,67 @@
 """The numbers of `diagnose.json`, from streams and losses, in f64. Shared by the two witnesses of
 diagnosis; definitions are in `crates/record`.
 
-A stream is [windows, T, hidden]; losses are [windows, T - 1] in nats.
+A stream is [windows, T, hidden]; losses are [windows, T - 1] in nats. `content` is [windows, T]: true
+for tokens that are neither a window's first nor a separator.
 """
 
 import math
 
 import torch
 
+HEAVY = 100.0
+# Student's t, 0.975 quantile, by degrees of freedom: what three and four windows have.
+STUDENT = {2: 4.302652729911275, 3: 3.182446305284263}
 
-def stream_record(index, x):
-    """Variance over features, mean over tokens; with and without each window's first token."""
-    x = x.double()
-    variance = x.var(-1, correction=0)
+
+def content_mask(ids, separators):
+    """Which tokens are content."""
+    content = ~torch.isin(ids, torch.tensor(separators, dtype=ids.dtype))
+    content[:, 0] = False
+    return content
+
+
+def variances(x):
+    """Variance over features of each token."""
+    return x.double().var(-1, correction=0)
+
+
+def median(values):
+    """The middle value, or the mean of the two middle ones (torch's own median takes the lower)."""
+    return values.quantile(0.5, interpolation="midpoint").item()
+
+
+def stream_record(index, x, content):
+    """Variance over features: mean over all tokens, without first tokens, over content; its median."""
+    variance = variances(x)
     return {
         "index": index,
         "variance": variance.mean().item(),
         "variance_without_first": variance[:, 1:].mean().item(),
-        "rms": x.square().mean().sqrt().item(),
+        "variance_content": variance[content].mean().item(),
+        "variance_median": median(variance[content]),
+        "rms": x.double().square().mean().sqrt().item(),
     }
+
+
+def heavy_tokens(streams, content, ids):
+    """Tokens above HEAVY times the content's median variance: where, from which layer on, how far."""
+    ratio = torch.stack([variances(x) / median(variances(x)[content]) for x in streams])
+    found = []
+    for window, position in (ratio > HEAVY).any(0).nonzero().tolist():
+        over = ratio[:, window, position]
+        first = (over > HEAVY).nonzero()[0].item()
+        found.append(
+            {
+                "window": window,
+                "position": position,
+                "id": ids[window, position].item(),
+                # What leaves layer i is stream[i + 1]; an embedding has no layer.
+                **({"layer": first - 1} if first > 0 else {}),
+                "ratio": over.max().item(),
+            }
+        )
+    return found
 
 
 def cosines(x, y):
@@ -26,11 +69,11 @@ def cosines(x, y):
     return torch.nn.functional.cosine_similarity(x.double(), y.double(), dim=-1, eps=0.0)
 
 
-def angular_distance(streams):
-    """[i][n - 1]: mean over all tokens of arccos(cosine of stream[i] and stream[i + n]) / pi."""
+def angular_distance(streams, content):
+    """[i][n - 1]: mean over content tokens of arccos(cosine of stream[i] and stream[i + n]) / pi."""
     return [
         [
-            (cosines(streams[i], streams[j]).clamp(-1, 1).arccos() / math.pi).mean().item()
+            (cosines(streams[i], streams[j])[content].clamp(-1, 1).arccos() / math.pi).mean().item()
             for j in range(i + 1, len(streams))
         ]
         for i in range(len(streams) - 1)
@@ -47,14 +90,22 @@ def blocks(angular):
     return found
 
 
-def layer_record(layer, before, after, attention, mlp):
-    """What a layer does: its branches' outputs and the stream on either side."""
+def layer_record(layer, before, after, attention, mlp, content):
+    """What a layer does to content tokens: its branches' outputs and the stream on either side."""
+    before, after, attention, mlp = (x[content] for x in (before, after, attention, mlp))
     change = (after.double() - before.double()).norm(dim=-1) / before.double().norm(dim=-1)
     cosine = cosines(before, after).mean().item()
+    entering = variances(before).mean().item()
+    attention_variance = variances(attention).mean().item()
+    mlp_variance = variances(mlp).mean().item()
     return {
         "layer": layer,
-        "attention_variance": attention.double().var(-1, correction=0).mean().item(),
-        "mlp_variance": mlp.double().var(-1, correction=0).mean().item(),
+        "attention_variance": attention_variance,
+        "mlp_variance": mlp_variance,
+        "attention_variance_median": median(variances(attention)),
+        "mlp_variance_median": median(variances(mlp)),
+        "attention_to_stream": attention_variance / entering,
+        "mlp_to_stream": mlp_variance / entering,
         "branch_to_stream": change.mean().item(),
         "cosine": cosine,
         "block_influence": 1.0 - cosine,
@@ -75,8 +126,9 @@ def baseline_record(nll):
 
 def removal_record(nll, baseline):
     """Paired difference of losses, window by window."""
-    delta, stderr = mean_and_stderr((nll.double() - baseline.double()).mean(-1))
-    return {"delta_nll": delta, "stderr": stderr}
+    differences = (nll.double() - baseline.double()).mean(-1)
+    delta, stderr = mean_and_stderr(differences)
+    return {"delta_nll": delta, "stderr": stderr, "margin": STUDENT[len(differences) - 1] * stderr}
 
 
 def lens_record(index, logits, final):

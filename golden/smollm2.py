@@ -54,6 +54,13 @@ def text_ids(path, texts):
     return ids
 
 
+def separators(path):
+    """Ids of the tokens that begin a text or stand between documents."""
+    bpe = tokenizer(path)
+    begins = gguf.GGUFReader(path).fields["tokenizer.ggml.bos_token_id"].contents()
+    return sorted({begins, bpe.token_to_id("<|endoftext|>")})
+
+
 def load(path, attention="eager"):
     """The model, dequantised to f32."""
     path = Path(path)
@@ -124,14 +131,15 @@ def lens(model, streams):
     return totals
 
 
-def measure(model, windows, with_lens):
+def measure(model, windows, separators, with_lens):
     """Every number, as in `diagnose.json`."""
     streams, attention, mlp, nll = recorded(model, windows)
-    angular = probes.angular_distance(streams)
+    content = probes.content_mask(windows, separators)
+    angular = probes.angular_distance(streams, content)
     layers = []
     for layer in range(len(attention)):
         record = probes.layer_record(
-            layer, streams[layer], streams[layer + 1], attention[layer], mlp[layer]
+            layer, streams[layer], streams[layer + 1], attention[layer], mlp[layer], content
         )
         removed = removal_nll(model, windows, layer)
         record["removal"] = probes.removal_record(removed, nll)
@@ -141,7 +149,10 @@ def measure(model, windows, with_lens):
     return {
         "baseline": probes.baseline_record(nll),
         "window_nll": nll.double().mean(-1).tolist(),
-        "stream": [probes.stream_record(index, stream) for index, stream in enumerate(streams)],
+        "stream": [
+            probes.stream_record(index, stream, content) for index, stream in enumerate(streams)
+        ],
+        "heavy_tokens": probes.heavy_tokens(streams, content, windows),
         "layers": layers,
         "angular_distance": angular,
         "blocks": probes.blocks(angular),
@@ -168,7 +179,7 @@ def main():
         parser.error(f"{len(ids)} tokens do not fill {args.windows} windows of {args.window}")
     with torch.inference_mode():
         windows = torch.tensor(ids[:used]).view(args.windows, args.window)
-        measured = measure(load(args.model), windows, args.lens)
+        measured = measure(load(args.model), windows, separators(args.model), args.lens)
     record = {
         "model": args.model.name,
         "model_sha256": hashlib.sha256(args.model.read_bytes()).hexdigest(),

@@ -170,8 +170,8 @@ pub(crate) struct CutArgs {
     #[arg(long, value_name = "N", value_parser = whole::<usize>(WINDOW))]
     pub(crate) window: Option<usize>,
 
-    /// Read at most this many tokens: 2048 with windows of 512 is the first four windows
-    /// (1–1000000000000000)
+    /// Read at most this many tokens, in whole windows. `diagnose` reads 2048 if not given (four
+    /// windows, where those are longer), other verbs all (1–1000000000000000)
     #[arg(long, value_name = "N", value_parser = whole::<u64>(TOKENS))]
     pub(crate) max_tokens: Option<u64>,
 
@@ -906,10 +906,12 @@ pub(crate) struct DiagnoseArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(override_usage = "lns eval <MODEL> --text <FILE>... [OPTIONS]")]
+#[command(override_usage = "lns eval <MODEL>... --text <FILE>... [OPTIONS]")]
 pub(crate) struct EvalArgs {
-    /// Folder, .gguf file, or .safetensors file
-    pub(crate) model: PathBuf,
+    /// Folder, .gguf file, or .safetensors file; of several, each is compared with the first, window
+    /// by window, on the same tokens
+    #[arg(required = true, value_name = "MODEL", num_args = 1..)]
+    pub(crate) models: Vec<PathBuf>,
 
     #[command(flatten)]
     pub(crate) text: TextArgs,
@@ -917,7 +919,7 @@ pub(crate) struct EvalArgs {
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
 
-    /// Print machine-readable JSON
+    /// Print machine-readable JSON: an object, or an array of one for each of several models
     #[arg(long)]
     pub(crate) json: bool,
 }

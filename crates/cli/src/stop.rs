@@ -34,9 +34,15 @@ pub(crate) struct Stop {
 }
 
 impl Stop {
+    /// How soon a training ends.
+    pub(crate) const AFTER_THIS_STEP: &str = "step, with a snapshot";
+    /// How soon a diagnosis ends.
+    pub(crate) const AFTER_THIS_LAYER: &str = "layer, with the windows that are whole";
+
     /// Listens from now on. Signals that were to be ignored when the program began, as `nohup` and
     /// scripts have it, stay ignored.
-    pub(crate) fn listen(printer: &Printer) -> anyhow::Result<Arc<Self>> {
+    /// `soon` says when the work will end.
+    pub(crate) fn listen(printer: &Printer, soon: &'static str) -> anyhow::Result<Arc<Self>> {
         let stop = Arc::new(Self::default());
         let (told, quiet) = (stop.clone(), printer.is_quiet());
         on_signals(move |signal| {
@@ -47,7 +53,7 @@ impl Stop {
             told.asked.store(true, Ordering::Relaxed);
             if !quiet {
                 Printer::new(false, false)
-                    .note("Stopping after this step, with a snapshot; once more to stop at once.");
+                    .note(&format!("Stopping after this {soon}; once more to stop at once."));
             }
         })
         .context("the signals that stop a program cannot be caught")?;

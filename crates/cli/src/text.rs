@@ -12,6 +12,7 @@ use crate::{arguments::CutArgs, failure::usage, model, printer::Printer};
 pub(crate) struct Opened {
     pub(crate) name: String,
     pub(crate) checkpoint: Checkpoint,
+    pub(crate) tokenizer: Tokenizer,
     pub(crate) text: Windows,
 }
 
@@ -23,8 +24,8 @@ pub(crate) fn open(
     printer: &Printer,
 ) -> anyhow::Result<Opened> {
     let checkpoint = model::open(path)?;
-    let text = for_model(&checkpoint, files, cut, printer)?;
-    Ok(Opened { name: path.display().to_string(), checkpoint, text })
+    let (tokenizer, text) = tokenised(&checkpoint, files, cut, printer)?;
+    Ok(Opened { name: path.display().to_string(), checkpoint, tokenizer, text })
 }
 
 /// Reads `files` with the tokenizer of a model that is open.
@@ -34,10 +35,23 @@ pub(crate) fn for_model(
     cut: &CutArgs,
     printer: &Printer,
 ) -> anyhow::Result<Windows> {
+    Ok(tokenised(checkpoint, files, cut, printer)?.1)
+}
+
+fn tokenised(
+    checkpoint: &Checkpoint,
+    files: &[PathBuf],
+    cut: &CutArgs,
+    printer: &Printer,
+) -> anyhow::Result<(Tokenizer, Windows)> {
     let tokenizer = model::tokenizer(checkpoint)?;
     model::compare_vocabularies(checkpoint.spec(), &tokenizer, printer);
-    windows(files, cut, checkpoint.spec(), &tokenizer)
+    let windows = windows(files, cut, checkpoint.spec(), &tokenizer)?;
+    Ok((tokenizer, windows))
 }
+
+/// Tokens in a window where nothing else is said and the model's context allows it.
+pub(crate) const WINDOW: usize = 512;
 
 /// Reads `files` for a model, refusing windows beyond its context.
 fn windows(
@@ -46,7 +60,6 @@ fn windows(
     spec: &ModelSpec,
     tokenizer: &Tokenizer,
 ) -> anyhow::Result<Windows> {
-    const WINDOW: usize = 512;
     let context = spec.max_position_embeddings;
     let window = cut.window.unwrap_or(WINDOW.min(context));
     if window > context {

@@ -152,6 +152,19 @@ impl Tokenizer {
         self.end_of_text
     }
 
+    /// The tokens that set documents apart instead of saying something: the one that begins a
+    /// sequence, the one that stands between documents, and every special token that has the name
+    /// of such a separator. In the order of their ids.
+    pub fn separators(&self) -> Vec<u32> {
+        let added = self.inner.get_added_vocabulary().get_vocab();
+        let named = BEGIN_OF_TEXT.iter().chain(&END_OF_TEXT);
+        let named = named.filter_map(|name| added.get(*name).copied());
+        let mut ids: Vec<u32> = self.bos.into_iter().chain(self.end_of_text).chain(named).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
     /// Tokenises a text without adding special tokens. Special tokens that are spelt out in the
     /// text, such as `<|im_start|>`, become those tokens.
     ///

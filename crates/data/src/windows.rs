@@ -40,6 +40,8 @@ pub struct Windows {
     pub windows: Vec<Window>,
     /// The files that were read; those after the last window wanted were not.
     pub files: Vec<PathBuf>,
+    /// Ids of [`Tokenizer::separators`].
+    pub separators: Vec<u32>,
 }
 
 /// Reads documents, puts the end-of-text token between them and cuts their tokens into windows. No
@@ -67,7 +69,8 @@ pub fn read_windows(
         }
     }
     let windows = cutter.finish(&files)?;
-    Ok(Windows { window: options.window, windows, files: read })
+    let separators = tokenizer.separators();
+    Ok(Windows { window: options.window, windows, files: read, separators })
 }
 
 /// Collects tokens and cuts them.

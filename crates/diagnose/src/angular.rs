@@ -1,5 +1,5 @@
 //! Angular distance of two points of the stream, arccos(cosine)/π per token (arXiv 2403.17887;
-//! eq. 1 of arXiv 2502.05795), averaged over all tokens.
+//! eq. 1 of arXiv 2502.05795), averaged over content tokens.
 //!
 //! Computed from the unit vectors u, v as 2·atan2(‖u − v‖, ‖u + v‖)/π: equal to the arccosine, but
 //! accurate for small angles, exactly 0 for equal vectors and exactly 1 for opposite ones.
@@ -18,14 +18,18 @@ pub(crate) fn reciprocal_norms(stream: &[f32], width: usize) -> Vec<f64> {
         .collect()
 }
 
-/// Σ over tokens of the angular distance between two streams.
+/// Σ over the tokens that count of the angular distance between two streams.
 pub(crate) fn distance_sum(
     (a, a_norms): (&[f32], &[f64]),
     (b, b_norms): (&[f32], &[f64]),
     width: usize,
+    counts: &[bool],
 ) -> f64 {
     let rows = a.chunks_exact(width).zip(b.chunks_exact(width)).zip(a_norms.iter().zip(b_norms));
-    rows.map(|((a, b), (a_norm, b_norm))| distance(a, b, *a_norm, *b_norm)).sum()
+    rows.zip(counts)
+        .filter(|(_, counts)| **counts)
+        .map(|(((a, b), (a_norm, b_norm)), _)| distance(a, b, *a_norm, *b_norm))
+        .sum()
 }
 
 fn distance(a: &[f32], b: &[f32], a_norm: f64, b_norm: f64) -> f64 {
@@ -59,7 +63,7 @@ mod tests {
 
     fn between(a: &[f32], b: &[f32]) -> f64 {
         let norms = |x: &[f32]| reciprocal_norms(x, x.len());
-        distance_sum((a, &norms(a)), (b, &norms(b)), a.len())
+        distance_sum((a, &norms(a)), (b, &norms(b)), a.len(), &[true])
     }
 
     #[test]

@@ -9,16 +9,16 @@
 //!
 //! A choice is made in rounds: each measures the model as it is by then and takes its share.
 
-use std::fmt;
+use std::{fmt, sync::atomic::AtomicBool};
 
 use layernorm_scaling::{LayerSource, Pruned};
-use lns_data::Window;
-use lns_eval::{RunError, evaluate};
+use lns_data::Windows;
+use lns_eval::{Evaluation, RunError, evaluate, paired};
 use lns_kernels::Workers;
-use lns_record::{DiagnoseRecord, Probe, PruneStep};
+use lns_record::{BlockRecord, DiagnoseRecord, LayerRecord, Probe, PruneStep, RemovalRecord};
 use lns_spec::{LayerIndex, Removal, Site, SpecError};
 
-use crate::diagnose;
+use crate::{Control, Labels, diagnose};
 
 /// How layers are chosen; see the module's table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,19 +90,19 @@ pub enum ChooseError {
     TooMany { what: &'static str, there: usize, count: usize },
 }
 
-/// Chooses on `windows`; `observe` sees each step as it is taken.
+/// Chooses on a text; `observe` sees each step as it is taken, and the loss before any.
 ///
 /// # Errors
 /// [`ChooseError`] when more is to be dropped than can be, or the model cannot be measured.
 pub fn choose(
     source: &dyn LayerSource,
-    windows: &[Window],
+    text: &Windows,
     choice: &Choice,
     workers: &Workers,
-    observe: &mut dyn FnMut(&PruneStep),
+    observe: &mut dyn FnMut(&PruneStep, f64),
 ) -> Result<Chosen, ChooseError> {
-    let nll = |model: &dyn LayerSource| -> Result<f64, RunError> {
-        Ok(evaluate(model, windows, workers, &|_| {})?.nll())
+    let loss = |model: &dyn LayerSource| -> Result<Evaluation, RunError> {
+        evaluate(model, &text.windows, workers, &|_| {})
     };
     let spec = source.spec();
     let (what, there) = match choice.branches {
@@ -113,22 +113,30 @@ pub fn choose(
     if choice.count > there {
         return Err(ChooseError::TooMany { what, there, count: choice.count });
     }
-    let baseline_nll = nll(source)?;
+    let baseline = loss(source)?;
+    let baseline_nll = baseline.nll();
     let mut chosen = Chosen { baseline_nll, steps: Vec::new(), refused: None };
     let mut removals: Vec<Removal> = Vec::new();
     for round in 0..choice.rounds {
         let share = (choice.count - removals.len()).div_ceil(choice.rounds - round);
         let model = Pruned::new(source, &removals)?;
-        for (removal, score) in ranked(&model, windows, choice, share, workers)? {
+        for Ranked { removal, score, stderr } in ranked(&model, text, choice, share, workers)? {
             let removal = Removal { layer: model.original(removal.layer), ..removal };
             removals.push(removal);
-            let nll = nll(&Pruned::new(source, &removals)?)?;
-            let step = PruneStep { removal, score, nll: Some(nll) };
+            let pruned = loss(&Pruned::new(source, &removals)?)?;
+            let nll = pruned.nll();
+            let step = PruneStep {
+                removal,
+                score,
+                score_stderr: stderr,
+                nll: Some(nll),
+                rise_stderr: paired(&baseline, &pruned).and_then(|difference| difference.stderr),
+            };
             if choice.max_increase.is_some_and(|most| nll - baseline_nll > most) {
                 chosen.refused = Some(step);
                 return Ok(chosen);
             }
-            observe(&step);
+            observe(&step, baseline_nll);
             chosen.steps.push(step);
         }
     }
@@ -147,60 +155,90 @@ fn branches(model: &dyn LayerSource) -> Vec<Removal> {
     spec.layers().flat_map(of).collect()
 }
 
-/// The next `share` removals of a model, by its own indices, and the rule's number for each.
+/// A removal, and the rule's number for it.
+struct Ranked {
+    removal: Removal,
+    score: Option<f64>,
+    /// Standard error over windows of a score that is a measured rise of the loss.
+    stderr: Option<f64>,
+}
+
+/// The next `share` removals of a model, by its own indices.
 fn ranked(
     model: &dyn LayerSource,
-    windows: &[Window],
+    text: &Windows,
     choice: &Choice,
     share: usize,
     workers: &Workers,
-) -> Result<Vec<(Removal, Option<f64>)>, RunError> {
-    let measured = |probe: Probe| -> Result<DiagnoseRecord, RunError> {
-        let probes = [probe].into_iter().collect();
-        diagnose(model, windows, &probes, workers, &|_| {}, (String::new(), Vec::new()))
+) -> Result<Vec<Ranked>, RunError> {
+    let measured = |probe: Probe| -> Result<Vec<LayerRecord>, RunError> {
+        Ok(measured(model, text, probe, workers)?.map_or_else(Vec::new, |record| record.layers))
     };
     let whole = |layer: usize| Removal { layer: LayerIndex::new(layer), branch: None };
-    let lowest = |mut scored: Vec<(Removal, f64)>| {
-        scored.sort_by(|a, b| a.1.total_cmp(&b.1));
-        scored.into_iter().take(share).map(|(removal, score)| (removal, Some(score))).collect()
+    let rise = |removal, rise: &RemovalRecord| Ranked {
+        removal,
+        score: Some(rise.delta_nll),
+        stderr: rise.stderr,
+    };
+    let lowest = |mut ranked: Vec<Ranked>| {
+        let score = |ranked: &Ranked| ranked.score.unwrap_or(f64::INFINITY);
+        ranked.sort_by(|a, b| score(a).total_cmp(&score(b)));
+        ranked.truncate(share);
+        ranked
     };
     Ok(match choice.rule {
         PruneRule::Removal if choice.branches => {
-            let record = measured(Probe::Sublayers)?;
-            let score = |removal: Removal| {
-                let layer = &record.layers[removal.layer.get()];
+            let layers = measured(Probe::Sublayers)?;
+            let ranked = |removal: Removal| {
+                let layer = &layers[removal.layer.get()];
                 let delta = match removal.branch? {
                     Site::Attention => layer.removal_attention.as_ref()?,
                     Site::Mlp => layer.removal_mlp.as_ref()?,
                 };
-                Some((removal, delta.delta_nll))
+                Some(rise(removal, delta))
             };
-            lowest(branches(model).into_iter().filter_map(score).collect())
+            lowest(branches(model).into_iter().filter_map(ranked).collect())
         }
         PruneRule::Removal => {
-            let record = measured(Probe::Removal)?;
-            let score = |layer: &lns_record::LayerRecord| {
-                Some((whole(layer.layer), layer.removal.as_ref()?.delta_nll))
-            };
-            lowest(record.layers.iter().filter_map(score).collect())
+            let layers = measured(Probe::Removal)?;
+            let ranked =
+                |layer: &LayerRecord| Some(rise(whole(layer.layer), layer.removal.as_ref()?));
+            lowest(layers.iter().filter_map(ranked).collect())
         }
         PruneRule::Influence => {
-            let record = measured(Probe::Branches)?;
-            let score = |layer: &lns_record::LayerRecord| {
-                Some((whole(layer.layer), layer.block_influence?))
+            let layers = measured(Probe::Branches)?;
+            let ranked = |layer: &LayerRecord| {
+                let score = Some(layer.block_influence?);
+                Some(Ranked { removal: whole(layer.layer), score, stderr: None })
             };
-            lowest(record.layers.iter().filter_map(score).collect())
+            lowest(layers.iter().filter_map(ranked).collect())
         }
         PruneRule::Angular => {
-            let record = measured(Probe::Angular)?;
-            let block = record.blocks.iter().find(|block| block.n == share);
-            let layers = |block: &lns_record::BlockRecord| block.start..block.start + block.n;
-            let taken = |layer| (whole(layer), block.map(|block| block.distance));
+            let record = self::measured(model, text, Probe::Angular, workers)?;
+            let blocks = record.map_or_else(Vec::new, |record| record.blocks);
+            let block = blocks.iter().find(|block| block.n == share);
+            let layers = |block: &BlockRecord| block.start..block.start + block.n;
+            let score = block.map(|block| block.distance);
+            let taken = |layer| Ranked { removal: whole(layer), score, stderr: None };
             block.map(layers).unwrap_or_default().map(taken).collect()
         }
         PruneRule::Deepest => {
             let last = model.spec().num_hidden_layers - 1;
-            (last - share..last).rev().map(|layer| (whole(layer), None)).collect()
+            let taken = |layer| Ranked { removal: whole(layer), score: None, stderr: None };
+            (last - share..last).rev().map(taken).collect()
         }
     })
+}
+
+/// What one probe finds.
+fn measured(
+    model: &dyn LayerSource,
+    text: &Windows,
+    probe: Probe,
+    workers: &Workers,
+) -> Result<Option<DiagnoseRecord>, RunError> {
+    let probes = [probe].into_iter().collect();
+    let control = Control { progress: &|_| {}, stop: &AtomicBool::new(false) };
+    let labels = Labels { name: String::new(), files: Vec::new(), spell: &|_| String::new() };
+    diagnose(model, text, &probes, workers, control, labels)
 }

@@ -11,10 +11,12 @@ use burn::{
 };
 use layernorm_scaling::{Head, LayerSource, LoadError, TransformerLayerWithScaling, rotary_table};
 use lns_data::Window;
-use lns_eval::{Progress, RunError, mean, predictors, standard_error, window_length};
+use lns_eval::{RunError, mean, predictors, standard_error, window_length};
 use lns_kernels::{LossTerms, RotaryTable, Workers, backward_from, with_slices};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
+
+use crate::Control;
 
 /// Random vectors per layer and window for the Jacobian. Each has T·H signs, so one already has a
 /// relative error of a few per mille at T·H = 10⁵.
@@ -34,41 +36,47 @@ pub(crate) fn work(layers: usize, windows: usize) -> u64 {
     (2 * layers * windows) as u64
 }
 
-/// stream\[0..=L\] of each window.
+/// stream\[0..=L\] of each window; `None` when it was stopped.
 fn streams(
     source: &dyn LayerSource,
     windows: &[Window],
     rotary: &RotaryTable,
     workers: &Workers,
-    progress: Progress<'_>,
-) -> Result<Vec<Vec<Tensor<3>>>, LoadError> {
+    control: Control<'_>,
+) -> Result<Option<Vec<Vec<Tensor<3>>>>, LoadError> {
     let mut streams = windows
         .iter()
         .map(|window| Ok(vec![source.embed_ids(&window.ids)?]))
         .collect::<Result<Vec<_>, LoadError>>()?;
     for layer in source.spec().layers() {
+        if control.is_stopped() {
+            return Ok(None);
+        }
         let weights = source.layer(layer)?;
         let next = workers.map(windows.len(), |window| {
             let streams = &streams[window];
             let out = weights.forward(streams[streams.len() - 1].clone(), rotary);
-            progress(1);
+            (control.progress)(1);
             out
         });
         streams.iter_mut().zip(next).for_each(|(streams, next)| streams.push(next));
     }
-    Ok(streams)
+    Ok(Some(streams))
 }
 
-/// Gradient norms of the mean loss over all predicted tokens of all windows, by layer.
+/// Gradient norms of the mean loss over all predicted tokens of all windows, by layer; none when it was
+/// stopped.
 pub(crate) fn gradient_norms(
     source: &dyn LayerSource,
     windows: &[Window],
     workers: &Workers,
-    progress: Progress<'_>,
+    control: Control<'_>,
 ) -> Result<Vec<GradientNorms>, RunError> {
     let length = window_length(windows)?;
     let rotary = rotary_table(source.spec(), length);
-    let streams = streams(source, windows, &rotary, workers, progress)?;
+    let Some(streams) = streams(source, windows, &rotary, workers, control)? else {
+        return Ok(Vec::new());
+    };
     let predicted = (windows.len() * (length - 1)) as f64;
     let head = source.head()?;
     let mut upstream = workers.map(windows.len(), |window| {
@@ -78,6 +86,9 @@ pub(crate) fn gradient_norms(
     let mut norms = Vec::new();
     let layers: Vec<_> = source.spec().layers().collect();
     for layer in layers.into_iter().rev() {
+        if control.is_stopped() {
+            return Ok(Vec::new());
+        }
         let weights = source.layer(layer)?;
         let mut sum: Vec<f64> = Vec::new();
         // As many windows as workers, so that no more gradients than that are held at once.
@@ -87,7 +98,7 @@ pub(crate) fn gradient_norms(
                 let window = first + job;
                 let input = streams[window][layer.get()].clone();
                 let result = layer_gradients(&weights, input, upstream[window].clone(), &rotary);
-                progress(1);
+                (control.progress)(1);
                 result
             });
             for (job, (input_gradient, parameters)) in results.into_iter().enumerate() {
@@ -97,10 +108,17 @@ pub(crate) fn gradient_norms(
             }
         }
         let stream_squares: f64 = upstream.iter().map(squares).sum();
-        norms.push(GradientNorms {
-            parameters: sum.iter().map(|g| g * g).sum::<f64>().sqrt(),
-            stream: stream_squares.sqrt(),
-        });
+        let finite = |window: &Tensor<3>| squares(window).is_finite();
+        if let Some(window) = upstream.iter().position(|gradient| !finite(gradient)) {
+            let what = format!("the gradient of stream {}", layer.get());
+            return Err(RunError::NotFinite { what, window });
+        }
+        let parameters = sum.iter().map(|g| g * g).sum::<f64>().sqrt();
+        if !parameters.is_finite() {
+            let what = format!("the gradient of layer {}", layer.get());
+            return Err(RunError::NotFinite { what, window: 0 });
+        }
+        norms.push(GradientNorms { parameters, stream: stream_squares.sqrt() });
     }
     norms.reverse();
     Ok(norms)
@@ -157,7 +175,7 @@ impl ModuleVisitor for Collect<'_> {
 }
 
 /// ‖J − I‖_F / ‖I‖_F of each layer, J its Jacobian over a whole window, with the standard error over
-/// random vectors.
+/// random vectors; none when it was stopped.
 ///
 /// For a vector v of random signs, E‖(Jᵀ − I)v‖² = ‖J − I‖²_F (Hutchinson); the reported number is the
 /// root of the mean over windows and vectors, divided by ‖I‖_F = √(T·H).
@@ -165,13 +183,18 @@ pub(crate) fn jacobian_distances(
     source: &dyn LayerSource,
     windows: &[Window],
     workers: &Workers,
-    progress: Progress<'_>,
+    control: Control<'_>,
 ) -> Result<Vec<(f64, Option<f64>)>, RunError> {
     let length = window_length(windows)?;
     let rotary = rotary_table(source.spec(), length);
-    let streams = streams(source, windows, &rotary, workers, progress)?;
+    let Some(streams) = streams(source, windows, &rotary, workers, control)? else {
+        return Ok(Vec::new());
+    };
     let mut distances = Vec::new();
     for layer in source.spec().layers() {
+        if control.is_stopped() {
+            return Ok(Vec::new());
+        }
         let weights = source.layer(layer)?;
         let squares = workers.map(windows.len(), |window| {
             let input = &streams[window][layer.get()];
@@ -181,9 +204,14 @@ pub(crate) fn jacobian_distances(
                     jacobian_square(&weights, input, &rotary, seed)
                 })
                 .collect();
-            progress(1);
+            (control.progress)(1);
             estimates
         });
+        let lost = |estimates: &Vec<f64>| estimates.iter().any(|square| !square.is_finite());
+        if let Some(window) = squares.iter().position(lost) {
+            let what = format!("the Jacobian of layer {}", layer.get());
+            return Err(RunError::NotFinite { what, window });
+        }
         let squares: Vec<f64> = squares.into_iter().flatten().collect();
         let distance = mean(&squares).sqrt();
         let stderr = standard_error(&squares).map(|error| error / (2.0 * distance.max(1e-300)));

@@ -20,43 +20,78 @@ pub use probes::{Probes, UnknownProbe, price};
 pub use theory::{Moment, Subject, theory};
 pub use verdict::{fit_growth, judge};
 
-use std::time::Instant;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Instant,
+};
 
 use layernorm_scaling::LayerSource;
-use lns_data::Window;
+use lns_data::Windows;
 use lns_eval::{Progress, RunError, mean, standard_error, window_length};
 use lns_kernels::Workers;
-use lns_record::{BaselineRecord, BlockRecord, DiagnoseRecord, ProbeRecord, TextRecord};
+use lns_record::{
+    BaselineRecord, BlockRecord, DiagnoseRecord, ProbeRecord, TextRecord, VerdictRecord,
+};
 use lns_spec::ModelSpec;
 
-/// Runs the probes on `windows`, each of the same length and at least two tokens long.
+/// Who watches a diagnosis and may end it.
+#[derive(Clone, Copy)]
+pub struct Control<'a> {
+    /// Told of the layer passes that are done; [`work`] in all.
+    pub progress: Progress<'a>,
+    /// Set from elsewhere to end early, with the windows that are whole by then.
+    pub stop: &'a AtomicBool,
+}
+
+impl Control<'_> {
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// What the record calls things.
+pub struct Labels<'a> {
+    /// The model.
+    pub name: String,
+    /// The text.
+    pub files: Vec<String>,
+    /// The text of a token.
+    pub spell: &'a dyn Fn(u32) -> String,
+}
+
+/// Runs the probes on a text whose windows are of the same length and at least two tokens long.
 ///
-/// `name` and `files` go into the record as they are.
+/// When it is stopped, the record is of the windows that were whole by then, and without the probes
+/// that were not; `None` when there was no such window.
 ///
 /// # Errors
 /// [`RunError`] when there is no window, a layer cannot be read, or a number is not finite.
 pub fn diagnose(
     source: &dyn LayerSource,
-    windows: &[Window],
+    text: &Windows,
     probes: &Probes,
     workers: &Workers,
-    progress: Progress<'_>,
-    (name, files): (String, Vec<String>),
-) -> Result<DiagnoseRecord, RunError> {
-    let length = window_length(windows)?;
+    control: Control<'_>,
+    labels: Labels<'_>,
+) -> Result<Option<DiagnoseRecord>, RunError> {
+    let length = window_length(&text.windows)?;
     let mut ran = Vec::new();
     let mut timed = |name: &str, start: Instant| {
         ran.push(ProbeRecord { name: name.to_owned(), seconds: start.elapsed().as_secs_f64() });
     };
 
     let start = Instant::now();
-    let pass::Findings { baseline, stream, mut layers, angular, lens } =
-        pass::run(source, windows, probes, workers, progress)?;
+    let pass::Findings { baseline, stream, heavy_tokens, mut layers, angular, lens } =
+        pass::run(source, text, probes, workers, control, labels.spell)?;
     timed(&probes.of_one_pass(), start);
+    if baseline.is_empty() {
+        return Ok(None);
+    }
 
+    let windows = &text.windows[..baseline.len()];
     if probes.has(Probe::Gradients) {
         let start = Instant::now();
-        let norms = gradients::gradient_norms(source, windows, workers, progress)?;
+        let norms = gradients::gradient_norms(source, windows, workers, control)?;
         for (layer, norms) in layers.iter_mut().zip(norms) {
             layer.gradient_norm = Some(norms.parameters);
             layer.stream_gradient_norm = Some(norms.stream);
@@ -65,7 +100,7 @@ pub fn diagnose(
     }
     if probes.has(Probe::Jacobian) {
         let start = Instant::now();
-        let distances = gradients::jacobian_distances(source, windows, workers, progress)?;
+        let distances = gradients::jacobian_distances(source, windows, workers, control)?;
         for (layer, (distance, stderr)) in layers.iter_mut().zip(distances) {
             layer.jacobian_identity_distance = Some(distance);
             layer.jacobian_stderr = stderr;
@@ -74,26 +109,28 @@ pub fn diagnose(
     }
 
     let (nll, nll_stderr) = (mean(&baseline), standard_error(&baseline));
-    let blocks = most_redundant(&angular);
-    let verdict = judge(&stream, &layers, &blocks);
-    Ok(DiagnoseRecord {
-        name,
+    let text = TextRecord {
+        files: labels.files,
+        tokens: (windows.len() * length) as u64,
+        windows: windows.len() as u64,
+        window_len: length as u64,
+    };
+    let mut record = DiagnoseRecord {
+        name: labels.name,
         model: source.spec().to_config(),
-        text: TextRecord {
-            files,
-            tokens: (windows.len() * length) as u64,
-            windows: windows.len() as u64,
-            window_len: length as u64,
-        },
+        text,
         baseline: BaselineRecord { nll, perplexity: nll.exp(), nll_stderr },
         stream,
+        heavy_tokens,
         layers,
+        blocks: most_redundant(&angular),
         angular_distance: angular,
-        blocks,
         lens,
-        verdict,
+        verdict: VerdictRecord::default(),
         probes: ran,
-    })
+    };
+    record.verdict = judge(&record);
+    Ok(Some(record))
 }
 
 /// Layer passes over one window that [`diagnose`] will report to its progress; a head counts as the

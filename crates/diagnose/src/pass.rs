@@ -3,25 +3,29 @@
 //! Layer by layer, so that weights may come from disk. Beside the untouched model run its variants:
 //! removing layer i means that the stream entering i enters i + 1, so variant i starts there and
 //! shares everything before. After layer j there are j + 2 streams per window, each a job for any
-//! worker; sums are taken in a fixed order afterwards.
+//! worker; sums are taken in a fixed order afterwards, window by window, so that neither threads nor
+//! batches nor an early end change a window's share.
 
 use std::ops::Range;
 
 use burn::tensor::Tensor;
 use layernorm_scaling::{Head, LayerSource, LoadError, TransformerLayerWithScaling, rotary_table};
-use lns_data::Window;
+use lns_data::{Window, Windows};
 use lns_eval::{
-    Progress, RunError, mean, mean_of, predictors, require_finite, standard_error, window_length,
+    Progress, RunError, margin, mean, mean_of, predictors, require_finite, standard_error,
+    window_length,
 };
 use lns_kernels::{RotaryTable, Workers, with_slices};
-use lns_record::{LayerRecord, LensRecord, RemovalRecord, StreamRecord};
+use lns_record::{HeavyToken, LayerRecord, LensRecord, RemovalRecord, StreamRecord};
 use lns_spec::{LayerIndex, ModelSpec, Site};
 
 use crate::{
-    Probe, Probes,
+    Control, Probe, Probes,
     angular::{distance_sum, reciprocal_norms},
     lens,
-    statistics::{LayerSums, StreamSums, change_sums, stream_sums, variance_sum},
+    statistics::{
+        LayerSums, StreamSums, change_sums, content, heavy_tokens, median, stream_sums, variances,
+    },
 };
 
 /// Bytes of residual streams held at once.
@@ -33,6 +37,7 @@ pub(crate) struct Findings {
     /// Mean loss of each window.
     pub(crate) baseline: Vec<f64>,
     pub(crate) stream: Vec<StreamRecord>,
+    pub(crate) heavy_tokens: Vec<HeavyToken>,
     pub(crate) layers: Vec<LayerRecord>,
     pub(crate) angular: Vec<Vec<f64>>,
     pub(crate) lens: Vec<LensRecord>,
@@ -54,10 +59,14 @@ struct Variant {
 }
 
 /// One window on its way through the layers.
-struct Run {
+struct Run<'a> {
+    window: &'a Window,
+    /// Which tokens are content.
+    content: &'a [bool],
     /// stream\[0\], … of the untouched model; only the newest if nothing needs the others.
     streams: Vec<Tensor<3>>,
     variants: Vec<Variant>,
+    measured: Measured,
 }
 
 /// What a step through a layer yields; only the untouched model's has variants and sums.
@@ -69,20 +78,18 @@ struct Step {
     layer: LayerSums,
 }
 
-/// A finished window.
-struct Finished {
+/// What one window gave; whole once it has left the head.
+#[derive(Default)]
+struct Measured {
+    streams: Vec<StreamSums>,
+    layers: Vec<LayerSums>,
+    /// Σ over content tokens, \[i\]\[n − 1\].
+    angular: Vec<Vec<f64>>,
+    /// Σ over tokens.
+    lens: Vec<(f64, usize)>,
     baseline: f64,
     /// Loss and identity of each variant.
     losses: Vec<(Removed, usize, f64)>,
-}
-
-/// Sums over windows, in window order.
-struct Totals {
-    streams: Vec<StreamSums>,
-    layers: Vec<LayerSums>,
-    angular: Vec<Vec<f64>>,
-    lens: Vec<(f64, usize)>,
-    windows: Vec<Finished>,
 }
 
 /// Bytes of streams one window needs at the end of the pass.
@@ -113,46 +120,76 @@ fn head_passes(spec: &ModelSpec) -> u64 {
     (count.embedding * spec.num_hidden_layers as u64 / count.layers.max(1)).max(1)
 }
 
+/// Measures window after window; when asked to stop, what is not whole by then is dropped.
 pub(crate) fn run(
     source: &dyn LayerSource,
-    windows: &[Window],
+    text: &Windows,
     probes: &Probes,
     workers: &Workers,
-    progress: Progress<'_>,
+    control: Control<'_>,
+    spell: &dyn Fn(u32) -> String,
 ) -> Result<Findings, RunError> {
     let spec = source.spec();
-    let (layers, hidden) = (spec.num_hidden_layers, spec.hidden_size);
-    let length = window_length(windows)?;
+    let length = window_length(&text.windows)?;
     let rotary = rotary_table(spec, length);
-    let per_window = bytes_per_window(layers, length, hidden, probes).max(1);
-    let mut totals = Totals {
-        streams: vec![StreamSums::default(); layers + 1],
-        layers: vec![LayerSums::default(); layers],
-        angular: (0..layers).map(|i| vec![0.0; layers - i]).collect(),
-        lens: vec![(0.0, 0); layers + 1],
-        windows: Vec::with_capacity(windows.len()),
-    };
-    for batch in windows.chunks((STREAM_BUDGET / per_window).max(1)) {
-        let mut runs = start(source, batch)?;
+    let content = content(text);
+    let batch = batch(source, length, probes, workers);
+    let mut measured: Vec<Measured> = Vec::with_capacity(text.windows.len());
+    'batches: for (windows, content) in text.windows.chunks(batch).zip(content.chunks(batch)) {
+        let mut runs = start(source, windows, content)?;
         for layer in spec.layers() {
+            if control.is_stopped() {
+                break 'batches;
+            }
             let weights = source.layer(layer)?;
-            let context = Context { weights: &weights, rotary: &rotary, layer, probes, progress };
-            advance(&mut runs, &context, workers, &mut totals)?;
+            let context = Context {
+                weights: &weights,
+                rotary: &rotary,
+                layer,
+                probes,
+                progress: control.progress,
+                first: measured.len(),
+            };
+            advance(&mut runs, &context, workers)?;
         }
-        let report = |heads: u64| progress(heads * head_passes(spec));
-        finish(&runs, batch, &source.head()?, probes, workers, &report, &mut totals)?;
+        let report = |heads: u64| (control.progress)(heads * head_passes(spec));
+        finish(&mut runs, &source.head()?, probes, workers, &report, measured.len())?;
+        measured.extend(runs.into_iter().map(|run| run.measured));
     }
-    require_finite_losses(&totals)?;
-    Ok(conclude(&totals, length, probes))
+    require_finite_losses(&measured)?;
+    let text = Subject { windows: &text.windows[..measured.len()], content: &content, spell };
+    Ok(conclude(&measured, &text, spec.num_hidden_layers, probes))
 }
 
-fn start(source: &dyn LayerSource, windows: &[Window]) -> Result<Vec<Run>, LoadError> {
-    windows
-        .iter()
-        .map(|window| {
-            Ok(Run { streams: vec![source.embed_ids(&window.ids)?], variants: Vec::new() })
+/// Windows that go through the layers together. What is read from disk is read once a batch, so that
+/// a batch is as large as its streams may be; in memory, a few windows keep the workers busy, and the
+/// sooner a batch is whole, the more is there when someone stops the program.
+fn batch(source: &dyn LayerSource, length: usize, probes: &Probes, workers: &Workers) -> usize {
+    const BUSY: usize = 4;
+    let spec = source.spec();
+    let per_window = bytes_per_window(spec.num_hidden_layers, length, spec.hidden_size, probes);
+    let most = (STREAM_BUDGET / per_window.max(1)).max(1);
+    match source.layers_at_once() {
+        1 => most,
+        _ => most.min(workers.count().max(BUSY)),
+    }
+}
+
+fn start<'a>(
+    source: &dyn LayerSource,
+    windows: &'a [Window],
+    content: &'a [Vec<bool>],
+) -> Result<Vec<Run<'a>>, LoadError> {
+    let run = |(window, content): (&'a Window, &'a Vec<bool>)| {
+        Ok(Run {
+            window,
+            content,
+            streams: vec![source.embed_ids(&window.ids)?],
+            variants: Vec::new(),
+            measured: Measured::default(),
         })
-        .collect()
+    };
+    windows.iter().zip(content).map(run).collect()
 }
 
 struct Context<'a> {
@@ -161,18 +198,14 @@ struct Context<'a> {
     layer: LayerIndex,
     probes: &'a Probes,
     progress: Progress<'a>,
+    /// Index of the batch's first window in the text.
+    first: usize,
 }
 
 /// Takes every stream of every window through one layer.
-fn advance(
-    runs: &mut [Run],
-    context: &Context<'_>,
-    workers: &Workers,
-    totals: &mut Totals,
-) -> Result<(), RunError> {
+fn advance(runs: &mut [Run<'_>], context: &Context<'_>, workers: &Workers) -> Result<(), RunError> {
     let steps = workers.map(runs.len(), |window| {
-        let streams = &runs[window].streams;
-        let step = step(&streams[streams.len() - 1], context);
+        let step = step(&runs[window], context);
         (context.progress)(1);
         step
     });
@@ -192,8 +225,13 @@ fn advance(
     }
     for (window, step) in steps.into_iter().enumerate() {
         let run = &mut runs[window];
-        add_stream(totals, context.layer.get(), window, &step.entering)?;
-        totals.layers[context.layer.get()].add(&step.layer);
+        let layer = context.layer.get();
+        add_stream(run, layer, context.first + window, step.entering)?;
+        if !step.layer.is_finite() {
+            let what = format!("what layer {layer} adds to the stream");
+            return Err(RunError::NotFinite { what, window: context.first + window });
+        }
+        run.measured.layers.push(step.layer);
         if !keeps_streams(context.probes) {
             run.streams.clear();
         }
@@ -203,22 +241,22 @@ fn advance(
     Ok(())
 }
 
-/// Adds the sums of stream\[index\] of a window of this batch. Refuses what is not a number: no statistic
-/// of such a model would mean anything.
+/// Notes the statistics of stream\[index\] of a window. Refuses what is not a number: no statistic of
+/// such a model would mean anything.
 fn add_stream(
-    totals: &mut Totals,
+    run: &mut Run<'_>,
     index: usize,
     window: usize,
-    sums: &StreamSums,
+    sums: StreamSums,
 ) -> Result<(), RunError> {
     if !sums.mean_square.is_finite() {
         let what = match index.checked_sub(1) {
             None => "the embedding".to_owned(),
             Some(layer) => format!("the stream after layer {layer}"),
         };
-        return Err(RunError::NotFinite { what, window: totals.windows.len() + window });
+        return Err(RunError::NotFinite { what, window });
     }
-    totals.streams[index].add(sums);
+    run.measured.streams.push(sums);
     Ok(())
 }
 
@@ -227,8 +265,8 @@ fn add_stream(
 const STACK: usize = 4;
 
 /// The variants of every window, as (window, range of its variants), at most [`STACK`] together.
-fn stacks(runs: &[Run]) -> Vec<(usize, Range<usize>)> {
-    let of = |(window, run): (usize, &Run)| {
+fn stacks(runs: &[Run<'_>]) -> Vec<(usize, Range<usize>)> {
+    let of = |(window, run): (usize, &Run<'_>)| {
         let count = run.variants.len();
         let range = move |start: usize| (window, start..(start + STACK).min(count));
         (0..count).step_by(STACK).map(range).collect::<Vec<_>>()
@@ -237,13 +275,14 @@ fn stacks(runs: &[Run]) -> Vec<(usize, Range<usize>)> {
 }
 
 /// Streams of some variants as one tensor, \[variants, T, H\].
-fn stacked(run: &Run, range: Range<usize>) -> Tensor<3> {
+fn stacked(run: &Run<'_>, range: Range<usize>) -> Tensor<3> {
     Tensor::cat(run.variants[range].iter().map(|variant| variant.stream.clone()).collect(), 0)
 }
 
 /// The untouched model through one layer, and the variants that begin there.
-fn step(stream: &Tensor<3>, context: &Context<'_>) -> Step {
+fn step(run: &Run<'_>, context: &Context<'_>) -> Step {
     let &Context { weights, rotary, layer, probes, .. } = context;
+    let (stream, content) = (&run.streams[run.streams.len() - 1], run.content);
     let hidden = stream.dims()[2];
     let attention = weights.branch(Site::Attention, stream.clone(), rotary);
     let middle = weights.join(Site::Attention, stream.clone(), attention.clone());
@@ -253,9 +292,9 @@ fn step(stream: &Tensor<3>, context: &Context<'_>) -> Step {
     let mut sums = LayerSums::default();
     if probes.has(Probe::Branches) {
         with_slices([stream, &out, &attention, &mlp], |[stream, out, attention, mlp]| {
-            (sums.branch_to_stream, sums.cosine) = change_sums(stream, out, hidden);
-            sums.attention_variance = variance_sum(attention, hidden);
-            sums.mlp_variance = variance_sum(mlp, hidden);
+            (sums.branch_to_stream, sums.cosine) = change_sums(stream, out, hidden, content);
+            sums.attention_variances = variances(attention, hidden, content);
+            sums.mlp_variances = variances(mlp, hidden, content);
         });
     }
     let variant = |removed, stream| Variant { removed, layer: layer.get(), stream };
@@ -277,66 +316,67 @@ fn sums_of(stream: &Tensor<3>) -> StreamSums {
     with_slices([stream], |[stream]| stream_sums(stream, hidden))
 }
 
-/// Losses, angles and lens of the windows of a batch, once they have left the last layer.
+/// Losses, angles and lens of the windows of a batch, once they have left the last layer; `first` is
+/// the index of the batch's first window in the text.
 fn finish(
-    runs: &[Run],
-    windows: &[Window],
+    runs: &mut [Run<'_>],
     head: &Head,
     probes: &Probes,
     workers: &Workers,
     progress: Progress<'_>,
-    totals: &mut Totals,
+    first: usize,
 ) -> Result<(), RunError> {
-    let first = totals.windows.len();
-    let targets = |window: usize| &windows[window].ids[1..];
-    let last = |run: &Run| run.streams[run.streams.len() - 1].clone();
-    let layers = totals.layers.len();
+    let last = |run: &Run<'_>| run.streams[run.streams.len() - 1].clone();
     let sums = workers.map(runs.len(), |window| sums_of(&last(&runs[window])));
-    for (window, sums) in sums.iter().enumerate() {
-        add_stream(totals, layers, window, sums)?;
+    for (window, sums) in sums.into_iter().enumerate() {
+        let layers = runs[window].measured.layers.len();
+        add_stream(&mut runs[window], layers, first + window, sums)?;
     }
-    let loss_of = |window: usize, stream: &Tensor<3>| {
-        let loss = mean_of(&head.nll(predictors(stream), targets(window)));
+    let loss_of = |run: &Run<'_>, stream: &Tensor<3>| {
+        let loss = mean_of(&head.nll(predictors(stream), &run.window.ids[1..]));
         progress(1);
         loss
     };
-    let baselines = workers.map(runs.len(), |window| loss_of(window, &last(&runs[window])));
-    let finished = |baseline| Finished { baseline, losses: Vec::new() };
-    totals.windows.extend(baselines.into_iter().map(finished));
+    let baselines = workers.map(runs.len(), |window| loss_of(&runs[window], &last(&runs[window])));
     let variants: Vec<(usize, &Variant)> = runs
         .iter()
         .enumerate()
         .flat_map(|(window, run)| run.variants.iter().map(move |variant| (window, variant)))
         .collect();
-    let losses =
-        workers.map(variants.len(), |job| loss_of(variants[job].0, &variants[job].1.stream));
-    for ((window, variant), loss) in variants.into_iter().zip(losses) {
-        totals.windows[first + window].losses.push((variant.removed, variant.layer, loss));
+    let losses: Vec<(usize, (Removed, usize, f64))> = workers.map(variants.len(), |job| {
+        let (window, variant) = variants[job];
+        (window, (variant.removed, variant.layer, loss_of(&runs[window], &variant.stream)))
+    });
+    for (window, loss) in losses {
+        runs[window].measured.losses.push(loss);
     }
-    for run in runs {
+    for (window, (run, baseline)) in runs.iter_mut().zip(baselines).enumerate() {
+        let not_finite = |what| RunError::NotFinite { what, window: first + window };
+        run.measured.baseline = baseline;
         if probes.has(Probe::Angular) {
-            let rows = angular_sums(&run.streams, workers);
-            for (total, row) in totals.angular.iter_mut().zip(rows) {
-                total.iter_mut().zip(row).for_each(|(total, sum)| *total += sum);
+            run.measured.angular = angular_sums(&run.streams, run.content, workers);
+            let lost = |row: &Vec<f64>| row.iter().any(|sum| !sum.is_finite());
+            if let Some(i) = run.measured.angular.iter().position(lost) {
+                return Err(not_finite(format!("the angle of stream {i} to a later one")));
             }
         }
         if probes.has(Probe::Lens) {
-            let sums = workers.map(layers + 1, |i| {
+            run.measured.lens = workers.map(run.streams.len(), |i| {
                 let sums = lens::sums(head, &run.streams[i], &last(run));
                 progress(2);
                 sums
             });
-            for (total, (divergence, agreed)) in totals.lens.iter_mut().zip(sums) {
-                total.0 += divergence;
-                total.1 += agreed;
+            if let Some(i) = run.measured.lens.iter().position(|(kl, _)| !kl.is_finite()) {
+                return Err(not_finite(format!("the prediction read off stream {i}")));
             }
         }
     }
     Ok(())
 }
 
-/// Σ over one window's tokens of the angular distance of stream\[i\] and stream\[i + n\], at \[i\]\[n − 1\].
-fn angular_sums(streams: &[Tensor<3>], workers: &Workers) -> Vec<Vec<f64>> {
+/// Σ over one window's content tokens of the angular distance of stream\[i\] and stream\[i + n\], at
+/// \[i\]\[n − 1\].
+fn angular_sums(streams: &[Tensor<3>], content: &[bool], workers: &Workers) -> Vec<Vec<f64>> {
     let hidden = streams[0].dims()[2];
     let norms = workers.map(streams.len(), |i| {
         with_slices([&streams[i]], |[stream]| reciprocal_norms(stream, hidden))
@@ -345,7 +385,7 @@ fn angular_sums(streams: &[Tensor<3>], workers: &Workers) -> Vec<Vec<f64>> {
         (i + 1..streams.len())
             .map(|j| {
                 with_slices([&streams[i], &streams[j]], |[a, b]| {
-                    distance_sum((a, &norms[i]), (b, &norms[j]), hidden)
+                    distance_sum((a, &norms[i]), (b, &norms[j]), hidden, content)
                 })
             })
             .collect()
@@ -353,11 +393,11 @@ fn angular_sums(streams: &[Tensor<3>], workers: &Workers) -> Vec<Vec<f64>> {
 }
 
 /// Refuses losses that are no numbers, of the untouched model or without a part.
-fn require_finite_losses(totals: &Totals) -> Result<(), RunError> {
-    let baseline: Vec<f64> = totals.windows.iter().map(|window| window.baseline).collect();
+fn require_finite_losses(measured: &[Measured]) -> Result<(), RunError> {
+    let baseline: Vec<f64> = measured.iter().map(|window| window.baseline).collect();
     require_finite("the loss", &baseline)?;
-    for (window, finished) in totals.windows.iter().enumerate() {
-        if let Some((_, layer, _)) = finished.losses.iter().find(|loss| !loss.2.is_finite()) {
+    for (window, measured) in measured.iter().enumerate() {
+        if let Some((_, layer, _)) = measured.losses.iter().find(|loss| !loss.2.is_finite()) {
             return Err(RunError::NotFinite {
                 what: format!("the loss without layer {layer}"),
                 window,
@@ -367,63 +407,118 @@ fn require_finite_losses(totals: &Totals) -> Result<(), RunError> {
     Ok(())
 }
 
-fn conclude(totals: &Totals, length: usize, probes: &Probes) -> Findings {
-    let windows = totals.windows.len();
-    let tokens = (windows * length) as f64;
-    let later_tokens = (windows * (length - 1)) as f64;
+/// The text that was measured, as the statistics see it.
+struct Subject<'a> {
+    windows: &'a [Window],
+    content: &'a [Vec<bool>],
+    spell: &'a dyn Fn(u32) -> String,
+}
+
+/// Sums over windows, in window order, as means and medians.
+fn conclude(measured: &[Measured], text: &Subject<'_>, layers: usize, probes: &Probes) -> Findings {
     let mut found = Findings {
-        baseline: totals.windows.iter().map(|window| window.baseline).collect(),
+        baseline: measured.iter().map(|window| window.baseline).collect(),
         ..Findings::default()
     };
-    let streams = totals.streams.iter().enumerate().map(|(index, sums)| StreamRecord {
-        index,
-        variance: sums.variance / tokens,
-        variance_without_first: (sums.variance - sums.first_variance) / later_tokens,
-        rms: (sums.mean_square / tokens).sqrt(),
-    });
-    if probes.has(Probe::Stream) {
-        found.stream = streams.collect();
+    if measured.is_empty() {
+        return found;
     }
-    for (layer, sums) in totals.layers.iter().enumerate() {
-        let mut record = LayerRecord { layer, ..LayerRecord::default() };
-        if probes.has(Probe::Branches) {
-            let cosine = sums.cosine / tokens;
-            record.attention_variance = Some(sums.attention_variance / tokens);
-            record.mlp_variance = Some(sums.mlp_variance / tokens);
-            // A stream without variance has no ratio.
-            let entering = totals.streams[layer].variance;
-            if entering > 0.0 {
-                record.attention_to_stream = Some(sums.attention_variance / entering);
-                record.mlp_to_stream = Some(sums.mlp_variance / entering);
-            }
-            record.branch_to_stream = Some(sums.branch_to_stream / tokens);
-            record.cosine = Some(cosine);
-            record.block_influence = Some(1.0 - cosine);
-        }
-        record.removal = removal(totals, Removed::Layer, layer);
-        record.removal_attention = removal(totals, Removed::Attention, layer);
-        record.removal_mlp = removal(totals, Removed::Mlp, layer);
+    let tokens = text.windows.iter().map(|window| window.ids.len()).sum::<usize>() as f64;
+    let content = text.content[..measured.len()].iter().flatten().filter(|is| **is).count() as f64;
+    let streams: Vec<StreamRecord> =
+        (0..=layers).map(|index| stream_record(index, measured, text)).collect();
+    for layer in 0..layers {
+        let mut record = match probes.has(Probe::Branches) {
+            true => branches_record(measured, layer, streams[layer].content()),
+            false => LayerRecord::default(),
+        };
+        record.layer = layer;
+        record.removal = removal(measured, Removed::Layer, layer);
+        record.removal_attention = removal(measured, Removed::Attention, layer);
+        record.removal_mlp = removal(measured, Removed::Mlp, layer);
         found.layers.push(record);
     }
+    if probes.has(Probe::Stream) {
+        let medians: Vec<f64> = streams.iter().map(StreamRecord::typical).collect();
+        found.heavy_tokens = heavy_tokens(
+            text.windows.iter().map(|window| &window.ids[..]),
+            |index, window| &measured[window].streams[index].variances,
+            &medians,
+            text.spell,
+        );
+        found.stream = streams;
+    }
     if probes.has(Probe::Angular) {
-        let average = |row: &Vec<f64>| row.iter().map(|sum| sum / tokens).collect();
-        found.angular = totals.angular.iter().map(average).collect();
+        let distance = |i: usize, n: usize| {
+            measured.iter().map(|window| window.angular[i][n]).sum::<f64>() / content
+        };
+        found.angular =
+            (0..layers).map(|i| (0..layers - i).map(|n| distance(i, n)).collect()).collect();
     }
     if probes.has(Probe::Lens) {
-        let record = |(index, (divergence, agreed)): (usize, &(f64, usize))| LensRecord {
-            index,
-            kl: divergence / tokens,
-            agreement: *agreed as f64 / tokens,
-        };
-        found.lens = totals.lens.iter().enumerate().map(record).collect();
+        for index in 0..=layers {
+            let sums = measured.iter().map(|window| window.lens[index]);
+            let (kl, agreed) = sums.fold((0.0, 0), |sum, next| (sum.0 + next.0, sum.1 + next.1));
+            found.lens.push(LensRecord {
+                index,
+                kl: kl / tokens,
+                agreement: agreed as f64 / tokens,
+            });
+        }
     }
     found
 }
 
+/// What one layer adds to content tokens, and that beside the mean variance of what enters it.
+fn branches_record(measured: &[Measured], layer: usize, entering: f64) -> LayerRecord {
+    let sums = || measured.iter().map(|window| &window.layers[layer]);
+    let attention: Vec<f64> = sums().flat_map(|sums| &sums.attention_variances).copied().collect();
+    let mlp: Vec<f64> = sums().flat_map(|sums| &sums.mlp_variances).copied().collect();
+    let content = mlp.len() as f64;
+    let cosine = sums().map(|sums| sums.cosine).sum::<f64>() / content;
+    let (attention_mean, mlp_mean) = (mean(&attention), mean(&mlp));
+    // A stream without variance has no ratio.
+    let to_stream = |variance: f64| (entering > 0.0).then(|| variance / entering);
+    LayerRecord {
+        attention_variance: Some(attention_mean),
+        mlp_variance: Some(mlp_mean),
+        attention_variance_median: Some(median(attention)),
+        mlp_variance_median: Some(median(mlp)),
+        attention_to_stream: to_stream(attention_mean),
+        mlp_to_stream: to_stream(mlp_mean),
+        branch_to_stream: Some(sums().map(|sums| sums.branch_to_stream).sum::<f64>() / content),
+        cosine: Some(cosine),
+        block_influence: Some(1.0 - cosine),
+        ..LayerRecord::default()
+    }
+}
+
+/// stream\[index\] over all windows.
+fn stream_record(index: usize, measured: &[Measured], text: &Subject<'_>) -> StreamRecord {
+    let (mut all, mut later, mut squares, mut tokens) = (0.0, 0.0, 0.0, 0usize);
+    let mut content = Vec::new();
+    for (window, is_content) in measured.iter().zip(text.content) {
+        let StreamSums { variances, mean_square } = &window.streams[index];
+        all += variances.iter().sum::<f64>();
+        later += variances[1..].iter().sum::<f64>();
+        squares += mean_square;
+        tokens += variances.len();
+        let kept = variances.iter().zip(is_content).filter(|(_, is)| **is);
+        content.extend(kept.map(|(variance, _)| *variance));
+    }
+    StreamRecord {
+        index,
+        variance: all / tokens as f64,
+        variance_without_first: later / (tokens - measured.len()) as f64,
+        variance_content: Some(mean(&content)),
+        variance_median: Some(median(content)),
+        rms: (squares / tokens as f64).sqrt(),
+    }
+}
+
 /// Mean paired difference over windows; `None` when the variant was not run.
-fn removal(totals: &Totals, removed: Removed, layer: usize) -> Option<RemovalRecord> {
-    let differences: Vec<f64> = totals
-        .windows
+fn removal(measured: &[Measured], removed: Removed, layer: usize) -> Option<RemovalRecord> {
+    let differences: Vec<f64> = measured
         .iter()
         .flat_map(|window| {
             let own = window.losses.iter().filter(|loss| (loss.0, loss.1) == (removed, layer));
@@ -433,5 +528,9 @@ fn removal(totals: &Totals, removed: Removed, layer: usize) -> Option<RemovalRec
     if differences.is_empty() {
         return None;
     }
-    Some(RemovalRecord { delta_nll: mean(&differences), stderr: standard_error(&differences) })
+    Some(RemovalRecord {
+        delta_nll: mean(&differences),
+        stderr: standard_error(&differences),
+        margin: margin(&differences),
+    })
 }

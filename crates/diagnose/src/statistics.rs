@@ -1,31 +1,42 @@
-//! Moments of the stream and of what a layer adds to it, token by token, summed in f64.
+//! Moments of the stream and of what a layer adds to it, token by token, in f64.
+//!
+//! A massive activation (arXiv 2402.17762) on one token in two thousand can multiply a mean by ten,
+//! so means are taken over content tokens and medians stand beside them.
 
-/// Sums over the tokens of one window for one point of the stream.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+use lns_data::Windows;
+use lns_record::HeavyToken;
+
+/// For each window, which of its tokens are content: neither the window's first nor a separator. If
+/// the whole text has none such, every token counts.
+pub(crate) fn content(text: &Windows) -> Vec<Vec<bool>> {
+    let is_content = |(position, id): (usize, &u32)| position > 0 && !text.separators.contains(id);
+    let mut content: Vec<Vec<bool>> = text
+        .windows
+        .iter()
+        .map(|window| window.ids.iter().enumerate().map(is_content).collect())
+        .collect();
+    if !content.iter().flatten().any(|is_content| *is_content) {
+        content.iter_mut().flatten().for_each(|is_content| *is_content = true);
+    }
+    content
+}
+
+/// The tokens of one window at one point of the stream.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct StreamSums {
-    /// Σ variance over features.
-    pub(crate) variance: f64,
-    /// The same for the window's first token alone.
-    pub(crate) first_variance: f64,
+    /// Variance over features of each token.
+    pub(crate) variances: Vec<f64>,
     /// Σ mean of squares over features.
     pub(crate) mean_square: f64,
 }
 
-impl StreamSums {
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.variance += other.variance;
-        self.first_variance += other.first_variance;
-        self.mean_square += other.mean_square;
-    }
-}
-
-/// Sums over the tokens of one window for one layer.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+/// The content tokens of one window in one layer.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct LayerSums {
-    /// Σ variance of the attention branch.
-    pub(crate) attention_variance: f64,
-    /// Σ variance of the MLP branch.
-    pub(crate) mlp_variance: f64,
+    /// Variance over features of each token's attention branch.
+    pub(crate) attention_variances: Vec<f64>,
+    /// The same of the MLP branch.
+    pub(crate) mlp_variances: Vec<f64>,
     /// Σ ‖out − in‖ / ‖in‖
     pub(crate) branch_to_stream: f64,
     /// Σ cosine of in and out.
@@ -33,11 +44,9 @@ pub(crate) struct LayerSums {
 }
 
 impl LayerSums {
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.attention_variance += other.attention_variance;
-        self.mlp_variance += other.mlp_variance;
-        self.branch_to_stream += other.branch_to_stream;
-        self.cosine += other.cosine;
+    pub(crate) fn is_finite(&self) -> bool {
+        let branches = self.attention_variances.iter().chain(&self.mlp_variances);
+        branches.chain([&self.branch_to_stream, &self.cosine]).all(|value| value.is_finite())
     }
 }
 
@@ -64,26 +73,32 @@ fn sum(row: &[f32], f: impl Fn(f32) -> f64) -> f64 {
 /// Statistics of a stream, T × `width`.
 pub(crate) fn stream_sums(stream: &[f32], width: usize) -> StreamSums {
     let mut sums = StreamSums::default();
-    for (token, row) in stream.chunks_exact(width).enumerate() {
+    for row in stream.chunks_exact(width) {
         let (mean, variance) = moments(row);
-        sums.variance += variance;
+        sums.variances.push(variance);
         sums.mean_square += variance + mean * mean;
-        if token == 0 {
-            sums.first_variance = variance;
-        }
     }
     sums
 }
 
-/// Σ over tokens of the variance over features.
-pub(crate) fn variance_sum(values: &[f32], width: usize) -> f64 {
-    values.chunks_exact(width).map(|row| moments(row).1).sum()
+/// The rows, each `width` wide, of the tokens that count.
+fn rows<'a>(
+    values: &'a [f32],
+    width: usize,
+    counts: &'a [bool],
+) -> impl Iterator<Item = &'a [f32]> {
+    values.chunks_exact(width).zip(counts).filter(|(_, counts)| **counts).map(|(row, _)| row)
 }
 
-/// Σ over tokens of the relative change ‖b − a‖ / ‖a‖, and of the cosine of a and b.
-pub(crate) fn change_sums(a: &[f32], b: &[f32], width: usize) -> (f64, f64) {
+/// Variance over features of each token that counts.
+pub(crate) fn variances(values: &[f32], width: usize, counts: &[bool]) -> Vec<f64> {
+    rows(values, width, counts).map(|row| moments(row).1).collect()
+}
+
+/// Σ over tokens that count of the relative change ‖b − a‖ / ‖a‖, and of the cosine of a and b.
+pub(crate) fn change_sums(a: &[f32], b: &[f32], width: usize, counts: &[bool]) -> (f64, f64) {
     let (mut ratios, mut cosines) = (0.0, 0.0);
-    for (a, b) in a.chunks_exact(width).zip(b.chunks_exact(width)) {
+    for (a, b) in rows(a, width, counts).zip(rows(b, width, counts)) {
         let (mut aa, mut ab, mut bb, mut dd) = (0f64, 0f64, 0f64, 0f64);
         for (a, b) in a.iter().zip(b) {
             let (a, b) = (f64::from(*a), f64::from(*b));
@@ -109,28 +124,127 @@ fn cosine(aa: f64, ab: f64, bb: f64) -> f64 {
     }
 }
 
+/// The middle value, or the mean of the two middle ones; NaN of nothing.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    match values.len() {
+        0 => f64::NAN,
+        odd if odd % 2 == 1 => values[odd / 2],
+        even => (values[even / 2 - 1] + values[even / 2]) / 2.0,
+    }
+}
+
+/// The tokens whose variance is more than [`HeavyToken::FACTOR`] times the median somewhere.
+///
+/// `at(index, window)` has the variances of a window's tokens at stream\[index\], `medians` one median
+/// for each index; `spell` gives the text of a token.
+pub(crate) fn heavy_tokens<'a>(
+    ids: impl Iterator<Item = &'a [u32]>,
+    at: impl Fn(usize, usize) -> &'a [f64],
+    medians: &[f64],
+    spell: &dyn Fn(u32) -> String,
+) -> Vec<HeavyToken> {
+    let mut heavy = Vec::new();
+    for (window, ids) in ids.enumerate() {
+        for (position, id) in ids.iter().enumerate() {
+            let ratio = |index: usize| at(index, window)[position] / medians[index];
+            let ratios = || (0..medians.len()).filter(|index| medians[*index] > 0.0);
+            let Some(first) = ratios().find(|index| ratio(*index) > HeavyToken::FACTOR) else {
+                continue;
+            };
+            heavy.push(HeavyToken {
+                window,
+                position,
+                id: *id,
+                text: spell(*id),
+                // What leaves layer i is stream[i + 1].
+                layer: first.checked_sub(1),
+                ratio: ratios().map(ratio).fold(0.0, f64::max),
+            });
+        }
+    }
+    heavy
+}
+
 #[cfg(test)]
 mod tests {
+    use lns_data::Window;
+
     use super::*;
 
+    const ALL: [bool; 4] = [true; 4];
+
     #[test]
-    fn variance_is_over_features_and_averages_over_tokens() {
-        let stream = [1.0, 3.0, 0.0, 0.0, 2.0, 2.0, 2.0, 6.0]; // variances 1.5, 3
+    fn variance_is_over_features_of_each_token() {
+        let stream = [1.0, 3.0, 0.0, 0.0, 2.0, 2.0, 2.0, 6.0];
         let sums = stream_sums(&stream, 4);
-        assert!((sums.variance - (1.5 + 3.0)).abs() < 1e-12);
-        assert!((sums.first_variance - 1.5).abs() < 1e-12);
+        assert_eq!(sums.variances, [1.5, 3.0]);
         assert!((sums.mean_square - (2.5 + 12.0)).abs() < 1e-12);
+        assert_eq!(variances(&stream, 4, &ALL), [1.5, 3.0]);
+        assert_eq!(variances(&stream, 4, &[false, true]), [3.0]);
     }
 
     #[test]
     fn an_unchanged_stream_has_cosine_one_and_no_change_even_at_zero() {
         let stream: Vec<f32> = (0..20).map(|x| x as f32 - 9.5).collect();
-        let (ratio, cosine) = change_sums(&stream, &stream, 10);
+        let (ratio, cosine) = change_sums(&stream, &stream, 10, &ALL);
         assert_eq!(ratio, 0.0);
         assert!((cosine - 2.0).abs() < 1e-12);
-        assert_eq!(change_sums(&[0.0; 4], &[0.0; 4], 4), (0.0, 1.0));
+        assert_eq!(change_sums(&[0.0; 4], &[0.0; 4], 4, &ALL), (0.0, 1.0));
         let opposite: Vec<f32> = stream.iter().map(|x| -x).collect();
-        let (ratio, cosine) = change_sums(&stream, &opposite, 20);
+        let (ratio, cosine) = change_sums(&stream, &opposite, 20, &ALL);
         assert!((ratio - 2.0).abs() < 1e-12 && (cosine + 1.0).abs() < 1e-12);
+        assert_eq!(change_sums(&stream, &opposite, 20, &[false]), (0.0, 0.0));
+    }
+
+    fn text(ids: &[&[u32]]) -> Windows {
+        let window = |ids: &&[u32]| Window { ids: ids.to_vec(), bytes: vec![1; ids.len()] };
+        Windows {
+            window: ids[0].len(),
+            windows: ids.iter().map(window).collect(),
+            files: Vec::new(),
+            separators: vec![0, 9],
+        }
+    }
+
+    #[test]
+    fn first_tokens_and_separators_are_no_content() {
+        let found = content(&text(&[&[5, 6, 0, 7], &[0, 9, 5, 5]]));
+        assert_eq!(found, [[false, true, false, true], [false, false, true, true]]);
+        assert_eq!(content(&text(&[&[5, 0]])), [[true, true]], "a text without any counts whole");
+    }
+
+    #[test]
+    fn a_median_is_the_middle() {
+        assert_eq!(median(vec![3.0, 1.0, 1000.0]), 3.0);
+        assert_eq!(median(vec![4.0, 1.0, 1000.0, 2.0]), 3.0);
+        assert!(median(Vec::new()).is_nan());
+    }
+
+    #[test]
+    fn a_heavy_token_is_named_with_the_layer_that_makes_it_so() {
+        // stream[0], stream[1], stream[2] of two windows of two tokens.
+        let variances =
+            [[[1.0, 1.0], [1.0, 150.0]], [[5.0, 2.0], [2.0, 2.0]], [[900.0, 3.0], [3.0, 300.0]]];
+        let ids: [&[u32]; 2] = [&[7, 8], &[7, 9]];
+        let found = heavy_tokens(
+            ids.into_iter(),
+            |index, window| &variances[index][window],
+            &[1.0, 2.0, 3.0],
+            &|id| format!("t{id}"),
+        );
+        let heavy = |window, position, id, layer, ratio| HeavyToken {
+            window,
+            position,
+            id,
+            text: format!("t{id}"),
+            layer,
+            ratio,
+        };
+        // Exactly a hundred times the median is not more.
+        assert_eq!(found, [heavy(0, 0, 7, Some(1), 300.0), heavy(1, 1, 9, None, 150.0)]);
+        let none =
+            heavy_tokens(ids.into_iter(), |i, w| &variances[i][w], &[0.0; 3], &|_| String::new());
+        assert!(none.is_empty(), "without a median nothing is heavy");
     }
 }

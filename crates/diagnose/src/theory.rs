@@ -1,7 +1,8 @@
 //! The paper's statements on variance and gradients held against measurements (arXiv 2502.05795 v5;
 //! the formulas are in [`lns_spec::theory`]).
 //!
-//! Stream and branch variances are those of the `stream` and `branches` probes, over all tokens.
+//! Stream and branch variances are those of the `stream` and `branches` probes, means over content
+//! tokens.
 //! Exponents are slopes of logarithms against ln ℓ; those of the stream are of the variance gained,
 //! so that they do not depend on what it starts from.
 //!
@@ -12,15 +13,17 @@
 
 mod jacobian;
 
+use std::sync::atomic::AtomicBool;
+
 use burn::{
     module::{Module, ModuleVisitor, Param},
     tensor::Tensor,
 };
 use layernorm_scaling::{LayerSource, rotary_table};
-use lns_data::Window;
-use lns_eval::{RunError, require_finite, window_length};
+use lns_data::Windows;
+use lns_eval::{RunError, mean, require_finite, window_length};
 use lns_kernels::{Workers, with_slices};
-use lns_record::{TheoryCheck, TheoryCurve, TheoryRecord};
+use lns_record::{StreamRecord, TheoryCheck, TheoryCurve, TheoryRecord};
 use lns_spec::{
     DepthScale, NormScheme, Placement,
     theory::{
@@ -29,7 +32,7 @@ use lns_spec::{
     },
 };
 
-use crate::{Probe, pass, statistics::variance_sum};
+use crate::{Control, Probe, pass, statistics::variances};
 
 /// Tokens of the first window that ‖∂y_L/∂x₁‖₂ is taken over.
 const JACOBIAN_TOKENS: usize = 32;
@@ -64,7 +67,7 @@ pub struct Subject<'a> {
     pub source: &'a dyn LayerSource,
 }
 
-/// Measures each model on `windows`, all of one length: its variance by depth, and, where its scheme
+/// Measures each model on a text whose windows are all of one length: its variance by depth, and, where its scheme
 /// is Pre-LN or LNS as in the paper, every statement that applies. Models of other schemes get a
 /// curve and no checks, and so do models that lack a branch.
 ///
@@ -72,11 +75,11 @@ pub struct Subject<'a> {
 /// [`RunError`] when there is no window, a layer cannot be read, or a number is not finite.
 pub fn theory(
     subjects: &[Subject<'_>],
-    windows: &[Window],
+    text: &Windows,
     workers: &Workers,
 ) -> Result<TheoryRecord, RunError> {
-    let length = window_length(windows)?;
-    let ids = &windows[0].ids[..length.min(JACOBIAN_TOKENS)];
+    let length = window_length(&text.windows)?;
+    let ids = &text.windows[0].ids[..length.min(JACOBIAN_TOKENS)];
     let probes = [Probe::Stream, Probe::Branches].into_iter().collect();
     let walks = workers.map(subjects.len(), |subject| {
         let source = subjects[subject].source;
@@ -86,8 +89,10 @@ pub fn theory(
     });
     let mut record = TheoryRecord { checks: Vec::new(), curves: Vec::new() };
     for (subject, walk) in subjects.iter().zip(walks) {
-        let found = pass::run(subject.source, windows, &probes, workers, &|_| {})?;
-        let variance: Vec<f64> = found.stream.iter().map(|stream| stream.variance).collect();
+        let control = Control { progress: &|_| {}, stop: &AtomicBool::new(false) };
+        let unnamed = |_| String::new();
+        let found = pass::run(subject.source, text, &probes, workers, control, &unnamed)?;
+        let variance: Vec<f64> = found.stream.iter().map(StreamRecord::content).collect();
         if let Some((law, walk)) = walk? {
             let of = |branch: fn(&lns_record::LayerRecord) -> Option<f64>| {
                 found.layers.iter().filter_map(branch).collect()
@@ -159,8 +164,9 @@ fn walk(source: &dyn LayerSource, ids: &[u32]) -> Result<Walk, RunError> {
         if let (Some(norm), Some(attention)) = (&layer.input_layernorm, &layer.self_attn) {
             let value = attention.v_proj.forward(norm.forward(stream.clone()));
             let width = value.dims()[2];
-            let variance = with_slices([&value], |[value]| variance_sum(value, width));
-            values.push(variance / ids.len() as f64);
+            let all = vec![true; ids.len()];
+            let variances = with_slices([&value], |[value]| variances(value, width, &all));
+            values.push(mean(&variances));
         }
         streams.push(layer.forward(stream, &rotary));
     }

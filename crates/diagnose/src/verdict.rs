@@ -1,43 +1,33 @@
 //! From the measurements to a verdict in plain words. Pure: records in, record out.
 
 use lns_record::{
-    BlockRecord, GrowthModel, LayerRecord, StreamRecord, VarianceGrowth, VerdictRecord,
-    block_in_words, layers_in_words, with_minus,
+    BlockRecord, DiagnoseRecord, GrowthModel, HeavyToken, LayerRecord, StreamRecord,
+    VarianceGrowth, VerdictRecord, block_in_words, layers_in_words, with_minus,
 };
 
-/// A layer is idle when its removal costs less than this many nats per token, with two standard
-/// errors to spare: 0.02 nats are 2 % of perplexity.
+/// A layer is idle when its removal surely costs less than this many nats per token: 0.02 nats are
+/// 2 % of perplexity.
 const IDLE_THRESHOLD: f64 = 0.02;
 
-/// Below this weight the best curve is named in the evidence only.
-const SURE_OF_SHAPE: f64 = 0.6;
-
-/// Judges a model by what was measured; each part is absent if its probe was not run.
-pub fn judge(
-    stream: &[StreamRecord],
-    layers: &[LayerRecord],
-    blocks: &[BlockRecord],
-) -> VerdictRecord {
+/// Judges what was measured, whatever verdict the record has; each part is absent if its probe was not
+/// run.
+pub fn judge(record: &DiagnoseRecord) -> VerdictRecord {
+    let DiagnoseRecord { stream, layers, blocks, .. } = record;
     let mut evidence = Vec::new();
-    let removal = judge_removal(layers, &mut evidence);
+    let removal = judge_removal(record, &mut evidence);
     let growth = fit_growth(stream);
     if let Some(growth) = &growth {
         evidence.push(growth_sentence(growth, stream));
     }
-    if let Some(share) = first_token_share(stream) {
-        evidence.push(share);
-    }
+    evidence.extend(heavy_sentences(record));
     evidence.extend(influence_sentence(layers));
     evidence.extend(block_sentence(blocks, layers.len()));
-    let text = summary(layers.len(), removal.as_ref(), growth.as_ref());
-    let (effective_depth, idle_layers) = match removal {
-        Some(removal) => (Some(removal.effective_depth), removal.idle),
-        None => (None, Vec::new()),
-    };
+    let text = summary(record, removal.as_ref(), growth.as_ref());
+    let is_judged = removal.as_ref().is_some_and(|removal| removal.idle.is_some());
     VerdictRecord {
-        effective_depth,
-        idle_threshold: effective_depth.map(|_| IDLE_THRESHOLD),
-        idle_layers,
+        effective_depth: removal.as_ref().map(|removal| removal.effective_depth),
+        idle_threshold: is_judged.then_some(IDLE_THRESHOLD),
+        idle_layers: removal.and_then(|removal| removal.idle).unwrap_or_default(),
         variance_growth: growth,
         text,
         evidence,
@@ -46,28 +36,19 @@ pub fn judge(
 
 struct RemovalVerdict {
     effective_depth: f64,
-    idle: Vec<usize>,
-    /// Idle layers in the second half of the model.
-    idle_deep: usize,
-    /// Whether every layer's removal costs more than the threshold, with two standard errors to spare.
+    /// The layers whose removal surely costs less than the threshold; `None` when there are too few
+    /// windows to judge.
+    idle: Option<Vec<usize>>,
+    /// Whether every layer's removal surely costs more.
     all_needed: bool,
 }
 
-fn judge_removal(layers: &[LayerRecord], evidence: &mut Vec<String>) -> Option<RemovalVerdict> {
+fn judge_removal(record: &DiagnoseRecord, evidence: &mut Vec<String>) -> Option<RemovalVerdict> {
+    let layers = &record.layers;
     let removals: Vec<_> =
         layers.iter().map(|layer| Some((layer.layer, layer.removal?))).collect::<Option<_>>()?;
     let dearest = removals.iter().max_by(|a, b| a.1.delta_nll.total_cmp(&b.1.delta_nll))?;
     let cheapest = removals.iter().min_by(|a, b| a.1.delta_nll.total_cmp(&b.1.delta_nll))?;
-    let idle: Vec<usize> = removals
-        .iter()
-        .filter(|(_, r)| r.stderr.is_some_and(|e| r.delta_nll + 2.0 * e < IDLE_THRESHOLD))
-        .map(|(layer, _)| *layer)
-        .collect();
-    let all_needed = removals
-        .iter()
-        .all(|(_, r)| r.stderr.is_some_and(|e| r.delta_nll - 2.0 * e > IDLE_THRESHOLD));
-    let effective_depth =
-        effective_depth(&removals.iter().map(|r| r.1.delta_nll).collect::<Vec<_>>());
     evidence.push(format!(
         "Removing one layer costs between {} nats (layer {}) and {} nats (layer {}) per token.",
         number(cheapest.1.delta_nll),
@@ -75,16 +56,28 @@ fn judge_removal(layers: &[LayerRecord], evidence: &mut Vec<String>) -> Option<R
         number(dearest.1.delta_nll),
         dearest.0
     ));
-    if removals.iter().any(|(_, r)| r.stderr.is_none()) {
-        evidence.push(
-            "There was one window, so removal costs have no error bars and no layer can be called \
-             idle; more text gives them."
-                .to_owned(),
-        );
-    }
-    let half = layers.len() / 2;
-    let idle_deep = idle.iter().filter(|layer| **layer >= half).count();
-    Some(RemovalVerdict { effective_depth, idle, idle_deep, all_needed })
+    let idle = (record.text.windows >= VerdictRecord::WINDOWS_TO_JUDGE).then(|| {
+        let idle = removals
+            .iter()
+            .filter(|(_, r)| r.margin.is_some_and(|m| r.delta_nll + m < IDLE_THRESHOLD));
+        idle.map(|(layer, _)| *layer).collect()
+    });
+    let all_needed =
+        removals.iter().all(|(_, r)| r.margin.is_some_and(|m| r.delta_nll - m > IDLE_THRESHOLD));
+    let deltas: Vec<f64> = removals.iter().map(|r| r.1.delta_nll).collect();
+    Some(RemovalVerdict { effective_depth: effective_depth(&deltas), idle, all_needed })
+}
+
+/// Why idle layers are not judged, and what would help.
+fn too_few(record: &DiagnoseRecord) -> String {
+    let windows = record.text.windows;
+    let plural = if windows == 1 { "" } else { "s" };
+    let least = VerdictRecord::WINDOWS_TO_JUDGE;
+    format!(
+        "Which layers idle cannot be judged on {windows} window{plural}: an error over windows takes {least} \
+         or more of them. Give more text, or cut it into windows of {} tokens (--window).",
+        record.text.tokens / least
+    )
 }
 
 /// e^(entropy of the shares): how many layers of equal worth would be as evenly spread. Removals that
@@ -104,14 +97,15 @@ fn effective_depth(deltas: &[f64]) -> f64 {
 }
 
 /// The growth of the stream's variance with depth: of the curves flat, a + bℓ, aℓ^p and a·e^(kℓ)
-/// through `variance_without_first` of stream\[1..=L\], the one with the best Schwarz criterion of
-/// the logarithms' residuals. `None` with fewer than four layers.
+/// through the median variance of stream\[1..=L\], the one with the best Schwarz criterion of the
+/// logarithms' residuals. `None` with fewer than four layers.
 pub fn fit_growth(stream: &[StreamRecord]) -> Option<VarianceGrowth> {
     let points: Vec<(f64, f64)> = stream
         .iter()
         .skip(1)
-        .filter(|s| s.variance_without_first > 0.0 && s.variance_without_first.is_finite())
-        .map(|s| (s.index as f64, s.variance_without_first.ln()))
+        .map(|s| (s.index as f64, s.typical()))
+        .filter(|(_, variance)| *variance > 0.0 && variance.is_finite())
+        .map(|(index, variance)| (index, variance.ln()))
         .collect();
     if points.len() < 4 {
         return None;
@@ -183,9 +177,9 @@ fn growth_sentence(growth: &VarianceGrowth, stream: &[StreamRecord]) -> String {
             format!("exponential, by {} % per layer", number((growth.rate.exp() - 1.0) * 100.0))
         }
     };
-    let at = |index: usize| stream.get(index).map_or(f64::NAN, |s| s.variance_without_first);
+    let at = |index: usize| stream.get(index).map_or(f64::NAN, StreamRecord::typical);
     format!(
-        "The stream's variance (first token left out) best fits: {shape} (weight among four curves: \
+        "The stream's variance (of the median token) best fits: {shape} (weight among four curves: \
          {:.0} %); it leaves layer 0 at {} and the last layer at {}, a factor of {}.",
         growth.confidence * 100.0,
         number(at(1)),
@@ -194,25 +188,60 @@ fn growth_sentence(growth: &VarianceGrowth, stream: &[StreamRecord]) -> String {
     )
 }
 
-/// Says so when the first token dominates the variance: a massive activation.
-fn first_token_share(stream: &[StreamRecord]) -> Option<String> {
-    let largest = stream
-        .iter()
-        .filter(|s| s.variance_without_first > 0.0)
-        .max_by(|a, b| ratio(a).total_cmp(&ratio(b)))?;
-    (ratio(largest) > 3.0).then(|| {
+/// Which tokens carry massive activations, the heaviest first, and what they do to the mean.
+fn heavy_sentences(record: &DiagnoseRecord) -> Vec<String> {
+    /// Kinds of tokens that are named; the record has all.
+    const NAMED: usize = 4;
+    let kinds = HeavyToken::kinds(&record.heavy_tokens);
+    if kinds.is_empty() {
+        return Vec::new();
+    }
+    let named = kinds.iter().take(NAMED).map(|kind| {
+        let times = if kind.count > 1 { format!(", {} times", kind.count) } else { String::new() };
         format!(
-            "At stream {} the first token alone lifts the mean variance from {} to {}: a massive \
-             activation. The variance is also given without it.",
-            largest.index,
-            number(largest.variance_without_first),
-            number(largest.variance)
+            "{:?} (id {}{times}) {}, up to {} times",
+            kind.text,
+            kind.id,
+            since(kind.layer),
+            number(kind.ratio)
         )
-    })
+    });
+    let mut named = named.collect::<Vec<_>>().join("; ");
+    if kinds.len() > NAMED {
+        named += &format!("; and {} kinds more", kinds.len() - NAMED);
+    }
+    let mut sentences = vec![format!(
+        "Massive activations: {} of {} tokens carry more than {} times the median token's variance: \
+         {named}.",
+        record.heavy_tokens.len(),
+        record.text.tokens,
+        HeavyToken::FACTOR
+    )];
+    let lifted = record.stream.iter().max_by(|a, b| lift(a).total_cmp(&lift(b)));
+    if let Some(most) = lifted.filter(|most| lift(most) > 1.5) {
+        sentences.push(format!(
+            "At stream {} such tokens lift the mean variance over all tokens to {}, where the median \
+             token has {} and the mean without first tokens and separators is {}.",
+            most.index,
+            number(most.variance),
+            number(most.typical()),
+            number(most.content())
+        ));
+    }
+    sentences
 }
 
-fn ratio(stream: &StreamRecord) -> f64 {
-    stream.variance / stream.variance_without_first
+/// How far the mean over all tokens is above the median.
+fn lift(stream: &StreamRecord) -> f64 {
+    if stream.typical() > 0.0 { stream.variance / stream.typical() } else { 0.0 }
+}
+
+/// "from layer 11 on"
+fn since(layer: Option<usize>) -> String {
+    layer.map_or_else(
+        || "from the embedding on".to_owned(),
+        |layer| format!("from layer {layer} on"),
+    )
 }
 
 fn influence_sentence(layers: &[LayerRecord]) -> Option<String> {
@@ -242,64 +271,78 @@ fn block_sentence(blocks: &[BlockRecord], layers: usize) -> Option<String> {
 }
 
 fn summary(
-    layers: usize,
+    record: &DiagnoseRecord,
     removal: Option<&RemovalVerdict>,
     growth: Option<&VarianceGrowth>,
 ) -> String {
-    let Some(removal) = removal else {
-        return match growth {
-            Some(growth) => format!(
-                "Layer removal was not measured, so which layers idle is open; {}.",
-                growth_in_short(growth)
-            ),
-            None => "Too little was measured for a verdict.".to_owned(),
-        };
+    let layers = record.layers.len();
+    let mut text = match (removal, growth) {
+        (None, None) => return "Too little was measured for a verdict.".to_owned(),
+        (None, Some(growth)) => format!(
+            "Layer removal was not measured, so which layers idle is open; {}.",
+            growth_in_short(growth)
+        ),
+        (Some(removal), growth) => {
+            let growth = growth.map(|growth| format!("; {}", growth_in_short(growth)));
+            format!(
+                "{} The cost of removal is spread as over {:.1} equally useful layers of {layers}{}.",
+                idle_sentence(removal, record),
+                removal.effective_depth,
+                growth.unwrap_or_default()
+            )
+        }
     };
-    let idle = match removal.idle.len() {
+    if let Some(heaviest) = record.heavy_tokens.iter().max_by(|a, b| a.ratio.total_cmp(&b.ratio)) {
+        text += &format!(
+            " {} of {} tokens carry massive activations, the heaviest ({:?}) {}, {} times the median \
+             token's variance.",
+            record.heavy_tokens.len(),
+            record.text.tokens,
+            heaviest.text,
+            since(heaviest.layer),
+            number(heaviest.ratio)
+        );
+    }
+    text
+}
+
+fn idle_sentence(removal: &RemovalVerdict, record: &DiagnoseRecord) -> String {
+    let layers = record.layers.len();
+    let Some(idle) = &removal.idle else { return too_few(record) };
+    match idle.len() {
         0 if removal.all_needed => {
             format!("No layer is idle: removing any one costs more than {IDLE_THRESHOLD} nats.")
         }
         0 => format!(
-            "No layer is surely idle (costing less than {IDLE_THRESHOLD} nats with two standard errors \
-             to spare)."
+            "No layer is surely idle (costing less than {IDLE_THRESHOLD} nats up to the end of its 95 % \
+             interval)."
         ),
         count => {
+            let deep = idle.iter().filter(|layer| **layer >= layers / 2).count();
             let deep = match layers {
                 1 => String::new(),
-                _ => format!(", {} of them in the deeper half", removal.idle_deep),
+                _ => format!(", {deep} of them in the deeper half"),
             };
             format!(
                 "{count} of {layers} layers idle ({}){deep}: removing any one costs less than \
                  {IDLE_THRESHOLD} nats per token.",
-                layers_in_words(&removal.idle)
+                layers_in_words(idle)
             )
         }
-    };
-    let depth = format!(
-        "The cost of removal is spread as over {:.1} equally useful layers of {layers}",
-        removal.effective_depth
-    );
-    match growth {
-        Some(growth) => format!("{idle} {depth}; {}.", growth_in_short(growth)),
-        None => format!("{idle} {depth}."),
     }
 }
 
 /// "the stream's variance grows 416-fold, exponentially"
 fn growth_in_short(growth: &VarianceGrowth) -> String {
-    if growth.model == GrowthModel::Flat {
-        return "the stream's variance stays level with depth".to_owned();
-    }
     let change = if growth.ratio >= 1.0 {
         format!("the stream's variance grows {}-fold", number(growth.ratio))
     } else {
         format!("the stream's variance falls to {} of its start", number(growth.ratio))
     };
     match growth.model {
-        _ if growth.confidence < SURE_OF_SHAPE => {
-            format!("{change}, by what curve is undecided")
-        }
-        GrowthModel::Flat | GrowthModel::Linear => format!("{change}, linearly"),
+        _ if !growth.is_decided() => format!("{change}, by what curve is undecided"),
+        GrowthModel::Flat => "the stream's variance stays level with depth".to_owned(),
+        GrowthModel::Linear => format!("{change}, linearly"),
         GrowthModel::Polynomial => format!("{change}, polynomially"),
         GrowthModel::Exponential => format!("{change}, exponentially"),
     }
@@ -321,22 +364,66 @@ fn number(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use lns_record::RemovalRecord;
+    use lns_record::{BaselineRecord, RemovalRecord, TextRecord};
 
     use super::*;
+
+    fn record(
+        stream: Vec<StreamRecord>,
+        layers: Vec<LayerRecord>,
+        blocks: Vec<BlockRecord>,
+        windows: u64,
+    ) -> DiagnoseRecord {
+        DiagnoseRecord {
+            name: String::new(),
+            model: serde_json::Value::Null,
+            text: TextRecord { files: Vec::new(), tokens: windows * 512, windows, window_len: 512 },
+            baseline: BaselineRecord { nll: 3.0, perplexity: 3f64.exp(), nll_stderr: None },
+            stream,
+            heavy_tokens: Vec::new(),
+            layers,
+            angular_distance: Vec::new(),
+            blocks,
+            lens: Vec::new(),
+            verdict: VerdictRecord::default(),
+            probes: Vec::new(),
+        }
+    }
+
+    /// The verdict of eight windows.
+    fn judged(
+        stream: Vec<StreamRecord>,
+        layers: Vec<LayerRecord>,
+        blocks: Vec<BlockRecord>,
+    ) -> VerdictRecord {
+        judge(&record(stream, layers, blocks, 8))
+    }
 
     fn stream(f: impl Fn(f64) -> f64, layers: usize) -> Vec<StreamRecord> {
         let record = |index| {
             let variance = f(index as f64);
-            StreamRecord { index, variance, variance_without_first: variance, rms: variance.sqrt() }
+            // Only the median is what it should be: the others hang on a few tokens.
+            StreamRecord {
+                index,
+                variance: 1e4,
+                variance_without_first: 1e3,
+                variance_content: Some(1e2),
+                variance_median: Some(variance),
+                rms: variance.sqrt(),
+            }
         };
         (0..=layers).map(record).collect()
     }
 
-    fn layers(deltas: &[f64], stderr: f64) -> Vec<LayerRecord> {
+    /// Removals with an interval of ±`margin`.
+    fn layers(deltas: &[f64], margin: f64) -> Vec<LayerRecord> {
         let record = |(layer, delta_nll): (usize, &f64)| LayerRecord {
             layer,
-            removal: Some(RemovalRecord { delta_nll: *delta_nll, stderr: Some(stderr) }),
+            removal: Some(RemovalRecord {
+                delta_nll: *delta_nll,
+                stderr: Some(margin / 3.0),
+                margin: Some(margin),
+            }),
             ..LayerRecord::default()
         };
         deltas.iter().enumerate().map(record).collect()
@@ -377,13 +464,14 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_is_idle_only_with_two_standard_errors_to_spare() {
-        let verdict = judge(&[], &layers(&[0.5, 0.012, 0.001, 0.03], 0.005), &[]);
+    fn a_layer_is_idle_only_when_its_whole_interval_is_below_the_threshold() {
+        let verdict = judged(vec![], layers(&[0.5, 0.012, 0.001, 0.03], 0.01), vec![]);
         assert_eq!(verdict.idle_layers, [2]);
+        assert_eq!(verdict.idle_threshold, Some(0.02));
         assert!(verdict.text.contains("1 of 4 layers idle (2), 1 of them in the deeper half"));
-        let verdict = judge(&[], &layers(&[0.5, 0.4, 0.3, 0.2], 0.005), &[]);
+        let verdict = judged(vec![], layers(&[0.5, 0.4, 0.3, 0.2], 0.01), vec![]);
         assert!(verdict.idle_layers.is_empty() && verdict.text.contains("No layer is idle"));
-        let verdict = judge(&[], &layers(&[0.5, 0.03, 0.3, -0.2], 0.2), &[]);
+        let verdict = judged(vec![], layers(&[0.5, 0.03, 0.3, -0.2], 0.4), vec![]);
         assert!(verdict.idle_layers.is_empty() && verdict.text.contains("surely idle"));
     }
 
@@ -392,7 +480,7 @@ mod tests {
         let mut deltas = [0.0; 24];
         (deltas[0], deltas[1]) = (3.0, -0.5);
         let block = BlockRecord { n: 6, start: 12, distance: 0.1 };
-        let verdict = judge(&[], &layers(&deltas, 0.001), &[block]);
+        let verdict = judged(vec![], layers(&deltas, 0.001), vec![block]);
         assert!(verdict.text.contains("23 of 24 layers idle (1–23), 12"), "{}", verdict.text);
         let told = verdict.evidence.join(" ");
         assert!(told.contains("block of 6 layers is 12–17 (angular"), "{told}");
@@ -400,29 +488,68 @@ mod tests {
     }
 
     #[test]
-    fn one_window_calls_no_layer_idle() {
-        let mut layers = layers(&[0.5, 0.0, -0.1, 0.3], 0.0);
-        layers.iter_mut().for_each(|layer| {
-            layer.removal = layer.removal.map(|removal| RemovalRecord { stderr: None, ..removal });
-        });
-        let verdict = judge(&[], &layers, &[]);
-        assert!(verdict.idle_layers.is_empty() && verdict.text.contains("surely idle"));
-        assert!(verdict.evidence.iter().any(|sentence| sentence.contains("one window")));
+    fn fewer_than_four_windows_judge_no_layer_and_say_what_would() {
+        for windows in 1..VerdictRecord::WINDOWS_TO_JUDGE {
+            let certain = layers(&[0.5, 0.0, -0.1, 0.3], 1e-9);
+            let verdict = judge(&record(vec![], certain, vec![], windows));
+            assert_eq!((&verdict.idle_layers[..], verdict.idle_threshold), (&[][..], None));
+            assert!(verdict.effective_depth.is_some());
+            let remedy = format!("windows of {} tokens", windows * 512 / 4);
+            let said = &verdict.text;
+            assert!(said.contains(&format!("cannot be judged on {windows} window")), "{said}");
+            assert!(said.contains(&remedy) && !said.contains("surely"), "{said}");
+        }
+    }
+
+    #[test]
+    fn heavy_tokens_are_a_finding_with_their_text_id_and_layer() {
+        let mut record = record(stream(|l| l + 1.0, 12), vec![], vec![], 8);
+        assert!(judge(&record).evidence.iter().all(|said| !said.contains("assive")));
+        let heavy = |position, id, text: &str, layer, ratio| HeavyToken {
+            window: 0,
+            position,
+            id,
+            text: text.to_owned(),
+            layer,
+            ratio,
+        };
+        record.heavy_tokens = vec![
+            heavy(0, 7, " The\n", Some(3), 150.0),
+            heavy(9, 0, "<|endoftext|>", Some(3), 7e4),
+            heavy(80, 0, "<|endoftext|>", Some(3), 6e4),
+            heavy(81, 5, "x", None, 101.0),
+        ];
+        let verdict = judge(&record);
+        let told = verdict.evidence.join(" ");
+        for part in [
+            "4 of 4096 tokens carry more than 100 times the median",
+            "\"<|endoftext|>\" (id 0, 2 times) from layer 3 on, up to 70000 times",
+            "\" The\\n\" (id 7) from layer 3 on",
+            "\"x\" (id 5) from the embedding on",
+            "lift the mean variance over all tokens to 10000",
+        ] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+        assert!(
+            verdict.text.contains("4 of 4096 tokens carry massive activations"),
+            "{}",
+            verdict.text
+        );
     }
 
     #[test]
     fn a_falling_variance_does_not_grow_and_an_open_shape_is_called_open() {
-        let falling = judge(&stream(|l| 8.0 * (-0.2 * l).exp(), 20), &[], &[]);
+        let falling = judged(stream(|l| 8.0 * (-0.2 * l).exp(), 20), vec![], vec![]);
         assert!(falling.text.contains("falls to") && falling.text.contains("exponentially"));
-        let four = judge(&stream(|l| [0.0, 1.0, 1.3, 1.1, 1.5][l as usize], 4), &[], &[]);
+        let four = judged(stream(|l| [0.0, 1.0, 1.3, 1.1, 1.5][l as usize], 4), vec![], vec![]);
         assert!(!four.text.contains("linearly") && !four.text.contains("exponentially"));
     }
 
     #[test]
     fn what_was_not_measured_is_not_claimed() {
-        let verdict = judge(&stream(|l| l + 1.0, 12), &[LayerRecord::default()], &[]);
+        let verdict = judged(stream(|l| l + 1.0, 12), vec![LayerRecord::default()], vec![]);
         assert_eq!((verdict.effective_depth, verdict.idle_threshold), (None, None));
         assert!(verdict.text.contains("not measured"), "{}", verdict.text);
-        assert!(judge(&[], &[], &[]).text.contains("Too little"));
+        assert!(judged(vec![], vec![], vec![]).text.contains("Too little"));
     }
 }

@@ -1,13 +1,17 @@
 //! Every number of a diagnosis against a PyTorch reference computed in f64, with autograd gradients
 //! and dense Jacobians (golden/diagnose_tiny.py).
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+};
 
 use burn::tensor::Device;
 use layernorm_scaling::{Decoder, LayerSource, StreamingDecoder};
 use lns_checkpoint::Checkpoint;
-use lns_data::Window;
-use lns_diagnose::{Probes, diagnose};
+use lns_data::{Window, Windows};
+use lns_diagnose::{Control, Labels, Probes, diagnose};
+use lns_eval::RunError;
 use lns_kernels::Workers;
 use lns_record::DiagnoseRecord;
 use serde_json::Value;
@@ -21,11 +25,13 @@ fn expected(name: &str) -> Value {
     serde_json::from_str(&text.expect("in the repository")).expect("valid JSON")
 }
 
-fn windows(expected: &Value) -> Vec<Window> {
+fn text(expected: &Value) -> Windows {
     let length = expected["text"]["window_len"].as_u64().expect("a number") as usize;
     let ids: Vec<u32> = flatten(&expected["ids"]).into_iter().map(|id| id as u32).collect();
     let window = |ids: &[u32]| Window { ids: ids.to_vec(), bytes: vec![1; length] };
-    ids.chunks(length).map(window).collect()
+    let separators = flatten(&expected["separators"]).into_iter().map(|id| id as u32).collect();
+    let windows = ids.chunks(length).map(window).collect();
+    Windows { window: length, windows, files: Vec::new(), separators }
 }
 
 fn flatten(value: &Value) -> Vec<f64> {
@@ -35,16 +41,33 @@ fn flatten(value: &Value) -> Vec<f64> {
     }
 }
 
-fn run(
+fn run(source: &dyn LayerSource, text: &Windows, probes: &str, threads: usize) -> DiagnoseRecord {
+    try_run(source, text, probes, threads).expect("a diagnosis")
+}
+
+fn try_run(
     source: &dyn LayerSource,
-    windows: &[Window],
+    text: &Windows,
     probes: &str,
     threads: usize,
-) -> DiagnoseRecord {
+) -> Result<DiagnoseRecord, RunError> {
+    let control = Control { progress: &|_| {}, stop: &AtomicBool::new(false) };
+    let found = controlled(source, text, probes, threads, control)?;
+    Ok(found.expect("nobody stopped it"))
+}
+
+fn controlled(
+    source: &dyn LayerSource,
+    text: &Windows,
+    probes: &str,
+    threads: usize,
+    control: Control<'_>,
+) -> Result<Option<DiagnoseRecord>, RunError> {
     let workers = Workers::new(threads).expect("threads start");
     let probes: Probes = probes.parse().expect("probes");
-    let labels = ("tiny".to_owned(), Vec::new());
-    diagnose(source, windows, &probes, &workers, &|_| {}, labels).expect("a diagnosis")
+    let labels =
+        Labels { name: "tiny".to_owned(), files: Vec::new(), spell: &|id| format!("t{id}") };
+    diagnose(source, text, &probes, &workers, control, labels)
 }
 
 fn model(name: &str) -> Decoder {
@@ -82,15 +105,20 @@ fn compare(found: &Value, expected: &Value, path: &str, compared: &mut Vec<Strin
 
 #[test]
 fn every_number_equals_the_reference() {
-    for name in ["llama", "scheme-lns"] {
+    for name in ["llama", "scheme-lns", "llama-heavy"] {
         let expected = expected(name);
-        let record = run(&model(name), &windows(&expected), "all", 2);
+        let record = run(&model(name), &text(&expected), "all", 2);
         let found = serde_json::to_value(&record).expect("serialises");
         let mut compared = Vec::new();
         compare(&found, &expected, name, &mut compared);
         for key in [
             "variance_without_first",
+            "variance_content",
+            "variance_median",
+            "mlp_variance_median",
+            "attention_to_stream",
             "removal.stderr",
+            "removal.margin",
             "removal_attention.delta_nll",
             "removal_mlp.delta_nll",
             "gradient_norm",
@@ -108,7 +136,7 @@ fn every_number_equals_the_reference() {
 fn the_random_vector_estimate_of_the_jacobian_is_within_its_error_of_the_dense_one() {
     for name in ["llama", "scheme-lns"] {
         let expected = expected(name);
-        let record = run(&model(name), &windows(&expected), "jacobian", 2);
+        let record = run(&model(name), &text(&expected), "jacobian", 2);
         let reference = expected["layers"].as_array().expect("layers");
         for (layer, reference) in record.layers.iter().zip(reference) {
             let exact = reference["jacobian_identity_distance"].as_f64().expect("a number");
@@ -124,26 +152,28 @@ fn the_random_vector_estimate_of_the_jacobian_is_within_its_error_of_the_dense_o
 #[test]
 fn threads_streaming_and_repeats_give_the_same_bits() {
     let expected = expected("llama");
-    let windows = windows(&expected);
+    let text = text(&expected);
     let without_times = |mut record: DiagnoseRecord| {
         record.probes.iter_mut().for_each(|probe| probe.seconds = 0.0);
         record
     };
-    let first = without_times(run(&model("llama"), &windows, "all", 1));
+    let first = without_times(run(&model("llama"), &text, "all", 1));
     for threads in [1, 2, 3] {
-        assert_eq!(without_times(run(&model("llama"), &windows, "all", threads)), first);
+        assert_eq!(without_times(run(&model("llama"), &text, "all", threads)), first);
     }
     let checkpoint = Checkpoint::open(&folder("llama")).expect("llama");
     let streaming = StreamingDecoder::new(checkpoint, Device::flex()).expect("llama");
-    assert_eq!(without_times(run(&streaming, &windows, "all", 2)), first);
+    assert_eq!(without_times(run(&streaming, &text, "all", 2)), first);
 }
 
 #[test]
 fn a_half_precision_checkpoint_gives_no_nan_anywhere() {
     let ids: Vec<u32> = (0..24).map(|i| i * 5 % 32).collect();
-    let windows = [Window { ids, bytes: vec![1; 24] }];
+    let window = Window { ids, bytes: vec![1; 24] };
+    let text =
+        Windows { window: 24, windows: vec![window], files: Vec::new(), separators: Vec::new() };
     for name in ["llama-bf16-sharded", "qwen3-bf16-sharded", "llama-f16"] {
-        let record = run(&model(name), &windows, "all", 1);
+        let record = run(&model(name), &text, "all", 1);
         let mut record_as_json = serde_json::to_value(&record).expect("serialises");
         record_as_json["model"].take();
         let nulls = record_as_json.to_string().matches("null").count();
@@ -158,11 +188,9 @@ fn a_model_that_yields_no_numbers_is_an_error_that_names_the_layer() {
     let mut model = model("llama");
     let down = &mut model.layers[1].mlp.as_mut().expect("whole").down_proj.weight;
     *down = down.clone().map(|weight| weight.mul_scalar(f32::INFINITY));
-    let (workers, windows) = (Workers::new(1).expect("threads start"), windows(&expected("llama")));
+    let text = text(&expected("llama"));
     for probes in ["default", "stream", "all"] {
-        let probes: Probes = probes.parse().expect("probes");
-        let labels = (String::new(), Vec::new());
-        let found = diagnose(&model, &windows, &probes, &workers, &|_| {}, labels);
+        let found = try_run(&model, &text, probes, 1);
         let error = found.expect_err("infinite weights").to_string();
         assert!(error.contains("after layer 1"), "{error}");
     }
@@ -171,13 +199,111 @@ fn a_model_that_yields_no_numbers_is_an_error_that_names_the_layer() {
 #[test]
 fn probes_that_were_not_asked_for_leave_nothing() {
     let expected = expected("llama");
-    let record = run(&model("llama"), &windows(&expected), "stream", 1);
+    let record = run(&model("llama"), &text(&expected), "stream", 1);
     assert!(record.angular_distance.is_empty() && record.blocks.is_empty());
     assert!(record.lens.is_empty());
     assert!(record.layers.iter().all(|layer| layer.removal.is_none() && layer.cosine.is_none()));
     assert_eq!(record.stream.len(), record.layers.len() + 1);
     // Without the angular matrix the earlier streams are not kept; the numbers are the same.
-    let all = run(&model("llama"), &windows(&expected), "default", 1);
+    let all = run(&model("llama"), &text(&expected), "default", 1);
     assert_eq!(record.stream, all.stream);
     assert_eq!(record.baseline, all.baseline);
+}
+
+#[test]
+fn heavy_tokens_are_named_and_move_means_but_not_medians() {
+    let expected = expected("llama-heavy");
+    let record = run(&model("llama-heavy"), &text(&expected), "default", 1);
+    let found: Vec<_> = record
+        .heavy_tokens
+        .iter()
+        .map(|heavy| (heavy.window, heavy.position, &*heavy.text, heavy.layer))
+        .collect();
+    // Token 7 is a separator that layer 1 blows up, token 11 has a large embedding.
+    let named =
+        [(0, 5, "t7", Some(1)), (0, 11, "t11", None), (1, 9, "t11", None), (2, 0, "t7", Some(1))];
+    assert_eq!(found, named);
+    let after = &record.stream[2];
+    let (all, content, median) =
+        (after.variance, after.content(), after.variance_median.expect("measured"));
+    assert!(all > 2.0 * content && content > 2.0 * median, "{all}, {content}, {median}");
+}
+
+/// The same text `times` over.
+fn repeated(text: &Windows, times: usize) -> Windows {
+    let windows = text.windows.iter().cycle().take(times * text.windows.len()).cloned().collect();
+    Windows { windows, ..text.clone() }
+}
+
+#[test]
+fn a_stopped_diagnosis_keeps_exactly_the_windows_that_were_whole() {
+    let text = repeated(&text(&expected("llama")), 3);
+    let model = model("llama");
+    let probes = "default".parse().expect("probes");
+    let (passes, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    // Somewhere in the second batch.
+    let enough = lns_diagnose::work(model.spec(), 5, &probes);
+    let progress = |done: u64| {
+        let all = passes.fetch_add(done, Ordering::Relaxed) + done;
+        stop.fetch_or(all > enough, Ordering::Relaxed);
+    };
+    let control = Control { progress: &progress, stop: &stop };
+    let stopped = controlled(&model, &text, "default", 1, control).expect("no error");
+    let mut stopped = stopped.expect("a batch was whole");
+    let whole = stopped.text.windows as usize;
+    assert!((1..text.windows.len()).contains(&whole), "{whole} of {}", text.windows.len());
+    let alone = Windows { windows: text.windows[..whole].to_vec(), ..text.clone() };
+    let mut alone = run(&model, &alone, "default", 1);
+    for record in [&mut stopped, &mut alone] {
+        record.probes.clear();
+    }
+    assert_eq!(stopped, alone);
+
+    stop.store(true, Ordering::Relaxed);
+    let control = Control { progress: &|_| {}, stop: &stop };
+    let nothing = controlled(&model, &text, "all", 1, control).expect("no error");
+    assert_eq!(nothing, None, "no window was whole");
+}
+
+#[test]
+fn a_probe_that_was_stopped_leaves_no_number() {
+    let text = text(&expected("llama"));
+    let model = model("llama");
+    let shared = "default".parse().expect("probes");
+    let (passes, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let enough = lns_diagnose::work(model.spec(), text.windows.len(), &shared);
+    let progress = |done: u64| {
+        let all = passes.fetch_add(done, Ordering::Relaxed) + done;
+        stop.fetch_or(all > enough, Ordering::Relaxed);
+    };
+    let control = Control { progress: &progress, stop: &stop };
+    let found = controlled(&model, &text, "default,gradients,jacobian", 1, control);
+    let record = found.expect("no error").expect("every window was whole");
+    assert_eq!(record.text.windows as usize, text.windows.len());
+    assert!(record.layers.iter().all(|layer| layer.removal.is_some()));
+    assert!(record.layers.iter().all(|layer| layer.gradient_norm.is_none()));
+    assert!(record.layers.iter().all(|layer| layer.jacobian_identity_distance.is_none()));
+}
+
+#[test]
+fn weights_beyond_the_range_of_f32_are_an_error_in_every_probe() {
+    let text = text(&expected("llama"));
+    let scale = 1e20;
+    let mut model = model("llama");
+    for layer in &mut model.layers {
+        let down = &mut layer.mlp.as_mut().expect("whole").down_proj.weight;
+        *down = down.clone().map(|weight| weight.mul_scalar(scale));
+    }
+    for probes in ["stream", "default", "gradients", "jacobian", "all"] {
+        match try_run(&model, &text, probes, 1) {
+            Err(error) => assert!(error.to_string().contains("not a finite number"), "{error}"),
+            Ok(record) => {
+                let mut json = serde_json::to_value(&record).expect("serialises");
+                json["model"].take();
+                assert_eq!(json.to_string().matches("null").count(), 1, "{probes}: {json}");
+            }
+        }
+    }
+    let error = try_run(&model, &text, "jacobian", 1).expect_err("no Jacobian of such weights");
+    assert!(error.to_string().contains("the Jacobian of layer 1"), "{error}");
 }

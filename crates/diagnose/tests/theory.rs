@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use burn::tensor::Device;
 use layernorm_scaling::Decoder;
-use lns_data::Window;
+use lns_data::{Window, Windows};
 use lns_diagnose::{Moment, Subject, theory};
 use lns_kernels::Workers;
 use lns_record::{TheoryCheck, TheoryRecord};
@@ -29,19 +29,20 @@ fn fresh(scheme: NormScheme) -> Decoder {
     Decoder::initialised(&preset.spec(scheme), Initialisation::Normal, 0.2, 0, &Device::flex())
 }
 
-fn windows() -> Vec<Window> {
+fn text() -> Windows {
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let mut window = || {
         let ids = (0..8).map(|_| rng.next_u32() % 512).collect();
         Window { ids, bytes: vec![1; 8] }
     };
-    (0..16).map(|_| window()).collect()
+    let windows = (0..16).map(|_| window()).collect();
+    Windows { window: 8, windows, files: Vec::new(), separators: Vec::new() }
 }
 
 fn measure(name: &str, moment: Moment, scheme: NormScheme) -> TheoryRecord {
     let workers = Workers::new(2).expect("threads start");
     let source = &fresh(scheme);
-    theory(&[Subject { name, moment, source }], &windows(), &workers).expect("finite")
+    theory(&[Subject { name, moment, source }], &text(), &workers).expect("finite")
 }
 
 static PRE: LazyLock<TheoryRecord> =

@@ -5,6 +5,7 @@
 //! denominator is their number: a model of constant logits has a loss of exactly ln(vocabulary).
 
 mod compare;
+mod paired;
 
 use std::time::Instant;
 
@@ -14,8 +15,10 @@ use lns_data::Window;
 use lns_kernels::Workers;
 use lns_record::EvalRecord;
 use lns_spec::LayerIndex;
+use statrs::distribution::{ContinuousCDF, StudentsT};
 
 pub use compare::{Comparison, compare};
+pub use paired::paired;
 
 /// Called with the number of layer passes over one window that were just finished.
 pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);
@@ -78,6 +81,7 @@ impl Evaluation {
             windows: self.window_nll.len() as u64,
             window_len: window_len as u64,
             seconds: self.seconds,
+            difference: None,
         }
     }
 }
@@ -96,6 +100,14 @@ pub fn standard_error(values: &[f64]) -> Option<f64> {
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
     let count = values.len() as f64;
     Some((squares / (count - 1.0) / count).sqrt())
+}
+
+/// Half the 95 % confidence interval of the mean, t(0.975, n − 1)·s/√n by Student's t; `None` with
+/// fewer than two values.
+pub fn margin(values: &[f64]) -> Option<f64> {
+    let stderr = standard_error(values)?;
+    let t = StudentsT::new(0.0, 1.0, values.len() as f64 - 1.0).ok()?;
+    Some(t.inverse_cdf(0.975) * stderr)
 }
 
 /// Layer passes that [`evaluate`] will report.

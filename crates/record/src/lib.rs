@@ -7,6 +7,7 @@
 mod claim;
 mod digest;
 mod events;
+mod heavy;
 mod probe;
 mod read;
 mod study;
@@ -24,6 +25,7 @@ pub use digest::{file_sha256, sha256};
 pub use events::{
     EvalEvent, Event, EventsError, LayersEvent, Outcome, StartEvent, StepEvent, read_events,
 };
+pub use heavy::{HeavyKind, HeavyToken};
 pub use probe::Probe;
 pub use read::{SMALL_FILE, open_regular, read_regular, read_regular_text, regular};
 pub use study::{
@@ -116,6 +118,26 @@ pub struct EvalRecord {
     pub window_len: u64,
     /// Wall-clock seconds, without loading a model that is in memory, with reading one layer by layer.
     pub seconds: f64,
+    /// Against the first of several models on the same tokens, window by window; absent for the
+    /// first, and where the models cut the text into different tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub difference: Option<DifferenceRecord>,
+}
+
+/// A paired difference of two models' losses, in nats per token.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct DifferenceRecord {
+    /// This model's loss minus the other's: below 0, this one is better.
+    pub nll: f64,
+    /// Standard error of the difference over windows; absent with fewer than two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr: Option<f64>,
+    /// Lower end of the 95 % confidence interval (Student's t over windows).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub low: Option<f64>,
+    /// Upper end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub high: Option<f64>,
 }
 
 /// `diagnose.json`.
@@ -131,9 +153,15 @@ pub struct DiagnoseRecord {
     pub baseline: BaselineRecord,
     /// The residual stream, L + 1 entries.
     pub stream: Vec<StreamRecord>,
+    /// Tokens whose variance is more than [`HeavyToken::FACTOR`] times the median token's somewhere
+    /// in the stream: massive activations. In the order of the text; separators and first tokens are
+    /// among them.
+    #[serde(default)]
+    pub heavy_tokens: Vec<HeavyToken>,
     /// One entry per layer.
     pub layers: Vec<LayerRecord>,
-    /// `[i][n - 1]` = mean angular distance of `stream[i]` and `stream[i + n]`, in [0, 1] (arccos/π).
+    /// `[i][n - 1]` = mean angular distance of `stream[i]` and `stream[i + n]`, in [0, 1] (arccos/π),
+    /// over content tokens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub angular_distance: Vec<Vec<f64>>,
     /// For each n, the block of n layers whose ends are closest: the most redundant one.
@@ -173,17 +201,40 @@ pub struct BaselineRecord {
     pub nll_stderr: Option<f64>,
 }
 
-/// The residual stream at one point. Variance is over features, averaged over tokens.
+/// The residual stream at one point. Variance is over features.
+///
+/// Content tokens are those that are neither a window's first nor a separator (the tokens that stand
+/// between documents or begin them): either often carries a massive activation, and one such token
+/// can outweigh all others in a mean. A text without any content token counts whole.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StreamRecord {
     /// 0 enters layer 0; L leaves the last layer.
     pub index: usize,
     /// Mean over all tokens.
     pub variance: f64,
-    /// Mean over all tokens but each window's first, which often carries a massive activation.
+    /// Mean over all tokens but each window's first.
     pub variance_without_first: f64,
+    /// Mean over content tokens; absent in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variance_content: Option<f64>,
+    /// Median over content tokens; absent in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variance_median: Option<f64>,
     /// √(mean of squares over tokens and features).
     pub rms: f64,
+}
+
+impl StreamRecord {
+    /// Mean over content tokens; of an earlier version's file, over all but first tokens.
+    pub fn content(&self) -> f64 {
+        self.variance_content.unwrap_or(self.variance_without_first)
+    }
+
+    /// What a single token does not move: the median over content tokens; of an earlier version's
+    /// file, the mean over all but first tokens.
+    pub fn typical(&self) -> f64 {
+        self.variance_median.unwrap_or(self.variance_without_first)
+    }
 }
 
 /// A measured difference with its uncertainty.
@@ -194,20 +245,39 @@ pub struct RemovalRecord {
     /// Standard error over windows of the paired difference; absent with fewer than two.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stderr: Option<f64>,
+    /// Half the 95 % confidence interval, Student's t(0.975, windows − 1) · `stderr`; absent with
+    /// fewer than two windows, and in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub margin: Option<f64>,
 }
 
-/// What one layer does.
+impl RemovalRecord {
+    /// Half the interval that is drawn around it: the 95 % one, and two standard errors in a file of
+    /// an earlier version.
+    pub fn reach(&self) -> Option<f64> {
+        self.margin.or_else(|| Some(2.0 * self.stderr?))
+    }
+}
+
+/// What one layer does. Variances, ratios and cosines are over the content tokens (see
+/// [`StreamRecord`]).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LayerRecord {
     /// 0-based.
     pub layer: usize,
-    /// Variance of what attention adds to the stream.
+    /// Variance of what attention adds to the stream, mean.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attention_variance: Option<f64>,
-    /// Variance of what the MLP adds.
+    /// Variance of what the MLP adds, mean.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mlp_variance: Option<f64>,
-    /// `attention_variance` over the variance of stream\[i\].
+    /// The median token's; absent in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention_variance_median: Option<f64>,
+    /// The median token's; absent in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mlp_variance_median: Option<f64>,
+    /// `attention_variance` over the variance of stream\[i\], both over content tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attention_to_stream: Option<f64>,
     /// `mlp_variance` over the variance of stream\[i\].
@@ -246,6 +316,18 @@ pub struct LayerRecord {
     pub jacobian_stderr: Option<f64>,
 }
 
+impl LayerRecord {
+    /// The median token's variance of the attention branch; of an earlier version's file, the mean.
+    pub fn typical_attention(&self) -> Option<f64> {
+        self.attention_variance_median.or(self.attention_variance)
+    }
+
+    /// The median token's variance of the MLP branch; of an earlier version's file, the mean.
+    pub fn typical_mlp(&self) -> Option<f64> {
+        self.mlp_variance_median.or(self.mlp_variance)
+    }
+}
+
 /// The most redundant block of n layers: layers `start..start + n`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BlockRecord {
@@ -270,18 +352,19 @@ pub struct LensRecord {
 }
 
 /// What the evidence comes to.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct VerdictRecord {
     /// e^(entropy of the layers' shares of the total removal cost): L when all layers matter
     /// equally, 1 when one does everything. Removals that lower the loss count as 0, and if all do,
     /// so does the depth. Absent without the `removal` probe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective_depth: Option<f64>,
-    /// Layers whose removal costs less than `idle_threshold` nats with two standard errors to spare;
-    /// none when there was one window, which gives no standard error.
+    /// Layers whose removal surely costs less than `idle_threshold` nats: the upper end of the 95 %
+    /// interval (Student's t over windows) lies below it.
     #[serde(default)]
     pub idle_layers: Vec<usize>,
-    /// The threshold, in nats per token.
+    /// The threshold, in nats per token; absent when there were too few windows to judge
+    /// ([`VerdictRecord::WINDOWS_TO_JUDGE`]), so that no idle layer means nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_threshold: Option<f64>,
     /// How the stream's variance grows with depth.
@@ -294,7 +377,13 @@ pub struct VerdictRecord {
     pub evidence: Vec<String>,
 }
 
-/// The best of four curves through `variance_without_first` against depth.
+impl VerdictRecord {
+    /// Windows from which on idle layers are judged: with fewer, Student's t makes the interval so
+    /// wide (t = 12.7 for two windows, 4.3 for three, 3.2 for four) that hardly anything is said.
+    pub const WINDOWS_TO_JUDGE: u64 = 4;
+}
+
+/// The best of four curves through `variance_median` against depth.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VarianceGrowth {
     /// Which curve.
@@ -306,6 +395,14 @@ pub struct VarianceGrowth {
     pub confidence: f64,
     /// Variance leaving the last layer over variance leaving the first.
     pub ratio: f64,
+}
+
+impl VarianceGrowth {
+    /// Whether the best curve has enough of the evidence to be named without its rivals: at 0.6 it
+    /// is half again as likely as all others together.
+    pub fn is_decided(&self) -> bool {
+        self.confidence >= 0.6
+    }
 }
 
 /// The four curves.
@@ -401,5 +498,31 @@ impl DiagnoseRecord {
             return Err(format!("`idle_layers` names layer {layer} of {layers}"));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_diagnosis_of_an_earlier_version_is_read_and_its_numbers_stand_in_for_medians() {
+        let json = r#"{"name": "m", "model": {}, "text": {"files": [], "tokens": 8, "windows": 1,
+            "window_len": 8}, "baseline": {"nll": 3.0, "perplexity": 20.1},
+            "stream": [{"index": 0, "variance": 9.0, "variance_without_first": 2.0, "rms": 3.0},
+                       {"index": 1, "variance": 9.0, "variance_without_first": 4.0, "rms": 3.0}],
+            "layers": [{"layer": 0, "mlp_variance": 1.5, "removal": {"delta_nll": 0.5, "stderr": 0.1}}],
+            "verdict": {"idle_threshold": 0.02, "text": ""}, "probes": []}"#;
+        let record: DiagnoseRecord = serde_json::from_str(json).expect("an earlier version's");
+        assert_eq!((record.stream[1].typical(), record.stream[1].content()), (4.0, 4.0));
+        assert_eq!(record.layers[0].typical_mlp(), Some(1.5));
+        assert_eq!(record.layers[0].removal.and_then(|removal| removal.reach()), Some(0.2));
+        assert!(record.heavy_tokens.is_empty());
+        let newer = StreamRecord {
+            variance_content: Some(3.0),
+            variance_median: Some(2.5),
+            ..record.stream[1].clone()
+        };
+        assert_eq!((newer.content(), newer.typical()), (3.0, 2.5));
     }
 }

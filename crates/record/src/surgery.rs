@@ -75,9 +75,16 @@ pub struct PruneStep {
     /// over π, an influence. Absent where the rule has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<f64>,
+    /// Standard error of a measured `score` over windows; absent with fewer than two, and in plans of
+    /// earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score_stderr: Option<f64>,
     /// Loss on the text with this and everything before it removed, in nats per token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nll: Option<f64>,
+    /// Standard error over windows of the paired difference of `nll` and the plan's `baseline_nll`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rise_stderr: Option<f64>,
 }
 
 /// A pruning, to be done again: `prune.json`.

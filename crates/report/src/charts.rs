@@ -97,6 +97,7 @@ impl Subjects<'_> {
                     variant: at,
                     values: values.collect(),
                     stderrs: Vec::new(),
+                    reaches: Vec::new(),
                     idle: Vec::new(),
                 });
             }
@@ -109,7 +110,7 @@ impl Subjects<'_> {
         self.series(quantities, |record, field| record.layers.iter().map(field).collect())
     }
 
-    /// Series of measured differences, with their standard errors.
+    /// Series of measured differences, with their standard errors and intervals.
     fn removals(&self, quantities: &[(&'static str, usize, Removal)]) -> Vec<Series> {
         let read = |record: &DiagnoseRecord, removal: Removal| -> Vec<Option<f64>> {
             record.layers.iter().map(|layer| removal(layer).map(|r| r.delta_nll)).collect()
@@ -117,27 +118,43 @@ impl Subjects<'_> {
         let stderr = |record: &DiagnoseRecord, removal: Removal| -> Vec<Option<f64>> {
             record.layers.iter().map(|layer| removal(layer).and_then(|r| r.stderr)).collect()
         };
-        with_stderrs(self.series(quantities, read), &self.series(quantities, stderr))
+        let reach = |record: &DiagnoseRecord, removal: Removal| -> Vec<Option<f64>> {
+            record.layers.iter().map(|layer| removal(layer).and_then(|r| r.reach())).collect()
+        };
+        let mut series =
+            with_stderrs(self.series(quantities, read), &self.series(quantities, stderr));
+        let reaches = self.series(quantities, reach);
+        for series in &mut series {
+            if let Some(found) = reaches.iter().find(|found| found.same_place(series)) {
+                series.reaches.clone_from(&found.values);
+            }
+        }
+        series
     }
 
     fn variance(&self) -> Option<Plot> {
-        type Read = fn(&StreamRecord) -> f64;
-        let stream: [(&'static str, usize, Read); 2] = [
-            ("without first token", 0, |s| s.variance_without_first),
-            ("all tokens", 4, |s| s.variance),
+        type Read = fn(&StreamRecord) -> Option<f64>;
+        let stream: [(&'static str, usize, Read); 3] = [
+            ("median token", 0, |s| s.variance_median),
+            ("all tokens", 4, |s| Some(s.variance)),
+            // In a file of an earlier version there is no median.
+            ("without first token", 0, |s| {
+                s.variance_median.is_none().then_some(s.variance_without_first)
+            }),
         ];
-        let mut series = self
-            .series(&stream, |record, read| record.stream.iter().map(|s| Some(read(s))).collect());
-        let mut caption = "Variance over features, averaged over tokens. stream[i] enters layer i, the \
-                           last one leaves the last layer before the final norm. A first token often \
-                           carries a massive activation that hides the others, so both averages are \
-                           shown."
+        let mut series =
+            self.series(&stream, |record, read| record.stream.iter().map(read).collect());
+        let mut caption = "Variance over features: the median token's, and the mean over all tokens. \
+                           stream[i] enters layer i, the last one leaves the last layer before the final \
+                           norm. A few tokens, mostly first tokens and separators, carry massive \
+                           activations: where the two lines part, the mean is about those few."
             .to_owned();
         if self.alone() {
             let branches = self.branch_series();
             series.extend(branches.into_iter().map(|s| Series { variant: s.variant + 2, ..s }));
-            caption += " What attention and the MLP of layer i add is drawn at i: where it lies far \
-                        below the stream, the layer can hardly change it (the paper's figure 4).";
+            caption += " What attention and the MLP of layer i add to the median token is drawn at i: where \
+                        it lies far below the stream, the layer can hardly change it (the paper's \
+                        figure 4).";
         }
         self.positive(Plot {
             name: "variance",
@@ -154,8 +171,8 @@ impl Subjects<'_> {
 
     fn branch_series(&self) -> Vec<Series> {
         self.by_layer(&[
-            ("attention branch", 2, |layer| layer.attention_variance),
-            ("MLP branch", 3, |layer| layer.mlp_variance),
+            ("attention branch", 2, LayerRecord::typical_attention),
+            ("MLP branch", 3, LayerRecord::typical_mlp),
         ])
     }
 
@@ -167,9 +184,9 @@ impl Subjects<'_> {
         self.positive(Plot {
             name: "branches",
             title: "Variance of what each layer adds".to_owned(),
-            caption: "Variance over features of the outputs of attention and MLP, averaged over \
-                      tokens."
-                .to_owned(),
+            caption:
+                "Variance over features of the outputs of attention and MLP, the median token's."
+                    .to_owned(),
             room: Room::Row,
             y_caption: "variance".to_owned(),
             ..self.layer_chart(self.branch_series())?
@@ -218,7 +235,7 @@ impl Subjects<'_> {
             name: "removal",
             title: "Cost of removing each layer".to_owned(),
             caption: "Rise of the loss when the layer is left out and nothing else is changed. Whiskers \
-                      are ±2 standard errors over windows of the paired difference. A layer is idle \
+                      are 95 % intervals over windows of the paired difference (Student's t). A layer is idle \
                       when even the upper end of its whisker stays below the threshold (the paper's performance drop, in loss instead of task accuracy)."
                 .to_owned(),
             threshold: threshold.map(|t| (t, idle_below(t))),
@@ -413,6 +430,7 @@ fn with_stderrs(mut series: Vec<Series>, stderrs: &[Series]) -> Vec<Series> {
     for series in &mut series {
         if let Some(found) = stderrs.iter().find(|found| found.same_place(series)) {
             series.stderrs.clone_from(&found.values);
+            series.reaches = found.values.iter().map(|stderr| Some(2.0 * (*stderr)?)).collect();
         }
     }
     series

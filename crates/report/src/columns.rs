@@ -14,6 +14,14 @@ pub(crate) fn stream(record: &DiagnoseRecord, read: fn(&StreamRecord) -> f64) ->
     filled(record, record.stream.iter().map(|stream| figure(read(stream))))
 }
 
+/// Of a quantity that files of earlier versions lack.
+pub(crate) fn newer_stream(
+    record: &DiagnoseRecord,
+    read: fn(&StreamRecord) -> Option<f64>,
+) -> Vec<String> {
+    filled(record, record.stream.iter().map(|s| read(s).map(figure).unwrap_or_default()))
+}
+
 pub(crate) fn layers(
     record: &DiagnoseRecord,
     read: fn(&LayerRecord) -> Option<f64>,

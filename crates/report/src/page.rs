@@ -1,7 +1,7 @@
 //! The report: one HTML page that needs nothing beside itself, no script and no network.
 
 use lns_record::{
-    DiagnoseRecord, GrowthModel, Probe, VarianceGrowth, VerdictRecord, block_in_words,
+    DiagnoseRecord, GrowthModel, HeavyToken, Probe, VarianceGrowth, VerdictRecord, block_in_words,
     layers_in_words,
 };
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -13,7 +13,7 @@ use crate::comparable::incomparable;
 use crate::drawing::{Drawing, Room, rules};
 use crate::number::{count, figure, measured, number, percent};
 use crate::palette::{HUES, properties, themed};
-use crate::text::{clean, clean_lines, labels};
+use crate::text::{clean, clean_lines, labels, quoted};
 
 const PAGE_RULES: &str = include_str!("page.css");
 
@@ -100,23 +100,30 @@ fn stats(record: &DiagnoseRecord) -> Markup {
                 (stat("Effective depth", &number(depth), html! { " of " (layers) }, "layers that share the work"))
             }
             @if record.layers.iter().any(|layer| layer.removal.is_some()) {
-                @let idle = &verdict.idle_layers;
-                @let detail = idle_detail(verdict);
-                (stat("Idle layers", &idle.len().to_string(), html! { " of " (layers) }, &detail))
+                (idle_stat(verdict, layers))
             }
             @if let Some(growth) = &verdict.variance_growth {
-                (stat("Variance growth", growth_name(growth.model), growth_rate(growth), &growth_detail(growth)))
+                @if growth.is_decided() {
+                    (stat("Variance growth", growth_name(growth.model), growth_rate(growth), &growth_detail(growth)))
+                } @else {
+                    (stat("Variance growth", "undecided", html! { " curve" }, &growth_detail(growth)))
+                }
             }
         }
     }
 }
 
-fn idle_detail(verdict: &VerdictRecord) -> String {
-    match (verdict.idle_layers.is_empty(), verdict.idle_threshold) {
-        (false, _) => layers_in_words(&verdict.idle_layers),
-        (true, Some(threshold)) => format!("none is surely below {} nats", number(threshold)),
-        (true, None) => String::new(),
-    }
+fn idle_stat(verdict: &VerdictRecord, layers: usize) -> Markup {
+    let idle = &verdict.idle_layers;
+    let Some(threshold) = verdict.idle_threshold else {
+        let needed = format!("that takes {} windows or more", VerdictRecord::WINDOWS_TO_JUDGE);
+        return stat("Idle layers", "not judged", html! {}, &needed);
+    };
+    let detail = match idle.is_empty() {
+        false => layers_in_words(idle),
+        true => format!("none is surely below {} nats", number(threshold)),
+    };
+    stat("Idle layers", &idle.len().to_string(), html! { " of " (layers) }, &detail)
 }
 
 pub(crate) fn stat(name: &str, value: &str, unit: Markup, detail: &str) -> Markup {
@@ -152,8 +159,12 @@ fn growth_rate(growth: &VarianceGrowth) -> Markup {
 }
 
 fn growth_detail(growth: &VarianceGrowth) -> String {
+    let curve = match growth.is_decided() {
+        true => String::new(),
+        false => format!("the {} one has ", growth_name(growth.model)),
+    };
     format!(
-        "×{} from the first layer's output to the last; {} of the evidence among four curves",
+        "×{} from the first layer's output to the last; {curve}{} of the evidence among four curves",
         number(growth.ratio),
         percent(growth.confidence)
     )
@@ -250,11 +261,15 @@ pub(crate) fn figures(drawings: &[Drawing]) -> Markup {
 /// A column of a table of all numbers: its heading and how to fill it.
 type Column = (&'static str, fn(&DiagnoseRecord) -> Vec<String>);
 
-const STREAM: [Column; 10] = [
-    ("variance", |r| columns::stream(r, |s| s.variance)),
-    ("without first token", |r| columns::stream(r, |s| s.variance_without_first)),
+const STREAM: [Column; 14] = [
+    ("variance, median token", |r| columns::newer_stream(r, |s| s.variance_median)),
+    ("mean, content tokens", |r| columns::newer_stream(r, |s| s.variance_content)),
+    ("mean without first tokens", |r| columns::stream(r, |s| s.variance_without_first)),
+    ("mean, all tokens", |r| columns::stream(r, |s| s.variance)),
     ("rms", |r| columns::stream(r, |s| s.rms)),
+    ("attention, median token", |r| columns::layers(r, |l| l.attention_variance_median)),
     ("attention variance", |r| columns::layers(r, |l| l.attention_variance)),
+    ("MLP, median token", |r| columns::layers(r, |l| l.mlp_variance_median)),
     ("MLP variance", |r| columns::layers(r, |l| l.mlp_variance)),
     ("attention / stream", |r| columns::layers(r, |l| l.attention_to_stream)),
     ("MLP / stream", |r| columns::layers(r, |l| l.mlp_to_stream)),
@@ -279,15 +294,56 @@ fn numbers(records: &[DiagnoseRecord], labels: &[String]) -> Markup {
         h2 { "All numbers" }
         p.small {
             "Row i has the stream that enters layer i and what layer i does; the last row is the stream \
-             that leaves the last layer. Losses are in nats per token, ± is one standard error."
+             that leaves the last layer. Losses are in nats per token, ± is one standard error. Branches, \
+             ratios, cosines and angles are over content tokens: neither a window's first nor a separator."
         }
         @for (record, label) in records.iter().zip(labels) {
             @if records.len() > 1 { h3.model { (label) } }
             @if Probe::missing_from(record).len() == Probe::ALL.len() { p.small { "No probe left any." } }
+            (heavy(record))
             (table(record, "Stream and branches", &STREAM))
             (table(record, "Removal, gradients, predictions", &EFFECT))
             (blocks(record))
             (configuration(record, label))
+        }
+    }
+}
+
+/// The tokens that carry massive activations.
+fn heavy(record: &DiagnoseRecord) -> Markup {
+    /// diagnose.json has every token.
+    const SHOWN: usize = 20;
+    let kinds = HeavyToken::kinds(&record.heavy_tokens);
+    html! {
+        @if !kinds.is_empty() {
+            div.scroll {
+                table {
+                    caption {
+                        "Massive activations: more than " (HeavyToken::FACTOR) " times the median token's variance"
+                    }
+                    thead {
+                        tr {
+                            th.words scope="col" { "token" }
+                            @for heading in ["id", "times", "window's first", "from layer", "times the median, up to"] {
+                                th scope="col" { (heading) }
+                            }
+                        }
+                    }
+                    tbody {
+                        @for kind in kinds.iter().take(SHOWN) {
+                            tr {
+                                td.words { code { (quoted(&kind.text)) } }
+                                td { (kind.id) }
+                                td { (kind.count) }
+                                td { (kind.first) }
+                                td { @match kind.layer { Some(layer) => (layer), None => "embedding" } }
+                                td { (figure(kind.ratio)) }
+                            }
+                        }
+                    }
+                }
+            }
+            @if kinds.len() > SHOWN { p.small { "And " (kinds.len() - SHOWN) " kinds more, in diagnose.json." } }
         }
     }
 }
@@ -377,7 +433,8 @@ fn reading() -> Markup {
                  generation or reasoning needs a layer for."
             }
             dt { "Idle layer" }
-            dd { "A layer whose removal costs less than the threshold with two standard errors to spare." }
+            dd { "A layer whose removal surely costs less than the threshold: the 95 % interval (Student's t over windows) \
+                 ends below it. With fewer than four windows none is judged." }
             dt { "Effective depth" }
             dd {
                 "e" sup { "entropy" } " of the layers' shares of the total removal cost: the number of layers when all \
@@ -385,15 +442,22 @@ fn reading() -> Markup {
             }
             dt { "Variance growth" }
             dd {
-                "The best of four curves through the variance without the first token, with its Schwarz \
-                 weight among the four. The theory allows linear to exponential growth for Pre-LN (" (paper("eq. 7"))
+                "The best of four curves through the median token's variance, with its Schwarz weight \
+                 among the four; below 60 % the curve is undecided. The theory allows linear to exponential growth for Pre-LN (" (paper("eq. 7"))
                 ") and less than quadratic growth under LayerNorm Scaling (" (paper("eq. 14")) ")."
+            }
+            dt { "Massive activation" }
+            dd {
+                "A token whose variance is more than a hundred times the median token's (Sun et al., "
+                a href="https://arxiv.org/abs/2402.17762" { "arXiv 2402.17762" }
+                "): mostly a window's first, or a separator. A mean over all tokens is about these few; medians, \
+                 and means over the other tokens, are not."
             }
             dt { "Angular distance" }
             dd {
                 "arccos(cosine)/π of the stream before and after n layers (" (paper("eq. 1"))
                 "; Gromov et al., " a href="https://arxiv.org/abs/2403.17887" { "arXiv 2403.17887" }
-                "), averaged over every token, not the last one alone. A small distance suggests a block to \
+                "), averaged over every content token, not the last one alone. A small distance suggests a block to \
                  prune; only removal shows that it can be."
             }
             dt { "Block influence" }

@@ -40,8 +40,10 @@ pub(crate) struct Series {
     /// Which kind of stroke or fill, so that colour is never alone in telling series apart.
     pub(crate) variant: usize,
     pub(crate) values: Vec<Option<f64>>,
-    /// Standard errors; whiskers reach two of them. Empty when there are none.
+    /// Standard errors. Empty when there are none.
     pub(crate) stderrs: Vec<Option<f64>>,
+    /// How far whiskers reach to either side. Empty when there are none.
+    pub(crate) reaches: Vec<Option<f64>>,
     /// Columns to set apart as idle. Empty when that was not asked.
     pub(crate) idle: Vec<usize>,
 }
@@ -64,11 +66,15 @@ impl Series {
         self.stderrs.get(column).copied().flatten().filter(|s| s.is_finite())
     }
 
+    fn reach(&self, column: usize) -> Option<f64> {
+        self.reaches.get(column).copied().flatten().filter(|reach| reach.is_finite())
+    }
+
     /// Every value that the axis must hold, whiskers included.
     pub(crate) fn extent(&self) -> impl Iterator<Item = f64> {
-        (0..self.values.len()).filter_map(|c| Some((self.value(c)?, self.stderr(c)))).flat_map(
-            |(value, stderr)| {
-                let reach = 2.0 * stderr.unwrap_or(0.0);
+        (0..self.values.len()).filter_map(|c| Some((self.value(c)?, self.reach(c)))).flat_map(
+            |(value, reach)| {
+                let reach = reach.unwrap_or(0.0);
                 [value, value - reach, value + reach]
             },
         )
@@ -250,7 +256,7 @@ impl Plot {
     /// Two standard errors to either side.
     fn whiskers(&self, series: &Series, area: &Area, shift: f64) -> Markup {
         let ends = |column: usize| -> Option<(f64, f64, f64)> {
-            let (value, reach) = (series.value(column)?, 2.0 * series.stderr(column)?);
+            let (value, reach) = (series.value(column)?, series.reach(column)?);
             let low = self.y.place(value - reach).unwrap_or(0.0);
             Some((area.x(column) + shift, area.y(self.y.place(value + reach)?), area.y(low)))
         };

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use lns_record::{DiagnoseRecord, LayerRecord, Probe, layers_in_words};
+use lns_record::{
+    DiagnoseRecord, HeavyKind, HeavyToken, LayerRecord, Probe, StreamRecord, layers_in_words,
+};
 use unicode_width::UnicodeWidthStr;
 
 use crate::charts::common_threshold;
@@ -10,7 +12,7 @@ use crate::columns;
 use crate::comparable::incomparable;
 use crate::number::{count, figure, measured, number, percent};
 use crate::scale::Scale;
-use crate::text::{clean, labels, shortened};
+use crate::text::{clean, labels, quoted, shortened};
 
 /// What the terminal can show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,6 +164,11 @@ pub fn diagnosis_table(record: &DiagnoseRecord, style: TableStyle) -> String {
     for note in notes(record, &tables) {
         style.wrap(&note, Tone::Quiet, &mut out);
     }
+    let heavy = heavy_table(record, style);
+    if !heavy.is_empty() {
+        out.push('\n');
+        out += &heavy;
+    }
     out.push('\n');
     style.wrap(&clean(&record.verdict.text), Tone::Plain, &mut out);
     out.trim_end().to_owned() + "\n"
@@ -197,19 +204,20 @@ fn diagnosis_columns(record: &DiagnoseRecord, style: TableStyle) -> Vec<(usize, 
         text(12, "Δ loss", columns::removals(record, |l| l.removal)),
         text(14, "", rows().map(|i| idle(i).to_owned()).collect()),
         bars(REMOVAL_BARS, removal_shares(record)),
-        text(1, "variance", columns::stream(record, |s| s.variance_without_first)),
+        text(1, "variance", columns::stream(record, StreamRecord::typical)),
         text(11, "Δ attention", columns::removals(record, |l| l.removal_attention)),
         text(11, "Δ MLP", columns::removals(record, |l| l.removal_mlp)),
-        text(6, "influence", columns::layers(record, |l| l.block_influence)),
-        text(5, "ratio", columns::layers(record, |l| l.branch_to_stream)),
-        text(7, "‖J−I‖", columns::layers(record, |l| l.jacobian_identity_distance)),
-        text(9, "lens KL", columns::lens(record, |lens| figure(lens.kl))),
-        text(9, "agree", columns::lens(record, |lens| percent(lens.agreement))),
-        text(8, "gradient", columns::layers(record, |l| l.gradient_norm)),
+        text(7, "influence", columns::layers(record, |l| l.block_influence)),
+        text(6, "ratio", columns::layers(record, |l| l.branch_to_stream)),
+        text(8, "‖J−I‖", columns::layers(record, |l| l.jacobian_identity_distance)),
+        text(10, "lens KL", columns::lens(record, |lens| figure(lens.kl))),
+        text(10, "agree", columns::lens(record, |lens| percent(lens.agreement))),
+        text(9, "gradient", columns::layers(record, |l| l.gradient_norm)),
         text(3, "all tokens", columns::stream(record, |s| s.variance)),
-        text(4, "var attention", columns::layers(record, |l| l.attention_variance)),
-        text(4, "var MLP", columns::layers(record, |l| l.mlp_variance)),
+        text(5, "var attention", columns::layers(record, LayerRecord::typical_attention)),
+        text(5, "var MLP", columns::layers(record, LayerRecord::typical_mlp)),
         bars(VARIANCE_BARS, variance_shares(record)),
+        text(4, "mean", columns::newer_stream(record, |s| s.variance_content)),
     ]
 }
 
@@ -219,7 +227,7 @@ fn removal_scale(record: &DiagnoseRecord) -> Scale {
 }
 
 fn variance_scale(record: &DiagnoseRecord) -> Scale {
-    Scale::positive(record.stream.iter().map(|s| s.variance_without_first))
+    Scale::positive(record.stream.iter().map(StreamRecord::typical))
 }
 
 fn removal_shares(record: &DiagnoseRecord) -> Vec<Option<f64>> {
@@ -233,7 +241,7 @@ fn removal_shares(record: &DiagnoseRecord) -> Vec<Option<f64>> {
 
 fn variance_shares(record: &DiagnoseRecord) -> Vec<Option<f64>> {
     let scale = variance_scale(record);
-    record.stream.iter().map(|s| scale.place(s.variance_without_first)).collect()
+    record.stream.iter().map(|s| scale.place(s.typical())).collect()
 }
 
 fn notes(record: &DiagnoseRecord, tables: &[Table]) -> Vec<String> {
@@ -244,7 +252,8 @@ fn notes(record: &DiagnoseRecord, tables: &[Table]) -> Vec<String> {
     };
     if !record.stream.is_empty() {
         notes.push(format!(
-            "variance: of the stream entering the layer, without each window's first token.{}",
+            "variance: of the stream entering the layer, {}.{}",
+            whose_variance(std::slice::from_ref(record)),
             bars(VARIANCE_BARS, variance_scale(record))
         ));
     }
@@ -259,6 +268,65 @@ fn notes(record: &DiagnoseRecord, tables: &[Table]) -> Vec<String> {
         notes.push(format!("Not measured: --probes {} would.", missing.join(",")));
     }
     notes
+}
+
+/// Whose variance stands in the column of that name, which files of earlier versions do not all have.
+fn whose_variance(records: &[DiagnoseRecord]) -> &'static str {
+    match records.iter().flat_map(|r| &r.stream).all(|s| s.variance_median.is_some()) {
+        true => {
+            "the median token's; mean: over the same tokens, those that are neither a window's first nor a \
+             separator; all tokens: the mean with those"
+        }
+        false => {
+            "the median token's, or in the file of an earlier version the mean without each window's first \
+             token"
+        }
+    }
+}
+
+/// The tokens that carry massive activations; nothing when there are none.
+fn heavy_table(record: &DiagnoseRecord, style: TableStyle) -> String {
+    /// Kinds that are shown; diagnose.json has every token.
+    const SHOWN: usize = 6;
+    let kinds = HeavyToken::kinds(&record.heavy_tokens);
+    if kinds.is_empty() {
+        return String::new();
+    }
+    let mut out = String::new();
+    style.wrap(
+        &format!(
+            "Massive activations: {} of {} tokens carry more than {} times the median token's variance.",
+            count(record.heavy_tokens.len() as u64),
+            count(record.text.tokens),
+            HeavyToken::FACTOR
+        ),
+        Tone::Plain,
+        &mut out,
+    );
+    let shown = &kinds[..kinds.len().min(SHOWN)];
+    let column = |order, heading: &str, cells: fn(&HeavyKind) -> String| {
+        let cells = shown.iter().map(|kind| style.spell(&cells(kind))).collect();
+        let heading = style.spell(heading);
+        (order, Column { group: "", heading, cells: Cells::Text(cells) })
+    };
+    let texts = shown.iter().map(|kind| shortened(&style.spell(&quoted(&kind.text)), 24)).collect();
+    let token = Column { group: "", heading: "token".to_owned(), cells: Cells::Words(texts) };
+    let columns = vec![
+        (0, token),
+        column(1, "id", |kind| kind.id.to_string()),
+        column(2, "times", |kind| kind.count.to_string()),
+        column(3, "window's first", |kind| kind.first.to_string()),
+        column(4, "from layer", |kind| {
+            kind.layer.map_or_else(|| "embedding".to_owned(), |layer| layer.to_string())
+        }),
+        column(5, "× median", |kind| figure(kind.ratio)),
+    ];
+    write_tables(&fit(columns, style.width), shown.len(), |_| Tone::Plain, style, &mut out);
+    if kinds.len() > shown.len() {
+        let more = format!("and {} kinds more", kinds.len() - shown.len());
+        style.wrap(&more, Tone::Quiet, &mut out);
+    }
+    out
 }
 
 /// Several models side by side, layer by layer.
@@ -283,10 +351,12 @@ pub fn comparison_table(records: &[DiagnoseRecord], style: TableStyle) -> String
     let tables = fit(comparison_columns(records, rows, style), style.width);
     write_tables(&tables, rows, |_| Tone::Plain, style, &mut out);
     out.push('\n');
-    let note = "variance: of the stream entering the layer (the row after a model's last layer: leaving \
-                it), without each window's first token. Δ loss: nats per token lost without the layer, \
-                ± one standard error; * idle.";
-    style.wrap(note, Tone::Quiet, &mut out);
+    let note = format!(
+        "variance: of the stream entering the layer (the row after a model's last layer: leaving it), \
+         {}. Δ loss: nats per token lost without the layer, ± one standard error; * idle.",
+        whose_variance(records).split(';').next().unwrap_or_default()
+    );
+    style.wrap(&note, Tone::Quiet, &mut out);
     out
 }
 
@@ -298,7 +368,7 @@ fn comparison_columns(
     type Fill = fn(&DiagnoseRecord) -> Vec<String>;
     let groups: [(usize, &str, Fill); 3] = [
         (3, "Δ loss", marked_removals),
-        (1, "variance", |record| columns::stream(record, |s| s.variance_without_first)),
+        (1, "variance", |record| columns::stream(record, StreamRecord::typical)),
         (2, "influence", |record| columns::layers(record, |l| l.block_influence)),
     ];
     let names = (0..rows).map(|i| i.to_string()).collect();

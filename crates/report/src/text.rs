@@ -5,6 +5,11 @@ use lns_record::DiagnoseRecord;
 pub(crate) use lns_show::{clean, clean_lines};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+/// A token's text with its ends visible, and what would act on a terminal written out.
+pub(crate) fn quoted(text: &str) -> String {
+    clean(&format!("{text:?}"))
+}
+
 /// `text` in at most `columns` columns, its middle left out: both ends of a path tell more.
 pub(crate) fn shortened(text: &str, columns: usize) -> String {
     if text.width() <= columns {

@@ -66,7 +66,7 @@ fn the_removal_chart_has_a_bar_a_whisker_and_a_tooltip_for_each_layer() {
 fn bars_grow_from_zero_with_their_value() {
     let mut record = sample::default_probes("m", 3);
     for (layer, delta_nll) in record.layers.iter_mut().zip([1.0, 2.0, -1.0]) {
-        layer.removal = Some(RemovalRecord { delta_nll, stderr: None });
+        layer.removal = Some(RemovalRecord { delta_nll, stderr: None, margin: None });
     }
     let charts = charts(&[record]);
     let removal = chart(&charts, "removal");
@@ -196,15 +196,18 @@ fn tables_that_disagree_in_size_can_be_drawn() {
 fn set_all(record: &mut DiagnoseRecord, next: &mut impl FnMut() -> f64) {
     for stream in &mut record.stream {
         (stream.variance, stream.variance_without_first) = (next(), next());
+        (stream.variance_content, stream.variance_median) = (Some(next()), Some(next()));
     }
     for layer in &mut record.layers {
         let removal = |next: &mut dyn FnMut() -> f64| {
-            Some(RemovalRecord { delta_nll: next(), stderr: Some(next()) })
+            Some(RemovalRecord { delta_nll: next(), stderr: Some(next()), margin: Some(next()) })
         };
         *layer = LayerRecord {
             layer: layer.layer,
             attention_variance: Some(next()),
             mlp_variance: Some(next()),
+            attention_variance_median: Some(next()),
+            mlp_variance_median: Some(next()),
             attention_to_stream: Some(next()),
             mlp_to_stream: Some(next()),
             branch_to_stream: Some(next()),

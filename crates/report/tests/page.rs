@@ -4,6 +4,7 @@
 
 mod sample;
 
+use lns_record::DiagnoseRecord;
 use lns_report::{ReportError, diagnosis_charts, diagnosis_page, write_report};
 use roxmltree::Document;
 
@@ -79,6 +80,38 @@ fn text_of_strangers_is_shown_and_never_obeyed() {
     assert!(page.contains("&lt;script&gt;"));
     assert!(!page.contains('\0') && !page.contains('\u{202e}'));
     assert!(page.contains(" and 6 more"));
+}
+
+#[test]
+fn a_curve_that_the_verdict_calls_undecided_is_undecided_in_the_tile() {
+    let mut record = sample::full("m", 12);
+    let tile = |record: &DiagnoseRecord| {
+        let page = diagnosis_page(std::slice::from_ref(record));
+        let tile = page.split("<dt>Variance growth</dt>").nth(1).unwrap();
+        tile.split("</dd>").next().unwrap().to_owned()
+    };
+    assert!(tile(&record).contains(">polynomial<"), "{}", tile(&record));
+    record.verdict.variance_growth.as_mut().unwrap().confidence = 0.501;
+    let tile = tile(&record);
+    assert!(tile.contains(">undecided<") && tile.contains("the polynomial one has 50.1"), "{tile}");
+}
+
+#[test]
+fn idle_layers_that_were_not_judged_are_not_counted_as_none() {
+    let mut record = sample::full("m", 12);
+    (record.verdict.idle_layers, record.verdict.idle_threshold) = (vec![], None);
+    let page = diagnosis_page(&[record]);
+    assert!(page.contains(">not judged<") && page.contains("that takes 4 windows or more"));
+}
+
+#[test]
+fn heavy_tokens_stand_in_a_table_and_earlier_versions_files_in_the_old_columns() {
+    let page = diagnosis_page(&[sample::full("m", 12)]);
+    assert!(page.contains("<code>&quot;&lt;|endoftext|&gt;&quot;</code>"), "{page}");
+    assert!(page.contains("variance, median token"));
+    let page = diagnosis_page(&[sample::earlier("m", 12)]);
+    assert!(!page.contains("variance, median token") && !page.contains("Massive activations:"));
+    assert!(page.contains("mean without first tokens"));
 }
 
 #[test]

@@ -30,6 +30,31 @@ fn a_diagnosis_in_ascii() {
 }
 
 #[test]
+fn a_file_of_an_earlier_version_is_shown_with_what_it_has() {
+    let record = sample::earlier("m", 8);
+    let table = diagnosis_table(&record, TableStyle { width: 140, ..PLAIN });
+    let of_layer_3 = table.lines().find(|line| line.trim_start().starts_with("3 ")).unwrap();
+    let shown = format!("{:.0}", record.stream[3].variance_without_first);
+    assert!(of_layer_3.contains(&shown), "{shown}: {of_layer_3}");
+    assert!(table.contains("in the file of an earlier version the mean without"), "{table}");
+    assert!(!table.contains("Massive") && !table.contains("  mean"));
+}
+
+#[test]
+fn the_variance_shown_is_the_median_tokens_and_heavy_tokens_are_named() {
+    let record = sample::default_probes("m", 30);
+    let table = diagnosis_table(&record, PLAIN);
+    let of_layer_20 = table.lines().find(|line| line.trim_start().starts_with("20 ")).unwrap();
+    let median = format!("{:.1}", record.stream[20].variance_median.unwrap());
+    assert_eq!(of_layer_20.split_whitespace().nth(1), Some(&median[..]), "{of_layer_20}");
+    assert!(table.contains("4 of 8 192 tokens carry more than 100 times"), "{table}");
+    let named: Vec<&str> = table.lines().filter(|line| line.starts_with('"')).collect();
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(words(named[0]), ["\"<|endoftext|>\"", "0", "1", "0", "10", "6.90e4"]);
+    assert_eq!(words(named[2]), ["\"", "the\"", "284", "2", "2", "10", "3.10e4"]);
+}
+
+#[test]
 fn two_models_of_different_depth_side_by_side() {
     let mut other = sample::default_probes("runs/lns", 4);
     other.verdict.idle_layers = vec![2];
@@ -54,12 +79,16 @@ fn no_line_is_wider_than_the_terminal() {
 #[test]
 fn every_number_that_was_measured_is_shown_at_every_width() {
     let record = sample::full("m", 4);
-    let wide = diagnosis_table(&record, TableStyle { width: 400, ..PLAIN });
+    let above = |table: &str| -> String {
+        table.lines().filter(|line| line.trim_start().starts_with("layer ")).collect()
+    };
+    let wide = above(&diagnosis_table(&record, TableStyle { width: 400, ..PLAIN }));
     let headings = ["all tokens", "var MLP", "‖J−I‖", "lens KL", "Δ attention", "gradient"];
     for width in [40, 80, 120] {
         let table = diagnosis_table(&record, TableStyle { width, ..PLAIN });
         for heading in headings {
-            assert_eq!(wide.matches(heading).count(), table.matches(heading).count(), "{heading}");
+            let shown = above(&table).matches(heading).count();
+            assert_eq!(wide.matches(heading).count(), shown, "{heading}");
         }
         // Each of the tables says whose rows they are.
         let tables = table.lines().filter(|line| line.trim_start().starts_with("layer ")).count();
@@ -90,6 +119,8 @@ fn colours_mark_idle_layers_and_change_no_text() {
 fn a_name_cannot_command_the_terminal() {
     let mut record = sample::bare("\u{1b}]0;owned\u{7}\u{1b}[2J", 1);
     record.verdict.text = "\u{1b}[31mred\nline".to_owned();
+    record.heavy_tokens = sample::full("m", 1).heavy_tokens;
+    record.heavy_tokens[0].text = "\u{1b}]0;\u{7}\n\u{202e}".to_owned();
     let table = diagnosis_table(&record, PLAIN) + &comparison_table(&[record], PLAIN);
     assert!(!table.contains(['\u{1b}', '\u{7}']));
 }

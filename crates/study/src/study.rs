@@ -7,8 +7,8 @@ use std::{
 
 use layernorm_scaling::Decoder;
 use lns_checkpoint::Checkpoint;
-use lns_data::{Corpus, Part, Window, evaluation_sequences};
-use lns_diagnose::{Moment, Probes, Subject, diagnose, theory};
+use lns_data::{Corpus, Part, Window, Windows, evaluation_sequences};
+use lns_diagnose::{Control, Labels, Moment, Probes, Subject, diagnose, theory};
 use lns_kernels::{Device, Workers};
 use lns_record::{
     CurvePoint, DiagnoseRecord, Event, GroupRecord, Outcome, RunRecord, SMALL_FILE, StudyRecord,
@@ -103,7 +103,11 @@ pub fn run(
             Outcome::Finished => {
                 if !path.join(DiagnoseRecord::FILE_NAME).exists() {
                     observe(Progress::Diagnosing);
-                    let record = diagnosis(config, planned, &path)?;
+                    let found = diagnosis(config, planned, &path, stop)?;
+                    // Of a part of the text it would not compare with the other models'.
+                    let Some(record) = found.filter(|_| !stop.load(Ordering::Relaxed)) else {
+                        return Ok(StudyOutcome::Interrupted);
+                    };
                     write_json(&path.join(DiagnoseRecord::FILE_NAME), &record)?;
                 }
             }
@@ -176,12 +180,12 @@ fn workers(planned: &Planned) -> Result<Workers, StudyError> {
     })
 }
 
-/// The first held-out windows of a run's text.
+/// The first held-out windows of a run's text, and where they are from.
 fn held_out(
     config: &RunConfig,
     length: usize,
     tokens: u64,
-) -> Result<(Vec<Window>, String), StudyError> {
+) -> Result<(Windows, Corpus), StudyError> {
     let source = &config.data.sources[0];
     let corpus = Corpus::open(&source.corpus)?;
     let padding = corpus.tokenizer().end_of_text_id().unwrap_or(0);
@@ -190,7 +194,8 @@ fn held_out(
     let sequences = evaluation_sequences(part, layout, length, Some(tokens), padding)?;
     let windows = sequences.inputs.chunks_exact(length);
     let windows = windows.map(|ids| Window { ids: ids.to_vec(), bytes: vec![0; length] }).collect();
-    Ok((windows, format!("held-out part of {}", corpus.description())))
+    let separators = corpus.tokenizer().separators();
+    Ok((Windows { window: length, windows, files: Vec::new(), separators }, corpus))
 }
 
 fn model(folder: &Path, planned: &Planned) -> Result<Decoder, StudyError> {
@@ -205,14 +210,21 @@ fn diagnosis(
     config: &StudyConfig,
     planned: &Planned,
     path: &Path,
-) -> Result<DiagnoseRecord, StudyError> {
+    stop: &AtomicBool,
+) -> Result<Option<DiagnoseRecord>, StudyError> {
     let failed = |reason: String| StudyError::Diagnosis { run: planned.folder.clone(), reason };
     let study = path.parent().and_then(Path::parent).unwrap_or(path);
     let model = model(study, planned)?;
-    let (windows, text) =
+    let (text, corpus) =
         held_out(&planned.config, planned.config.data.length, config.diagnosis.tokens)?;
-    let labels = (format!("{}, seed {}", planned.group, planned.seed), vec![text]);
-    diagnose(&model, &windows, &Probes::default(), &workers(planned)?, &|_| {}, labels)
+    let control = Control { progress: &|_| {}, stop };
+    let spell = |id| corpus.tokenizer().decode(&[id]).unwrap_or_default();
+    let labels = Labels {
+        name: format!("{}, seed {}", planned.group, planned.seed),
+        files: vec![format!("held-out part of {}", corpus.description())],
+        spell: &spell,
+    };
+    diagnose(&model, &text, &Probes::default(), &workers(planned)?, control, labels)
         .map_err(|error| failed(error.to_string()))
 }
 
@@ -234,7 +246,7 @@ fn measured_theory(plan: &[Planned], folder: &Path) -> Result<TheoryRecord, Stud
         return Ok(TheoryRecord { checks: Vec::new(), curves: Vec::new() });
     };
     let length = first.config.data.length.min(THEORY_TOKENS);
-    let (windows, _) = held_out(&first.config, length, 8 * length as u64)?;
+    let (text, _) = held_out(&first.config, length, 8 * length as u64)?;
     let mut models = Vec::new();
     for planned in &chosen {
         let path = folder.join(&planned.folder).join(RunConfig::MODEL);
@@ -256,7 +268,7 @@ fn measured_theory(plan: &[Planned], folder: &Path) -> Result<TheoryRecord, Stud
         .iter()
         .map(|(name, moment, source)| Subject { name, moment: *moment, source })
         .collect();
-    theory(&subjects, &windows, &workers(first)?).map_err(|error| StudyError::Diagnosis {
+    theory(&subjects, &text, &workers(first)?).map_err(|error| StudyError::Diagnosis {
         run: first.folder.clone(),
         reason: error.to_string(),
     })

@@ -1,10 +1,14 @@
 //! `lns diagnose`: which layers work, which idle.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::atomic::Ordering,
+};
 
 use layernorm_scaling::LayerSource;
 use lns_data::Windows;
-use lns_diagnose::Probes;
+use lns_diagnose::{Control, Labels, Probes};
 use lns_kernels::Workers;
 use lns_record::{Claim, ClaimError, DiagnoseRecord, FolderKind};
 
@@ -14,19 +18,30 @@ use crate::{
     failure::usage,
     model, pipes,
     printer::Printer,
+    stop::Stop,
     text::{self, Opened},
 };
 
-pub(crate) fn run(args: &DiagnoseArgs, printer: &Printer) -> anyhow::Result<()> {
+/// Tokens that are measured where nothing else is said: four windows show the shape of a model.
+const TOKENS: u64 = 2048;
+
+pub(crate) fn run(args: &DiagnoseArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
+    let cut = with_default(&args.text.cut);
+    let stop = Stop::listen(printer, Stop::AFTER_THIS_LAYER)?;
     let request = Request {
         files: &args.text.files,
-        cut: &args.text.cut,
+        cut: &cut,
         probes: &args.probes,
         compute: &args.compute,
         workers: &model::workers(args.compute.threads)?,
+        stop: &stop,
     };
     // Everything is opened before anything is measured: a wrong path should not cost a diagnosis.
     let subject = request.open(&args.model, printer)?;
+    if args.text.cut.max_tokens.is_none() {
+        offer_more(&subject.text, &cut, printer);
+    }
+    let asked = subject.text.windows.len();
     let other = args.against.as_deref().map(|path| Other::open(path, &request, printer));
     let other = other.transpose()?;
     let claim = match (&args.out, args.json) {
@@ -37,18 +52,51 @@ pub(crate) fn run(args: &DiagnoseArgs, printer: &Printer) -> anyhow::Result<()> 
         (None, true) => None,
         (None, false) => Some(claim_for(subject.checkpoint.path())?),
     };
-    let mut records = vec![request.measure(subject, printer)?];
-    match other {
-        Some(Other::Finished(record)) => records.push(*record),
-        Some(Other::Model(opened)) => records.push(request.measure(*opened, printer)?),
-        None => {}
+    let mut records: Vec<DiagnoseRecord> = request.measure(subject, printer)?.into_iter().collect();
+    if !stop.asked.load(Ordering::Relaxed) {
+        match other {
+            Some(Other::Finished(record)) => records.push(*record),
+            Some(Other::Model(opened)) => records.extend(request.measure(*opened, printer)?),
+            None => {}
+        }
     }
-    if let Some(claim) = &claim {
+    if let Some(claim) = claim.as_ref().filter(|_| !records.is_empty()) {
         output::finish_diagnosis(claim.folder(), &records, printer)?;
     }
     match &records[..] {
-        [record] => printer.json(record),
-        records => printer.json(&records),
+        [] => {}
+        [record] => printer.json(record)?,
+        records => printer.json(&records)?,
+    }
+    if stop.asked.load(Ordering::Relaxed) {
+        printer.note(&match records.first() {
+            None => "Stopped before a window was whole; nothing is written.".to_owned(),
+            Some(record) => format!(
+                "Stopped after {} of {asked} windows; what they gave is kept.",
+                record.text.windows
+            ),
+        });
+        return Ok(stop.exit_code());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The cut, with as many tokens as are measured by default.
+fn with_default(cut: &CutArgs) -> CutArgs {
+    let four_windows = 4 * cut.window.unwrap_or(text::WINDOW) as u64;
+    let max_tokens = cut.max_tokens.unwrap_or(TOKENS.max(four_windows));
+    CutArgs { max_tokens: Some(max_tokens), ..cut.clone() }
+}
+
+/// Says what more text would buy, where the default left some of it out.
+fn offer_more(text: &Windows, cut: &CutArgs, printer: &Printer) {
+    let read = (text.windows.len() * text.window) as u64;
+    if cut.max_tokens.is_some_and(|most| read + text.window as u64 > most) {
+        printer.note(&format!(
+            "Measured are the first {read} tokens; --max-tokens {} takes four times as long and halves \
+             the errors.",
+            4 * read
+        ));
     }
 }
 
@@ -116,6 +164,8 @@ pub(crate) struct Request<'a> {
     pub(crate) probes: &'a Probes,
     pub(crate) compute: &'a ComputeArgs,
     pub(crate) workers: &'a Workers,
+    /// Set when the program is asked to stop.
+    pub(crate) stop: &'a Stop,
 }
 
 impl Request<'_> {
@@ -127,36 +177,40 @@ impl Request<'_> {
         &self,
         opened: Opened,
         printer: &Printer,
-    ) -> anyhow::Result<DiagnoseRecord> {
-        let Opened { name, checkpoint, text } = opened;
+    ) -> anyhow::Result<Option<DiagnoseRecord>> {
+        let Opened { name, checkpoint, tokenizer, text } = opened;
         let source = model::load(checkpoint, self.compute, printer)?;
         let shown = |file: &PathBuf| pipes::shown(file).display().to_string();
         let files = text.files.iter().map(shown).collect();
-        measure(&*source, &text, self.probes, self.workers, (name, files), printer)
+        let spell = |id| tokenizer.decode(&[id]).unwrap_or_default();
+        let labels = Labels { name, files, spell: &spell };
+        self.run(&*source, &text, labels, printer)
     }
-}
 
-/// Runs the probes with a progress bar, saying first what the dear ones cost.
-pub(crate) fn measure(
-    source: &dyn LayerSource,
-    text: &Windows,
-    probes: &Probes,
-    workers: &Workers,
-    labels: (String, Vec<String>),
-    printer: &Printer,
-) -> anyhow::Result<DiagnoseRecord> {
-    let layers = source.spec().num_hidden_layers;
-    printer.note(&text::described(text));
-    let dear: Vec<_> = probes
-        .iter()
-        .filter(|probe| !Probes::default().has(*probe))
-        .map(|probe| format!("{} ≈ {:.0}", probe.name(), lns_diagnose::price(probe, layers)))
-        .collect();
-    if !dear.is_empty() {
-        printer.note(&format!("Price in forward passes: {}.", dear.join(", ")));
+    /// Runs the probes with a progress bar, saying first what the dear ones cost; `None` when it was
+    /// stopped before a window was whole.
+    fn run(
+        &self,
+        source: &dyn LayerSource,
+        text: &Windows,
+        labels: Labels<'_>,
+        printer: &Printer,
+    ) -> anyhow::Result<Option<DiagnoseRecord>> {
+        let layers = source.spec().num_hidden_layers;
+        printer.note(&text::described(text));
+        let dear: Vec<_> = self
+            .probes
+            .iter()
+            .filter(|probe| !Probes::default().has(*probe))
+            .map(|probe| format!("{} ≈ {:.0}", probe.name(), lns_diagnose::price(probe, layers)))
+            .collect();
+        if !dear.is_empty() {
+            printer.note(&format!("Price in forward passes: {}.", dear.join(", ")));
+        }
+        let work = lns_diagnose::work(source.spec(), text.windows.len(), self.probes);
+        let progress = printer.progress("Diagnosing", work, text.window as f64 / layers as f64);
+        let control =
+            Control { progress: &|passes| progress.advance(passes), stop: &self.stop.asked };
+        Ok(lns_diagnose::diagnose(source, text, self.probes, self.workers, control, labels)?)
     }
-    let work = lns_diagnose::work(source.spec(), text.windows.len(), probes);
-    let progress = printer.progress("Diagnosing", work, text.window as f64 / layers as f64);
-    let advance = |passes| progress.advance(passes);
-    Ok(lns_diagnose::diagnose(source, &text.windows, probes, workers, &advance, labels)?)
 }

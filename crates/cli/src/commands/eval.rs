@@ -1,4 +1,11 @@
-//! `lns eval`: loss of a model on text.
+//! `lns eval`: loss of models on text.
+
+use std::path::Path;
+
+use lns_data::Window;
+use lns_eval::{Evaluation, paired};
+use lns_kernels::Workers;
+use lns_record::EvalRecord;
 
 use crate::{
     arguments::EvalArgs,
@@ -9,23 +16,68 @@ use crate::{
 
 pub(crate) fn run(args: &EvalArgs, printer: &Printer) -> anyhow::Result<()> {
     let workers = model::workers(args.compute.threads)?;
-    let Opened { name, checkpoint, text } =
-        text::open(&args.model, &args.text.files, &args.text.cut, printer)?;
+    // Everything is opened before anything is measured: a wrong path should not cost an evaluation.
+    let open =
+        |path: &std::path::PathBuf| text::open(path, &args.text.files, &args.text.cut, printer);
+    let opened = args.models.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut records: Vec<EvalRecord> = Vec::new();
+    let mut first: Option<(Vec<Window>, Evaluation)> = None;
+    for opened in opened {
+        let (windows, evaluation, mut record) = evaluate(opened, args, &workers, printer)?;
+        match &first {
+            None => first = Some((windows, evaluation)),
+            Some((tokens, other)) if *tokens == windows => {
+                record.difference = paired(other, &evaluation);
+            }
+            Some(_) => printer.note(&format!(
+                "{} cuts the text into other tokens than {}: bits/byte compare, losses per token do \
+                 not.",
+                record.model, records[0].model
+            )),
+        }
+        records.push(record);
+    }
+    match &records[..] {
+        [record] => printer.json(record)?,
+        records => printer.json(&records)?,
+    }
+    let mut out = String::new();
+    for (index, record) in records.iter().enumerate() {
+        if records.len() > 1 {
+            let gap = if index > 0 { "\n" } else { "" };
+            out += &format!("{gap}model       {}\n", record.model);
+        }
+        out += &described(record);
+        if let Some(difference) = difference(record, &records[0].model) {
+            out += &difference;
+        }
+    }
+    printer.result(&out)
+}
+
+fn evaluate(
+    opened: Opened,
+    args: &EvalArgs,
+    workers: &Workers,
+    printer: &Printer,
+) -> anyhow::Result<(Vec<Window>, Evaluation, EvalRecord)> {
+    let Opened { name, checkpoint, text, .. } = opened;
     let source = model::load(checkpoint, &args.compute, printer)?;
     printer.note(&text::described(&text));
-
     let work = lns_eval::work(&*source, &text.windows);
     let per_pass = text.window as f64 / source.spec().num_hidden_layers as f64;
     let progress = printer.progress("Evaluating", work, per_pass);
     let advance = |passes| progress.advance(passes);
-    let evaluation = lns_eval::evaluate(&*source, &text.windows, &workers, &advance)?;
+    let evaluation = lns_eval::evaluate(&*source, &text.windows, workers, &advance)?;
     drop(progress);
-
     let record = evaluation.record(name, text.window);
-    printer.json(&record)?;
+    Ok((text.windows, evaluation, record))
+}
+
+fn described(record: &EvalRecord) -> String {
     let error = record.nll_stderr.map_or(String::new(), |error| format!(" ± {error:.4}"));
     let bits = record.bits_per_byte.map_or("unknown".to_owned(), |bits| format!("{bits:.4}"));
-    printer.result(&format!(
+    format!(
         "nll         {:.4}{error} nats per token\nperplexity  {:.3}\nbits/byte   {bits}\n\
          text        {} windows of {} tokens, {} predicted, {} bytes\n\
          speed       {:.0} tokens/s\n",
@@ -36,5 +88,25 @@ pub(crate) fn run(args: &EvalArgs, printer: &Printer) -> anyhow::Result<()> {
         record.tokens,
         record.bytes,
         (record.windows * record.window_len) as f64 / record.seconds,
+    )
+}
+
+/// `difference  −0.0123 ± 0.0021 nats per token to A, paired over 16 windows; 95 %: −0.0168 to −0.0078`
+fn difference(record: &EvalRecord, first: &str) -> Option<String> {
+    let difference = record.difference?;
+    let signed = |value: f64| format!("{value:+.4}").replace('-', "−");
+    let error = match (difference.stderr, difference.low, difference.high) {
+        (Some(stderr), Some(low), Some(high)) => {
+            let windows = record.windows;
+            let interval = format!("95 %: {} to {}", signed(low), signed(high));
+            (format!(" ± {stderr:.4}"), format!(", paired over {windows} windows; {interval}"))
+        }
+        _ => (String::new(), "; one window gives no error".to_owned()),
+    };
+    let name = Path::new(first).file_name().map_or(first.into(), |name| name.to_string_lossy());
+    let (stderr, interval) = error;
+    Some(format!(
+        "difference  {}{stderr} nats per token to {name}{interval}\n",
+        signed(difference.nll)
     ))
 }

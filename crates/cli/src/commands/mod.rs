@@ -33,7 +33,7 @@ pub(crate) fn run(cli: &Cli, printer: &Printer) -> anyhow::Result<ExitCode> {
         Verb::Study(args) => return study::run(args, printer),
         Verb::Finetune(args) => return finetune::run(args, printer),
         Verb::Inspect(args) => inspect::run(args, printer),
-        Verb::Diagnose(args) => diagnose::run(args, printer),
+        Verb::Diagnose(args) => return diagnose::run(args, printer),
         Verb::Eval(args) => eval::run(args, printer),
         Verb::Generate(args) => generate::run(args, printer),
         Verb::Watch(args) => watch::run(args),

@@ -131,7 +131,13 @@ fn plan(
     }
     plan.steps = given(args, spec)?
         .into_iter()
-        .map(|removal| PruneStep { removal, score: None, nll: None })
+        .map(|removal| PruneStep {
+            removal,
+            score: None,
+            score_stderr: None,
+            nll: None,
+            rise_stderr: None,
+        })
         .collect();
     Ok(plan)
 }
@@ -189,13 +195,10 @@ fn chosen(
     };
     printer.note(&text::described(text));
     let what = if args.branches { "branch" } else { "layer" };
-    let mut observe = |step: &PruneStep| {
-        let score = step.score.map_or(String::new(), |score| format!("  {rule} {score:+.4}"));
-        let nll = step.nll.map_or(String::new(), |nll| format!("  loss then {nll:.4}"));
-        printer.note(&format!("  {what} {:<12}{score}{nll}", step.removal.to_string()));
+    let mut observe = |step: &PruneStep, baseline: f64| {
+        printer.note(&format!("  {what} {}", step_line(step, rule, baseline)));
     };
-    let chosen =
-        choose(&*measured.source, &text.windows, &choice, &measured.workers, &mut observe)?;
+    let chosen = choose(&*measured.source, text, &choice, &measured.workers, &mut observe)?;
     if let Some(step) = &chosen.refused {
         printer.note(&format!(
             "Stopped: without {} the perplexity would be {:+.1} %.",
@@ -204,6 +207,25 @@ fn chosen(
         ));
     }
     Ok(chosen)
+}
+
+/// A step with its numbers, each with its standard error over windows where there is one.
+fn step_line(step: &PruneStep, rule: PruneRule, baseline: f64) -> String {
+    let error = |stderr: Option<f64>| stderr.map_or(String::new(), |e| format!(" ± {e:.4}"));
+    let mut line = format!("{:<12}", step.removal.to_string());
+    if let Some(score) = step.score {
+        line += &format!("  {rule} {}{}", signed(score), error(step.score_stderr));
+    }
+    if let Some(nll) = step.nll {
+        let rise = signed(nll - baseline);
+        line += &format!("  loss then {nll:.4} ({rise}{})", error(step.rise_stderr));
+    }
+    line
+}
+
+/// With its sign, a true minus.
+fn signed(value: f64) -> String {
+    format!("{value:+.4}").replace('-', "−")
 }
 
 /// Every index spelt out.
@@ -243,21 +265,24 @@ fn gained(
     let Some(Measured { source, text, workers }) = measured else { return Ok((out, None)) };
     let pruned = Pruned::new(&**source, removals)?;
     let models: [&dyn LayerSource; 2] = [&**source, &pruned];
-    let nll = |model: &dyn LayerSource| -> anyhow::Result<f64> {
-        Ok(lns_eval::evaluate(model, &text.windows, workers, &|_| {})?.nll())
-    };
-    let [a, b] = [nll(models[0])?, nll(models[1])?];
+    let loss = |model| lns_eval::evaluate(model, &text.windows, workers, &|_| {});
+    let [before, after] = [loss(models[0])?, loss(models[1])?];
+    let [a, b] = [before.nll(), after.nll()];
+    let difference = lns_eval::paired(&before, &after);
+    let stderr = difference.and_then(|difference| difference.stderr);
+    let error = stderr.map_or(String::new(), |stderr| format!(" ± {stderr:.4}"));
     let [slow, fast] = speeds(models, &text.windows, workers)?;
     out += &format!(
         "speed        {slow:.0} → {fast:.0} tokens/s, losses of whole windows ({:+.1} %)\nnll          \
-         {a:.4} → {b:.4} nats per token\nperplexity   {:.3} → {:.3} ({:+.1} %)\n",
+         {a:.4} → {b:.4} nats per token ({}{error})\nperplexity   {:.3} → {:.3} ({:+.1} %)\n",
         share(slow, fast),
+        signed(b - a),
         a.exp(),
         b.exp(),
         share(a.exp(), b.exp()),
     );
     let record = json!({
-        "nll_before": a, "nll_after": b,
+        "nll_before": a, "nll_after": b, "nll_rise_stderr": stderr,
         "tokens_per_second_before": slow, "tokens_per_second_after": fast,
     });
     Ok((out, Some(record)))

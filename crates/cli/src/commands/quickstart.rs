@@ -9,6 +9,7 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, ExitCode},
+    sync::atomic::Ordering,
 };
 
 use anyhow::{Context, bail};
@@ -55,6 +56,7 @@ pub(crate) fn run(args: &QuickstartArgs, printer: &Printer) -> anyhow::Result<Ex
     let _claim = output::claim(&args.out, FolderKind::Quickstart, None)?;
     let workers = model::workers(args.threads)?;
     let inputs = inputs(args, printer);
+    let stop = Stop::listen(printer, Stop::AFTER_THIS_STEP)?;
     // A page of its own: the pair is of another size, read other text, and does not compare.
     if let Some((model, text)) = &inputs {
         let place = PlaceArgs { device: Device::flex(), precision: Precision::F32 };
@@ -65,12 +67,16 @@ pub(crate) fn run(args: &QuickstartArgs, printer: &Printer) -> anyhow::Result<Ex
             probes: &Probes::default(),
             compute: &compute,
             workers: &workers,
+            stop: &stop,
         };
-        let record = request.measure(request.open(model, printer)?, printer)?;
-        output::finish_diagnosis(&args.out, &[record], printer)?;
+        if let Some(record) = request.measure(request.open(model, printer)?, printer)? {
+            output::finish_diagnosis(&args.out, &[record], printer)?;
+        }
+    }
+    if stop.asked.load(Ordering::Relaxed) {
+        return Ok(stop.exit_code());
     }
     let text = inputs.map_or_else(Vec::new, |(_, text)| text);
-    let stop = Stop::listen(printer)?;
     let Some((pair, out)) = trained_pair(args, text, &stop, printer)? else {
         printer.note("Stopped; the same command goes on.");
         return Ok(stop.exit_code());

@@ -35,7 +35,7 @@ pub(crate) fn run(args: &StudyArgs, printer: &Printer) -> anyhow::Result<ExitCod
     let text = corpus::supply(&config.run, config.most_sequences()?, &args.corpus, out, printer)?;
     config.ideal_loss = text.ideal_loss;
     config.run.data.sources = text.sources;
-    let stop = Stop::listen(printer)?;
+    let stop = Stop::listen(printer, Stop::AFTER_THIS_STEP)?;
     let record = conduct(&config, &mut claim, &stop, printer)?;
     match record {
         Some(record) => {

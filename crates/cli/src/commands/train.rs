@@ -132,7 +132,7 @@ pub(crate) fn train(
     printer: &Printer,
 ) -> anyhow::Result<ExitCode> {
     let out = &claim.folder().to_owned();
-    let stop = Stop::listen(printer)?;
+    let stop = Stop::listen(printer, Stop::AFTER_THIS_STEP)?;
     let mut progress = RunProgress::new(config, out, printer);
     let summary = lns_train::train(config, out, &stop.asked, &mut |event| {
         // Everything was accepted.

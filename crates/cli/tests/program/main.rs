@@ -2,6 +2,7 @@
 
 mod bench;
 mod folders;
+mod measure;
 mod numbers;
 mod strangers;
 mod surgery;

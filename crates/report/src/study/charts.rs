@@ -435,7 +435,7 @@ fn costs(label: String, look: Look, diagnoses: &[&DiagnoseRecord]) -> Option<Cos
         if mean.runs > 1 {
             return Some((mean.low, mean.high));
         }
-        let reach = 2.0 * removal(diagnoses.first()?, layer)?.stderr?;
+        let reach = removal(diagnoses.first()?, layer)?.reach()?;
         Some((drawable(mean.mean - reach)?, drawable(mean.mean + reach)?))
     };
     let idle = |layer: &usize| diagnoses.iter().all(|d| d.verdict.idle_layers.contains(layer));

@@ -5,8 +5,8 @@
 pub(crate) mod study;
 
 use lns_record::{
-    BaselineRecord, BlockRecord, DiagnoseRecord, GrowthModel, LayerRecord, LensRecord, ProbeRecord,
-    RemovalRecord, StreamRecord, TextRecord, VarianceGrowth, VerdictRecord,
+    BaselineRecord, BlockRecord, DiagnoseRecord, GrowthModel, HeavyToken, LayerRecord, LensRecord,
+    ProbeRecord, RemovalRecord, StreamRecord, TextRecord, VarianceGrowth, VerdictRecord,
 };
 use serde_json::json;
 
@@ -51,18 +51,25 @@ fn layer(layer: usize, layers: usize) -> LayerRecord {
     let removed = |share: f64, seed: usize| RemovalRecord {
         delta_nll: delta * share * (0.6 + 0.8 * noise(seed)),
         stderr: Some(0.004 + 0.05 * delta.abs()),
+        margin: Some(2.131 * (0.004 + 0.05 * delta.abs())),
     };
     let cosine = 1.0 - 0.4 * (-8.0 * depth).exp() - 0.03 - 0.02 * noise(layer + 50);
     LayerRecord {
         layer,
-        attention_variance: Some(0.3 + 3.0 * depth + noise(layer)),
-        mlp_variance: Some(1.9 * (1.0 - depth) + 4.0 * depth.powi(3) + noise(layer + 7)),
+        attention_variance: Some(0.32 + 3.1 * depth + noise(layer)),
+        mlp_variance: Some(2.0 * (1.0 - depth) + 4.2 * depth.powi(3) + noise(layer + 7)),
+        attention_variance_median: Some(0.3 + 3.0 * depth + noise(layer)),
+        mlp_variance_median: Some(1.9 * (1.0 - depth) + 4.0 * depth.powi(3) + noise(layer + 7)),
         attention_to_stream: Some(0.2 + 0.1 * noise(layer + 3)),
         mlp_to_stream: Some(0.4 + 0.1 * noise(layer + 5)),
         branch_to_stream: Some(1.4 * (-7.0 * depth).exp() + 0.24 + 0.06 * noise(layer + 11)),
         cosine: Some(cosine),
         block_influence: Some(1.0 - cosine),
-        removal: Some(RemovalRecord { delta_nll: delta, stderr: Some(0.006 + 0.05 * delta.abs()) }),
+        removal: Some(RemovalRecord {
+            delta_nll: delta,
+            stderr: Some(0.006 + 0.05 * delta.abs()),
+            margin: Some(2.131 * (0.006 + 0.05 * delta.abs())),
+        }),
         removal_attention: Some(removed(0.4, layer + 100)),
         removal_mlp: Some(removed(0.6, layer + 200)),
         gradient_norm: Some(0.9 * (-4.0 * depth).exp() + 0.05 + 0.02 * noise(layer + 3)),
@@ -82,9 +89,29 @@ fn stream(index: usize, layers: usize) -> StreamRecord {
     StreamRecord {
         index,
         variance: quiet * (1.0 + 0.1 * noise(index)) + massive,
-        variance_without_first: quiet,
+        variance_without_first: quiet + massive / 4.0,
+        variance_content: Some(1.04 * quiet),
+        variance_median: Some(quiet),
         rms: (quiet + massive).sqrt(),
     }
+}
+
+/// A separator, and the first tokens of some windows.
+fn heavy_tokens(layers: usize) -> Vec<HeavyToken> {
+    let heavy = |window, position, id, text: &str, ratio| HeavyToken {
+        window,
+        position,
+        id,
+        text: text.to_owned(),
+        layer: Some(layers / 3),
+        ratio,
+    };
+    vec![
+        heavy(0, 0, 57, "M", 3.4e4),
+        heavy(2, 0, 284, " the", 2.9e4),
+        heavy(2, 311, 0, "<|endoftext|>", 6.9e4),
+        heavy(3, 0, 284, " the", 3.1e4),
+    ]
 }
 
 /// A diagnosis with every probe.
@@ -99,7 +126,7 @@ pub(crate) fn full(name: &str, layers: usize) -> DiagnoseRecord {
     let table: Vec<LayerRecord> = (0..layers).map(|i| layer(i, layers)).collect();
     let idle = |layer: &LayerRecord| {
         let removal = layer.removal.unwrap();
-        removal.delta_nll + 2.0 * removal.stderr.unwrap() < 0.15
+        removal.delta_nll + removal.margin.unwrap() < 0.15
     };
     let idle_layers = table.iter().filter(|layer| idle(layer)).map(|layer| layer.layer).collect();
     DiagnoseRecord {
@@ -114,6 +141,7 @@ pub(crate) fn full(name: &str, layers: usize) -> DiagnoseRecord {
         },
         baseline: BaselineRecord { nll: 3.108, perplexity: 22.38, nll_stderr: Some(0.043) },
         stream: (0..=layers).map(|index| stream(index, layers)).collect(),
+        heavy_tokens: heavy_tokens(layers),
         layers: table,
         blocks: blocks(&angular_distance),
         angular_distance,
@@ -160,6 +188,20 @@ pub(crate) fn default_probes(name: &str, layers: usize) -> DiagnoseRecord {
     record
 }
 
+/// The same as an earlier version wrote it.
+pub(crate) fn earlier(name: &str, layers: usize) -> DiagnoseRecord {
+    let mut record = default_probes(name, layers);
+    record.heavy_tokens.clear();
+    for stream in &mut record.stream {
+        (stream.variance_content, stream.variance_median) = (None, None);
+    }
+    for layer in &mut record.layers {
+        (layer.attention_variance_median, layer.mlp_variance_median) = (None, None);
+        layer.removal.iter_mut().for_each(|removal| removal.margin = None);
+    }
+    record
+}
+
 /// No probe ran.
 pub(crate) fn bare(name: &str, layers: usize) -> DiagnoseRecord {
     let empty = |layer| LayerRecord { layer, ..LayerRecord::default() };
@@ -169,6 +211,7 @@ pub(crate) fn bare(name: &str, layers: usize) -> DiagnoseRecord {
         text: TextRecord { files: vec![], tokens: 0, windows: 0, window_len: 0 },
         baseline: BaselineRecord { nll: 3.0, perplexity: 20.09, nll_stderr: None },
         stream: vec![],
+        heavy_tokens: vec![],
         layers: (0..layers).map(empty).collect(),
         angular_distance: vec![],
         blocks: vec![],
