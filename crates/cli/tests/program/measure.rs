@@ -65,7 +65,7 @@ fn two_models_are_compared_window_by_window_with_an_error() {
     let bench = Bench::new("llama");
     let text = ["--text", "text.txt", "--window", "16"];
     let scaled = ["retrofit", "model", "--out", "scaled", "--mode", "replace"];
-    bench.succeeds(&scaled);
+    bench.succeeds(&[&scaled[..], &text].concat());
     let eval = |more: &[&str]| bench.succeeds(&[&["eval"], more, &text].concat());
     let both = json(&eval(&["model", "scaled", "--json"]));
     let nll = |index: usize| both[index]["nll"].as_f64().expect("a number");
