@@ -9,6 +9,22 @@ use assert_cmd::Command;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+/// The program, which heeds signals also where the tests were started by something that ignores them
+/// (`nohup`, a script's `&`), and would hand that down.
+#[cfg(unix)]
+pub(crate) fn heeding_signals() -> std::process::Command {
+    let program = assert_cmd::cargo::cargo_bin("lns");
+    let env = || std::process::Command::new("env");
+    let default = "--default-signal=HUP,INT,TERM";
+    let known = env().args([default, "true"]).output().is_ok_and(|ran| ran.status.success());
+    if !known {
+        return std::process::Command::new(program);
+    }
+    let mut command = env();
+    command.arg(default).arg(program);
+    command
+}
+
 /// A copy of a golden checkpoint with a tokenizer of words w0, w1, … and a text of 200 of them.
 pub(crate) struct Bench {
     pub(crate) dir: TempDir,

@@ -243,13 +243,14 @@ mod processes {
     use lns_spec::{NormScheme, Preset};
 
     use super::*;
+    use crate::bench::heeding_signals;
 
     fn program() -> std::path::PathBuf {
         assert_cmd::cargo::cargo_bin("lns")
     }
 
-    fn start(bench: &Bench, program: &str, arguments: &[&str]) -> Child {
-        Command::new(program)
+    fn start(bench: &Bench, mut command: Command, arguments: &[&str]) -> Child {
+        command
             .current_dir(bench.dir.path())
             .args(arguments)
             .stdout(Stdio::null())
@@ -259,7 +260,7 @@ mod processes {
     }
 
     fn lns(bench: &Bench, arguments: &[&str]) -> Child {
-        start(bench, program().to_str().expect("UTF-8"), arguments)
+        start(bench, heeding_signals(), arguments)
     }
 
     fn end(child: Child) -> (Option<i32>, String) {
@@ -313,7 +314,7 @@ mod processes {
         let bench = Bench::new("llama");
         let train = with(&["train", "--out", "run"], &LONG).join(" ");
         let script = format!("trap '' HUP INT; exec '{}' {train}", program().display());
-        let mut child = start(&bench, "sh", &["-c", &script]);
+        let mut child = start(&bench, Command::new("sh"), &["-c", &script]);
         let run = bench.path("run");
         wait(&mut child, || steps(&run) > 0);
         for signal in ["-HUP", "-INT", "-HUP"] {

@@ -129,10 +129,12 @@ fn a_diagnosis_that_a_signal_ends_says_so_and_keeps_whole_windows_or_nothing() {
     use std::io::{BufRead, BufReader};
     use std::process::{Command, Stdio};
 
+    use crate::bench::heeding_signals;
+
     let bench = Bench::new("llama");
     write_words(&bench, "long.txt", 400_000);
     for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
-        let mut child = Command::new(assert_cmd::cargo::cargo_bin("lns"))
+        let mut child = heeding_signals()
             .current_dir(bench.dir.path())
             .args(["diagnose", "model", "--text", "long.txt", "--window", "16", "--out", "found"])
             .args(["--max-tokens", "400000"])
