@@ -33,7 +33,7 @@ pub use study::{
     TheoryCurve, TheoryRecord,
 };
 pub use surgery::{FileRecord, ProvenanceRecord, PrunePlan, PruneStep};
-pub use words::{block_in_words, layers_in_words, with_minus};
+pub use words::{block_in_words, counted, figure, layers_in_words, noun, with_minus, with_prefix};
 pub use write::{NewFile, NewFolder, pretty_json, remove_unfinished, replace_file};
 
 /// `bench --json`.
@@ -70,7 +70,8 @@ pub struct BenchResult {
     pub gflops: f64,
     /// `gflops` over `peak_gflops`.
     pub share_of_peak: f64,
-    /// Peak resident memory during this workload, where the system says.
+    /// Peak resident memory of the process during this workload, where the system says; what earlier
+    /// workloads left with the process counts too.
     pub peak_rss_bytes: Option<u64>,
     /// Steps measured.
     pub steps: u64,

@@ -56,10 +56,10 @@ pub(crate) fn drawings(records: &[DiagnoseRecord]) -> Vec<Drawing> {
         drawings.insert(drawings.len().min(1), branches.draw());
     }
     // A chart is looked at, and shown elsewhere, without the page's first lines.
-    if let Some(warning) = incomparable(records) {
+    if let Some(found) = incomparable(records) {
         drawings
             .iter_mut()
-            .for_each(|drawing| drawing.caption = format!("{warning} {}", drawing.caption));
+            .for_each(|drawing| drawing.caption = format!("{} {}", found.mark, drawing.caption));
     }
     drawings
 }

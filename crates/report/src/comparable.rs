@@ -4,12 +4,21 @@
 use lns_record::DiagnoseRecord;
 use serde_json::Value;
 
-use crate::number::count;
+use crate::number::counted;
 use crate::text::labels;
 
-/// What keeps `records` from being compared, in sentences that belong beside every chart of them; `None`
-/// where they read the same windows of the same text in tokens of the same vocabulary.
-pub(crate) fn incomparable(records: &[DiagnoseRecord]) -> Option<String> {
+/// What keeps diagnoses from being compared.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Incomparable {
+    /// Said once, with what each of them read.
+    pub(crate) sentence: String,
+    /// A few words for every chart, which is also looked at alone.
+    pub(crate) mark: String,
+}
+
+/// What keeps `records` from being compared; `None` where they read the same windows of the same text in
+/// tokens of the same vocabulary.
+pub(crate) fn incomparable(records: &[DiagnoseRecord]) -> Option<Incomparable> {
     let first = records.first()?;
     let vocabulary =
         |record: &DiagnoseRecord| record.model.get("vocab_size").and_then(Value::as_u64);
@@ -27,16 +36,16 @@ pub(crate) fn incomparable(records: &[DiagnoseRecord]) -> Option<String> {
     }
     let read = |(record, label): (&DiagnoseRecord, String)| {
         let (windows, length) = windows_of(record);
-        let plural = if windows == 1 { "" } else { "s" };
-        format!("{label}: {} window{plural} of {} tokens", count(windows), count(length))
+        format!("{label}: {} of {}", counted(windows, "window"), counted(length, "token"))
     };
     let reads: Vec<String> = records.iter().zip(labels(records)).map(read).collect();
-    Some(format!(
-        "Not to be compared in numbers: these models read {} ({}). Losses, removal costs and their errors \
-         differ for that reason alone; only the shape over depth says something.",
-        different.join(" and "),
+    let different = different.join(" and ");
+    let sentence = format!(
+        "Not to be compared in numbers: these models read {different} ({}). Losses, removal costs and their \
+         errors differ for that reason alone; only the shape over depth says something.",
         reads.join("; ")
-    ))
+    );
+    Some(Incomparable { sentence, mark: format!("Shapes only, not numbers ({different}).") })
 }
 
 fn windows_of(record: &DiagnoseRecord) -> (u64, u64) {
@@ -81,7 +90,8 @@ mod tests {
             (record("b", "two.txt", 4, Some(49152)), "different text and different vocabularies ("),
         ] {
             let found = with(other).unwrap();
-            assert!(found.contains(told), "{found}");
+            assert!(found.sentence.contains(told), "{found:?}");
+            assert!(found.mark.len() < 80, "{found:?}");
         }
     }
 }

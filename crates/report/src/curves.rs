@@ -442,8 +442,9 @@ fn spread_out(names: &mut [Name], area: &Area) {
     }
 }
 
-/// The range of y in which the ends of most lines can be told apart: what they do from `from` on.
-/// Lines that end far from the others are left out.
+/// The range of y in which the ends of most lines can be told apart: what they do from `from` on, and from
+/// the last point before it, so that no line is out of sight there. Lines that end far from the others are
+/// left out.
 pub(crate) fn window(curves: &[Curve], from: u64, zero: bool) -> Option<(f64, f64)> {
     /// Ends closer than this, in nats per token, are shown together in any case.
     const NEAR: f64 = 0.25;
@@ -457,9 +458,13 @@ pub(crate) fn window(curves: &[Curve], from: u64, zero: bool) -> Option<(f64, f6
     let limit = (typical * TYPICAL).max(NEAR);
     let near =
         |curve: &&Curve| curve.points.last().is_some_and(|p| (p.mean - middle).abs() <= limit);
-    let late = |curve: &&Curve| curve.points.iter().any(|point| point.x >= from);
     let kept: Vec<&Curve> = curves.iter().filter(near).collect();
-    let from = if kept.iter().any(late) { from } else { 0 };
+    // A short run is measured a few times only: between two points its line would enter the chart late.
+    let entry = |curve: &&Curve| {
+        let before = curve.points.iter().map(|point| point.x).filter(|x| *x <= from);
+        before.max().unwrap_or(0)
+    };
+    let from = kept.iter().map(entry).min().unwrap_or(0);
     let range = |from: u64| {
         let points = || kept.iter().flat_map(|curve| &curve.points).filter(|point| point.x >= from);
         let start = if zero { 0.0 } else { f64::INFINITY };
@@ -527,5 +532,14 @@ mod tests {
             window(&[curve(&[0.04, 0.03, 0.0]), curve(&[0.0, -0.02])], 1, true).unwrap();
         assert!(low < -0.02 && high > 0.04, "the start is near enough: {low} {high}");
         assert_eq!(window(&[], 0, false), None);
+    }
+
+    #[test]
+    fn a_line_with_few_points_is_in_sight_from_a_quarter_of_its_run_on() {
+        let at = |(x, v): (u64, f64)| Point { x, mean: v, low: v, high: v, runs: 1 };
+        let points = [(0, 7.7), (48, 6.1), (60, 6.0)].map(at).to_vec();
+        let short = Curve { label: String::new(), look: LOOK, points, lost: false };
+        let (_, high) = window(&[short], 15, false).unwrap();
+        assert!(high > 7.7, "the whole run is shown: {high}");
     }
 }

@@ -1,7 +1,7 @@
 //! Angular distances of all pairs of stream points (the paper's eq. 1), as measured: neither
 //! clipped nor stretched row by row.
 
-use lns_record::{BlockRecord, block_in_words};
+use lns_record::{BlockRecord, block_in_words, noun};
 use maud::{Markup, html};
 
 use crate::drawing::{Drawing, NARROW, Room, Sketch, px};
@@ -97,7 +97,8 @@ impl Triangle {
     }
 
     fn cell(&self, i: usize, n: usize, distance: f64) -> Markup {
-        let told = format!("layers {}, n = {n}: {}", block_in_words(i, n), number(distance));
+        let told =
+            format!("{} {}, n = {n}: {}", noun(n, "layer"), block_in_words(i, n), number(distance));
         let colour =
             drawable(distance).map(|d| ramp(if self.max > 0.0 { d / self.max } else { 0.0 }));
         html! {

@@ -1,7 +1,8 @@
 //! Numbers as people write them: three significant digits, an uncertainty cut where it starts to
 //! matter, thousands set apart.
 
-use lns_record::with_minus;
+pub(crate) use lns_record::figure;
+use lns_record::{noun, with_minus};
 
 /// Below this a number is drawn as zero, above its inverse it is not drawn: scales take logarithms
 /// and differences, which must stay finite.
@@ -18,31 +19,11 @@ pub(crate) fn drawable(value: f64) -> Option<f64> {
 
 /// `4.05`, `0.2`, `2.05e3`, `−1.2e-7`: for a sentence, without zeros that tell nothing.
 pub(crate) fn number(value: f64) -> String {
-    let (mantissa, exponent) = parts(value);
-    trimmed(&mantissa) + &exponent
-}
-
-/// `4.05`, `0.200`, `2.05e3`, `−1.20e-7`: for a column, three digits in every row.
-pub(crate) fn figure(value: f64) -> String {
-    let (mantissa, exponent) = parts(value);
-    mantissa + &exponent
-}
-
-/// Three significant digits and, where the number is not written plainly, its power of ten.
-fn parts(value: f64) -> (String, String) {
-    if value == 0.0 {
-        return ("0".to_owned(), String::new());
-    }
-    if !value.is_finite() {
-        return (if value.is_nan() { "NaN" } else { "infinite" }.to_owned(), String::new());
-    }
-    let scientific = format!("{value:.2e}");
-    let (mantissa, exponent) = scientific.split_once('e').expect("`{:e}` always writes an `e`");
-    match exponent.parse::<i32>() {
-        Ok(power @ -3..=2) => {
-            (with_minus(&format!("{value:.*}", (2 - power) as usize)), String::new())
-        }
-        _ => (with_minus(mantissa), format!("e{exponent}")),
+    let written = figure(value);
+    match written.split_once('e') {
+        _ if !value.is_finite() => written,
+        Some((mantissa, exponent)) => format!("{}e{exponent}", trimmed(mantissa)),
+        None => trimmed(&written),
     }
 }
 
@@ -95,6 +76,11 @@ pub(crate) fn count(value: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// `1 window`, `2 048 tokens`
+pub(crate) fn counted(value: u64, what: &str) -> String {
+    format!("{} {}", count(value), noun(value, what))
 }
 
 /// What the line across a chart of removal costs means.

@@ -11,7 +11,7 @@ use crate::charts::drawings;
 use crate::columns;
 use crate::comparable::incomparable;
 use crate::drawing::{Drawing, Room, rules};
-use crate::number::{count, figure, measured, number, percent};
+use crate::number::{count, counted, figure, measured, number, percent};
 use crate::palette::{HUES, properties, themed};
 use crate::text::{clean, clean_lines, labels, quoted};
 
@@ -27,7 +27,7 @@ pub fn diagnosis_page(records: &[DiagnoseRecord]) -> String {
         (facts(records, &labels))
         @if !drawings.is_empty() {
             h2 { "Layer by layer" }
-            @if let Some(warning) = incomparable(records) { p.warning { (warning) } }
+            @if let Some(found) = incomparable(records) { p.warning { (found.sentence) } }
             (figures(&drawings))
         }
         (numbers(records, &labels))
@@ -205,10 +205,9 @@ fn facts_of(record: &DiagnoseRecord) -> Vec<(&'static str, String)> {
     // The standard error of e^x is e^x times that of x, to first order.
     let perplexity_stderr = baseline.nll_stderr.map(|stderr| baseline.perplexity * stderr);
     let tokens = format!(
-        "{} = {} window{} × {}",
+        "{} = {} × {}",
         count(text.tokens),
-        count(text.windows),
-        if text.windows == 1 { "" } else { "s" },
+        counted(text.windows, "window"),
         count(text.window_len)
     );
     vec![
@@ -343,7 +342,7 @@ fn heavy(record: &DiagnoseRecord) -> Markup {
                     }
                 }
             }
-            @if kinds.len() > SHOWN { p.small { "And " (kinds.len() - SHOWN) " kinds more, in diagnose.json." } }
+            @if kinds.len() > SHOWN { p.small { "And " (counted((kinds.len() - SHOWN) as u64, "kind")) " more, in diagnose.json." } }
         }
     }
 }

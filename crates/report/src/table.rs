@@ -10,7 +10,7 @@ use unicode_width::UnicodeWidthStr;
 use crate::charts::common_threshold;
 use crate::columns;
 use crate::comparable::incomparable;
-use crate::number::{count, figure, measured, number, percent};
+use crate::number::{count, counted, figure, measured, number, percent};
 use crate::scale::Scale;
 use crate::text::{clean, labels, quoted, shortened};
 
@@ -177,9 +177,9 @@ pub fn diagnosis_table(record: &DiagnoseRecord, style: TableStyle) -> String {
 /// `30 layers · 2 048 tokens · loss 3.11 ± 0.05 · perplexity 22.4`
 fn summary(record: &DiagnoseRecord) -> String {
     format!(
-        "{} layers · {} tokens · loss {} · perplexity {}",
-        record.layers.len(),
-        count(record.text.tokens),
+        "{} · {} · loss {} · perplexity {}",
+        counted(record.layers.len() as u64, "layer"),
+        counted(record.text.tokens, "token"),
         measured(record.baseline.nll, record.baseline.nll_stderr),
         number(record.baseline.perplexity)
     )
@@ -295,9 +295,9 @@ fn heavy_table(record: &DiagnoseRecord, style: TableStyle) -> String {
     let mut out = String::new();
     style.wrap(
         &format!(
-            "Massive activations: {} of {} tokens carry more than {} times the median token's variance.",
+            "Massive activations: {} of {} carry more than {} times the median token's variance.",
             count(record.heavy_tokens.len() as u64),
-            count(record.text.tokens),
+            counted(record.text.tokens, "token"),
             HeavyToken::FACTOR
         ),
         Tone::Plain,
@@ -323,7 +323,8 @@ fn heavy_table(record: &DiagnoseRecord, style: TableStyle) -> String {
     ];
     write_tables(&fit(columns, style.width), shown.len(), |_| Tone::Plain, style, &mut out);
     if kinds.len() > shown.len() {
-        let more = format!("and {} kinds more", kinds.len() - shown.len());
+        let more = (kinds.len() - shown.len()) as u64;
+        let more = format!("and {} more", counted(more, "kind"));
         style.wrap(&more, Tone::Quiet, &mut out);
     }
     out
@@ -343,8 +344,8 @@ pub fn comparison_table(records: &[DiagnoseRecord], style: TableStyle) -> String
             style.wrap(&format!("#{} idle layers: {idle}", at + 1), Tone::Idle, &mut out);
         }
     }
-    if let Some(warning) = incomparable(records) {
-        style.wrap(&warning, Tone::Strong, &mut out);
+    if let Some(found) = incomparable(records) {
+        style.wrap(&found.sentence, Tone::Strong, &mut out);
     }
     out.push('\n');
     let rows = records.iter().map(columns::rows).max().unwrap_or(0);
@@ -353,10 +354,14 @@ pub fn comparison_table(records: &[DiagnoseRecord], style: TableStyle) -> String
     out.push('\n');
     let note = format!(
         "variance: of the stream entering the layer (the row after a model's last layer: leaving it), \
-         {}. Δ loss: nats per token lost without the layer, ± one standard error; * idle.",
+         {}. Δ loss: nats per token lost without the layer, ± one standard error.",
         whose_variance(records).split(';').next().unwrap_or_default()
     );
     style.wrap(&note, Tone::Quiet, &mut out);
+    // A line of its own: a mark and what it means are not torn apart.
+    if records.iter().any(|record| !record.verdict.idle_layers.is_empty()) {
+        style.wrap("*: an idle layer", Tone::Quiet, &mut out);
+    }
     out
 }
 

@@ -3,11 +3,27 @@
 
 use lns_record::DiagnoseRecord;
 pub(crate) use lns_show::{clean, clean_lines};
+use maud::{Markup, html};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// A token's text with its ends visible, and what would act on a terminal written out.
 pub(crate) fn quoted(text: &str) -> String {
     clean(&format!("{text:?}"))
+}
+
+/// A sentence with what it puts between backticks set as code.
+pub(crate) fn prose(text: &str) -> Markup {
+    let text = clean(text);
+    let parts: Vec<&str> = text.split('`').collect();
+    // One without a partner is a character like others.
+    let paired = parts.len() % 2 == 1;
+    html! {
+        @if paired {
+            @for (at, part) in parts.iter().enumerate() {
+                @if at % 2 == 1 { code { (part) } } @else { (part) }
+            }
+        } @else { (text) }
+    }
 }
 
 /// `text` in at most `columns` columns, its middle left out: both ends of a path tell more.
@@ -49,6 +65,12 @@ pub(crate) fn labels(records: &[DiagnoseRecord]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_stands_between_backticks_is_set_as_code() {
+        assert_eq!(prose("give `a <b>` here").into_string(), "give <code>a &lt;b&gt;</code> here");
+        assert_eq!(prose("a ` alone").into_string(), "a ` alone");
+    }
 
     #[test]
     fn a_long_name_loses_its_middle_and_fits() {

@@ -398,6 +398,23 @@ fn set_all(record: &mut StudyRecord, next: &mut impl FnMut() -> f64) {
     theory.curves.iter_mut().flat_map(|curve| &mut curve.variance).for_each(|v| *v = next());
 }
 
+#[test]
+fn a_table_without_intervals_explains_none() {
+    let note = "95 %: confidence interval";
+    assert!(study_table(&full(3), PLAIN).contains(note));
+    let mut single = part(&["pre", "lns"], 3);
+    for interval in
+        single.groups.iter_mut().flat_map(|group| [&mut group.loss, &mut group.perplexity])
+    {
+        *interval = interval.map(|all| Interval { low: None, high: None, count: 1, ..all });
+    }
+    for pair in &mut single.pairs {
+        pair.difference = Interval { low: None, high: None, count: 1, ..pair.difference };
+    }
+    let table = study_table(&single, PLAIN);
+    assert!(!table.contains(note) && !table.contains("95 %"), "{table}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 

@@ -89,7 +89,7 @@ pub(crate) fn duration(seconds: f64) -> String {
 
 /// `1 run`, `3 runs`
 pub(crate) fn counted(count: usize, what: &str) -> String {
-    format!("{} {what}{}", grouped(count as u64), if count == 1 { "" } else { "s" })
+    format!("{} {}", grouped(count as u64), lns_record::noun(count, what))
 }
 
 #[cfg(test)]

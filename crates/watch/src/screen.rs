@@ -204,7 +204,7 @@ fn title(name: &str, run: &Run, room: usize) -> Line<'static> {
             start.scheme.clone(),
             format!("seed {}", start.seed),
             format!("{} parameters", format::compact(start.parameters)),
-            format!("{} layers", format::grouped(start.layers)),
+            format::counted(start.layers as usize, "layer"),
             format!("{} init", start.initialisation),
         ]);
     }

@@ -34,9 +34,18 @@ impl Study<'_> {
         };
         let (done, to_come) = (count(is_done), self.ahead().count());
         let running = count(|activity| activity == Activity::Running);
+        let interrupted = count(|activity| activity == Activity::Ended(Outcome::Interrupted));
+        let silent = count(|activity| matches!(activity, Activity::Silent(_)));
         let all = format::counted(self.runs.len() + to_come, "run");
         let mut text = format!("{done} of {all} done");
-        for (number, what) in [(running, "running"), (to_come, "to come")] {
+        // All that is not done, so that the numbers add up to the number of runs.
+        let others = [
+            (running, "running"),
+            (interrupted, "interrupted"),
+            (silent, "silent"),
+            (to_come, "to come"),
+        ];
+        for (number, what) in others {
             if number > 0 {
                 text += &format!(", {number} {what}");
             }
@@ -98,7 +107,13 @@ mod tests {
             "1 of 4 runs done, 1 running, 2 to come, about 41 min 40 s left"
         );
         // Nobody knows when a silent one goes on.
-        assert_eq!(study.progress(now + 1e5), "1 of 4 runs done, 2 to come");
+        assert_eq!(study.progress(now + 1e5), "1 of 4 runs done, 1 silent, 2 to come");
+        let stopped =
+            lns_record::Event::End { step: 1441, time: now, outcome: Outcome::Interrupted };
+        let stopped: Run = sample::run(1441, 3).into_iter().chain([stopped]).collect();
+        let runs = [("pre-1".to_owned(), &done), ("lns-1".to_owned(), &stopped)];
+        let paused = Study { runs: &runs, ..study };
+        assert_eq!(paused.progress(now), "1 of 4 runs done, 1 interrupted, 2 to come");
         let unplanned = Study { planned: &[], ..study };
         assert!(unplanned.progress(now).starts_with("1 of 2 runs done, 1 running, about"));
         assert_eq!(Study { runs: &[], planned: &[] }.progress(0.0), "0 of 0 runs done");

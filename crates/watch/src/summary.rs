@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use lns_record::{Event, LayersEvent};
+use lns_record::{Event, LayersEvent, figure};
 
 use crate::{format, run::Run, study::Study};
 
@@ -32,10 +32,10 @@ pub(crate) fn of_run(run: &Run, now: f64) -> String {
     let mut rows = vec![("state", state(run, now))];
     if let Some(start) = run.start() {
         let model = format!(
-            "{}, {} initialisation, {} layers, {} parameters",
+            "{}, {} initialisation, {}, {} parameters",
             start.scheme,
             start.initialisation,
-            format::grouped(start.layers),
+            format::counted(start.layers as usize, "layer"),
             format::compact(start.parameters)
         );
         let threads = format::counted(start.threads as usize, "thread");
@@ -131,7 +131,7 @@ fn variance(text: &mut String, run: &Run) {
         ),
     );
     let mut row = |event: &LayersEvent| {
-        let of = |i| format::significant_or_none(event.stream_variance.get(i).copied());
+        let of = |i| event.stream_variance.get(i).map_or(format::NONE.to_owned(), |v| figure(*v));
         let step = format::grouped(event.step);
         line(
             text,
@@ -219,7 +219,7 @@ notes           step 700: the loss rose by 1.92 in one step: this update was lef
         let none = Run::default();
         let runs = [("lns-1".to_owned(), &one), ("none".to_owned(), &none)];
         let text = of_study(Study { runs: &runs, planned: &[] }, 1.7e9);
-        assert!(text.starts_with("0 of 2 runs done, 1 running, about"), "{text}");
+        assert!(text.starts_with("0 of 2 runs done, 1 running, 1 silent, about"), "{text}");
         let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         let lines: Vec<_> = text.lines().skip(2).map(words).collect();
         assert_eq!(lines.len(), 3);

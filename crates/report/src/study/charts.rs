@@ -175,6 +175,14 @@ impl Study<'_> {
         let rows: Vec<Row> = self.groups().filter_map(row).collect();
         let noise = self.noise().and_then(drawable);
         let (low, high) = pair_window(&rows, noise)?;
+        let outside = |row: &Row| {
+            let (least, most) = row.interval.unwrap_or((row.mean, row.mean));
+            least.min(row.mean) < low || most.max(row.mean) > high
+        };
+        let arrows = match rows.iter().any(outside) {
+            true => " An arrow points to what lies outside the chart.",
+            false => "",
+        };
         let name = &self.baseline;
         let shade = match noise {
             Some(reach) => format!(
@@ -189,7 +197,7 @@ impl Study<'_> {
             caption: format!(
                 "Each small dot is one seed: the group's final held-out loss minus {name}'s with the same \
                  seed. The large dot is the mean, the bar its 95 % interval (Student's t over seeds); a \
-                 single seed has none. An arrow points to what lies outside the chart.{shade}"
+                 single seed has none.{arrows}{shade}"
             ),
             x_caption: format!("loss − loss of {name}, nats per token"),
             x: Scale::between(low, high),
@@ -399,11 +407,10 @@ fn cut(curves: &[Curve], low: f64, high: f64) -> String {
     )
 }
 
-/// The range that holds every seed of the groups that end near the others, zero, the noise and, as far
-/// as they do not dwarf all of these, the intervals.
+/// The range that holds every seed and interval of the groups that end near the others, zero and the noise.
+/// No interval dwarfs the seeds that it is about: the widest, over two seeds, is 13 times as wide as they
+/// are apart.
 fn pair_window(rows: &[Row], noise: Option<f64>) -> Option<(f64, f64)> {
-    /// An interval over two seeds can be many times as wide as what it is about.
-    const MOST: f64 = 2.5;
     let curve = |row: &Row| {
         let seeds = row.seeds.iter().map(|(_, value)| *value).chain([row.mean]);
         let (low, high) = seeds.fold((row.mean, row.mean), |(l, h), v| (l.min(v), h.max(v)));
@@ -414,11 +421,13 @@ fn pair_window(rows: &[Row], noise: Option<f64>) -> Option<(f64, f64)> {
     let (low, high) = window(&curves, 0, true)?;
     let noise = noise.unwrap_or(0.0);
     let (low, high) = (low.min(-noise * 1.1), high.max(noise * 1.1));
-    let reach = (high - low) * (MOST - 1.0) / 2.0;
     let shown = |row: &&Row| (low..=high).contains(&row.mean);
-    let ends = rows.iter().filter(shown).filter_map(|row| row.interval);
-    let (least, most) = ends.fold((low, high), |(l, h), (a, b)| (l.min(a), h.max(b)));
-    Some((least.max(low - reach), most.min(high + reach)))
+    // An end on the chart's edge would be half a mark.
+    let room = 1.04;
+    let drawn = |(low, high): (f64, f64)| drawable(low * room).zip(drawable(high * room));
+    let intervals = rows.iter().filter(shown).filter_map(|row| row.interval);
+    let ends = intervals.filter(|ends| drawn(*ends).is_some());
+    Some(ends.fold((low, high), |(l, h), (a, b)| (l.min(a * room), h.max(b * room))))
 }
 
 /// Mean over diagnoses of what leaving out each layer costs; nothing when none measured it.
@@ -458,12 +467,12 @@ mod tests {
     }
 
     #[test]
-    fn the_window_of_differences_holds_zero_the_noise_and_all_but_strangers() {
+    fn the_window_of_differences_holds_zero_the_noise_and_whole_intervals_of_all_but_strangers() {
         let rows = [row(-0.08, Some((-0.1, -0.06))), row(0.03, None), row(3.0, Some((-9.0, 9.0)))];
         let (low, high) = pair_window(&rows, Some(0.01)).unwrap();
-        assert!((-0.11..=-0.1).contains(&low) && (0.03..0.05).contains(&high), "{low} {high}");
-        let (low, high) = pair_window(&[row(-0.08, Some((-9.0, 9.0)))], None).unwrap();
-        assert!(low < -0.08 && high > 0.0 && high - low < 0.3, "{low} {high}");
+        assert!((-0.11..-0.1).contains(&low) && (0.03..0.05).contains(&high), "{low} {high}");
+        let (low, high) = pair_window(&[row(-0.08, Some((-0.31, 0.15)))], None).unwrap();
+        assert!((-0.35..-0.31).contains(&low) && (0.15..0.2).contains(&high), "{low} {high}");
         assert_eq!(pair_window(&[], None), None);
     }
 }

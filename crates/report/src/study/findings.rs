@@ -6,7 +6,7 @@ use lns_record::{Interval, PairRecord};
 
 use super::means::Outcomes;
 use super::{LNS, Study, label, nats};
-use crate::number::count;
+use crate::number::counted;
 
 /// What a group's difference to the baseline allows to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub(super) fn range(interval: &Interval, write: fn(f64) -> String) -> Option<Str
 }
 
 fn seeds(number: u64) -> String {
-    if number == 1 { "1 seed".to_owned() } else { format!("{} seeds", count(number)) }
+    counted(number, "seed")
 }
 
 impl Study<'_> {
@@ -192,10 +192,10 @@ impl Study<'_> {
         }
         match self.record.missing_runs {
             0 => {}
-            1 => gaps.push("1 run is not finished: what is said here may still change.".to_owned()),
             missing => gaps.push(format!(
-                "{} runs are not finished: what is said here may still change.",
-                count(missing)
+                "{} {} not finished: what is said here may still change.",
+                counted(missing, "run"),
+                if missing == 1 { "is" } else { "are" }
             )),
         }
         gaps

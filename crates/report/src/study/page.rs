@@ -6,9 +6,9 @@ use maud::{Markup, html};
 use super::findings::{ends, range};
 use super::means::Outcomes;
 use super::{Study, label, nats, perplexities, perplexity};
-use crate::number::{count, drawable, figure, number};
+use crate::number::{count, counted, drawable, figure, number};
 use crate::page::{document, figures, stat};
-use crate::text::clean;
+use crate::text::{clean, prose};
 
 /// One page for a study, whole without anything beside it.
 pub fn study_page(record: &StudyRecord) -> String {
@@ -44,7 +44,7 @@ fn settings(record: &StudyRecord) -> Markup {
             h2 { "What every run has in common" }
             dl.facts.plain {
                 @for (what, value) in &record.settings {
-                    div { dt { (clean(what)) } dd { (clean(value)) } }
+                    div { dt { (clean(what)) } dd { (prose(value)) } }
                 }
             }
         }
@@ -76,7 +76,7 @@ impl Study<'_> {
         let findings: Vec<String> = self.others().into_iter().chain(self.gaps()).collect();
         html! {
             section.verdict {
-                @if let Some(caution) = &self.record.caution { p.warning { (clean(caution)) } }
+                @if let Some(caution) = &self.record.caution { p.warning { (prose(caution)) } }
                 p.lead { (self.headline()) }
                 (self.stats())
                 @if !findings.is_empty() {
@@ -270,10 +270,7 @@ fn checks(theory: &TheoryRecord) -> Markup {
         @if theory.checks.is_empty() {
             p { "No statement was checked." }
         } @else {
-            p {
-                "Of " (theory.checks.len()) " statements, held against these runs: " (agree) " agree, " (disagree)
-                " disagree, " (open) " open, where the statement allows more than one outcome."
-            }
+            p { (held(agree, disagree, open)) }
             div.scroll {
                 table.checks {
                     thead { tr {
@@ -291,6 +288,25 @@ fn checks(theory: &TheoryRecord) -> Markup {
             }
         }
     }
+}
+
+/// `Of 28 statements held against these runs, 11 agree, 3 disagree and 14 are open: …`
+fn held(agree: usize, disagree: usize, open: usize) -> String {
+    let verb = |number: usize, one: &str, many: &str| {
+        format!("{number} {}", if number == 1 { one } else { many })
+    };
+    let reason = match open {
+        0 => "",
+        1 => ": it allows more than one outcome",
+        _ => ": they allow more than one outcome",
+    };
+    format!(
+        "Of {} held against these runs, {}, {} and {} open{reason}.",
+        counted((agree + disagree + open) as u64, "statement"),
+        verb(agree, "agrees", "agree"),
+        verb(disagree, "disagrees", "disagree"),
+        verb(open, "is", "are"),
+    )
 }
 
 fn check_row(check: &TheoryCheck) -> Markup {
@@ -311,5 +327,23 @@ fn check_row(check: &TheoryCheck) -> Markup {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_are_summed_up_in_a_sentence() {
+        assert_eq!(
+            held(11, 3, 14),
+            "Of 28 statements held against these runs, 11 agree, 3 disagree and 14 are open: they allow \
+             more than one outcome."
+        );
+        assert_eq!(
+            held(1, 0, 0),
+            "Of 1 statement held against these runs, 1 agrees, 0 disagree and 0 are open."
+        );
     }
 }

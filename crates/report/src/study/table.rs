@@ -2,7 +2,7 @@
 
 use lns_record::{GroupRecord, Interval, StudyRecord};
 
-use super::findings::{Told, range};
+use super::findings::{Told, ends, range};
 use super::means::{Outcomes, standing, summary};
 use super::{Study, label, nats, perplexities, perplexity};
 use crate::number::number;
@@ -98,11 +98,15 @@ impl Study<'_> {
     }
 
     fn table_notes(&self) -> Vec<String> {
-        let mut notes = vec![
-            "loss: held-out, nats per token, mean over finished seeds; 95 %: confidence interval over \
-             seeds (Student's t)."
-                .to_owned(),
-        ];
+        let intervals = self.record.groups.iter().flat_map(|group| {
+            [group.loss, self.difference_of(group), perplexities(group)].into_iter().flatten()
+        });
+        let several = intervals.into_iter().any(|interval| ends(&interval).is_some());
+        let mean = "loss: held-out, nats per token, mean over finished seeds";
+        let mut notes = vec![match several {
+            true => format!("{mean}; 95 %: confidence interval over seeds (Student's t)."),
+            false => format!("{mean}."),
+        }];
         if !self.record.pairs.is_empty() {
             notes.push(format!("Δ loss: minus the loss of {} with the same seed.", self.baseline));
         }
