@@ -1,11 +1,15 @@
 //! What was typed.
 
-use std::path::PathBuf;
+use std::{ffi::OsStr, path::PathBuf};
 
-use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{
+    Arg, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand,
+    builder::{PossibleValue, TypedValueParser},
+};
 use clap_complete::Shell;
 use lns_diagnose::Probes;
 use lns_kernels::{Device, Precision};
+use lns_spec::{Family, NormScheme};
 use lns_train::ranges::{HIDDEN, LAYERS, LENGTH, SEED, SEQUENCES, STEPS, THREADS, TOKENS};
 
 use crate::numbers::{
@@ -19,8 +23,9 @@ use crate::numbers::{
 /// and which idle, on a CPU, without Python.
 ///
 /// MODEL is a Hugging Face folder, a .gguf file, or a .safetensors file with its config.json beside
-/// it; Llama, Mistral, Qwen 2 and Qwen 3, and DeepSeek's dense models.
+/// it, of one of the families (`model_type`) that are listed below.
 #[derive(Debug, Parser)]
+#[command(after_long_help = families())]
 #[command(name = "lns", version, max_term_width = 100, propagate_version = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -231,6 +236,34 @@ fn device(name: &str) -> Result<Device, String> {
     }
 }
 
+/// The families that are read.
+fn families() -> String {
+    let names: Vec<&str> = Family::all().map(Family::model_type).collect();
+    format!("Families: {}; DeepSeek's dense models are llama.", names.join(", "))
+}
+
+/// The name of a norm scheme. Help and completions list all of them.
+#[derive(Debug, Clone)]
+struct SchemeName;
+
+impl TypedValueParser for SchemeName {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        argument: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<String, clap::Error> {
+        let known = |name: &str| name.parse::<NormScheme>().map(|_| name.to_owned());
+        known.parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(NormScheme::names().into_iter().map(PossibleValue::new)))
+    }
+}
+
 fn precision(name: &str) -> Result<Precision, String> {
     match name {
         "f32" => Ok(Precision::F32),
@@ -317,7 +350,8 @@ pub(crate) struct ShapeArgs {
     #[arg(long, value_name = "N", value_parser = whole::<u64>(LAYERS))]
     pub(crate) layers: Option<u64>,
 
-    /// Features of the stream (1–1048576)
+    /// Features of the stream (1–1048576). The MLP's and the number of heads stay as they are: --set
+    /// model.intermediate_size=N, --set model.num_attention_heads=N
     #[arg(long, value_name = "N", value_parser = whole::<u64>(HIDDEN))]
     pub(crate) hidden: Option<u64>,
 }
@@ -336,9 +370,8 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "DIR", required_unless_present = "estimate")]
     pub(crate) out: Option<PathBuf>,
 
-    /// Norm scheme: pre, lns, post, deepnorm, mix-ln, sandwich, peri, branch-scale, layerscale,
-    /// skipinit, before-norm
-    #[arg(long, value_name = "NAME")]
+    /// Norm scheme (docs/schemes.md)
+    #[arg(long, value_name = "NAME", value_parser = SchemeName)]
     pub(crate) scheme: Option<String>,
 
     /// How weights start: normal, scaled or depth-scaled

@@ -6,7 +6,8 @@ use std::{
 };
 
 use indicatif::ProgressBar;
-use lns_record::{Event, Outcome};
+use layernorm_scaling::LoraConfig;
+use lns_record::{Event, Outcome, StartEvent};
 use lns_train::RunConfig;
 use lns_watch::TensorBoard;
 
@@ -19,6 +20,7 @@ pub(crate) struct RunProgress<'a> {
     folder: PathBuf,
     tensorboard: Option<TensorBoard>,
     begun: bool,
+    lora: Option<LoraConfig>,
     steps: u64,
     tokens_per_step: f64,
     held_out: Option<f64>,
@@ -34,6 +36,7 @@ impl<'a> RunProgress<'a> {
             folder: folder.to_owned(),
             tensorboard: None,
             begun: false,
+            lora: config.finetune.as_ref().and_then(|from| from.lora.clone()),
             steps: config.steps,
             tokens_per_step: config.tokens_per_step() as f64,
             held_out: None,
@@ -44,10 +47,11 @@ impl<'a> RunProgress<'a> {
         self.write_tensorboard(event);
         match event {
             Event::Start(start) => self.say(&format!(
-                "Training: scheme {}, {} layers, {} parameters, {} steps of {} tokens, seed {}.",
+                "Training: scheme {}, {} layers, {} parameters{}, {} steps of {} tokens, seed {}.",
                 start.scheme,
                 start.layers,
                 start.parameters,
+                self.trained(start),
                 start.steps,
                 start.tokens_per_step,
                 start.seed
@@ -114,6 +118,18 @@ impl<'a> RunProgress<'a> {
             self.tensorboard = None;
             self.say(&format!("No TensorBoard file: {error}"));
         }
+    }
+
+    /// What of the parameters is trained, if not all.
+    fn trained(&self, start: &StartEvent) -> String {
+        let (Some(lora), Some(trainable)) = (&self.lora, start.trainable) else {
+            return String::new();
+        };
+        format!(
+            ", of which the {trainable} of adapters of rank {} on {} are trained",
+            lora.rank,
+            lora.targets.join(", ")
+        )
     }
 
     fn say(&self, text: &str) {

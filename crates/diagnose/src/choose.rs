@@ -86,7 +86,10 @@ pub enum ChooseError {
     Run(#[from] RunError),
     #[error(transparent)]
     Spec(#[from] SpecError),
-    #[error("there are {there} {what} to choose from; {count} cannot be dropped")]
+    #[error(
+        "{count} cannot be dropped: there are {there} {what}, and at least one must stay; drop {} at most",
+        there.saturating_sub(1)
+    )]
     TooMany { what: &'static str, there: usize, count: usize },
 }
 
@@ -106,11 +109,10 @@ pub fn choose(
     };
     let spec = source.spec();
     let (what, there) = match choice.branches {
-        // One layer must stay; of branches, all but one of them.
-        false => ("layers", spec.num_hidden_layers.saturating_sub(1)),
-        true => ("branches", branches(source).len().saturating_sub(1)),
+        false => ("layers", spec.num_hidden_layers),
+        true => ("branches to choose from", branches(source).len()),
     };
-    if choice.count > there {
+    if choice.count >= there {
         return Err(ChooseError::TooMany { what, there, count: choice.count });
     }
     let baseline = loss(source)?;

@@ -21,7 +21,7 @@ pub enum SpecError {
     #[error("`{key}` = {value} is not supported: {why}")]
     Unsupported { key: String, value: String, why: String },
     /// A norm scheme that is not known, or misspelt, or has an unknown option.
-    #[error("norm scheme {given} is not valid: {reason}; known schemes: {known}")]
+    #[error("norm scheme {given} is not valid: {reason}\nThe schemes: {known}")]
     UnknownScheme { given: String, reason: String, known: String },
     /// Two keys contradict each other.
     #[error("{what}")]

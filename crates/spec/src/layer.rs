@@ -195,7 +195,9 @@ impl std::str::FromStr for LayerSelection {
                 }
             };
             if range.is_empty() {
-                return Err(fail(format!("{}..{} holds no layer", range.start, range.end)));
+                return Err(fail(
+                    "a range ends after it begins: 21..25 is 21, 22, 23, 24".to_owned(),
+                ));
             }
             ranges.push(range);
         }
@@ -230,6 +232,11 @@ mod tests {
         for text in ["", "a", "5..5", "7..3", "1..=3", "-1", "3,,4", "18446744073709551615"] {
             assert!(text.parse::<LayerSelection>().is_err(), "{text:?} was accepted");
         }
+        let error = "3..2".parse::<LayerSelection>().expect_err("holds none").to_string();
+        assert_eq!(
+            error,
+            "layer selection \"3..2\": a range ends after it begins: 21..25 is 21, 22, 23, 24"
+        );
         let selection: LayerSelection = "28..31".parse().expect("syntax is fine");
         let error = selection.resolve(30).expect_err("30 does not exist");
         assert!(error.to_string().contains("0–29"), "{error}");

@@ -10,7 +10,7 @@ use layernorm_scaling::LoraConfig;
 use lns_data::Layout;
 use lns_kernels::Precision;
 use lns_record::{SMALL_FILE, read_regular_text};
-use lns_spec::{Family, Initialisation, ModelSpec, NormScheme, Preset};
+use lns_spec::{Family, Initialisation, ModelSpec, NormScheme, Preset, meant};
 use serde::{Deserialize, Deserializer, Serialize};
 use toml::{Table, Value};
 
@@ -46,13 +46,20 @@ fn did_you_mean(meant: Option<&str>) -> String {
 }
 
 /// An error's text, its lines cut to what a person reads: it quotes values, which may be of any length.
+/// Where it has no line of a file, its key stands first.
 fn shown(error: &toml::de::Error) -> String {
     const LONGEST: usize = 200;
     let cut = |line: &str| match line.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{} …", &line[..end]),
         None => line.to_owned(),
     };
-    error.to_string().lines().map(cut).collect::<Vec<_>>().join("\n")
+    let mut text = error.to_string();
+    if error.span().is_none()
+        && let Some((what, key)) = text.trim_end().rsplit_once("\nin ")
+    {
+        text = format!("{key}: {what}");
+    }
+    text.lines().map(cut).collect::<Vec<_>>().join("\n")
 }
 
 /// A training run. Every field has a default, that of the `laptop` study.
@@ -573,6 +580,10 @@ impl RunConfig {
             {
                 from.base.clear();
             }
+            // No number of key/value heads is as many as query heads: runs of earlier versions have it so.
+            if config.finetune.is_none() {
+                config.model.num_key_value_heads = config.model.key_value_heads();
+            }
             flattened(&config.table())
         });
         for values in [&mut a, &mut b] {
@@ -607,9 +618,11 @@ impl RunConfig {
         }
         let evaluated = self.evaluation.tokens;
         if evaluated != 0 && evaluated < self.data.length as u64 {
-            let expected =
-                format!("it must hold a sequence of {} tokens, or be 0", self.data.length);
-            return invalid("evaluation.tokens", evaluated.to_string(), &expected);
+            let expected = format!(
+                "the held-out text that is evaluated, `evaluation.tokens` = {evaluated}, must hold a \
+                 sequence: use a shorter length, more of these tokens, or 0 for all there are"
+            );
+            return invalid("data.length", self.data.length.to_string(), &expected);
         }
         let (sequences, pass) = (self.batch.sequences, self.batch.sequences_per_pass);
         if pass != 0 && !sequences.is_multiple_of(pass) {
@@ -769,6 +782,14 @@ impl RunConfig {
 }
 
 impl ModelConfig {
+    /// Key/value heads, resolved.
+    fn key_value_heads(&self) -> usize {
+        match self.num_key_value_heads {
+            0 => self.num_attention_heads,
+            heads => heads,
+        }
+    }
+
     /// The specification, for sequences of `length` tokens of a tokenizer of `vocabulary` tokens.
     ///
     /// # Errors
@@ -803,9 +824,7 @@ impl ModelConfig {
             max_position_embeddings: length,
         };
         let mut spec = preset.spec(self.scheme.clone());
-        if self.num_key_value_heads != 0 {
-            spec.num_key_value_heads = self.num_key_value_heads;
-        }
+        spec.num_key_value_heads = self.key_value_heads();
         spec.tie_word_embeddings = self.tie_word_embeddings;
         spec.embedding_norm = self.embedding_norm;
         if self.qk_norm {
@@ -865,10 +884,18 @@ pub fn explained(error: &toml::de::Error, text: &str, inside: &[&str]) -> String
     let mut reason = shown(error);
     let table = text.parse::<Table>().unwrap_or_default();
     let settings = inside.iter().try_fold(&table, |table, key| table.get(*key)?.as_table());
-    if let Some((key, Some(meant))) = settings.and_then(misspelt) {
+    let setting = settings.and_then(misspelt).and_then(|(key, meant)| Some((key, meant?)));
+    if let Some((key, meant)) = setting.or_else(|| misspelt_field(error.message())) {
         reason += &format!("\n`{key}`: did you mean `{meant}`?");
     }
     reason
+}
+
+/// The name that serde knows no field of, and the one that was probably meant of those it expects.
+fn misspelt_field(message: &str) -> Option<(String, String)> {
+    let mut names = message.strip_prefix("unknown field ")?.split('`').skip(1).step_by(2);
+    let given = names.next()?;
+    Some((given.to_owned(), meant(given, names)?.to_owned()))
 }
 
 /// Dotted keys and values as text.

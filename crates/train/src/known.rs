@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::LazyLock};
 
 use layernorm_scaling::LoraConfig;
-use lns_spec::{Anneal, DepthScale, NormScheme, schemes::Keel};
+use lns_spec::{Anneal, DepthScale, NormScheme, differs_little, schemes::Keel};
 use toml::{Table, Value};
 
 use crate::{FinetuneConfig, RunConfig, Schedule, SourceConfig, config::flattened};
@@ -73,15 +73,11 @@ fn unknown(table: &Table, prefix: &str) -> Option<String> {
 /// of it differs.
 fn meant(key: &str) -> Option<String> {
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
-    let close = |given: &str, known: &str| {
-        let differs = strsim::damerau_levenshtein(given, known);
-        (3 * differs <= given.chars().count()).then_some(differs)
-    };
     KEYS.iter()
         .filter_map(|known| {
-            let whole = close(key, known);
+            let whole = differs_little(key, known);
             // A right name in a wrong table is further off than one letter.
-            let part = close(&last(key), &last(known)).map(|differs| differs + 2);
+            let part = differs_little(&last(key), &last(known)).map(|differs| differs + 2);
             Some((whole.into_iter().chain(part).min()?, known))
         })
         .min()

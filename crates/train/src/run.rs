@@ -259,6 +259,7 @@ impl Origin {
         let Some(from) = &mut config.finetune else {
             let spec = config.model.spec(vocabulary, length)?;
             config.model.vocab_size = spec.vocab_size;
+            config.model.num_key_value_heads = spec.num_key_value_heads;
             return Ok(Self::Scratch(Box::new(spec)));
         };
         let FinetuneConfig { base, fingerprint, lora } = from;

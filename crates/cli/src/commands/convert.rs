@@ -66,15 +66,16 @@ pub(crate) fn check_place(
             let (is, needed) = if file { ("a folder", "file") } else { ("a file", "folder") };
             return Err(usage(format!("--out {shown} is {is}; name a {needed}")));
         }
+        // --force is not offered where it would be refused.
+        Ok(_) if !file && !is_replaceable(out) => {
+            return Err(usage(format!(
+                "{shown} is there already and is no model, or holds more than one, and --force \
+                 replaces models only: name another folder"
+            )));
+        }
         Ok(_) if !force => {
             return Err(usage(format!(
                 "{shown} is there already; name another place, or give --force to replace it"
-            )));
-        }
-        Ok(_) if !file && !is_replaceable(out) => {
-            return Err(usage(format!(
-                "{shown} is no model, or holds more than one; --force replaces models only: name \
-                 another folder"
             )));
         }
         Ok(_) => {}

@@ -2,17 +2,21 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use lns_checkpoint::Checkpoint;
 use lns_record::{Claim, FolderKind};
 use lns_train::{Layer, RunConfig, RunError, check_memory, finetune_defaults};
 use toml::{Table, Value};
 
-use super::{convert, train};
+use super::{convert, output, train};
 use crate::{arguments::FinetuneArgs, corpus, failure::usage, model, printer::Printer, settings};
 
 pub(crate) fn run(args: &FinetuneArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
     let claim = match &args.out {
-        Some(out) if !args.estimate => Some(Claim::take(out, FolderKind::Run, None)?),
+        Some(out) if !args.estimate => {
+            output::check_folder_name(out)?;
+            Some(Claim::take(out, FolderKind::Run, None)?)
+        }
         _ => None,
     };
     let there = args.out.as_deref().map(train::run_in).transpose()?.flatten();
@@ -20,7 +24,17 @@ pub(crate) fn run(args: &FinetuneArgs, printer: &Printer) -> anyhow::Result<Exit
     let Some(from) = &config.finetune else {
         return Err(usage("--out holds a run of `lns train`; continue it with that"));
     };
-    let checkpoint = Checkpoint::open(&from.base)?;
+    let opened = Checkpoint::open(&from.base);
+    let checkpoint = match (&args.out, &args.model) {
+        (Some(out), None) => opened.with_context(|| {
+            format!(
+                "the checkpoint that the run in {0} was begun from cannot be opened; if it was moved, \
+                 name it again: lns finetune MODEL --out {0}",
+                out.display()
+            )
+        })?,
+        _ => opened?,
+    };
     let mut config = config.clone();
     let context = checkpoint.spec().max_position_embeddings;
     if there.is_none() && args.settings.length.is_none() && args.config.is_none() {
@@ -68,7 +82,10 @@ pub(crate) fn run(args: &FinetuneArgs, printer: &Printer) -> anyhow::Result<Exit
 /// The settings that were asked for. Of a run that is there those that were not typed are its own.
 fn resolve(args: &FinetuneArgs, there: Option<&RunConfig>) -> anyhow::Result<RunConfig> {
     if args.model.is_none() && there.is_none() {
-        return Err(usage("MODEL: which checkpoint to go on from"));
+        return Err(usage(match &args.out {
+            Some(out) => format!("give MODEL: there is no run in {} to continue", out.display()),
+            None => "give MODEL: the checkpoint to go on from".to_owned(),
+        }));
     }
     let layout = (!args.instructions.is_empty()).then(|| Value::String("rows".to_owned()));
     let flags = [

@@ -4,29 +4,67 @@ use std::path::Path;
 
 use anyhow::Context;
 use lns_record::{Claim, DiagnoseRecord, FolderKind, pretty_json, replace_file};
+use lns_spec::meant;
 
 use crate::{failure::usage, printer::Printer};
 
-/// Refuses a name for a folder that is one for a file: whoever typed it means a file.
+/// How names of files end that somebody may want written.
+const FILES: [&str; 25] = [
+    "gguf",
+    "ggml",
+    "safetensors",
+    "bin",
+    "pt",
+    "pth",
+    "ckpt",
+    "onnx",
+    "npz",
+    "h5",
+    "json",
+    "jsonl",
+    "toml",
+    "yaml",
+    "yml",
+    "txt",
+    "md",
+    "csv",
+    "parquet",
+    "html",
+    "log",
+    "zip",
+    "tar",
+    "gz",
+    "zst",
+];
+
+/// Refuses a name for a folder that is one for a file, or nearly: whoever typed it means a file.
 pub(crate) fn check_folder_name(out: &Path) -> anyhow::Result<()> {
-    const FILES: [&str; 9] =
-        ["gguf", "ggml", "safetensors", "bin", "pt", "pth", "ckpt", "onnx", "json"];
-    let ends = out
-        .extension()
-        .is_some_and(|end| FILES.iter().any(|known| end.eq_ignore_ascii_case(known)));
-    if ends && !out.is_dir() {
-        return Err(usage(format!(
-            "--out {}: safetensors are written as a folder with config and tokenizer; name a folder, \
-             or a file that ends in .gguf for `lns export`",
-            out.display()
-        )));
-    }
-    Ok(())
+    let end = out.extension().and_then(|end| end.to_str()).map(str::to_ascii_lowercase);
+    let Some(end) = end.filter(|_| !out.is_dir()) else { return Ok(()) };
+    // `v12` and `7b` end names of folders: only endings of four letters are taken for misspelt.
+    let misspelt = (end.len() > 3 && end.chars().all(|letter| letter.is_ascii_alphabetic()))
+        .then(|| meant(&end, FILES.into_iter().filter(|known| known.len() > 3)))
+        .flatten();
+    let known = FILES.into_iter().find(|known| *known == end);
+    let Some(known) = known.or(misspelt) else { return Ok(()) };
+    let instead = out.with_extension("");
+    let gguf = if known == "gguf" {
+        format!(", or {} for a GGUF file of `lns export`", out.with_extension("gguf").display())
+    } else {
+        ", or with `lns export` a file that ends in .gguf".to_owned()
+    };
+    Err(usage(format!(
+        "--out {}: what is made here is a folder, and this is the name of a file; name a folder, as \
+         {}{gguf}",
+        out.display(),
+        instead.display()
+    )))
 }
 
 /// Claims the folder of a result and tries to write there, so that a path that will not do fails before
 /// hours of work. `of` is the model that it will be of, if another's is not to be overwritten.
 pub(crate) fn claim(dir: &Path, kind: FolderKind, of: Option<&str>) -> anyhow::Result<Claim> {
+    check_folder_name(dir)?;
     let mut claim = Claim::take(dir, kind, of)?;
     let charts = dir.join("charts");
     for folder in [dir, &charts].into_iter().filter(|folder| folder.exists()) {

@@ -13,7 +13,7 @@ use lns_spec::{LayerSelection, ModelSpec, Removal, Site};
 use serde_json::{Value, json};
 
 use super::convert::{self, Job, SHARD_BYTES};
-use crate::{arguments::PruneArgs, failure::usage, model, printer::Printer, text};
+use crate::{arguments::PruneArgs, failure::usage, model, pipes, printer::Printer, text};
 
 /// Windows that speed is measured on, and how often, the two models taking turns.
 const SPEED: (usize, usize) = (4, 3);
@@ -48,17 +48,26 @@ pub(crate) fn run(args: &PruneArgs, printer: &Printer) -> anyhow::Result<()> {
         None => None,
         Some(text) => {
             let source = model::load(model::open(&args.model)?, &args.compute, printer)?;
-            Some(Measured { source, text, workers: model::workers(args.compute.threads)? })
+            let (flag, files) = match args.held_out.is_empty() {
+                true => ("--text", &args.files),
+                false => ("--held-out", &args.held_out),
+            };
+            let files: Vec<String> =
+                files.iter().map(|file| pipes::shown(file).display().to_string()).collect();
+            let from = format!("{flag} {}", files.join(" "));
+            let workers = model::workers(args.compute.threads)?;
+            Some(Measured { source, text, from, workers })
         }
     };
     let plan = plan(args, &checkpoint, chosen_on.as_ref(), measured.as_ref(), printer)?;
     let removals = plan.removals();
     if removals.is_empty() {
-        printer.note(match args.plan {
-            Some(_) => "The plan is empty; nothing is written.",
-            None => "Nothing can go within --max-ppl-increase; nothing is written.",
+        printer.json(&plan)?;
+        // What was to be made is not there: what follows && is not to go on.
+        anyhow::bail!(match args.plan {
+            Some(_) => "the plan is empty; nothing is written",
+            None => "nothing can go within --max-ppl-increase; nothing is written",
         });
-        return printer.json(&plan);
     }
     let mut conversion = conversion.without(&removals)?;
     if let Some(dtype) = args.dtype {
@@ -89,6 +98,8 @@ pub(crate) fn run(args: &PruneArgs, printer: &Printer) -> anyhow::Result<()> {
 struct Measured<'a> {
     source: Box<dyn LayerSource>,
     text: &'a Windows,
+    /// The flag and the files that it was read from.
+    from: String,
     workers: Workers,
 }
 
@@ -202,11 +213,20 @@ fn chosen(
     if let Some(step) = &chosen.refused {
         printer.note(&format!(
             "Stopped: without {} the perplexity would be {:+.1} %.",
-            step.removal,
+            named(step.removal),
             100.0 * (step.nll.unwrap_or(f64::NAN) - chosen.baseline_nll).exp_m1()
         ));
     }
     Ok(chosen)
+}
+
+/// What goes, in words.
+fn named(removal: Removal) -> String {
+    match removal.branch {
+        None => format!("layer {}", removal.layer),
+        Some(Site::Attention) => format!("the attention of layer {}", removal.layer),
+        Some(Site::Mlp) => format!("the MLP of layer {}", removal.layer),
+    }
 }
 
 /// A step with its numbers, each with its standard error over windows where there is one.
@@ -262,7 +282,7 @@ fn gained(
         model::bytes(model::f32_bytes(after)),
         model::bytes(conversion.bytes()),
     );
-    let Some(Measured { source, text, workers }) = measured else { return Ok((out, None)) };
+    let Some(Measured { source, text, from, workers }) = measured else { return Ok((out, None)) };
     let pruned = Pruned::new(&**source, removals)?;
     let models: [&dyn LayerSource; 2] = [&**source, &pruned];
     let loss = |model| lns_eval::evaluate(model, &text.windows, workers, &|_| {});
@@ -273,8 +293,8 @@ fn gained(
     let error = stderr.map_or(String::new(), |stderr| format!(" ± {stderr:.4}"));
     let [slow, fast] = speeds(models, &text.windows, workers)?;
     out += &format!(
-        "speed        {slow:.0} → {fast:.0} tokens/s, losses of whole windows ({:+.1} %)\nnll          \
-         {a:.4} → {b:.4} nats per token ({}{error})\nperplexity   {:.3} → {:.3} ({:+.1} %)\n",
+        "speed        {slow:.0} → {fast:.0} tokens/s, losses of whole windows ({:+.1} %)\nmeasured on  \
+         {from}\nnll          {a:.4} → {b:.4} nats per token ({}{error})\nperplexity   {:.3} → {:.3} ({:+.1} %)\n",
         share(slow, fast),
         signed(b - a),
         a.exp(),

@@ -7,7 +7,10 @@ use lns_study::{PRESET_NAMES, Planned, Progress, StudyConfig, StudyOutcome, pres
 use lns_train::{available_memory, run_preset};
 use serde::Serialize;
 
-use super::train::{self, Needs};
+use super::{
+    output,
+    train::{self, Needs},
+};
 use crate::{
     arguments::{CorpusArgs, StudyArgs},
     corpus,
@@ -25,6 +28,7 @@ pub(crate) fn run(args: &StudyArgs, printer: &Printer) -> anyhow::Result<ExitCod
         return Ok(ExitCode::SUCCESS);
     }
     let Some(out) = &args.out else { return Err(usage("--out DIR: where the study goes")) };
+    output::check_folder_name(out)?;
     let mut claim = Claim::take(out, FolderKind::Study, None)?;
     let mut config = resolve(args, printer)?;
     // A study that goes on, or grows, has its text.

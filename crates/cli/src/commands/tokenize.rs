@@ -4,6 +4,7 @@ use crate::{arguments::TokenizeArgs, corpus, failure::usage, printer::Printer};
 
 pub(crate) fn run(args: &TokenizeArgs, printer: &Printer) -> anyhow::Result<()> {
     lns_record::refuse_sources(&args.out)?;
+    super::output::check_folder_name(&args.out)?;
     if args.out.exists() {
         return Err(usage(format!("{} is there already; name a new folder", args.out.display())));
     }

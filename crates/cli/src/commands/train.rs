@@ -8,6 +8,7 @@ use lns_train::{Estimate, Layer, RUN_PRESETS, RunConfig, RunPreset, available_me
 use serde::Serialize;
 use toml::Value;
 
+use super::output;
 use crate::{
     arguments::TrainArgs, corpus, failure::usage, model, printer::Printer, progress::RunProgress,
     settings, stop::Stop,
@@ -41,6 +42,7 @@ pub(crate) fn run(args: &TrainArgs, printer: &Printer) -> anyhow::Result<ExitCod
         return Ok(ExitCode::SUCCESS);
     }
     let Some(out) = &args.out else { return Err(usage("--out DIR: where the run goes")) };
+    output::check_folder_name(out)?;
     let mut claim = Claim::take(out, FolderKind::Run, None)?;
     let there = run_in(out)?;
     let mut config = resolve(args, there.as_ref(), printer)?;

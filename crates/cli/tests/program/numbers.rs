@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use lns_spec::{Family, NormScheme};
 use serde_json::Value;
 
 use crate::{TINY, bench::Bench, with};
@@ -146,6 +147,91 @@ fn a_misspelt_setting_is_answered_with_the_one_that_was_meant() {
     fs::write(bench.path("my.toml"), "[run.optimizer]\nname = 'adam'\n").expect("writable");
     let error = bench.fails(&["study", "my.toml", "--out", "run"], 2);
     assert!(error.contains("did you mean `optimiser.name`?"), "{error}");
+    for (text, meant) in [
+        ("name = 'x'\nbaselne = 'pre'\n", "`baselne`: did you mean `baseline`?"),
+        ("[[groups]]\nshceme = 'pre'\n", "`shceme`: did you mean `scheme`?"),
+    ] {
+        fs::write(bench.path("my.toml"), text).expect("writable");
+        let error = bench.fails(&["study", "my.toml", "--out", "run"], 2);
+        assert!(error.contains(meant), "{error}");
+    }
+}
+
+#[test]
+fn every_scheme_and_family_is_in_the_help_and_the_one_that_was_meant_is_named() {
+    let bench = Bench::new("llama");
+    let names = NormScheme::names();
+    for arguments in [
+        &["train", "--help"][..],
+        &["train", "-h"],
+        &["completions", "bash"],
+        &["completions", "zsh"],
+        &["completions", "fish"],
+    ] {
+        let text = bench.succeeds(arguments);
+        for name in &names {
+            assert!(text.contains(name), "{arguments:?}: {name} is missing: {text}");
+        }
+    }
+    let help = bench.succeeds(&["--help"]);
+    for family in Family::all() {
+        assert!(help.contains(family.model_type()), "{help}");
+    }
+    let study = "name = 'x'\nbaseline = 'lsn'\nseeds = [1]\n[[groups]]\nscheme = 'lsn'\n";
+    fs::write(bench.path("my.toml"), study).expect("writable");
+    for arguments in [
+        &["train", "--out", "run", "--scheme", "lsn"][..],
+        &["train", "--out", "run", "--set", "model.scheme=lsn"],
+        &["study", "my.toml", "--out", "run"],
+    ] {
+        let error = bench.fails(arguments, 2);
+        assert!(error.contains("did you mean lns?"), "{error}");
+        assert!(error.contains(&names.join(", ")) && !error.contains("\nin `"), "{error}");
+    }
+}
+
+#[test]
+fn the_name_of_a_file_is_refused_for_a_folder_with_the_remedy() {
+    let bench = Bench::new("llama");
+    for (out, part) in [
+        ("model.ggfu", "or model.gguf for a GGUF file"),
+        ("foo.txt", "name a folder, as foo,"),
+        ("x.safetensor", "name a folder, as x,"),
+    ] {
+        let error = bench.fails(&["export", "model", "--out", out], 2);
+        assert!(error.contains(part), "{error}");
+        assert!(!bench.path(out).exists(), "{out}");
+    }
+    for arguments in [
+        &["train", "--out", "x.gguf"][..],
+        &["study", "smoke", "--out", "x.gguf"],
+        &["finetune", "model", "--text", "text.txt", "--out", "x.gguf"],
+        &["tokenize", "--text", "text.txt", "--out", "x.gguf"],
+    ] {
+        let error = bench.fails(arguments, 2);
+        assert!(error.contains("name a folder, as x,"), "{error}");
+        assert!(!bench.path("x.gguf").exists(), "{arguments:?}");
+    }
+    bench.succeeds(&["export", "model", "--out", "SmolLM-1.7B"]);
+}
+
+#[test]
+fn the_settings_of_a_run_hold_its_key_value_heads_and_a_run_without_them_goes_on() {
+    let bench = Bench::new("llama");
+    let run = with(&["train", "--out", "run"], &["--steps", "2"]);
+    bench.succeeds(&run);
+    let path = bench.path("run/config.toml");
+    let settings = fs::read_to_string(&path).expect("there");
+    assert!(settings.contains("num_key_value_heads = 2\n"), "{settings}");
+    // As earlier versions wrote it.
+    let older = settings.replace("num_key_value_heads = 2\n", "num_key_value_heads = 0\n");
+    fs::write(&path, older).expect("writable");
+    fs::remove_dir_all(bench.path("run/model")).expect("there");
+    bench.succeeds(&["train", "--out", "run"]);
+    bench.succeeds(&run);
+    bench.succeeds(&["train", "--out", "run", "--set", "model.num_key_value_heads=2"]);
+    let other = ["train", "--out", "run", "--set", "model.num_key_value_heads=1"];
+    assert!(bench.fails(&other, 2).contains("model.num_key_value_heads"));
 }
 
 #[test]

@@ -122,9 +122,14 @@ fn layers_are_dropped_by_evidence_and_the_plan_does_it_again() {
 
     let prune = ["prune", "model", "--drop", "1", "--out", "pruned"];
     let shown = bench.succeeds(&with(&prune, &TEXT));
-    for part in ["parameters", "tokens/s", "perplexity", "3 → 2"] {
+    for part in ["parameters", "tokens/s", "perplexity", "3 → 2", "measured on  --text text.txt"]
+    {
         assert!(shown.contains(part), "{part} is missing: {shown}");
     }
+    fs::copy(bench.path("text.txt"), bench.path("other.txt")).expect("copies");
+    let other = ["prune", "model", "--drop", "1", "--out", "held", "--held-out", "other.txt"];
+    let shown = bench.succeeds(&with(&other, &TEXT));
+    assert!(shown.contains("measured on  --held-out other.txt"), "{shown}");
     let plan = read(&bench, "pruned/prune.json");
     assert_eq!(plan["steps"][0]["removal"]["layer"], least["layer"], "the diagnosis agrees");
     let raised = plan["steps"][0]["nll"].as_f64().expect("a number")
@@ -156,11 +161,13 @@ fn layers_are_dropped_by_evidence_and_the_plan_does_it_again() {
     assert_eq!(read(&bench, "branch/config.json")["model_type"], "lns_llama");
 
     let gate = ["prune", "model", "--drop", "2", "--max-ppl-increase", "0", "--out", "gated"];
-    let output = bench.lns(&with(&gate, &TEXT)).assert().success().get_output().clone();
-    let notes = String::from_utf8_lossy(&output.stderr).into_owned();
     let harmless = delta(least) <= 0.0;
+    let code = if harmless { 0 } else { 1 };
+    let output = bench.lns(&with(&gate, &TEXT)).assert().code(code).get_output().clone();
+    let notes = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(bench.path("gated").exists(), harmless, "{notes}");
-    assert!(notes.contains("Stopped: without") || harmless, "{notes}");
+    assert!(notes.contains("Stopped: without layer ") || harmless, "{notes}");
+    assert!(notes.contains("error: nothing can go") || harmless, "{notes}");
 }
 
 #[test]
@@ -235,6 +242,20 @@ fn a_checkpoint_is_tuned_in_full_and_by_lora_and_goes_on_by_its_folder_alone() {
     assert_eq!(serde_json::from_str::<Value>(&longer).expect("JSON")["steps"], 8);
     let error = bench.fails(&["finetune", "model", "--out", "y"], 2);
     assert!(error.contains("--instructions"), "{error}");
+    let error = bench.fails(&["finetune", "--out", "y"], 2);
+    assert!(error.contains("give MODEL: there is no run in y to continue"), "{error}");
+    // What is trained is said, and a base that has moved is named again.
+    let lora =
+        with(&["finetune", "model", "--out", "q", "--lora", "4"], &settings[..settings.len() - 3]);
+    let lora = with(&lora, &["--lora-targets", "q_proj", "--set", "evaluation.tokens=160"]);
+    let output = bench.lns(&lora).assert().success().get_output().clone();
+    let notes = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(notes.contains("of adapters of rank 4 on q_proj are trained"), "{notes}");
+    fs::rename(bench.path("model"), bench.path("elsewhere")).expect("moves");
+    fs::remove_dir_all(bench.path("q/model")).expect("there");
+    let error = bench.fails(&["finetune", "--out", "q"], 2);
+    assert!(error.contains("name it again: lns finetune MODEL --out q"), "{error}");
+    bench.succeeds(&["finetune", "elsewhere", "--out", "q"]);
 }
 
 #[test]
@@ -291,7 +312,7 @@ fn what_surgery_cannot_do_is_said_with_the_remedy() {
     }
     let drop = ["prune", "model", "--out", "x", "--drop"];
     for (more, part) in [
-        (&["3"][..], "2 layers to choose from"),
+        (&["3"][..], "there are 3 layers, and at least one must stay; drop 2 at most"),
         (&["1", "--rounds", "2"], "one a round"),
         (&["1", "--by", "deepest", "--branches"], "measured removal"),
     ] {
@@ -331,8 +352,10 @@ fn what_surgery_cannot_do_is_said_with_the_remedy() {
     // A folder that is no model is not replaced by one.
     fs::create_dir(bench.path("precious")).expect("makes");
     fs::write(bench.path("precious/letters.txt"), "x").expect("writes");
-    let error = bench.fails(&["retrofit", "model", "--out", "precious", "--force"], 2);
-    assert!(error.contains("replaces models only"), "{error}");
+    for force in [&["--force"][..], &[]] {
+        let error = bench.fails(&with(&["retrofit", "model", "--out", "precious"], force), 2);
+        assert!(error.contains("replaces models only") && !error.contains("give --force"));
+    }
     assert!(bench.path("precious/letters.txt").exists());
 }
 

@@ -74,7 +74,7 @@ fn a_scheme_hidden_in_a_stock_model_type_is_refused() {
     assert!(message.contains("norm_scheme"), "{message}");
     let message =
         refused(&[("model_type", json!("lns_llama")), ("norm_scheme", json!({"name": "LNS"}))]);
-    assert!(message.contains("known schemes"), "{message}");
+    assert!(message.contains("The schemes: pre, lns"), "{message}");
 }
 
 #[test]

@@ -39,7 +39,7 @@ pub use progressive::Progressive;
 pub use sandwich::Sandwich;
 pub use skipinit::SkipInit;
 
-use crate::{Branch, Depth, Role, Site, SpecError};
+use crate::{Branch, Depth, Role, Site, SpecError, meant};
 
 /// A layer's place in the model it was trained in.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -216,9 +216,7 @@ impl NormScheme {
             Some("before-norm") => {
                 Err(fail("as a table it is lns with the placement \"input\"".to_owned()))
             }
-            Some(name) if !Self::names().contains(&name) => {
-                Err(fail(format!("no scheme is called {name:?}")))
-            }
+            Some(name) if !Self::names().contains(&name) => Err(fail(unknown(name))),
             _ => serde_json::from_value(value.clone()).map_err(|error| fail(error.to_string())),
         }
     }
@@ -239,10 +237,17 @@ impl std::str::FromStr for NormScheme {
         let found = Self::named().into_iter().find(|(known, _)| *known == name);
         found.map(|(_, scheme)| scheme).ok_or_else(|| SpecError::UnknownScheme {
             given: format!("{name:?}"),
-            reason: "there is none of that name".to_owned(),
+            reason: unknown(name),
             known: Self::names().join(", "),
         })
     }
+}
+
+/// Why a name is refused, and which was probably meant.
+fn unknown(name: &str) -> String {
+    let meant = meant(name, NormScheme::names());
+    let meant = meant.map_or_else(String::new, |name| format!("; did you mean {name}?"));
+    format!("there is none of that name{meant}")
 }
 
 /// A number that a scheme may be made with: finite and within ±8.

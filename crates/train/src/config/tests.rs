@@ -94,6 +94,34 @@ fn a_misspelt_setting_is_named_with_the_one_that_was_meant() {
     assert!(error.contains("line 2") && error.contains("`optimiser.name`"), "{error}");
 }
 
+#[test]
+fn a_misspelt_scheme_is_answered_with_all_schemes_and_the_one_that_was_meant() {
+    let all = format!("The schemes: {}", NormScheme::names().join(", "));
+    for text in ["model.scheme = 'lsn'", "model.scheme = { name = 'lsn' }"] {
+        let file = Layer::from_toml("my.toml", text).expect_err("refused");
+        for error in [set(text).expect_err("refused"), file].map(|error| error.to_string()) {
+            assert!(error.contains("did you mean lns?") && error.contains(&all), "{error}");
+        }
+        let error = set(text).expect_err("refused").to_string();
+        assert!(error.contains(": `model.scheme`: norm scheme") && !error.contains("\nin "));
+    }
+}
+
+#[test]
+fn as_many_key_value_heads_as_heads_are_the_same_run_however_it_is_written() {
+    let [none, four, two] =
+        [0, 4, 2].map(|n| set(&format!("model.num_key_value_heads = {n}")).expect("valid"));
+    assert!(four.differences(&none).is_empty() && none.differences(&four).is_empty());
+    assert_eq!(two.differences(&none).len(), 1);
+}
+
+#[test]
+fn a_length_that_no_evaluation_holds_is_to_blame() {
+    let error = set("data.length = 100000").expect_err("refused").to_string();
+    assert!(error.starts_with("`data.length` is 100000; the held-out text"), "{error}");
+    assert!(error.contains("`evaluation.tokens` = 32768"), "{error}");
+}
+
 /// Numbers in a fixed order that looks like none (xorshift64*).
 struct Random(u64);
 
