@@ -159,7 +159,7 @@ impl Verb {
 /// Text to read: the same for every verb that reads text.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct TextArgs {
-    /// Text: .txt, .jsonl, .json.gz or .json.zst (one {"text": …} a line), .parquet (a column `text`),
+    /// Text: .txt, .jsonl (one {"text": …} a line), either also as .gz or .zst, .parquet (a column `text`),
     /// or folders of them; - is standard input
     #[arg(long = "text", value_name = "FILE", num_args = 1.., required = true)]
     pub(crate) files: Vec<PathBuf>,
@@ -275,13 +275,13 @@ fn precision(name: &str) -> Result<Precision, String> {
 /// What a model is trained on.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CorpusArgs {
-    /// Text to train on: .txt, .jsonl, .json.gz or .json.zst (one {"text": …} a line), .parquet (a
+    /// Text to train on: .txt, .jsonl (one {"text": …} a line), either also as .gz or .zst, .parquet (a
     /// column `text`), or folders of them; - is standard input. Without --text and --corpus: the built-in language
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "corpus")]
     pub(crate) text: Vec<PathBuf>,
 
-    /// Text to hold out; 5 % of the documents of --text if not given, or the last 5 % of each if they
-    /// are fewer than 20
+    /// Text to hold out; 5 % of the documents of --text if not given. If they are fewer than 20, the last
+    /// 5 % of each, or more where that is under 8 KiB in all, a quarter at most
     #[arg(long, value_name = "FILE", num_args = 1.., requires = "text")]
     pub(crate) validation: Vec<PathBuf>,
 
@@ -769,7 +769,7 @@ pub(crate) struct FinetuneArgs {
     #[arg(long, value_name = "DIR", required_unless_present = "estimate")]
     pub(crate) out: Option<PathBuf>,
 
-    /// Text to train on: .txt, .jsonl, .json.gz or .json.zst (one {"text": …} a line), .parquet (a
+    /// Text to train on: .txt, .jsonl (one {"text": …} a line), either also as .gz or .zst, .parquet (a
     /// column `text`), or folders of them; - is standard input
     #[arg(
         long, value_name = "FILE", num_args = 1.., group = "learned",
@@ -846,13 +846,13 @@ pub(crate) struct WatchArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct TokenizeArgs {
-    /// Text to train on: .txt, .jsonl, .json.gz or .json.zst, .parquet, or folders of them; - is
+    /// Text to train on: .txt, .jsonl, either also as .gz or .zst, .parquet, or folders of them; - is
     /// standard input
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
     pub(crate) text: Vec<PathBuf>,
 
-    /// Text to hold out; 5 % of the documents of --text if not given, or the last 5 % of each if they
-    /// are fewer than 20
+    /// Text to hold out; 5 % of the documents of --text if not given. If they are fewer than 20, the last
+    /// 5 % of each, or more where that is under 8 KiB in all, a quarter at most
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub(crate) validation: Vec<PathBuf>,
 
@@ -961,7 +961,9 @@ pub(crate) struct EvalArgs {
 #[command(
     after_long_help = "Examples:\n  lns generate MODEL --prompt 'The river'\n  lns generate MODEL \
 --chat\n  lns generate MODEL --chat --prompt 'How deep is the sea?'\n  lns generate MODEL --stop '\n' \
---json < beginning.txt\n\nIn a conversation /clear begins a new one; /exit, or Ctrl-D, ends it."
+--json < beginning.txt\n\nIn a conversation, on a terminal, a line is a turn; /clear begins a \
+new one; /exit, or Ctrl-D, ends it. What is piped is one prompt with all its lines, and gets one \
+answer."
 )]
 pub(crate) struct GenerateArgs {
     /// Folder, .gguf file, or .safetensors file

@@ -66,7 +66,7 @@ pub(crate) fn supply(
         return Ok(Supply { sources: named.clone(), ideal_loss });
     }
     let corpus = match &args.corpus {
-        Some(corpus) => path_in_settings(corpus)?,
+        Some(corpus) => named_corpus(corpus)?,
         None => folder.clone(),
     };
     let source = match &named[..] {
@@ -133,7 +133,8 @@ fn prepared(
                      ({LANGUAGE_MOST} at most); give --text"
                 )));
             }
-            write_language(folder, tokens)
+            printer.note(&format!("Preparing {tokens} tokens of it …"));
+            write_language(folder, tokens, printer)
         } else {
             tokenized(&args.text, &args.validation, &args.tokenizer, folder, printer)
         }
@@ -189,7 +190,7 @@ pub(crate) fn supply_finetune(
     printer: &Printer,
 ) -> anyhow::Result<SourceConfig> {
     if let Some(corpus) = &args.corpus {
-        return Ok(SourceConfig::new(path_in_settings(corpus)?));
+        return Ok(SourceConfig::new(named_corpus(corpus)?));
     }
     let folder = path_in_settings(&out.join("text"))?;
     let source = match &config.data.sources[..] {
@@ -253,6 +254,36 @@ pub(crate) fn supply_finetune(
     Ok(source)
 }
 
+/// The prepared text that `--corpus` names, as settings hold it.
+fn named_corpus(corpus: &Path) -> anyhow::Result<PathBuf> {
+    let shown = corpus.display();
+    if !corpus.exists() {
+        return Err(usage(format!(
+            "--corpus {shown} does not exist; name a folder that `lns tokenize` made"
+        )));
+    }
+    let text = corpus.join("text");
+    if !Corpus::is_in(corpus) && Corpus::is_in(&text) {
+        return Err(usage(format!(
+            "--corpus {shown} is a run or a study, whose text is in {0}; give --corpus {0}",
+            text.display()
+        )));
+    }
+    path_in_settings(corpus)
+}
+
+/// Refuses text to train on that is not there, where nothing else would notice.
+pub(crate) fn check_named<'a>(
+    files: impl IntoIterator<Item = &'a PathBuf>,
+    corpus: Option<&Path>,
+) -> anyhow::Result<()> {
+    for file in files {
+        file.metadata().map_err(|error| usage(format!("{}: {error}", file.display())))?;
+    }
+    corpus.map(named_corpus).transpose()?;
+    Ok(())
+}
+
 /// `what file`, a line each.
 fn named_files(files: &[(&str, &Vec<PathBuf>)]) -> anyhow::Result<Vec<String>> {
     let mut lines = Vec::new();
@@ -293,8 +324,10 @@ fn read_origin(text: &Path) -> Option<String> {
     places.into_iter().flatten().find_map(|at| read_regular_text(&at.join(ORIGIN), SMALL_FILE).ok())
 }
 
-/// Rows of the embedding of a run: those of the settings, or tokens of the text that the flags name.
+/// Rows of the embedding of a run: those of the settings, or tokens of the text that the flags name,
+/// which must be there.
 pub(crate) fn vocabulary_of(config: &RunConfig, args: &CorpusArgs) -> anyhow::Result<usize> {
+    check_named(args.text.iter().chain(&args.validation), args.corpus.as_deref())?;
     Ok(match (config.model.vocab_size, &args.corpus, &args.tokenizer.tokenizer) {
         (0, Some(corpus), _) => Corpus::open(corpus)?.vocab_size(),
         (0, None, Some(path)) => tokenizer(path)?.vocab_size(),
@@ -337,7 +370,7 @@ fn documents(language: &Language, part: Part, tokens: u64) -> impl Iterator<Item
 }
 
 /// Enough of the built-in language that no text is seen twice.
-fn write_language(folder: &Path, tokens: u64) -> anyhow::Result<Corpus> {
+fn write_language(folder: &Path, tokens: u64, printer: &Printer) -> anyhow::Result<Corpus> {
     let language = Language::new(LANGUAGE_SEED);
     let limits = Limits { train: Some(tokens), validation: Some(LANGUAGE_HELD_OUT) };
     let of = |part, tokens| {
@@ -345,7 +378,9 @@ fn write_language(folder: &Path, tokens: u64) -> anyhow::Result<Corpus> {
     };
     let mut texts = of(Part::Train, tokens).chain(of(Part::Validation, LANGUAGE_HELD_OUT));
     let name = "the built-in language";
-    Ok(prepare_documents(&mut texts, name, &language.tokenizer(), limits, folder, &|_| {})?)
+    let progress = printer.count("Preparing");
+    let tell = |tokens| progress.set(tokens);
+    Ok(prepare_documents(&mut texts, name, &language.tokenizer(), limits, folder, &tell)?)
 }
 
 /// Mean loss of the ideal reader, who sees every document from its beginning; in rows a document's

@@ -40,12 +40,12 @@ fn program() -> ExitCode {
     }
     let printer = Printer::new(cli.quiet, cli.verb.prints_json());
     // The files of piped text are there until the verb has ended.
-    let ended =
-        pipes::keep(&mut cli.verb, &printer).and_then(|_piped| commands::run(&cli, &printer));
+    let mut piped = pipes::Kept::default();
+    let ended = piped.keep(&mut cli.verb, &printer).and_then(|()| commands::run(&cli, &printer));
     match ended {
         Ok(code) => code,
         Err(error) => {
-            printer.error(&error);
+            printer.error_with(&error, &|said| piped.of_pipes(said));
             exit_code(&error)
         }
     }

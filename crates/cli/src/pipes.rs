@@ -5,7 +5,7 @@
 
 use std::{
     fs::File,
-    io::{self, IsTerminal, Read},
+    io::{self, IsTerminal},
     path::{Path, PathBuf},
 };
 
@@ -18,38 +18,60 @@ use crate::{arguments::Verb, failure::usage, printer::Printer};
 /// What the temporary folder is called.
 const FOLDER: &str = "lns-piped-text-";
 
-/// Puts a file in the place of every pipe among the verb's texts. The files are there as long as the
-/// folder that is returned.
-pub(crate) fn keep(verb: &mut Verb, printer: &Printer) -> anyhow::Result<Option<TempDir>> {
-    let mut kept = None;
-    let mut standard_input = false;
-    for path in verb.texts().into_iter().filter(|path| is_pipe(path)) {
-        let folder = match kept.take() {
-            Some(folder) => folder,
-            None => tempfile::Builder::new()
-                .prefix(FOLDER)
-                .tempdir()
-                .context("no temporary folder can be made for piped text")?,
-        };
-        let folder = kept.insert(folder);
-        *path = if is_standard_input(path) {
-            if std::mem::replace(&mut standard_input, true) {
-                return Err(usage("standard input can be read only once; name it in one place"));
-            }
-            let mut stdin = io::stdin().lock();
-            if stdin.is_terminal() {
-                printer.note("Reading text from the terminal; Ctrl-D ends it.");
-            }
-            keep_piped_text(&mut stdin, "standard-input", folder.path())?
-        } else {
-            let mut pipe: Box<dyn Read> = Box::new(
-                File::open(&*path).with_context(|| format!("{} cannot be read", path.display()))?,
-            );
-            let name = path.file_stem().unwrap_or_default().to_string_lossy();
-            keep_piped_text(&mut pipe, &format!("pipe-{name}"), folder.path())?
-        };
+/// The texts that came through pipes: files that are there as long as this is.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    folder: Option<TempDir>,
+    /// Each file, and the pipe as the user knows it.
+    names: Vec<(PathBuf, String)>,
+}
+
+impl Kept {
+    /// Puts a file in the place of every pipe among the verb's texts.
+    pub(crate) fn keep(&mut self, verb: &mut Verb, printer: &Printer) -> anyhow::Result<()> {
+        let mut standard_input = false;
+        for path in verb.texts().into_iter().filter(|path| is_pipe(path)) {
+            let folder = match self.folder.take() {
+                Some(folder) => folder,
+                None => tempfile::Builder::new()
+                    .prefix(FOLDER)
+                    .tempdir()
+                    .context("no temporary folder can be made for piped text")?,
+            };
+            let folder = self.folder.insert(folder).path();
+            let (name, file) = if is_standard_input(path) {
+                if std::mem::replace(&mut standard_input, true) {
+                    return Err(usage(
+                        "standard input can be read only once; name it in one place",
+                    ));
+                }
+                let name = "standard input".to_owned();
+                let mut stdin = io::stdin().lock();
+                if stdin.is_terminal() {
+                    printer.note("Reading text from the terminal; Ctrl-D ends it.");
+                }
+                let file = keep_piped_text(&mut stdin, &name, "standard-input", folder)?;
+                (name, file)
+            } else {
+                let name = path.display().to_string();
+                let mut pipe =
+                    File::open(&*path).with_context(|| format!("{name} cannot be read"))?;
+                let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+                let file = keep_piped_text(&mut pipe, &name, &format!("pipe-{stem}"), folder)?;
+                (name, file)
+            };
+            path.clone_from(&file);
+            self.names.push((file, name));
+        }
+        Ok(())
     }
-    Ok(kept)
+
+    /// What is said about the files, said about the pipes.
+    pub(crate) fn of_pipes(&self, said: &str) -> String {
+        self.names.iter().fold(said.to_owned(), |said, (file, name)| {
+            said.replace(&*file.display().to_string(), name)
+        })
+    }
 }
 
 /// A text as it is told to people and kept in records: of a file that stands for a pipe its name, which

@@ -62,7 +62,13 @@ impl Printer {
     }
 
     pub(crate) fn error(&self, error: &anyhow::Error) {
-        let _ = writeln!(std::io::stderr(), "error: {}", clean_lines(&described(error)));
+        self.error_with(error, &str::to_owned);
+    }
+
+    /// The same in other words.
+    pub(crate) fn error_with(&self, error: &anyhow::Error, words: &dyn Fn(&str) -> String) {
+        let said = words(&described(error));
+        let _ = writeln!(std::io::stderr(), "error: {}", clean_lines(&said));
     }
 
     /// How wide and how plain a table on standard output should be.

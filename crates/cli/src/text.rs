@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use lns_checkpoint::Checkpoint;
-use lns_data::{TextOptions, Tokenizer, Windows, read_windows};
+use lns_data::{DataError, Language, TextOptions, Tokenizer, Windows, read_windows};
 use lns_spec::ModelSpec;
 
 use crate::{arguments::CutArgs, failure::usage, model, printer::Printer};
@@ -70,7 +70,19 @@ fn windows(
     }
     let options =
         TextOptions { files: files.to_vec(), window, max_tokens: cut.max_tokens, bos: cut.bos };
-    Ok(read_windows(tokenizer, &options, spec.vocab_size)?)
+    read_windows(tokenizer, &options, spec.vocab_size).map_err(|error| match error {
+        DataError::UnknownWord { word } if tokenizer.fingerprint() == language() => usage(format!(
+            "the model was trained on the built-in language and reads only its words; \"{word}\" is none \
+             of them. Give text in that language, as `lns generate MODEL --prompt 'anna leads' \
+             --temperature 1` writes it, or a model that was trained on text (lns train --text)"
+        )),
+        other => other.into(),
+    })
+}
+
+/// The fingerprint of the built-in language's tokenizer, which has the same words for every seed.
+fn language() -> String {
+    Language::new(0).tokenizer().fingerprint()
 }
 
 /// How much text there is, for a person.

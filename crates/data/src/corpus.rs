@@ -162,6 +162,11 @@ impl Corpus {
         })
     }
 
+    /// Whether a folder holds a prepared text, sound or not.
+    pub fn is_in(folder: &Path) -> bool {
+        folder.join(MANIFEST).is_file()
+    }
+
     /// The tokenizer that made the tokens.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer

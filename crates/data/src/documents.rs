@@ -1,10 +1,10 @@
 //! Text files as documents, in pieces that are small enough to tokenise.
 //!
-//! A `.txt` file is one document. In a `.jsonl` file, or its gzip or zstd, each line is one: an
-//! object with a `text`, as in C4. In a `.parquet` file each row is one, in its column `text`.
+//! A `.txt` file is one document. In a `.jsonl` file each line is one: an object with a `text`, as in C4.
+//! Both may be compressed, with gzip or zstd. In a `.parquet` file each row is one, in its column `text`.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek};
+use std::io::{self, BufRead, BufReader, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -27,16 +27,47 @@ pub(crate) const MAX_LINE_BYTES: u64 = 64 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Format {
-    Text,
+    Text(Compression),
     Lines(Compression),
     Parquet,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Compression {
+pub(crate) enum Compression {
     None,
     Gzip,
     Zstd,
+}
+
+impl Compression {
+    /// Reads what the file holds; buffered.
+    pub(crate) fn reader<R: BufRead + Send + 'static>(
+        self,
+        file: R,
+    ) -> io::Result<Box<dyn BufRead + Send>> {
+        let reader: Box<dyn BufRead + Send> = match self {
+            Self::None => Box::new(file),
+            Self::Gzip => Box::new(BufReader::new(MultiGzDecoder::new(file))),
+            // The library refuses frames that want more than 128 MiB to look back on.
+            Self::Zstd => Box::new(BufReader::new(zstd::stream::read::Decoder::with_buffer(file)?)),
+        };
+        Ok(reader)
+    }
+
+    /// What a failed read of the file at `path` means.
+    fn read_error(self, path: &Path, error: io::Error) -> DataError {
+        let path = path.to_owned();
+        let format = match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+            Self::None => return DataError::Io { path, source: error },
+        };
+        // What the operating system has a number for is not the data's fault.
+        match error.raw_os_error() {
+            None => DataError::Damaged { path, format, reason: error.to_string() },
+            Some(_) => DataError::Io { path, source: error },
+        }
+    }
 }
 
 impl Format {
@@ -45,7 +76,11 @@ impl Format {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
         let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
         if ends(&[".txt"]) {
-            Ok(Self::Text)
+            Ok(Self::Text(Compression::None))
+        } else if ends(&[".txt.gz"]) {
+            Ok(Self::Text(Compression::Gzip))
+        } else if ends(&[".txt.zst", ".txt.zstd"]) {
+            Ok(Self::Text(Compression::Zstd))
         } else if ends(&[".jsonl"]) {
             Ok(Self::Lines(Compression::None))
         } else if ends(&[".jsonl.gz", ".json.gz"]) {
@@ -193,10 +228,11 @@ enum Source {
 type Documents = Box<dyn Iterator<Item = Result<String, DataError>> + Send>;
 
 struct TextSource {
-    file: File,
+    reader: Box<dyn BufRead + Send>,
+    compression: Compression,
     /// Bytes read that are in no piece yet.
     buffer: Vec<u8>,
-    /// Where in the file the buffer begins.
+    /// Where in the text the buffer begins.
     offset: u64,
     /// To be given with the first piece.
     id: Option<DocumentId>,
@@ -224,7 +260,16 @@ impl Pieces {
         let file = File::open(path).map_err(failed)?;
         let documents = |documents| Source::Documents { documents, current: Whole::default() };
         let source = match format {
-            Format::Text => Source::Text(TextSource { file, buffer: vec![], offset: 0, id: None }),
+            Format::Text(compression) => {
+                let reader = compression.reader(BufReader::new(file)).map_err(failed)?;
+                Source::Text(TextSource {
+                    reader,
+                    compression,
+                    buffer: vec![],
+                    offset: 0,
+                    id: None,
+                })
+            }
             Format::Lines(compression) => {
                 documents(Box::new(Lines::open(path, file, compression).map_err(failed)?))
             }
@@ -237,8 +282,8 @@ impl Pieces {
     pub(crate) fn with_ids(mut self) -> Result<Self, DataError> {
         self.ids = true;
         if let Source::Text(text) = &mut self.source {
-            let id = text.read_id();
-            text.id = Some(id.map_err(|source| DataError::Io { path: self.path.clone(), source })?);
+            let id = read_id(&self.path, text.compression);
+            text.id = Some(id.map_err(|error| text.compression.read_error(&self.path, error))?);
         }
         Ok(self)
     }
@@ -283,20 +328,20 @@ fn next_piece(
     }
 }
 
-impl TextSource {
-    fn read_id(&mut self) -> io::Result<DocumentId> {
-        let mut sha256 = Sha256::new();
-        io::copy(&mut self.file, &mut sha256)?;
-        self.file.rewind()?;
-        Ok(DocumentId::from_sha256(sha256.finalize().into()))
-    }
+/// The id of a file that is one document.
+fn read_id(path: &Path, compression: Compression) -> io::Result<DocumentId> {
+    let mut sha256 = Sha256::new();
+    io::copy(&mut compression.reader(BufReader::new(File::open(path)?))?, &mut sha256)?;
+    Ok(DocumentId::from_sha256(sha256.finalize().into()))
+}
 
+impl TextSource {
     fn next_piece(&mut self, path: &Path, cut: Option<Cut>) -> Result<Option<Piece>, DataError> {
         let mut wanted = PIECE_BYTES;
         loop {
             let missing = wanted.saturating_sub(self.buffer.len()) as u64;
-            let read = (&mut self.file).take(missing).read_to_end(&mut self.buffer);
-            read.map_err(|source| DataError::Io { path: path.to_owned(), source })?;
+            let read = (&mut self.reader).take(missing).read_to_end(&mut self.buffer);
+            read.map_err(|error| self.compression.read_error(path, error))?;
             let ended = self.buffer.len() < wanted;
             let text = self.valid_text(path, ended)?;
             let end = if ended { Some(text.len()) } else { cut.and_then(|cut| cut.last_in(text)) };
@@ -345,15 +390,7 @@ impl Lines {
     }
 
     fn open(path: &Path, file: File, compression: Compression) -> io::Result<Self> {
-        let file = BufReader::new(file);
-        let reader: Box<dyn BufRead + Send> = match compression {
-            Compression::None => Box::new(file),
-            Compression::Gzip => Box::new(BufReader::new(MultiGzDecoder::new(file))),
-            // The library refuses frames that want more than 128 MiB to look back on.
-            Compression::Zstd => {
-                Box::new(BufReader::new(zstd::stream::read::Decoder::with_buffer(file)?))
-            }
-        };
+        let reader = compression.reader(BufReader::new(file))?;
         Ok(Self { path: path.to_owned(), reader, compression, line: 0, offset: 0 })
     }
 
@@ -367,7 +404,7 @@ impl Lines {
         loop {
             let mut bytes = Vec::new();
             let read = (&mut self.reader).take(MAX_LINE_BYTES + 1).read_until(b'\n', &mut bytes);
-            let read = read.map_err(|error| self.read_error(error))? as u64;
+            let read = read.map_err(|error| self.compression.read_error(&self.path, error))? as u64;
             if read == 0 {
                 return Ok(None);
             }
@@ -396,20 +433,6 @@ impl Lines {
         let bad = |reason| DataError::JsonLine { path: path(), line: self.line, reason };
         let parsed: Line = object(line).map_err(bad)?;
         parsed.text.ok_or_else(|| DataError::MissingText { path: path(), line: self.line })
-    }
-
-    fn read_error(&self, error: io::Error) -> DataError {
-        let path = self.path.clone();
-        let format = match self.compression {
-            Compression::Gzip => "gzip",
-            Compression::Zstd => "zstd",
-            Compression::None => return DataError::Io { path, source: error },
-        };
-        // What the operating system has a number for is not the data's fault.
-        match error.raw_os_error() {
-            None => DataError::Damaged { path, format, reason: error.to_string() },
-            Some(_) => DataError::Io { path, source: error },
-        }
     }
 }
 
@@ -503,6 +526,25 @@ mod tests {
         assert_eq!(documents("a.txt", "one\ntwo\r\n é".as_bytes()), ["one\ntwo\r\n é"]);
         assert_eq!(documents("A.TXT", b"one"), ["one"]);
         assert_eq!(documents("a.txt", b""), [""; 0]);
+    }
+
+    #[test]
+    fn a_compressed_txt_file_is_the_same_document() {
+        let text = "w\u{f6}rd, wort! ".repeat(30_000);
+        let of = |name: &str, bytes: &[u8]| {
+            let folder = folder_with(&[(name, bytes)]);
+            assert_eq!(expand(&[folder.path().to_owned()]).unwrap().len(), 1, "{name}");
+            let pieces =
+                Pieces::open(&folder.path().join(name), SPLIT).unwrap().with_ids().unwrap();
+            pieces.map(Result::unwrap).collect::<Vec<_>>()
+        };
+        let expected = of("a.txt", text.as_bytes());
+        assert_eq!(of("a.txt.gz", &gzip(text.as_bytes())), expected);
+        for name in ["a.txt.zst", "A.TXT.ZSTD"] {
+            assert_eq!(of(name, &zstd(text.as_bytes())), expected, "{name}");
+        }
+        let damaged = &gzip(text.as_bytes())[..100];
+        assert!(refusal("a.txt.gz", damaged).contains("a.txt.gz: damaged gzip data"));
     }
 
     #[test]

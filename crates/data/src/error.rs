@@ -47,14 +47,20 @@ pub enum DataError {
     /// The tokenizers library failed on a text.
     #[error("{bytes} bytes of text cannot be tokenised: {reason}")]
     Encode { bytes: usize, reason: String },
+    /// A vocabulary of whole words, without a token for all others.
+    #[error(
+        "the tokenizer knows only the words of its vocabulary, and \"{word}\" is none of them; give text \
+         in its words"
+    )]
+    UnknownWord { word: String },
     /// The tokenizers library failed on ids.
     #[error("{count} token ids cannot be decoded: {reason}")]
     Decode { count: usize, reason: String },
 
     /// A file whose name says nothing that is read.
     #[error(
-        "{}: this name ends in none of .txt, .jsonl, .parquet, and .jsonl.gz, .json.gz, .jsonl.zst, \
-         .json.zst; rename or convert it", path.display()
+        "{}: this name ends in none of .txt, .jsonl, .parquet, and .txt.gz, .jsonl.gz, .json.gz, \
+         .txt.zst, .jsonl.zst, .json.zst; rename or convert it", path.display()
     )]
     UnknownExtension { path: PathBuf },
     /// A folder without texts.
@@ -191,6 +197,18 @@ pub enum DataError {
          or more"
     )]
     NoDocuments { part: Part },
+    /// Everything to train on is also held out.
+    #[error(
+        "nothing is left to train on: every document of {} is also held out; hold out other text",
+        .files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ")
+    )]
+    AllHeldOut { files: Vec<PathBuf> },
+    /// Text of which no end can be held out.
+    #[error(
+        "the text has {bytes} byte{}, too few to train on and to hold some out; give {} KiB or more, or \
+         name other text to hold out (--validation)", if *.bytes == 1 { "" } else { "s" }, enough >> 10
+    )]
+    TooShortToHoldOut { bytes: u64, enough: u64 },
     /// A folder without a manifest.
     #[error(
         "{}: not a prepared text: there is no corpus.json; was its preparation interrupted?",

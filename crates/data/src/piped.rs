@@ -2,50 +2,55 @@
 //! read only once.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
 use crate::DataError;
+use crate::documents::Compression;
 
 /// The most that is kept: a pipe may have no end.
 const MAX_BYTES: u64 = 16 << 30;
 /// What the kind of text is told by: enough for the first line of most texts.
 const HEAD_BYTES: u64 = 1 << 20;
 
-/// Keeps all of `reader` in a new file in `folder` and returns its path. The file is named `name`, the
-/// beginning of its sha256, and the ending of its kind: `.parquet`, `.jsonl.gz` or `.jsonl.zst` by their
-/// first bytes, `.jsonl` if the first line is a JSON object, `.txt` otherwise.
+/// Keeps all of `reader` in a new file in `folder` and returns its path. The file is named `file`, the
+/// beginning of its sha256, and the ending of its kind: `.parquet` by its first bytes, `.jsonl` if the
+/// first line is a JSON object, `.txt` otherwise; with `.gz` or `.zst` behind it if that is compressed.
+///
+/// `name` is what errors call the pipe.
 ///
 /// # Errors
 /// A pipe that cannot be read or gives more than 16 GiB, or a file that cannot be written.
 pub fn keep_piped_text(
     reader: &mut dyn Read,
     name: &str,
+    file: &str,
     folder: &Path,
 ) -> Result<PathBuf, DataError> {
-    keep(reader, name, folder, MAX_BYTES)
+    keep(reader, name, file, folder, MAX_BYTES)
 }
 
 fn keep(
     reader: &mut dyn Read,
     name: &str,
+    file: &str,
     folder: &Path,
     limit: u64,
 ) -> Result<PathBuf, DataError> {
     let unread = |source| DataError::Io { path: name.into(), source };
     let mut head = Vec::new();
     (&mut *reader).take(HEAD_BYTES.min(limit)).read_to_end(&mut head).map_err(unread)?;
-    let unfinished = folder.join(format!("{name}.part"));
+    let unfinished = folder.join(format!("{file}.part"));
     let unwritten = |source| DataError::Write { path: unfinished.clone(), source };
-    let mut file = File::create_new(&unfinished).map_err(unwritten)?;
+    let mut kept = File::create_new(&unfinished).map_err(unwritten)?;
     let mut sha256 = Sha256::new();
     let mut bytes = 0;
     let mut chunk = head.clone();
     while !chunk.is_empty() {
         sha256.update(&chunk);
-        file.write_all(&chunk).map_err(unwritten)?;
+        kept.write_all(&chunk).map_err(unwritten)?;
         bytes += chunk.len() as u64;
         chunk.clear();
         // One more byte than is allowed tells that there is more.
@@ -56,19 +61,30 @@ fn keep(
         }
     }
     let sum: String = sha256.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let path = folder.join(format!("{name}-{sum}{}", ending(&head)));
+    let path = folder.join(format!("{file}-{sum}{}", ending(&head)));
     fs::rename(&unfinished, &path).map_err(unwritten)?;
     Ok(path)
 }
 
 fn ending(head: &[u8]) -> &'static str {
-    match head {
-        [0x1f, 0x8b, ..] => ".jsonl.gz",
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => ".jsonl.zst",
-        [b'P', b'A', b'R', b'1', ..] => ".parquet",
-        _ if begins_with_an_object(head) => ".jsonl",
-        _ => ".txt",
+    let (compression, lines, text) = match head {
+        [b'P', b'A', b'R', b'1', ..] => return ".parquet",
+        [0x1f, 0x8b, ..] => (Compression::Gzip, ".jsonl.gz", ".txt.gz"),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => (Compression::Zstd, ".jsonl.zst", ".txt.zst"),
+        _ => (Compression::None, ".jsonl", ".txt"),
+    };
+    if begins_with_an_object(&decompressed(head, compression)) { lines } else { text }
+}
+
+/// The beginning of what the head holds. The head may end in the middle of compressed data; damage is
+/// found when the file is read.
+fn decompressed(head: &[u8], compression: Compression) -> Vec<u8> {
+    let mut text = Vec::new();
+    if let Ok(reader) = compression.reader(Cursor::new(head.to_vec())) {
+        // What was read before an error is kept.
+        let _ = reader.take(HEAD_BYTES).read_to_end(&mut text);
     }
+    text
 }
 
 /// Whether the first line that is not blank is a JSON object, or begins as one and is longer than the
@@ -96,7 +112,7 @@ mod tests {
 
     fn kept(bytes: &[u8]) -> (String, Vec<String>) {
         let folder = tempdir().unwrap();
-        let path = keep_piped_text(&mut &*bytes, "pipe", folder.path()).unwrap();
+        let path = keep_piped_text(&mut &*bytes, "a pipe", "pipe", folder.path()).unwrap();
         assert_eq!(fs::read(&path).unwrap(), bytes);
         assert_eq!(folder.path().read_dir().unwrap().count(), 1);
         let files = expand(std::slice::from_ref(&path)).unwrap();
@@ -108,17 +124,18 @@ mod tests {
     #[test]
     fn what_comes_through_a_pipe_is_read_as_the_kind_of_text_that_it_is() {
         let lines = b"\n{\"text\": \"one\"}\n{\"text\": \"two\"}\n";
-        let gzip = {
+        let gzip = |bytes: &[u8]| {
             let mut encoder =
                 flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            encoder.write_all(lines).unwrap();
+            encoder.write_all(bytes).unwrap();
             encoder.finish().unwrap()
         };
+        let gzipped = gzip(lines);
         let zstd = zstd::encode_all(&lines[..], 0).unwrap();
         let rows = parquet(&["one", "two"]);
         for (bytes, ending) in [
             (&lines[..], ".jsonl"),
-            (&gzip[..], ".jsonl.gz"),
+            (&gzipped[..], ".jsonl.gz"),
             (&zstd[..], ".jsonl.zst"),
             (&rows[..], ".parquet"),
         ] {
@@ -127,7 +144,15 @@ mod tests {
             assert_eq!(texts, ["one", "two"], "{name}");
         }
         let text = "The river rose.\n".repeat(200_000);
-        assert_eq!(kept(text.as_bytes()).1.concat(), text);
+        let gzipped = gzip(text.as_bytes());
+        let zstd = zstd::encode_all(text.as_bytes(), 0).unwrap();
+        for (bytes, ending) in
+            [(text.as_bytes(), ".txt"), (&gzipped, ".txt.gz"), (&zstd, ".txt.zst")]
+        {
+            let (name, texts) = kept(bytes);
+            assert!(name.ends_with(ending), "{name}");
+            assert_eq!(texts.concat(), text, "{name}");
+        }
         for text in ["{ not JSON }", "{\n\"text\": \"of many lines\"}", "[1]", "7"] {
             let (name, texts) = kept(text.as_bytes());
             assert!(name.ends_with(".txt"), "{name}");
@@ -148,10 +173,14 @@ mod tests {
     fn a_pipe_without_an_end_is_refused() {
         let folder = tempdir().unwrap();
         let mut endless = io::repeat(b'a');
-        let error = keep(&mut endless, "standard-input", folder.path(), 3 << 20).unwrap_err();
-        assert!(error.to_string().contains("standard-input gives more than 3 MiB"), "{error}");
-        let whole = keep(&mut &[b'a'; 9][..], "nine", folder.path(), 9).unwrap();
+        let keep = |reader: &mut dyn Read, name: &str, limit| {
+            keep(reader, name, "pipe", folder.path(), limit)
+        };
+        let error = keep(&mut endless, "standard input", 3 << 20).unwrap_err();
+        assert!(error.to_string().contains("standard input gives more than 3 MiB"), "{error}");
+        fs::remove_file(folder.path().join("pipe.part")).unwrap();
+        let whole = keep(&mut &[b'a'; 9][..], "nine", 9).unwrap();
         assert_eq!(whole.metadata().unwrap().len(), 9);
-        assert!(keep(&mut &[b'a'; 10][..], "ten", folder.path(), 9).is_err());
+        assert!(keep(&mut &[b'a'; 10][..], "ten", 9).is_err());
     }
 }

@@ -127,8 +127,15 @@ pub(crate) fn prepare_files(
         Validation::Files(held_out) => {
             let held_out = (reading.expand)(held_out)?;
             let part = Part::Validation;
-            preparation.add_files(&held_out, reading.open, &[part], |_| part)?;
-            preparation.add_files(&files, reading.open, &[Part::Train], |_| Part::Train)?;
+            if preparation.add_files(&held_out, reading.open, &[part], |_| part)? == Added::Nothing
+            {
+                return Err(DataError::NoText { files: held_out });
+            }
+            match preparation.add_files(&files, reading.open, &[Part::Train], |_| Part::Train)? {
+                Added::Some => {}
+                Added::Nothing => return Err(DataError::NoText { files }),
+                Added::OnlyHeldOut => return Err(DataError::AllHeldOut { files }),
+            }
             format!("{} and, held out, {}", Names(&files), Names(&held_out))
         }
         &Validation::Share(share) => {
@@ -136,9 +143,13 @@ pub(crate) fn prepare_files(
                 return Err(DataError::ValidationShare { share });
             }
             if let Some(few) = Few::of(&files, reading, share)? {
+                if few.bytes.is_empty() {
+                    return Err(DataError::NoText { files });
+                }
                 let end = few.end(share);
                 preparation.add_split(&files, reading.open, &few, end)?;
-                return preparation.finish(few.describe(&files, end));
+                let corpus = preparation.finish(few.describe(&files, end));
+                return corpus.map_err(|error| few.explained(error, limits));
             }
             let parts = [Part::Train, Part::Validation];
             let mut lowest = f64::INFINITY;
@@ -244,6 +255,18 @@ impl Few {
         share.max((LEAST_HELD_OUT / all).min(MOST_HELD_OUT))
     }
 
+    /// Why a part is empty, unless its limit makes it so.
+    fn explained(&self, error: DataError, limits: Limits) -> DataError {
+        let limited = [limits.train, limits.validation].iter().flatten().any(|&most| most < 2);
+        match error {
+            DataError::NoDocuments { .. } if !limited => DataError::TooShortToHoldOut {
+                bytes: self.bytes.iter().sum(),
+                enough: (LEAST_HELD_OUT / MOST_HELD_OUT) as u64,
+            },
+            other => other,
+        }
+    }
+
     fn describe(&self, files: &[PathBuf], end: f64) -> String {
         let each = match self.bytes.len() {
             1 => "1 document".to_owned(),
@@ -260,6 +283,17 @@ fn place_to_split(text: &str, wanted: usize, cut: Option<Cut>) -> usize {
     let before = &text[..text.floor_char_boundary(wanted)];
     let place = cut.and_then(|cut| cut.last_in(before));
     place.or_else(|| before.rfind(char::is_whitespace)).unwrap_or(before.len())
+}
+
+/// What files had.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Added {
+    /// No document.
+    Nothing,
+    /// Only documents that another part has.
+    OnlyHeldOut,
+    /// Documents.
+    Some,
 }
 
 /// A prepared text in the making.
@@ -333,12 +367,13 @@ impl<'a> Preparation<'a> {
         open: &Open<'_>,
         parts: &[Part],
         mut part_of: impl FnMut(DocumentId) -> Part,
-    ) -> Result<(), DataError> {
+    ) -> Result<Added, DataError> {
         let held_out = parts == [Part::Validation];
+        let mut added = Added::Nothing;
         for file in files {
             for piece in open(file)? {
                 if self.is_full(parts) {
-                    return Ok(());
+                    return Ok(Added::Some);
                 }
                 let piece = piece?;
                 if let Some(id) = piece.id {
@@ -346,12 +381,18 @@ impl<'a> Preparation<'a> {
                     if held_out {
                         self.seen.insert(id, part);
                     }
-                    self.begin(part, self.seen.get(&id).is_none_or(|&seen| seen == part));
+                    let wanted = self.seen.get(&id).is_none_or(|&seen| seen == part);
+                    added = match added {
+                        Added::Some => Added::Some,
+                        _ if wanted => Added::Some,
+                        _ => Added::OnlyHeldOut,
+                    };
+                    self.begin(part, wanted);
                 }
                 self.add(piece)?;
             }
         }
-        Ok(())
+        Ok(added)
     }
 
     /// Adds the documents of files, of each the beginning to train on and the end, as a document of its
@@ -876,6 +917,29 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_text_too_short_for_two_parts_is_refused_with_what_it_lacks() {
+        let tokenizer = build(&byte_level("smollm"));
+        let folder = tempdir().unwrap();
+        let refused = |text: &str, limit: Option<u64>| {
+            let path = folder.path().join("short.txt");
+            fs::write(&path, text).unwrap();
+            let share = options(Validation::Share(0.05));
+            let share = PrepareOptions { max_train_tokens: limit, ..share };
+            let place = folder.path().join("corpus");
+            prepare(&[path], &tokenizer, &share, &place, &|_| {}).unwrap_err().to_string()
+        };
+        let short = refused("a\n", None);
+        assert!(short.starts_with("the text has 2 bytes, too few"), "{short}");
+        assert!(short.contains("give 32 KiB or more"), "{short}");
+        assert!(refused("a", None).starts_with("the text has 1 byte,"));
+        assert!(
+            refused("", None).contains("no text in ") && refused("", None).ends_with("short.txt")
+        );
+        let limited = refused(&sentences(0, 50), Some(1));
+        assert!(limited.contains("allow 2 tokens or more"), "{limited}");
+    }
+
+    #[test]
     fn text_that_cannot_be_cut_is_split_at_white_space_or_between_two_characters() {
         let cut = Some(Cut::Split);
         assert_eq!(place_to_split("one two three", 9, cut), 7);
@@ -1054,7 +1118,8 @@ pub(crate) mod tests {
         let message = fails(&[paths[0].clone(), bad.clone()], held_out(), &tokenizer);
         assert!(message.contains("bad.jsonl, line 2"), "{message}");
         let message = fails(&paths[1..], held_out(), &tokenizer);
-        assert!(message.contains("no document for train: give more documents"), "{message}");
+        assert!(message.contains("nothing is left to train on: every document of "), "{message}");
+        assert!(message.contains("1.jsonl is also held out"), "{message}");
         for share in [0.0, 1.0, -1.0, f64::NAN] {
             let message = fails(&paths, Validation::Share(share), &tokenizer);
             assert!(message.contains("above 0 and below 1"), "{message}");

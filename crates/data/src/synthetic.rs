@@ -392,6 +392,14 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
         #[test]
+    fn the_first_word_that_is_not_of_the_language_is_named() {
+        let tokenizer = Language::new(1).tokenizer();
+        assert_eq!(tokenizer.encode("anna leads boris .").unwrap().ids.len(), 4);
+        let error = tokenizer.encode("anna leads\nThe Nile .").unwrap_err().to_string();
+        assert!(error.contains("\"The\" is none of them"), "{error}");
+    }
+
+    #[test]
         fn the_ideal_loss_is_that_of_a_reader_who_sees_only_the_text(seed: u64, n in 0..5usize) {
             let document = Language::new(seed).documents(Part::Train).nth(n).unwrap();
             let mut text: Vec<_> = document.text.split(' ').collect();

@@ -19,6 +19,8 @@ use crate::{DataError, StreamDecoder, gguf};
 
 /// The largest `tokenizer.json` that is read; Gemma's, with 262,144 tokens, has 33 MB.
 pub(crate) const MAX_TOKENIZER_JSON: u64 = 512 << 20;
+/// Of a word in an error.
+const SHOWN_CHARACTERS: usize = 40;
 /// Far beyond any vocabulary: the library takes time and memory for ids that are not used.
 const MAX_VOCAB: usize = 1 << 24;
 /// The largest `tokenizer_config.json` that is read; a chat template in it takes some kilobytes.
@@ -192,11 +194,28 @@ impl Tokenizer {
         } else {
             encode(&self.inner, &self.normalizer, text)
         };
-        let encoding = encoding.map_err(refused)?;
+        let encoding = encoding.map_err(|reason| match self.unknown_word(text) {
+            Some(word) => DataError::UnknownWord { word },
+            None => refused(reason),
+        })?;
         Ok(Encoding {
             ids: encoding.get_ids().to_vec(),
             bytes: bytes_per_token(encoding.get_offsets(), length),
         })
+    }
+
+    /// The first word of a text that could not be tokenised because the vocabulary is one of whole words
+    /// and has no token for others.
+    fn unknown_word(&self, text: &str) -> Option<String> {
+        let ModelWrapper::WordLevel(model) = self.inner.get_model() else { return None };
+        if self.inner.token_to_id(&model.unk_token).is_some() {
+            return None;
+        }
+        let unknown = |word: &&str| {
+            guarded(|| self.inner.encode(*word, false).map_err(|error| error.to_string())).is_err()
+        };
+        let word = text.split_whitespace().find(unknown)?;
+        Some(word.chars().take(SHOWN_CHARACTERS).collect())
     }
 
     /// Turns token ids back into text, special tokens spelt out. Bytes that are not UTF-8 become

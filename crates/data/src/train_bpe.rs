@@ -54,8 +54,10 @@ impl Tokenizer {
         let bytes = ByteLevel::new(false, true, true);
         let mut failure = None;
         let pieces = Texts {
+            all: &files,
             files: files.iter(),
             pieces: None,
+            given: false,
             left: max_bytes.min(MAX_TEXT_BYTES),
             failure: &mut failure,
         };
@@ -128,9 +130,12 @@ fn words(bytes: ByteLevel, text: &str) -> tokenizers::Result<Vec<String>> {
 
 /// The text of files, piece by piece, up to a number of bytes.
 struct Texts<'a> {
+    all: &'a [PathBuf],
     files: std::slice::Iter<'a, PathBuf>,
     pieces: Option<Pieces>,
     left: u64,
+    /// There was some text.
+    given: bool,
     /// Where an error goes, which ends the text.
     failure: &'a mut Option<DataError>,
 }
@@ -163,9 +168,15 @@ impl Iterator for Texts<'_> {
                     text.floor_char_boundary(usize::try_from(self.left).unwrap_or(usize::MAX));
                 text.truncate(end);
                 self.left = self.left.saturating_sub(text.len() as u64);
+                self.given = true;
                 Some(text)
             }
-            Ok(None) => None,
+            Ok(None) => {
+                if !self.given {
+                    *self.failure = Some(DataError::NoText { files: self.all.to_vec() });
+                }
+                None
+            }
             Err(error) => {
                 *self.failure = Some(error);
                 None

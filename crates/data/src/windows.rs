@@ -8,7 +8,7 @@ use crate::{DataError, Encoding, Tokenizer};
 /// Which text to read, and how much.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TextOptions {
-    /// Files (`.txt`, `.jsonl`, `.parquet`; `.jsonl` and `.json` with `.gz` or `.zst` behind), read
+    /// Files (`.txt`, `.jsonl`, `.parquet`; `.txt`, `.jsonl` and `.json` with `.gz` or `.zst` behind), read
     /// in this order. A folder stands for the files directly in it that end so, in the order of
     /// their names.
     pub files: Vec<PathBuf>,

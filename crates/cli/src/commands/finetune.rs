@@ -49,6 +49,8 @@ pub(crate) fn run(args: &FinetuneArgs, printer: &Printer) -> anyhow::Result<Exit
         return Err(RunError::BeyondContext { base, context, length }.into());
     }
     if args.estimate {
+        let files = args.text.iter().chain(&args.instructions).chain(&args.validation);
+        corpus::check_named(files, args.corpus.as_deref())?;
         train::estimate(&config, checkpoint.spec(), printer)?;
         return Ok(ExitCode::SUCCESS);
     }

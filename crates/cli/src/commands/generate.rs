@@ -160,6 +160,11 @@ fn converse(
             "" => {}
             "/exit" => return Ok(()),
             "/clear" => messages.clear(),
+            // A space before it tells what is asked from a command.
+            command if line.starts_with('/') => printer.note(&format!(
+                "There is no command {command}; there are /clear and /exit. With a space before it, it \
+                 is put to the model."
+            )),
             asked => {
                 messages.push(message("user", asked));
                 match answer(&messages) {
@@ -328,7 +333,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_conversation_remembers_its_turns_until_it_is_cleared() {
+    fn a_conversation_remembers_its_turns_until_it_is_cleared_and_knows_a_wrong_command() {
         let mut seen = Vec::new();
         let mut answer = |messages: &[Message]| {
             let said: Vec<&str> = messages.iter().map(|m| m.content.as_str()).collect();
@@ -338,9 +343,9 @@ mod tests {
                 turns => Ok(format!(" answer {turns}\n")),
             }
         };
-        let mut input = "one\n\ntwo\nthree\n/clear\nfour\n/exit\nfive\n".as_bytes();
+        let mut input = "one\n\ntwo\nthree\n/clear\n/foo\n /etc\n/exit\nfive\n".as_bytes();
         converse(&mut input, &Printer::new(true, true), &mut answer).expect("ends");
-        let expected = ["one", "one|answer 1|two", "one|answer 1|two|answer 3|three", "four"];
+        let expected = ["one", "one|answer 1|two", "one|answer 1|two|answer 3|three", "/etc"];
         assert_eq!(seen, expected);
     }
 }

@@ -1,6 +1,6 @@
 //! Text as people have it: one file, a pipe, a conversation.
 
-use std::fs;
+use std::{fs, io::Write};
 
 use serde_json::{Value, json};
 
@@ -160,4 +160,81 @@ fn a_model_that_ends_at_once_says_what_to_do() {
     fs::write(bench.path("model/chat_template.jinja"), "{{ messages[0].content }}")
         .expect("writable");
     assert!(notes().contains("Ask it with --chat"), "{}", notes());
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(text.as_bytes()).expect("memory");
+    encoder.finish().expect("memory")
+}
+
+#[test]
+fn compressed_text_is_read_from_a_pipe_and_a_file_and_messages_name_the_pipe() {
+    let bench = Bench::new("llama");
+    let text = fs::read_to_string(bench.path("text.txt")).expect("there");
+    fs::write(bench.path("text.txt.gz"), gzip(&text)).expect("writable");
+    let eval = |file: &str, input: Vec<u8>| {
+        let arguments = ["eval", "model", "--text", file, "--window", "16", "--json"];
+        let run = bench.lns(&arguments).write_stdin(input).assert().success();
+        let record: Value = serde_json::from_slice(&run.get_output().stdout).expect("only JSON");
+        record["nll"].clone()
+    };
+    let of_text = eval("text.txt", Vec::new());
+    assert_eq!(eval("-", gzip(&text)), of_text);
+    assert_eq!(eval("text.txt.gz", Vec::new()), of_text);
+
+    for (input, said) in [
+        (Vec::new(), "no text in standard input"),
+        (gzip("{\"text\": \"w1\"}\nw2\n"), "standard input, line 2: not a JSON object"),
+        (gzip(&text)[..20].to_vec(), "standard input: damaged gzip data"),
+    ] {
+        let arguments = ["eval", "model", "--text", "-", "--window", "16"];
+        let run = bench.lns(&arguments).write_stdin(input).assert().code(2);
+        let error = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
+        assert!(error.contains(said) && !error.contains("lns-piped-text"), "{error}");
+    }
+}
+
+#[test]
+fn what_is_no_text_to_train_on_is_said_in_words_that_help() {
+    let bench = Bench::new("llama");
+    book(&bench);
+    fs::write(bench.path("empty.txt"), "").expect("writable");
+    fs::write(bench.path("two.txt"), "a\n").expect("writable");
+    let refused = |arguments: &[&str]| bench.fails(arguments, 2);
+    let train = |more: &[&str]| refused(&[&["train", "--out", "run"], more].concat());
+    let error = train(&["--text", "empty.txt"]);
+    assert!(error.contains("error: no text in empty.txt"), "{error}");
+    let error = train(&["--text", "two.txt", "--vocab", "257"]);
+    assert!(error.contains("2 bytes, too few") && error.contains("give 32 KiB or more"), "{error}");
+    let both = ["tokenize", "--text", "book.txt", "--validation", "book.txt", "--vocab", "300"];
+    let error = refused(&[&both[..], &["--out", "text"]].concat());
+    assert!(error.contains("every document of book.txt is also held out"), "{error}");
+    for estimated in [&["train"][..], &["study", "smoke"], &["finetune", "model"]] {
+        let error = refused(&[estimated, &["--estimate", "--text", "nope.txt"]].concat());
+        assert!(error.contains("nope.txt: "), "{error}");
+    }
+}
+
+#[test]
+fn a_run_of_the_built_in_language_says_what_its_words_and_its_text_are() {
+    let bench = Bench::new("llama");
+    let made = bench.lns(&with(&["train", "--out", "run"], &["--steps", "2"])).assert().success();
+    let notes = String::from_utf8_lossy(&made.get_output().stderr).into_owned();
+    assert!(notes.contains("Preparing") && notes.contains("tokens of it …"), "{notes}");
+    book(&bench);
+    for verb in ["diagnose", "eval"] {
+        let error = bench.fails(&[verb, "run", "--text", "book.txt"], 2);
+        assert!(error.contains("reads only its words; \"The\" is none of them"), "{error}");
+    }
+    // What the error says to feed it does.
+    let write = ["generate", "run", "--prompt", "anna leads", "--temperature", "1"];
+    fs::write(bench.path("own.txt"), bench.succeeds(&write)).expect("writable");
+    bench.succeeds(&["eval", "run", "--text", "own.txt", "--window", "8"]);
+
+    let corpus = |name| bench.fails(&["train", "--out", "other", "--corpus", name], 2);
+    let error = corpus("nope");
+    assert!(error.contains("--corpus nope does not exist"), "{error}");
+    let error = corpus("run");
+    assert!(error.contains("give --corpus run/text"), "{error}");
 }
