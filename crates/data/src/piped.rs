@@ -147,7 +147,7 @@ mod tests {
         let gzipped = gzip(text.as_bytes());
         let zstd = zstd::encode_all(text.as_bytes(), 0).unwrap();
         for (bytes, ending) in
-            [(text.as_bytes(), ".txt"), (&gzipped, ".txt.gz"), (&zstd, ".txt.zst")]
+            [(text.as_bytes(), ".txt"), (&gzipped[..], ".txt.gz"), (&zstd[..], ".txt.zst")]
         {
             let (name, texts) = kept(bytes);
             assert!(name.ends_with(ending), "{name}");
