@@ -360,7 +360,7 @@ pub(crate) struct ShapeArgs {
 #[command(
     after_long_help = "The folder of a run: config.toml (all settings, resolved), events.jsonl \
 (what happened), snapshots/ (to resume from; each is a checkpoint of its own), tensorboard/, and at the \
-end model/, a Hugging Face folder.\n\nCtrl-C writes a snapshot and stops. The same command, or just \
+end model/, a Hugging Face folder.\n\nCtrl-C writes a snapshot and stops (while text is prepared it keeps nothing). The same command, or just \
 `lns train --out DIR`, goes on to the same bits, even after a kill. With more --steps a run is taken on: \
 the steps beyond its schedule are taken at the learning rate of its end.\n\nExit: 130 when Ctrl-C \
 stopped it, 143 after SIGTERM."

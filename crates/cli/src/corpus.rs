@@ -7,8 +7,10 @@ use lns_checkpoint::{Checkpoint, Format};
 use lns_data::{
     ChatTemplate, Corpus, Document, InstructionOptions, Language, Layout, Limits, Part,
     PrepareOptions, Tokenizer, Validation, prepare, prepare_documents, prepare_instructions,
+    text_files,
 };
 use lns_record::{NewFolder, SMALL_FILE, file_sha256, read_regular_text};
+use lns_study::StudyConfig;
 use lns_train::{RunConfig, SourceConfig, check_memory, path_in_file};
 
 use crate::{
@@ -16,6 +18,7 @@ use crate::{
     failure::usage,
     model, pipes,
     printer::Printer,
+    stop::Stop,
 };
 
 /// Share of the documents that is held out when no text is named for it.
@@ -55,6 +58,7 @@ pub(crate) fn supply(
     args: &CorpusArgs,
     out: &Path,
     printer: &Printer,
+    stop: &Stop,
 ) -> anyhow::Result<Supply> {
     let named = &config.data.sources;
     let folder = path_in_settings(&out.join("text"))?;
@@ -93,7 +97,7 @@ pub(crate) fn supply(
         // What is wrong with the model is said before its text is prepared.
         let spec = config.model.spec(config.model.vocab_size.max(1), config.data.length)?;
         check_memory(config, &spec)?;
-        language = prepared(config, sequences, args, &source, printer)?;
+        language = prepared(config, sequences, args, &source, printer, stop)?;
     }
     let ideal_loss = language.then(|| ideal_loss(config.data.layout));
     Ok(Supply { sources: vec![source], ideal_loss })
@@ -112,6 +116,7 @@ fn prepared(
     args: &CorpusArgs,
     source: &SourceConfig,
     printer: &Printer,
+    stop: &Stop,
 ) -> anyhow::Result<bool> {
     let origin = origin(args)?;
     let folder = &source.corpus;
@@ -119,7 +124,7 @@ fn prepared(
         printer.note(&format!("Text: what was prepared in {}.", folder.display()));
         return Ok(read_origin(folder).as_deref() == Some(LANGUAGE));
     }
-    made_once(&origin, source, printer, |folder| {
+    made_once(&origin, source, printer, stop, |folder| {
         if args.text.is_empty() {
             printer.note("No --text: training on the built-in language.");
             // A row holds one document at most, a window one more token than it has inputs.
@@ -134,9 +139,9 @@ fn prepared(
                 )));
             }
             printer.note(&format!("Preparing {tokens} tokens of it …"));
-            write_language(folder, tokens, printer)
+            write_language(folder, tokens, printer, stop)
         } else {
-            tokenized(&args.text, &args.validation, &args.tokenizer, folder, printer)
+            tokenized(&args.text, &args.validation, &args.tokenizer, folder, printer, stop)
         }
     })?;
     Ok(args.text.is_empty())
@@ -148,6 +153,7 @@ fn made_once(
     origin: &str,
     source: &SourceConfig,
     printer: &Printer,
+    stop: &Stop,
     make: impl FnOnce(&Path) -> anyhow::Result<Corpus>,
 ) -> anyhow::Result<()> {
     const TEXT: &str = "text";
@@ -156,11 +162,17 @@ fn made_once(
     if folder.exists() {
         let there = read_origin(folder);
         if there.as_deref() != Some(origin) {
+            // What a run was begun on stays.
+            let begun = !source.fingerprint.is_empty()
+                || folder.with_file_name(StudyConfig::FILE_NAME).is_file();
+            let remedy = match begun {
+                true => "Leave these out to go on, or name another folder with --out.",
+                false => "Name another folder with --out, or delete this text.",
+            };
             return Err(usage(format!(
-                "{} was prepared from something else:\n{}\nName another folder with --out, or delete \
-                 this text.",
+                "{} was prepared from something else:\n{}{remedy}",
                 folder.display(),
-                there.as_deref().unwrap_or("(not known)").trim_end()
+                differences(there.as_deref(), origin)
             )));
         }
         printer.note(&format!("Text: what was prepared in {}.", folder.display()));
@@ -168,7 +180,11 @@ fn made_once(
     }
     let new = NewFolder::create(folder).with_context(failed)?;
     let text = new.path().join(TEXT);
-    let corpus = make(&text)?;
+    stop.ends_after(Stop::AFTER_THESE_TOKENS);
+    let made = make(&text);
+    stop.check()?;
+    stop.ends_after(Stop::AFTER_THIS_STEP);
+    let corpus = made?;
     if !source.fingerprint.is_empty() && source.fingerprint != corpus.fingerprint() {
         return Err(usage(
             "the text that --text makes now is not the one that the run was begun with; name another \
@@ -180,6 +196,16 @@ fn made_once(
     new.commit_inner(TEXT).with_context(failed)
 }
 
+/// In which lines two origins differ.
+fn differences(there: Option<&str>, asked: &str) -> String {
+    let Some(there) = there else { return "  it is not known from what\n".to_owned() };
+    let only = |of: &str, other: &str, who: &str| -> String {
+        let lines = of.lines().filter(|line| !other.lines().any(|known| known == *line));
+        lines.map(|line| format!("  {who} {line}\n")).collect()
+    };
+    only(there, asked, "there:    ") + &only(asked, there, "asked for:")
+}
+
 /// The text of a fine-tune, with the checkpoint's own tokenizer and template: `--corpus`, or `text` in
 /// `out`, made now unless it is there.
 pub(crate) fn supply_finetune(
@@ -188,6 +214,7 @@ pub(crate) fn supply_finetune(
     args: &FinetuneArgs,
     out: &Path,
     printer: &Printer,
+    stop: &Stop,
 ) -> anyhow::Result<SourceConfig> {
     if let Some(corpus) = &args.corpus {
         return Ok(SourceConfig::new(named_corpus(corpus)?));
@@ -228,11 +255,14 @@ pub(crate) fn supply_finetune(
             lines.push(format!("{name} {sum}"));
         }
     }
-    made_once(&(lines.join("\n") + "\n"), &source, printer, |folder| {
+    made_once(&(lines.join("\n") + "\n"), &source, printer, stop, |folder| {
         let tokenizer = model::tokenizer(checkpoint)?;
         let options = options(&args.validation, args.max_train_tokens);
         let progress = printer.count("Tokenizing");
-        let tell = |tokens| progress.set(tokens);
+        let tell = |tokens| {
+            progress.set(tokens);
+            stop.flow()
+        };
         let corpus = if responses_only {
             let template = ChatTemplate::of(checkpoint, &crate::chat::rendering()?)?;
             if template.is_none() {
@@ -343,7 +373,12 @@ pub(crate) fn tokenized(
     args: &TokenizerArgs,
     folder: &Path,
     printer: &Printer,
+    stop: &Stop,
 ) -> anyhow::Result<Corpus> {
+    // A wrong path is said before a tokenizer is trained.
+    for files in [text, validation] {
+        text_files(files)?;
+    }
     let tokenizer = match &args.tokenizer {
         Some(path) => tokenizer(path)?,
         None => {
@@ -351,9 +386,14 @@ pub(crate) fn tokenized(
             Tokenizer::train_bpe(text, args.vocab, BPE_BYTES)?
         }
     };
+    stop.check()?;
     let options = options(validation, args.max_train_tokens);
     let progress = printer.count("Tokenizing");
-    let corpus = prepare(text, &tokenizer, &options, folder, &|tokens| progress.set(tokens))?;
+    let tell = |tokens| {
+        progress.set(tokens);
+        stop.flow()
+    };
+    let corpus = prepare(text, &tokenizer, &options, folder, &tell)?;
     drop(progress);
     printer.note(&format!("Text: {}.", corpus.description()));
     Ok(corpus)
@@ -370,7 +410,12 @@ fn documents(language: &Language, part: Part, tokens: u64) -> impl Iterator<Item
 }
 
 /// Enough of the built-in language that no text is seen twice.
-fn write_language(folder: &Path, tokens: u64, printer: &Printer) -> anyhow::Result<Corpus> {
+fn write_language(
+    folder: &Path,
+    tokens: u64,
+    printer: &Printer,
+    stop: &Stop,
+) -> anyhow::Result<Corpus> {
     let language = Language::new(LANGUAGE_SEED);
     let limits = Limits { train: Some(tokens), validation: Some(LANGUAGE_HELD_OUT) };
     let of = |part, tokens| {
@@ -379,7 +424,10 @@ fn write_language(folder: &Path, tokens: u64, printer: &Printer) -> anyhow::Resu
     let mut texts = of(Part::Train, tokens).chain(of(Part::Validation, LANGUAGE_HELD_OUT));
     let name = "the built-in language";
     let progress = printer.count("Preparing");
-    let tell = |tokens| progress.set(tokens);
+    let tell = |tokens| {
+        progress.set(tokens);
+        stop.flow()
+    };
     Ok(prepare_documents(&mut texts, name, &language.tokenizer(), limits, folder, &tell)?)
 }
 

@@ -50,7 +50,12 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
             || cause.downcast_ref::<StudyError>().is_some_and(is_study_input)
             || matches!(
                 cause.downcast_ref(),
-                Some(WatchError::Events(_) | WatchError::NoRun { .. })
+                Some(
+                    WatchError::Events(_)
+                        | WatchError::NoRun { .. }
+                        | WatchError::Absent { .. }
+                        | WatchError::NotBegun { .. }
+                )
             )
             || cause.is::<RecordError>()
             || cause

@@ -45,6 +45,10 @@ fn program() -> ExitCode {
     match ended {
         Ok(code) => code,
         Err(error) => {
+            if let Some(stopped) = error.downcast_ref::<stop::Stopped>() {
+                printer.note(&stopped.to_string());
+                return stopped.exit_code();
+            }
             printer.error_with(&error, &|said| piped.of_pipes(said));
             exit_code(&error)
         }

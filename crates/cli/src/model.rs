@@ -10,7 +10,7 @@ use layernorm_scaling::{Decoder, LayerSource, StreamingDecoder};
 use lns_checkpoint::Checkpoint;
 use lns_data::{Tokenizer, model_tokenizer};
 use lns_kernels::Workers;
-use lns_record::Event;
+use lns_record::{Event, FolderKind, FolderMarker};
 use lns_spec::ModelSpec;
 use lns_study::StudyConfig;
 use lns_train::{RunConfig, available_memory, ranges::THREADS};
@@ -40,7 +40,11 @@ pub(crate) fn places(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
     if has("config.json") {
         return Ok(vec![path.to_owned()]);
     }
-    if has(RunConfig::FILE_NAME) && has(Event::FILE_NAME) {
+    let is_run = || {
+        let marker = FolderMarker::read(path).ok().flatten();
+        marker.is_some_and(|marker| marker.kind == FolderKind::Run)
+    };
+    if has(RunConfig::FILE_NAME) && has(Event::FILE_NAME) || is_run() {
         return finished_model(path).map(|model| vec![model]);
     }
     let inside = |folder: &Path| {
@@ -88,10 +92,15 @@ fn finished_model(run: &Path) -> anyhow::Result<PathBuf> {
     let instead = latest.map_or(String::new(), |snapshot| {
         format!(", or name its latest snapshot, {}", snapshot.display())
     });
+    let go_on = match run.join(RunConfig::FILE_NAME).is_file() {
+        true => format!("go on with `lns train --out {}`", run.display()),
+        false => {
+            "no step was taken yet; wait for it, or repeat the command that began it".to_owned()
+        }
+    };
     Err(usage(format!(
-        "{run} holds a run that is not finished, so there is no model yet; go on with `lns train --out \
-         {run}`{instead}",
-        run = run.display()
+        "{} holds a run that is not finished, so there is no model yet; {go_on}{instead}",
+        run.display()
     )))
 }
 

@@ -2,9 +2,10 @@
 //! orderly end, the second ends at once.
 
 use std::{
+    ops::ControlFlow,
     process::ExitCode,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU8, Ordering},
     },
 };
@@ -26,16 +27,42 @@ pub(crate) fn outlive_file_limits() -> std::io::Result<()> {
     Ok(())
 }
 
+/// A signal came while there was nothing yet that could be kept.
+#[derive(Debug)]
+pub(crate) struct Stopped {
+    code: u8,
+}
+
+impl std::fmt::Display for Stopped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(
+            "Stopped before the text was prepared; nothing is kept, and the same command begins again.",
+        )
+    }
+}
+
+impl std::error::Error for Stopped {}
+
+impl Stopped {
+    /// How the program ends.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        self.code.into()
+    }
+}
+
 /// Whether the program is asked to stop, and by which signal.
 #[derive(Debug, Default)]
 pub(crate) struct Stop {
     pub(crate) asked: AtomicBool,
     signal: AtomicU8,
+    soon: Mutex<&'static str>,
 }
 
 impl Stop {
     /// How soon a training ends.
     pub(crate) const AFTER_THIS_STEP: &str = "step, with a snapshot";
+    /// How soon the preparation of a text ends.
+    pub(crate) const AFTER_THESE_TOKENS: &str = "piece of text, of which nothing is kept";
     /// How soon a diagnosis ends.
     pub(crate) const AFTER_THIS_LAYER: &str = "layer, with the windows that are whole";
 
@@ -44,6 +71,7 @@ impl Stop {
     /// `soon` says when the work will end.
     pub(crate) fn listen(printer: &Printer, soon: &'static str) -> anyhow::Result<Arc<Self>> {
         let stop = Arc::new(Self::default());
+        stop.ends_after(soon);
         let (told, quiet) = (stop.clone(), printer.is_quiet());
         on_signals(move |signal| {
             if told.asked.load(Ordering::Relaxed) {
@@ -52,12 +80,34 @@ impl Stop {
             told.signal.store(signal, Ordering::Relaxed);
             told.asked.store(true, Ordering::Relaxed);
             if !quiet {
+                let soon = *told.soon.lock().unwrap_or_else(PoisonError::into_inner);
                 Printer::new(false, false)
                     .note(&format!("Stopping after this {soon}; once more to stop at once."));
             }
         })
         .context("the signals that stop a program cannot be caught")?;
         Ok(stop)
+    }
+
+    /// What is told from now on of when the work will end.
+    pub(crate) fn ends_after(&self, soon: &'static str) {
+        *self.soon.lock().unwrap_or_else(PoisonError::into_inner) = soon;
+    }
+
+    /// An error if the program is asked to stop: what is at work has nothing to keep.
+    pub(crate) fn check(&self) -> Result<(), Stopped> {
+        match self.asked.load(Ordering::Relaxed) {
+            true => Err(Stopped { code: BY_SIGNAL + self.signal.load(Ordering::Relaxed) }),
+            false => Ok(()),
+        }
+    }
+
+    /// How text is prepared on: not, once the program is asked to stop.
+    pub(crate) fn flow(&self) -> ControlFlow<()> {
+        match self.asked.load(Ordering::Relaxed) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
     }
 
     /// How the program ends that was stopped: 130 after Ctrl-C, 143 after SIGTERM, so that what was to

@@ -104,7 +104,10 @@ impl Format {
 }
 
 /// The texts to read: a folder stands for those directly in it, in the order of their names.
-pub(crate) fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
+///
+/// # Errors
+/// What is not there, has a name that says nothing that is read, or is a folder without texts.
+pub fn text_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
     expand_to(paths, Format::of)
 }
 
@@ -727,7 +730,7 @@ mod tests {
             folder_with(&[("b.txt", b"b"), ("a.jsonl", b""), ("c.json.gz", b""), ("d.md", b"")]);
         fs::create_dir(folder.path().join("e.txt")).unwrap();
         let single = folder.path().join("b.txt");
-        let files = expand(&[single.clone(), folder.path().to_owned()]).unwrap();
+        let files = text_files(&[single.clone(), folder.path().to_owned()]).unwrap();
         let names: Vec<_> = files.iter().map(|file| file.file_name().unwrap()).collect();
         assert_eq!(names, ["b.txt", "a.jsonl", "b.txt", "c.json.gz"]);
     }
@@ -736,7 +739,7 @@ mod tests {
     fn what_cannot_be_read_is_refused_before_anything_is() {
         let folder =
             folder_with(&[("a.json.bz2", b""), ("a.md", b""), ("a.json", b""), ("txt", b"")]);
-        let message = |name: &str| expand(&[folder.path().join(name)]).unwrap_err().to_string();
+        let message = |name: &str| text_files(&[folder.path().join(name)]).unwrap_err().to_string();
         for name in ["a.json.bz2", "a.md", "a.json", "txt"] {
             assert!(message(name).contains("ends in none of .txt, .jsonl"), "{name}");
         }

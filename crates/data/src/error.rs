@@ -16,6 +16,10 @@ pub enum DataError {
     #[error("{}: cannot be written: {source}", path.display())]
     Write { path: PathBuf, source: std::io::Error },
 
+    /// What was told of the progress asked for an end.
+    #[error("stopped, as asked, before the text was prepared")]
+    Stopped,
+
     /// `tokenizer.json` is not one, or is one that the tokenizers library refuses.
     #[error("{}: not a usable tokenizer.json: {reason}", path.display())]
     TokenizerJson { path: PathBuf, reason: String },

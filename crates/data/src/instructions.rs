@@ -58,7 +58,7 @@ pub fn prepare_instructions(
     template: Option<&ChatTemplate>,
     options: &InstructionOptions,
     folder: &Path,
-    progress: &dyn Fn(u64),
+    progress: &dyn Fn(u64) -> std::ops::ControlFlow<()>,
 ) -> Result<Corpus, DataError> {
     let sequence_length = options.sequence_length;
     if sequence_length < 2 {
@@ -299,7 +299,7 @@ mod tests {
                 template.as_ref(),
                 &options,
                 &place,
-                &|_| (),
+                &|_| std::ops::ControlFlow::Continue(()),
             )
         }
 

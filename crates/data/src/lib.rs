@@ -36,7 +36,8 @@
 //!     max_train_tokens: Some(3_000_000),
 //!     max_validation_tokens: Some(100_000),
 //! };
-//! let corpus = prepare(&files, &tokenizer, &options, Path::new("prepared"), &|_| ())?;
+//! let go_on = |_: u64| std::ops::ControlFlow::Continue(());
+//! let corpus = prepare(&files, &tokenizer, &options, Path::new("prepared"), &go_on)?;
 //! let tokens = corpus.tokens(Part::Train).clone();
 //! let sampler = Sampler::new(vec![(tokens, 1.0)], Layout::Packed, 256, 0, 0)?;
 //! let mut position = sampler.start();
@@ -80,6 +81,7 @@ mod windows;
 pub use chat::{ChatTemplate, Message};
 pub use chat_process::{Rendering, RenderingLimits, serve_chat_template};
 pub use corpus::{Corpus, Part, Tokens};
+pub use documents::text_files;
 pub use ending::StopStrings;
 pub use error::DataError;
 pub use instructions::{InstructionOptions, prepare_instructions};

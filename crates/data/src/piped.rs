@@ -107,7 +107,7 @@ mod tests {
     use tempfile::tempdir;
 
     use super::*;
-    use crate::documents::{Pieces, expand};
+    use crate::documents::{Pieces, text_files};
     use crate::parquet_rows::tests::parquet;
 
     fn kept(bytes: &[u8]) -> (String, Vec<String>) {
@@ -115,7 +115,7 @@ mod tests {
         let path = keep_piped_text(&mut &*bytes, "a pipe", "pipe", folder.path()).unwrap();
         assert_eq!(fs::read(&path).unwrap(), bytes);
         assert_eq!(folder.path().read_dir().unwrap().count(), 1);
-        let files = expand(std::slice::from_ref(&path)).unwrap();
+        let files = text_files(std::slice::from_ref(&path)).unwrap();
         let pieces = Pieces::open(&files[0], None).unwrap();
         let texts = pieces.map(|piece| piece.unwrap().text).collect();
         (path.file_name().unwrap().to_string_lossy().into_owned(), texts)

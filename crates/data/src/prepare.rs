@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs;
 use std::io;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 
 use lns_record::NewFolder;
@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use crate::corpus::{FORMAT, MANIFEST, Manifest, Part, ShardEntry, unhex};
 use crate::cut::Cut;
-use crate::documents::{DocumentId, Piece, Pieces, Whole, expand};
+use crate::documents::{DocumentId, Piece, Pieces, Whole, text_files};
 use crate::shard::{Sha, ShardWriter, UNLEARNED, width};
 use crate::{Corpus, DataError, Encoding, Tokenizer};
 
@@ -67,7 +67,8 @@ pub struct Limits {
 }
 
 /// Tokenises the documents of files (a folder stands for the texts in it) and writes the tokens into
-/// a new folder, which appears when all is done. `progress` is told how many tokens there are.
+/// a new folder, which appears when all is done. `progress` is told how many tokens there are,
+/// and may end the work.
 ///
 /// # Errors
 /// Text that cannot be read, a folder that is there already, a part without documents, a share that
@@ -77,10 +78,10 @@ pub fn prepare(
     tokenizer: &Tokenizer,
     options: &PrepareOptions,
     folder: &Path,
-    progress: &dyn Fn(u64),
+    progress: &dyn Fn(u64) -> ControlFlow<()>,
 ) -> Result<Corpus, DataError> {
     let reading = Reading {
-        expand,
+        expand: text_files,
         open: &|file| Ok(Box::new(Pieces::open(file, tokenizer.cut())?.with_ids()?)),
         responses: None,
     };
@@ -116,7 +117,7 @@ pub(crate) fn prepare_files(
     tokenizer: &Tokenizer,
     options: &PrepareOptions,
     folder: &Path,
-    progress: &dyn Fn(u64),
+    progress: &dyn Fn(u64) -> ControlFlow<()>,
 ) -> Result<Corpus, DataError> {
     let files = (reading.expand)(paths)?;
     let limits =
@@ -181,7 +182,7 @@ pub fn prepare_documents(
     tokenizer: &Tokenizer,
     limits: Limits,
     folder: &Path,
-    progress: &dyn Fn(u64),
+    progress: &dyn Fn(u64) -> ControlFlow<()>,
 ) -> Result<Corpus, DataError> {
     let mut preparation = Preparation::new(tokenizer, limits, None, folder, progress)?;
     for (part, text) in documents {
@@ -299,7 +300,7 @@ enum Added {
 /// A prepared text in the making.
 struct Preparation<'a> {
     tokenizer: &'a Tokenizer,
-    progress: &'a dyn Fn(u64),
+    progress: &'a dyn Fn(u64) -> ControlFlow<()>,
     place: &'a Path,
     folder: NewFolder,
     responses: Option<Responses>,
@@ -322,7 +323,7 @@ impl<'a> Preparation<'a> {
         limits: Limits,
         responses: Option<Responses>,
         place: &'a Path,
-        progress: &'a dyn Fn(u64),
+        progress: &'a dyn Fn(u64) -> ControlFlow<()>,
     ) -> Result<Self, DataError> {
         let end_of_text = tokenizer.end_of_text_id().filter(|&id| tokenizer.token(id).is_some());
         let end_of_text = end_of_text.ok_or(DataError::NoEndOfText)?;
@@ -482,12 +483,14 @@ impl<'a> Preparation<'a> {
             }
             self.part(part).push(&encoding?)?;
         }
-        self.tell();
-        Ok(())
+        self.tell()
     }
 
-    fn tell(&self) {
-        (self.progress)(self.train.tokens + self.validation.tokens);
+    fn tell(&self) -> Result<(), DataError> {
+        match (self.progress)(self.train.tokens + self.validation.tokens) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(DataError::Stopped),
+        }
     }
 
     fn end_document(&mut self) -> Result<(), DataError> {
@@ -512,7 +515,7 @@ impl<'a> Preparation<'a> {
     fn finish(mut self, mut source: String) -> Result<Corpus, DataError> {
         self.write_batch()?;
         self.end_document()?;
-        self.tell();
+        self.tell()?;
         if let Some(Responses { sequence_length, .. }) = self.responses {
             source += &format!(", {}", self.examples().describe(sequence_length));
         }
@@ -738,7 +741,8 @@ pub(crate) mod tests {
         shard_bytes: u64,
         place: &Path,
     ) -> Result<Corpus, DataError> {
-        let mut preparation = Preparation::new(tokenizer, limits, None, place, &|_| ())?;
+        let mut preparation =
+            Preparation::new(tokenizer, limits, None, place, &|_| ControlFlow::Continue(()))?;
         preparation.train.shard_bytes = shard_bytes;
         preparation.validation.shard_bytes = shard_bytes;
         for (part, text) in documents {
@@ -762,7 +766,9 @@ pub(crate) mod tests {
         limits: Limits,
         place: &Path,
     ) -> Result<Corpus, DataError> {
-        let mut preparation = Preparation::new(tokenizer, limits, Some(responses), place, &|_| ())?;
+        let mut preparation = Preparation::new(tokenizer, limits, Some(responses), place, &|_| {
+            ControlFlow::Continue(())
+        })?;
         preparation.train.shard_bytes = 40;
         for (part, text, learned) in examples {
             preparation.begin(*part, true);
@@ -884,7 +890,9 @@ pub(crate) mod tests {
             let (folder, paths) = files(&[&texts[..1], &texts[1..count]]);
             let share = options(Validation::Share(0.05));
             let place = folder.path().join("few");
-            let corpus = prepare(&paths, &tokenizer, &share, &place, &|_| {}).unwrap();
+            let corpus =
+                prepare(&paths, &tokenizer, &share, &place, &|_| ControlFlow::Continue(()))
+                    .unwrap();
             let said = format!("the last 5 % of {said} held out");
             assert!(corpus.description().contains(&said), "{}", corpus.description());
             let decode = |ids: Vec<u32>| tokenizer.decode(&ids[..ids.len() - 1]).unwrap();
@@ -907,7 +915,9 @@ pub(crate) mod tests {
             let (folder, paths) = files(&[&[sentences(0, count)]]);
             let share = options(Validation::Share(0.05));
             let place = folder.path().join("short");
-            let corpus = prepare(&paths, &tokenizer, &share, &place, &|_| {}).unwrap();
+            let corpus =
+                prepare(&paths, &tokenizer, &share, &place, &|_| ControlFlow::Continue(()))
+                    .unwrap();
             let said = format!("0.jsonl, the last {percent} % of 1 document held out: ");
             assert!(corpus.description().starts_with(&said), "{}", corpus.description());
             for part in [Part::Train, Part::Validation] {
@@ -956,7 +966,9 @@ pub(crate) mod tests {
             let (folder, paths) = files(&[&texts[..count]]);
             let share = options(Validation::Share(0.05));
             let place = folder.path().join("corpus");
-            let corpus = prepare(&paths, &tokenizer, &share, &place, &|_| {}).unwrap();
+            let corpus =
+                prepare(&paths, &tokenizer, &share, &place, &|_| ControlFlow::Continue(()))
+                    .unwrap();
             let [train, held_out] =
                 [Part::Train, Part::Validation].map(|part| corpus.tokens(part).documents());
             if count == 19 {
@@ -979,7 +991,9 @@ pub(crate) mod tests {
         let options = crate::InstructionOptions { corpus, sequence_length: 16 };
         let place = folder.path().join("corpus");
         let error =
-            crate::prepare_instructions(&[file], &tokenizer, None, &options, &place, &|_| {});
+            crate::prepare_instructions(&[file], &tokenizer, None, &options, &place, &|_| {
+                ControlFlow::Continue(())
+            });
         assert!(error.unwrap_err().to_string().contains("name files to hold out"));
     }
 
@@ -994,7 +1008,7 @@ pub(crate) mod tests {
             let tokenizer = build(&byte_level("smollm"));
             let options = options(Validation::Share(share));
             let place = folder.path().join("corpus");
-            let corpus = prepare(&files, &tokenizer, &options, &place, &|_| ()).unwrap();
+            let corpus = prepare(&files, &tokenizer, &options, &place, &|_| ControlFlow::Continue(())).unwrap();
             let [train, held_out] = [Part::Train, Part::Validation].map(|part| documents(corpus.tokens(part)));
             let held_out_set: HashSet<_> = held_out.iter().collect();
             prop_assert!(!train.iter().any(|document| held_out_set.contains(document)));
@@ -1016,7 +1030,9 @@ pub(crate) mod tests {
             let tokenizer = build(&byte_level(pre));
             let options = options(Validation::Share(0.1));
             let place = folder.path().join(name);
-            let corpus = prepare(paths, &tokenizer, &options, &place, &|_| ()).unwrap();
+            let corpus =
+                prepare(paths, &tokenizer, &options, &place, &|_| ControlFlow::Continue(()))
+                    .unwrap();
             let decode = |ids: Vec<u32>| tokenizer.decode(&ids[..ids.len() - 1]).unwrap();
             documents(corpus.tokens(Part::Validation)).into_iter().map(decode).collect::<Vec<_>>()
         };
@@ -1038,7 +1054,8 @@ pub(crate) mod tests {
         let options = options(Validation::Files(vec![paths[1].clone(), book.clone()]));
         let place = folder.path().join("corpus");
         let train = [paths[0].clone(), book, paths[1].clone()];
-        let corpus = prepare(&train, &tokenizer, &options, &place, &|_| ()).unwrap();
+        let corpus =
+            prepare(&train, &tokenizer, &options, &place, &|_| ControlFlow::Continue(())).unwrap();
         let expected =
             |texts: &[&str]| texts.iter().map(|text| encoded(&tokenizer, text)).collect::<Vec<_>>();
         assert_eq!(documents(corpus.tokens(Part::Train)), expected(&["a", "a b"]));
@@ -1058,10 +1075,25 @@ pub(crate) mod tests {
         let place = folder.path().join("deep/corpus");
         let limits = Limits::default();
         let corpus =
-            prepare_documents(&mut made.into_iter(), "made", &tokenizer, limits, &place, &|_| ());
+            prepare_documents(&mut made.into_iter(), "made", &tokenizer, limits, &place, &|_| {
+                ControlFlow::Continue(())
+            });
         let corpus = corpus.unwrap();
         assert_eq!(documents(corpus.tokens(train)), [[0, 3], [0, 3]]);
         assert_eq!(documents(corpus.tokens(held_out)), [[1, 3]]);
+    }
+
+    #[test]
+    fn a_preparation_that_is_asked_to_stop_leaves_nothing() {
+        let folder = tempdir().unwrap();
+        let tokenizer = words(&["a", "b", "c"], 3);
+        let place = folder.path().join("corpus");
+        let mut made = (0..10).map(|_| (Part::Train, "a b c".to_owned()));
+        let stop = |_: u64| ControlFlow::Break(());
+        let limits = Limits::default();
+        let stopped = prepare_documents(&mut made, "made", &tokenizer, limits, &place, &stop);
+        assert!(matches!(stopped, Err(DataError::Stopped)));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]
@@ -1076,7 +1108,10 @@ pub(crate) mod tests {
         });
         let limits = Limits { train: Some(9), validation: Some(6) };
         let told = Cell::new(0);
-        let progress = |tokens| told.set(tokens);
+        let progress = |tokens| {
+            told.set(tokens);
+            ControlFlow::Continue(())
+        };
         let place = folder.path().join("corpus");
         let corpus =
             prepare_documents(&mut endless, "made", &tokenizer, limits, &place, &progress).unwrap();
@@ -1095,7 +1130,9 @@ pub(crate) mod tests {
         let tokenizer = build(&byte_level("smollm"));
         let options = options(Validation::Files(vec![paths[1].clone()]));
         let place = folder.path().join("corpus");
-        let corpus = prepare(&paths[..1], &tokenizer, &options, &place, &|_| ()).unwrap();
+        let corpus =
+            prepare(&paths[..1], &tokenizer, &options, &place, &|_| ControlFlow::Continue(()))
+                .unwrap();
         let train = documents(corpus.tokens(Part::Train));
         assert_eq!(train, [encoded(&tokenizer, "b"), encoded(&tokenizer, &text)]);
         assert_eq!(corpus.tokens(Part::Train).bytes(), text.len() as u64 + 1);
@@ -1107,8 +1144,10 @@ pub(crate) mod tests {
         let tokenizer = build(&byte_level("smollm"));
         let place = folder.path().join("corpus");
         let fails = |text: &[PathBuf], validation: Validation, tokenizer: &Tokenizer| {
-            let error =
-                prepare(text, tokenizer, &options(validation), &place, &|_| ()).unwrap_err();
+            let error = prepare(text, tokenizer, &options(validation), &place, &|_| {
+                ControlFlow::Continue(())
+            })
+            .unwrap_err();
             assert_eq!(folder.path().read_dir().unwrap().count(), 3, "{error}");
             error.to_string()
         };
@@ -1131,7 +1170,10 @@ pub(crate) mod tests {
         assert!(message.contains("no end-of-text token"), "{message}");
 
         fs::remove_file(bad).unwrap();
-        prepare(&paths[..1], &tokenizer, &options(held_out()), &place, &|_| ()).unwrap();
+        prepare(&paths[..1], &tokenizer, &options(held_out()), &place, &|_| {
+            ControlFlow::Continue(())
+        })
+        .unwrap();
         let message = fails(&paths[..1], held_out(), &tokenizer);
         assert!(message.contains("corpus: already there"), "{message}");
     }

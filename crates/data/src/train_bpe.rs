@@ -15,7 +15,7 @@ use tokenizers::{
 };
 
 use crate::cut::Cut;
-use crate::documents::{Pieces, expand};
+use crate::documents::{Pieces, text_files};
 use crate::tokenizer::{CONFIG_FILE, END_OF_TEXT_KEY, guarded};
 use crate::{DataError, Tokenizer};
 
@@ -44,7 +44,7 @@ impl Tokenizer {
         if vocab_size < smallest {
             return Err(DataError::VocabularyTooSmall { wanted: vocab_size, smallest });
         }
-        let files = expand(texts)?;
+        let files = text_files(texts)?;
         let mut trainer = BpeTrainer::builder()
             .vocab_size(vocab_size)
             .show_progress(false)

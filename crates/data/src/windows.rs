@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::documents::{Piece, Pieces, expand};
+use crate::documents::{Piece, Pieces, text_files};
 use crate::{DataError, Encoding, Tokenizer};
 
 /// Which text to read, and how much.
@@ -53,7 +53,7 @@ pub fn read_windows(
     options: &TextOptions,
     vocab_size: usize,
 ) -> Result<Windows, DataError> {
-    let files = expand(&options.files)?;
+    let files = text_files(&options.files)?;
     let mut cutter = Cutter::new(tokenizer, options, vocab_size)?;
     let mut read = Vec::new();
     for file in &files {

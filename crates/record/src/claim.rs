@@ -163,6 +163,11 @@ impl Claim {
         &self.folder
     }
 
+    /// Whether the folder was nobody's before.
+    pub fn is_new(&self) -> bool {
+        self.added
+    }
+
     /// From now on the folder is what the marker says, unless nothing is ever put into it.
     pub fn keep(&mut self) {
         self.kept = true;

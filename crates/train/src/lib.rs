@@ -32,7 +32,7 @@ pub use estimate::{Estimate, available_memory, check_memory, flops_per_token};
 pub use exchange::Exchange;
 pub use optimiser::{Decay, Optimiser};
 pub use presets::{RUN_PRESETS, RunPreset, finetune_defaults, run_preset};
-pub use run::{RunError, Summary, check, evaluate, train};
+pub use run::{RunError, Summary, check, check_checkpoint, evaluate, train};
 pub use schedule::{Schedule, Shape};
 pub use snapshot::SnapshotError;
 pub use trainer::{BatchGradient, Step, Trainer, TrainingOptions};

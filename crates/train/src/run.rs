@@ -172,6 +172,31 @@ pub fn check(config: &RunConfig, folder: &Path) -> Result<(), RunError> {
     text.resolve(&mut config)
 }
 
+/// Whether a run's settings suit the checkpoint that it goes on from, whatever its text.
+///
+/// # Errors
+/// Adapters that do not fit, [`RunError::AnnealTooLong`], [`RunError::BeyondContext`].
+pub fn check_checkpoint(
+    config: &RunConfig,
+    from: &FinetuneConfig,
+    spec: &ModelSpec,
+) -> Result<(), RunError> {
+    if let Some(lora) = &from.lora {
+        lora.check(spec)?;
+    }
+    let (base, steps, length) = (&from.base, config.steps, config.data.length);
+    if let Some(anneal) = spec.norm_scheme.anneal()
+        && anneal.steps > steps
+    {
+        return Err(RunError::AnnealTooLong { base: base.clone(), anneal: anneal.steps, steps });
+    }
+    let context = spec.max_position_embeddings;
+    if length > context {
+        return Err(RunError::BeyondContext { base: base.clone(), context, length });
+    }
+    Ok(())
+}
+
 /// Mean loss per predicted token of some sequences, in nats; their number.
 pub fn evaluate(model: &Decoder, sequences: &Sequences, workers: &Workers) -> (f64, u64) {
     let length = sequences.length;
@@ -262,7 +287,7 @@ impl Origin {
             config.model.num_key_value_heads = spec.num_key_value_heads;
             return Ok(Self::Scratch(Box::new(spec)));
         };
-        let FinetuneConfig { base, fingerprint, lora } = from;
+        let FinetuneConfig { base, fingerprint, .. } = from;
         let checkpoint = Checkpoint::open(base).map_err(LoadError::from)?;
         let found = checkpoint.fingerprint().map_err(LoadError::from)?;
         if !fingerprint.is_empty() && *fingerprint != found {
@@ -276,23 +301,13 @@ impl Origin {
             return Err(RunError::OtherTokenizer { corpus, base: base.clone() });
         }
         let spec = checkpoint.spec();
-        if let Some(lora) = lora {
-            lora.check(spec)?;
-        }
         if vocabulary > spec.vocab_size {
             let (corpus, base) = (config.data.sources[0].corpus.clone(), base.clone());
             let (tokens, rows) = (vocabulary, spec.vocab_size);
             return Err(RunError::TokenizerTooLarge { corpus, base, tokens, rows });
         }
-        if let Some(anneal) = spec.norm_scheme.anneal()
-            && anneal.steps > config.steps
-        {
-            let (base, anneal, steps) = (base.clone(), anneal.steps, config.steps);
-            return Err(RunError::AnnealTooLong { base, anneal, steps });
-        }
-        let context = spec.max_position_embeddings;
-        if length > context {
-            return Err(RunError::BeyondContext { base: base.clone(), context, length });
+        if let Some(from) = &config.finetune {
+            check_checkpoint(config, from, spec)?;
         }
         Ok(Self::Checkpoint(Box::new(checkpoint)))
     }

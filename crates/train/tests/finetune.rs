@@ -40,8 +40,10 @@ impl Place {
         let mut documents = of(Part::Train, 150).chain(of(Part::Validation, 10));
         let corpus = dir.path().join("text");
         let limits = Limits { train: None, validation: None };
-        prepare_documents(&mut documents, "a language", &tokenizer, limits, &corpus, &|_| {})
-            .expect("prepares");
+        prepare_documents(&mut documents, "a language", &tokenizer, limits, &corpus, &|_| {
+            std::ops::ControlFlow::Continue(())
+        })
+        .expect("prepares");
         let preset = Preset {
             name: "tiny",
             hidden_size: 16,
@@ -181,7 +183,9 @@ fn a_scale_that_is_annealed_arrives_and_a_stop_on_the_way_changes_nothing() {
     let conversion = conversion.with_layernorm_scaling(scale, preserve).expect("takes it");
     let annealed = place.run("annealed");
     fs::create_dir(&annealed).expect("makes");
-    conversion.write(&annealed, u64::MAX, &|_| {}).expect("writes");
+    conversion
+        .write(&annealed, u64::MAX, &|_| std::ops::ControlFlow::Continue(()))
+        .expect("writes");
     lns_data::write_tokenizer(&checkpoint, &annealed).expect("writes");
 
     let mut config = place.config(None);
@@ -245,8 +249,10 @@ fn only_responses_are_learned_of_instructions() {
     };
     let options = InstructionOptions { corpus, sequence_length: 64 };
     let folder = place.run("instructions");
-    let corpus = prepare_instructions(&[data], &tokenizer, None, &options, &folder, &|_| {})
-        .expect("prepares");
+    let corpus = prepare_instructions(&[data], &tokenizer, None, &options, &folder, &|_| {
+        std::ops::ControlFlow::Continue(())
+    })
+    .expect("prepares");
     let mut config = place.config(None);
     config.data.sources = vec![SourceConfig::new(folder)];
     config.data.layout = lns_data::Layout::Rows;
@@ -303,8 +309,10 @@ fn what_cannot_be_gone_on_from_is_refused_before_the_first_step() {
     let mut documents = [of(Part::Train), (Part::Validation, "two one ".repeat(90))].into_iter();
     let corpus = other.path().join("text");
     let limits = Limits { train: None, validation: None };
-    prepare_documents(&mut documents, "other", &tokenizer, limits, &corpus, &|_| {})
-        .expect("prepares");
+    prepare_documents(&mut documents, "other", &tokenizer, limits, &corpus, &|_| {
+        std::ops::ControlFlow::Continue(())
+    })
+    .expect("prepares");
     let mut config = place.config(None);
     config.data.sources = vec![SourceConfig::new(corpus)];
     let error = refused(&config, &folder);

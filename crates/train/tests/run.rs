@@ -31,8 +31,10 @@ fn corpus(folder: &Path, seed: u64) -> PathBuf {
     let limits = Limits { train: None, validation: None };
     let path = folder.join(format!("text-{seed}"));
     let tokenizer = language.tokenizer();
-    prepare_documents(&mut documents, "a language", &tokenizer, limits, &path, &|_| {})
-        .expect("prepares");
+    prepare_documents(&mut documents, "a language", &tokenizer, limits, &path, &|_| {
+        std::ops::ControlFlow::Continue(())
+    })
+    .expect("prepares");
     path
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use lns_record::{Event, EventsError};
+use lns_record::{Event, EventsError, FolderKind, FolderMarker};
 use lns_show::clean_lines;
 use ratatui::{
     DefaultTerminal,
@@ -49,6 +49,10 @@ pub enum WatchError {
          training run or of a study"
     )]
     NoRun { folder: PathBuf },
+    #[error("{folder} does not exist")]
+    Absent { folder: PathBuf },
+    #[error("{folder} is {is} that has not begun: no step was taken yet; look again later")]
+    NotBegun { folder: PathBuf, is: FolderKind },
     #[error(
         "the terminal cannot be drawn on; with its output in a file or a pipe, watch prints a summary"
     )]
@@ -148,6 +152,17 @@ enum Watched {
     Study { folder: PathBuf, runs: Vec<(PathBuf, Follower)>, planned: Vec<PlannedRun> },
 }
 
+/// Why there is no run to be watched.
+fn no_run(folder: &Path) -> WatchError {
+    let marker = FolderMarker::read(folder).ok().flatten();
+    let folder = folder.to_owned();
+    match marker.map(|marker| marker.kind) {
+        Some(is @ (FolderKind::Run | FolderKind::Study)) => WatchError::NotBegun { folder, is },
+        _ if !folder.exists() => WatchError::Absent { folder },
+        _ => WatchError::NoRun { folder },
+    }
+}
+
 impl Watched {
     fn open(folder: &Path, planned: Vec<PlannedRun>) -> Result<Self, WatchError> {
         if folder.join(Event::FILE_NAME).exists() {
@@ -155,7 +170,7 @@ impl Watched {
         }
         let mut study = Self::Study { folder: folder.to_owned(), runs: Vec::new(), planned };
         if !study.advance()? {
-            return Err(WatchError::NoRun { folder: folder.to_owned() });
+            return Err(no_run(folder));
         }
         Ok(study)
     }
@@ -256,6 +271,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = Watched::open(folder.path(), Vec::new()).unwrap_err();
         assert!(error.to_string().contains("no events.jsonl here"), "{error}");
+        let error = Watched::open(&folder.path().join("nope"), Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("does not exist"), "{error}");
 
         let write = |run: &str| {
             let run = folder.path().join(run);

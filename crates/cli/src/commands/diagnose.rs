@@ -46,7 +46,7 @@ pub(crate) fn run(args: &DiagnoseArgs, printer: &Printer) -> anyhow::Result<Exit
     let other = other.transpose()?;
     let claim = match (&args.out, args.json) {
         (Some(dir), _) => {
-            let of = whole_path(subject.checkpoint.path());
+            let of = output::whole_path(subject.checkpoint.path());
             Some(output::claim(dir, FolderKind::Diagnosis, Some(&of))?)
         }
         (None, true) => None,
@@ -100,15 +100,9 @@ fn offer_more(text: &Windows, cut: &CutArgs, printer: &Printer) {
     }
 }
 
-/// What a diagnosis is of, wherever it was named from.
-fn whole_path(model: &Path) -> String {
-    let whole = model.canonicalize().unwrap_or_else(|_| model.to_owned());
-    whole.display().to_string()
-}
-
 /// The folder that a diagnosis is written to if none is named: that of this model and no other's.
 fn claim_for(model: &Path) -> anyhow::Result<Claim> {
-    let (name, of) = (model::short_name(model), whole_path(model));
+    let (name, of) = (model::short_name(model), output::whole_path(model));
     let mut dir = PathBuf::from(format!("diagnosis-{name}"));
     for number in 2.. {
         match output::claim(&dir, FolderKind::Diagnosis, Some(&of)) {

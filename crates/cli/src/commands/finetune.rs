@@ -5,13 +5,16 @@ use std::process::ExitCode;
 use anyhow::Context;
 use lns_checkpoint::Checkpoint;
 use lns_record::{Claim, FolderKind};
-use lns_train::{Layer, RunConfig, RunError, check_memory, finetune_defaults};
+use lns_train::{Layer, RunConfig, check_checkpoint, check_memory, finetune_defaults};
 use toml::{Table, Value};
 
 use super::{convert, output, train};
-use crate::{arguments::FinetuneArgs, corpus, failure::usage, model, printer::Printer, settings};
+use crate::{
+    arguments::FinetuneArgs, corpus, failure::usage, model, printer::Printer, settings, stop::Stop,
+};
 
 pub(crate) fn run(args: &FinetuneArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
+    let stop = Stop::listen(printer, Stop::AFTER_THIS_STEP)?;
     let claim = match &args.out {
         Some(out) if !args.estimate => {
             output::check_folder_name(out)?;
@@ -41,13 +44,7 @@ pub(crate) fn run(args: &FinetuneArgs, printer: &Printer) -> anyhow::Result<Exit
         config.data.length = config.data.length.min(context);
     }
     // What is wrong with the settings is said before any text is prepared.
-    if let Some(lora) = &from.lora {
-        lora.check(checkpoint.spec())?;
-    }
-    if config.data.length > context {
-        let (base, length) = (from.base.clone(), config.data.length);
-        return Err(RunError::BeyondContext { base, context, length }.into());
-    }
+    check_checkpoint(&config, from, checkpoint.spec())?;
     if args.estimate {
         let files = args.text.iter().chain(&args.instructions).chain(&args.validation);
         corpus::check_named(files, args.corpus.as_deref())?;
@@ -68,7 +65,7 @@ pub(crate) fn run(args: &FinetuneArgs, printer: &Printer) -> anyhow::Result<Exit
     }
     let named = args.corpus.is_some() || !args.text.is_empty() || !args.instructions.is_empty();
     if named {
-        let source = corpus::supply_finetune(&config, &checkpoint, args, out, printer)?;
+        let source = corpus::supply_finetune(&config, &checkpoint, args, out, printer, &stop)?;
         config.data.sources = vec![source];
     } else if config.data.sources.is_empty() {
         return Err(usage("give --text FILE, --instructions FILE or --corpus DIR to train on"));
@@ -78,7 +75,7 @@ pub(crate) fn run(args: &FinetuneArgs, printer: &Printer) -> anyhow::Result<Exit
     }
     // The weights are opened again by the run, which checks them against its settings.
     drop(checkpoint);
-    train::train(&config, &mut claim, printer)
+    train::train(&config, &mut claim, &stop, printer)
 }
 
 /// The settings that were asked for. Of a run that is there those that were not typed are its own.

@@ -75,6 +75,15 @@ pub(crate) fn claim(dir: &Path, kind: FolderKind, of: Option<&str>) -> anyhow::R
     Ok(claim)
 }
 
+/// The record of the other model, beside that of a diagnosis.
+pub(crate) const AGAINST: &str = "against.json";
+
+/// What a folder is of, wherever that was named from.
+pub(crate) fn whole_path(subject: &Path) -> String {
+    let whole = subject.canonicalize().unwrap_or_else(|_| subject.to_owned());
+    whole.display().to_string()
+}
+
 /// Writes diagnose.json, against.json if there is a second record, and one report of all, shows the
 /// tables and says where the report is. Files first: what reads the tables may go away.
 pub(crate) fn finish_diagnosis(
@@ -82,10 +91,20 @@ pub(crate) fn finish_diagnosis(
     records: &[DiagnoseRecord],
     printer: &Printer,
 ) -> anyhow::Result<()> {
-    for (name, record) in [DiagnoseRecord::FILE_NAME, "against.json"].into_iter().zip(records) {
+    for (name, record) in [DiagnoseRecord::FILE_NAME, AGAINST].into_iter().zip(records) {
         let path = dir.join(name);
         replace_file(&path, &pretty_json(record)?)
             .with_context(|| format!("{} cannot be written", path.display()))?;
+    }
+    if records.len() == 1 {
+        // That of an earlier diagnosis is not beside this one.
+        let path = dir.join(AGAINST);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("{} cannot be removed", path.display()));
+            }
+            _ => {}
+        }
     }
     finish_report(dir, records, printer)
 }

@@ -110,7 +110,7 @@ fn trained_pair(
     };
     let mut claim = Claim::take(&out, FolderKind::Study, None)?;
     let sequences = config.most_sequences()?;
-    let text = corpus::supply(&config.run, sequences, &corpus, &out, printer)?;
+    let text = corpus::supply(&config.run, sequences, &corpus, &out, printer, stop)?;
     config.ideal_loss = text.ideal_loss;
     config.run.data.sources = text.sources;
     printer.note(&format!("Training a small Pre-LN / LNS pair, {} steps each.", args.steps));

@@ -20,8 +20,15 @@ pub(crate) fn run(args: &ReportArgs, printer: &Printer) -> anyhow::Result<()> {
         lns_report::write_study(out, &record)?;
         return super::study::show(out, &record, printer);
     }
-    let records =
+    let mut records =
         args.runs.iter().map(|run| DiagnoseRecord::read(run)).collect::<Result<Vec<_>, _>>()?;
+    // A diagnosis that was made beside another's keeps it.
+    if let [run] = &args.runs[..]
+        && let against = run.join(output::AGAINST)
+        && against.is_file()
+    {
+        records.push(DiagnoseRecord::read(&against)?);
+    }
     let first = &args.runs[0];
     let beside = if first.is_dir() { first.as_path() } else { first.parent().unwrap_or(first) };
     let out = args.out.as_deref().unwrap_or(beside);
@@ -32,5 +39,7 @@ pub(crate) fn run(args: &ReportArgs, printer: &Printer) -> anyhow::Result<()> {
 /// A folder of its own; where the records are it joins what is there.
 fn claim(args: &ReportArgs, out: &Path) -> anyhow::Result<Option<Claim>> {
     let beside = args.out.is_none() || args.runs.iter().any(|run| run == out);
-    (!beside).then(|| output::claim(out, FolderKind::Report, None)).transpose()
+    let subjects: Vec<String> = args.runs.iter().map(|run| output::whole_path(run)).collect();
+    let of = subjects.join(", ");
+    (!beside).then(|| output::claim(out, FolderKind::Report, Some(&of))).transpose()
 }

@@ -29,17 +29,29 @@ pub(crate) fn run(args: &StudyArgs, printer: &Printer) -> anyhow::Result<ExitCod
     }
     let Some(out) = &args.out else { return Err(usage("--out DIR: where the study goes")) };
     output::check_folder_name(out)?;
+    let stop = Stop::listen(printer, Stop::AFTER_THIS_STEP)?;
     let mut claim = Claim::take(out, FolderKind::Study, None)?;
     let mut config = resolve(args, printer)?;
     // A study that goes on, or grows, has its text.
     let there = out.join(StudyConfig::FILE_NAME);
-    if config.run.data.sources.is_empty() && there.is_file() {
-        config.run.data.sources = StudyConfig::read(&there)?.run.data.sources;
+    if there.is_file() {
+        let there = StudyConfig::read(&there)?;
+        if there.name != config.name {
+            return Err(usage(format!(
+                "{} holds the study {}, not {}; name another folder",
+                out.display(),
+                there.name,
+                config.name
+            )));
+        }
+        if config.run.data.sources.is_empty() {
+            config.run.data.sources = there.run.data.sources;
+        }
     }
-    let text = corpus::supply(&config.run, config.most_sequences()?, &args.corpus, out, printer)?;
+    let sequences = config.most_sequences()?;
+    let text = corpus::supply(&config.run, sequences, &args.corpus, out, printer, &stop)?;
     config.ideal_loss = text.ideal_loss;
     config.run.data.sources = text.sources;
-    let stop = Stop::listen(printer, Stop::AFTER_THIS_STEP)?;
     let record = conduct(&config, &mut claim, &stop, printer)?;
     match record {
         Some(record) => {

@@ -43,17 +43,43 @@ pub(crate) fn run(args: &TrainArgs, printer: &Printer) -> anyhow::Result<ExitCod
     }
     let Some(out) = &args.out else { return Err(usage("--out DIR: where the run goes")) };
     output::check_folder_name(out)?;
+    let stop = Stop::listen(printer, Stop::AFTER_THIS_STEP)?;
     let mut claim = Claim::take(out, FolderKind::Run, None)?;
     let there = run_in(out)?;
+    if there.is_none() && !claim.is_new() && names_nothing(args)? {
+        return Err(usage(format!(
+            "there is nothing to continue in {}: what began here ended before it had settings; repeat \
+             its whole command, or begin with the default settings with --preset {DEFAULT_PRESET}",
+            out.display()
+        )));
+    }
     let mut config = resolve(args, there.as_ref(), printer)?;
     let sequences = config.steps * config.batch.sequences as u64;
-    let text = corpus::supply(&config, sequences, &args.corpus, out, printer)?;
+    let text = corpus::supply(&config, sequences, &args.corpus, out, printer, &stop)?;
     if let Some(ideal) = text.ideal_loss {
         printer
             .note(&format!("A reader who knows the language's grammar has a loss of {ideal:.4}."));
     }
     config.data.sources = text.sources;
-    train(&config, &mut claim, printer)
+    train(&config, &mut claim, &stop, printer)
+}
+
+/// Whether no setting and no text was typed.
+fn names_nothing(args: &TrainArgs) -> anyhow::Result<bool> {
+    let text = args.corpus.corpus.is_some() || !args.corpus.text.is_empty();
+    let layers = args.preset.is_some() || args.config.is_some() || flags(args)?.is_some();
+    Ok(!text && !layers)
+}
+
+/// The settings that were typed.
+fn flags(args: &TrainArgs) -> anyhow::Result<Option<Layer>> {
+    let name = |value: &Option<String>| value.clone().map(Value::String);
+    let flags = [
+        ("model.scheme", name(&args.scheme)),
+        ("model.initialisation", name(&args.initialisation)),
+        ("seed", args.seed.map(settings::integer)),
+    ];
+    settings::layer(&args.settings, Some(&args.shape), &flags)
 }
 
 /// The settings of the run that a folder holds, if it holds one.
@@ -68,13 +94,7 @@ fn resolve(
     there: Option<&RunConfig>,
     printer: &Printer,
 ) -> anyhow::Result<RunConfig> {
-    let name = |value: &Option<String>| value.clone().map(Value::String);
-    let flags = [
-        ("model.scheme", name(&args.scheme)),
-        ("model.initialisation", name(&args.initialisation)),
-        ("seed", args.seed.map(settings::integer)),
-    ];
-    let flags = settings::layer(&args.settings, Some(&args.shape), &flags)?;
+    let flags = flags(args)?;
     let file = args.config.as_deref().map(Layer::from_file).transpose()?;
     let threads_set = file.iter().chain(&flags).any(|layer| layer.sets("threads"));
     let layers: Vec<Layer> = file.into_iter().chain(flags).collect();
@@ -131,16 +151,26 @@ fn preset(name: &str) -> anyhow::Result<RunPreset> {
 pub(crate) fn train(
     config: &RunConfig,
     claim: &mut Claim,
+    stop: &Stop,
     printer: &Printer,
 ) -> anyhow::Result<ExitCode> {
     let out = &claim.folder().to_owned();
-    let stop = Stop::listen(printer, Stop::AFTER_THIS_STEP)?;
+    let mut at_work = false;
     let mut progress = RunProgress::new(config, out, printer);
     let summary = lns_train::train(config, out, &stop.asked, &mut |event| {
         // Everything was accepted.
         claim.keep();
+        at_work = true;
         progress.show(event);
     })?;
+    if !at_work {
+        printer.note(&format!(
+            "{} is already finished after {} steps; --steps with more, as in --steps {}, takes it on.",
+            out.display(),
+            summary.step,
+            summary.step.saturating_mul(2)
+        ));
+    }
     let perplexity = summary.loss.map(f64::exp);
     printer.json(&TrainRecord {
         folder: out.display().to_string(),

@@ -208,6 +208,124 @@ fn a_runs_folder_names_its_model_and_a_studys_its_models() {
     assert!(error.contains("not finished") && error.contains("step-00000002"), "{error}");
 }
 
+/// A run's folder as a kill during the preparation of its text leaves it.
+fn claimed_only(bench: &Bench, folder: &str) {
+    fs::create_dir(bench.path(folder)).expect("makes");
+    let marker = "{\"kind\": \"run\", \"version\": \"0\"}";
+    fs::write(bench.path(folder).join(FolderMarker::FILE_NAME), marker).expect("writes");
+}
+
+#[test]
+fn a_run_that_ended_before_it_had_settings_is_not_begun_with_others() {
+    let bench = Bench::new("llama");
+    claimed_only(&bench, "run");
+    let before = tree(bench.dir.path());
+    let error = bench.fails(&["train", "--out", "run"], 2);
+    assert!(error.contains("nothing to continue") && error.contains("whole command"), "{error}");
+    let error = bench.fails(&["watch", "run"], 2);
+    assert!(error.contains("no step was taken yet"), "{error}");
+    assert!(bench.fails(&["watch", "nope"], 2).contains("nope does not exist"));
+    for verb in [&["inspect", "run"][..], &["eval", "run", "--text", "text.txt"]] {
+        let error = bench.fails(verb, 2);
+        assert!(error.contains("holds a run that is not finished"), "{error}");
+    }
+    assert_eq!(tree(bench.dir.path()), before);
+    bench.succeeds(&with(&["train", "--out", "run"], &["--steps", "2"]));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_while_text_is_prepared_is_answered_and_leaves_nothing() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    let bench = Bench::new("llama");
+    write_text(&bench, "long.jsonl", 60_000, 1);
+    let train = with(&["train", "--out", "run"], &["--text", "long.jsonl", "--vocab", "300"]);
+    for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
+        let mut child = crate::bench::heeding_signals()
+            .current_dir(bench.dir.path())
+            .args(&train)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("starts");
+        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let begun = |line: &String| line.starts_with("Training a BPE");
+        assert!(lines.any(|line| line.as_ref().is_ok_and(begun)), "it ended");
+        let sent = Command::new("kill").args([signal, &child.id().to_string()]).status();
+        assert!(sent.expect("kill is there").success());
+        let said: Vec<String> = lines.map_while(Result::ok).collect();
+        assert_eq!(child.wait().expect("ends").code(), Some(code), "{said:?}");
+        assert!(said.iter().any(|line| line.starts_with("Stopped before")), "{said:?}");
+        assert!(!bench.path("run").exists());
+    }
+}
+
+#[test]
+fn a_missing_text_is_said_before_a_tokenizer_is_trained() {
+    let bench = Bench::new("llama");
+    for more in [&["--text", "gone.txt"][..], &["--text", "text.txt", "--validation", "gone.txt"]] {
+        let error = bench.fails(&[&["train", "--out", "run"], more].concat(), 2);
+        assert!(error.contains("gone.txt") && !error.contains("Training a BPE"), "{error}");
+    }
+}
+
+#[test]
+fn a_finished_run_says_so_and_keeps_its_text() {
+    let bench = Bench::new("llama");
+    write_text(&bench, "a.jsonl", 200, 1);
+    write_text(&bench, "b.jsonl", 200, 2);
+    let of = ["--text", "a.jsonl", "--vocab", "300", "--steps", "2"];
+    bench.succeeds(&with(&["train", "--out", "run"], &of));
+    let again = bench.lns(&["train", "--out", "run"]).assert().success().get_output().clone();
+    let said = String::from_utf8(again.stderr).expect("UTF-8");
+    assert!(said.contains("run is already finished after 2 steps; --steps"), "{said}");
+    let other = ["train", "--out", "run", "--text", "b.jsonl", "--vocab", "300"];
+    let error = bench.fails(&other, 2);
+    assert!(error.contains("a.jsonl") && error.contains("b.jsonl"), "{error}");
+    assert!(!error.contains("vocab") && !error.contains("delete"), "{error}");
+}
+
+#[test]
+fn a_fine_tune_too_short_for_its_annealing_is_refused_before_its_text_is_prepared() {
+    let bench = Bench::new("llama");
+    write_text(&bench, "a.jsonl", 200, 1);
+    let anneal = ["--mode", "anneal", "--steps", "5", "--out", "an"];
+    bench.succeeds(&[&["retrofit", "model"][..], &anneal].concat());
+    let tune = ["finetune", "an", "--text", "a.jsonl", "--length", "16", "--steps", "3"];
+    let error = bench.fails(&[&tune[..], &["--out", "anf"]].concat(), 2);
+    assert!(error.contains("--steps 5 or more"), "{error}");
+    assert!(!bench.path("anf").exists());
+}
+
+#[test]
+fn a_study_is_not_taken_for_another() {
+    let bench = Bench::new("llama");
+    fs::create_dir(bench.path("study")).expect("makes");
+    let toml = "name = \"small\"\nbaseline = \"pre\"\nseeds = [1]\n\
+        [[groups]]\nscheme = \"pre\"\n[[groups]]\nscheme = \"lns\"\n";
+    fs::write(bench.path("study/study.toml"), toml).expect("writes");
+    let error = bench.fails(&["study", "smoke", "--out", "study"], 2);
+    assert!(error.contains("holds the study small, not smoke"), "{error}");
+}
+
+#[test]
+fn a_report_is_made_again_of_the_same_and_replaced_by_no_others() {
+    let bench = Bench::new("llama");
+    let of = ["diagnose", "model", "--text", "text.txt", "--window", "16"];
+    bench.succeeds(&[&of[..], &["--out", "pair", "--against", "model"]].concat());
+    let page = fs::read(bench.path("pair/report.html")).expect("a page");
+    bench.succeeds(&["report", "pair"]);
+    assert!(fs::read(bench.path("pair/report.html")).expect("again") == page, "both models again");
+    bench.succeeds(&[&of[..], &["--out", "one"]].concat());
+    for _ in 0..2 {
+        bench.succeeds(&["report", "one", "pair", "--out", "page"]);
+    }
+    let error = bench.fails(&["report", "one", "--out", "page"], 2);
+    assert!(error.contains("which is not overwritten"), "{error}");
+}
+
 #[test]
 fn more_steps_take_a_finished_run_on() {
     let bench = Bench::new("llama");
