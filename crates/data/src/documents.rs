@@ -536,7 +536,7 @@ mod tests {
         let text = "w\u{f6}rd, wort! ".repeat(30_000);
         let of = |name: &str, bytes: &[u8]| {
             let folder = folder_with(&[(name, bytes)]);
-            assert_eq!(expand(&[folder.path().to_owned()]).unwrap().len(), 1, "{name}");
+            assert_eq!(text_files(&[folder.path().to_owned()]).unwrap().len(), 1, "{name}");
             let pieces =
                 Pieces::open(&folder.path().join(name), SPLIT).unwrap().with_ids().unwrap();
             pieces.map(Result::unwrap).collect::<Vec<_>>()

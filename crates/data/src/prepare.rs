@@ -936,7 +936,9 @@ pub(crate) mod tests {
             let share = options(Validation::Share(0.05));
             let share = PrepareOptions { max_train_tokens: limit, ..share };
             let place = folder.path().join("corpus");
-            prepare(&[path], &tokenizer, &share, &place, &|_| {}).unwrap_err().to_string()
+            prepare(&[path], &tokenizer, &share, &place, &|_| ControlFlow::Continue(()))
+                .unwrap_err()
+                .to_string()
         };
         let short = refused("a\n", None);
         assert!(short.starts_with("the text has 2 bytes, too few"), "{short}");

@@ -183,9 +183,7 @@ fn a_scale_that_is_annealed_arrives_and_a_stop_on_the_way_changes_nothing() {
     let conversion = conversion.with_layernorm_scaling(scale, preserve).expect("takes it");
     let annealed = place.run("annealed");
     fs::create_dir(&annealed).expect("makes");
-    conversion
-        .write(&annealed, u64::MAX, &|_| {})
-        .expect("writes");
+    conversion.write(&annealed, u64::MAX, &|_| {}).expect("writes");
     lns_data::write_tokenizer(&checkpoint, &annealed).expect("writes");
 
     let mut config = place.config(None);
