@@ -7,7 +7,7 @@ use std::{
 
 use indicatif::ProgressBar;
 use layernorm_scaling::LoraConfig;
-use lns_record::{Event, Outcome, StartEvent};
+use lns_record::{Event, Outcome, StartEvent, counted};
 use lns_train::RunConfig;
 use lns_watch::TensorBoard;
 
@@ -47,12 +47,12 @@ impl<'a> RunProgress<'a> {
         self.write_tensorboard(event);
         match event {
             Event::Start(start) => self.say(&format!(
-                "Training: scheme {}, {} layers, {} parameters{}, {} steps of {} tokens, seed {}.",
+                "Training: scheme {}, {}, {} parameters{}, {} of {} tokens, seed {}.",
                 start.scheme,
-                start.layers,
+                counted(start.layers, "layer"),
                 start.parameters,
                 self.trained(start),
-                start.steps,
+                counted(start.steps, "step"),
                 start.tokens_per_step,
                 start.seed
             )),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use lns_checkpoint::Checkpoint;
 use lns_data::{DataError, Language, TextOptions, Tokenizer, Windows, read_windows};
+use lns_record::counted;
 use lns_spec::ModelSpec;
 
 use crate::{arguments::CutArgs, failure::usage, model, printer::Printer};
@@ -88,6 +89,5 @@ fn language() -> String {
 /// How much text there is, for a person.
 pub(crate) fn described(text: &Windows) -> String {
     let windows = text.windows.len();
-    let plural = if windows == 1 { "" } else { "s" };
-    format!("Text: {windows} window{plural} of {} tokens.", text.window)
+    format!("Text: {} of {} tokens.", counted(windows, "window"), text.window)
 }

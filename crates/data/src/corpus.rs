@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lns_record::read_regular;
+use lns_record::{counted, read_regular};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -124,8 +124,7 @@ impl Manifest {
             self.shards(part).iter().map(of).fold(0, u64::saturating_add)
         };
         let (tokens, documents) = (sum(|shard| shard.tokens), sum(|shard| shard.documents));
-        let s = if documents == 1 { "" } else { "s" };
-        format!("{tokens} tokens of {documents} document{s}")
+        format!("{} of {}", counted(tokens, "token"), counted(documents, "document"))
     }
 }
 

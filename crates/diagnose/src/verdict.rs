@@ -2,7 +2,7 @@
 
 use lns_record::{
     BlockRecord, DiagnoseRecord, GrowthModel, HeavyToken, LayerRecord, StreamRecord,
-    VarianceGrowth, VerdictRecord, block_in_words, layers_in_words, with_minus,
+    VarianceGrowth, VerdictRecord, block_in_words, counted, layers_in_words, with_minus,
 };
 
 /// A layer is idle when its removal surely costs less than this many nats per token: 0.02 nats are
@@ -71,11 +71,11 @@ fn judge_removal(record: &DiagnoseRecord, evidence: &mut Vec<String>) -> Option<
 /// Why idle layers are not judged, and what would help.
 fn too_few(record: &DiagnoseRecord) -> String {
     let windows = record.text.windows;
-    let plural = if windows == 1 { "" } else { "s" };
     let least = VerdictRecord::WINDOWS_TO_JUDGE;
     format!(
-        "Which layers idle cannot be judged on {windows} window{plural}: an error over windows takes {least} \
+        "Which layers idle cannot be judged on {}: an error over windows takes {least} \
          or more of them. Give more text, or cut it into windows of {} tokens (--window).",
+        counted(windows, "window"),
         record.text.tokens / least
     )
 }
@@ -208,7 +208,7 @@ fn heavy_sentences(record: &DiagnoseRecord) -> Vec<String> {
     });
     let mut named = named.collect::<Vec<_>>().join("; ");
     if kinds.len() > NAMED {
-        named += &format!("; and {} kinds more", kinds.len() - NAMED);
+        named += &format!("; and {} more", counted(kinds.len() - NAMED, "kind"));
     }
     let mut sentences = vec![format!(
         "Massive activations: {} of {} tokens carry more than {} times the median token's variance: \
@@ -263,8 +263,8 @@ fn influence_sentence(layers: &[LayerRecord]) -> Option<String> {
 fn block_sentence(blocks: &[BlockRecord], layers: usize) -> Option<String> {
     let quarter = blocks.iter().find(|block| block.n == (layers / 4).max(1))?;
     Some(format!(
-        "The most redundant block of {} layers is {} (angular distance {} across it).",
-        quarter.n,
+        "The most redundant block of {} is {} (angular distance {} across it).",
+        counted(quarter.n, "layer"),
         block_in_words(quarter.start, quarter.n),
         number(quarter.distance)
     ))
@@ -324,8 +324,9 @@ fn idle_sentence(removal: &RemovalVerdict, record: &DiagnoseRecord) -> String {
                 _ => format!(", {deep} of them in the deeper half"),
             };
             format!(
-                "{count} of {layers} layers idle ({}){deep}: removing any one costs less than \
+                "{count} of {} idle ({}){deep}: removing any one costs less than \
                  {IDLE_THRESHOLD} nats per token.",
+                counted(layers, "layer"),
                 layers_in_words(idle)
             )
         }

@@ -12,7 +12,7 @@ use lns_diagnose::{Control, Labels, Moment, Probes, Subject, diagnose, theory};
 use lns_kernels::{Device, Workers};
 use lns_record::{
     CurvePoint, DiagnoseRecord, Event, GroupRecord, Outcome, RunRecord, SMALL_FILE, StudyRecord,
-    TheoryRecord, pretty_json, read_events, read_regular, read_regular_text, replace_file,
+    TheoryRecord, counted, pretty_json, read_events, read_regular, read_regular_text, replace_file,
 };
 use lns_spec::{Initialisation, NormScheme};
 use lns_train::{RunConfig, RunError, check, train};
@@ -398,20 +398,20 @@ fn settings(config: &StudyConfig) -> Vec<(String, String)> {
         (
             "model",
             format!(
-                "{} layers × {}, MLP {}, {} heads",
-                model.num_hidden_layers,
+                "{} × {}, MLP {}, {}",
+                counted(model.num_hidden_layers, "layer"),
                 model.hidden_size,
                 model.intermediate_size,
-                model.num_attention_heads
+                counted(model.num_attention_heads, "head")
             ),
         ),
         ("text", texts.join("; ")),
         (
             "length",
             format!(
-                "{} steps of {} sequences × {} tokens: {} tokens",
-                run.steps,
-                run.batch.sequences,
+                "{} of {} × {} tokens: {} tokens",
+                counted(run.steps, "step"),
+                counted(run.batch.sequences, "sequence"),
                 run.data.length,
                 run.steps * run.tokens_per_step()
             ),
@@ -420,14 +420,16 @@ fn settings(config: &StudyConfig) -> Vec<(String, String)> {
         (
             "learning rate",
             format!(
-                "{} after {} steps of warm-up, {:?} to {} of it",
-                schedule.learning_rate, schedule.warmup, schedule.shape, schedule.floor
+                "{} after {} of warm-up, then {}",
+                schedule.learning_rate,
+                counted(schedule.warmup, "step"),
+                schedule.course()
             ),
         ),
         (
             "initialisation",
             format!(
-                "N(0, 0.02²) unless the group says, embedding {}{}",
+                "N(0, 0.02²) where a group names no other, embedding N(0, {}²){}",
                 model.embedding_std,
                 if model.embedding_norm { " followed by a norm" } else { "" }
             ),

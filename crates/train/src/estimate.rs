@@ -3,6 +3,7 @@
 use std::fmt;
 
 use layernorm_scaling::LoraConfig;
+use lns_record::with_prefix;
 use lns_spec::ModelSpec;
 use serde::Serialize;
 
@@ -170,8 +171,8 @@ pub fn check_memory(config: &RunConfig, spec: &ModelSpec) -> Result<(), RunError
     let needed = Estimate::of(config, spec).total();
     match available_memory() {
         Some(available) if needed > available => Err(RunError::Memory {
-            needed: gigabytes(needed),
-            available: gigabytes(available),
+            needed: in_bytes(needed),
+            available: in_bytes(available),
             cure: cures(config, spec, available),
         }),
         _ => Ok(()),
@@ -213,8 +214,8 @@ fn product(factors: &[u64]) -> u64 {
     factors.iter().fold(1, |product: u64, factor| product.saturating_mul(*factor))
 }
 
-fn gigabytes(bytes: u64) -> String {
-    format!("{:.3} GB", bytes as f64 / 1e9)
+fn in_bytes(bytes: u64) -> String {
+    with_prefix(bytes as f64, "B")
 }
 
 /// Numbers in the layers' matrices.
@@ -230,19 +231,19 @@ impl fmt::Display for Estimate {
         if self.trained != self.parameters {
             writeln!(f, "  trained      {}, in adapters", self.trained)?;
         }
-        writeln!(f, "  weights      {}", gigabytes(self.weights))?;
-        writeln!(f, "  optimiser    {}", gigabytes(self.moments))?;
-        writeln!(f, "  per worker   {} of activations", gigabytes(self.activations))?;
-        writeln!(f, "               {} of gradients", gigabytes(self.gradients))?;
+        writeln!(f, "  weights      {}", in_bytes(self.weights))?;
+        writeln!(f, "  optimiser    {}", in_bytes(self.moments))?;
+        writeln!(f, "  per worker   {} of activations", in_bytes(self.activations))?;
+        writeln!(f, "               {} of gradients", in_bytes(self.gradients))?;
         if self.adapted > 0 {
-            writeln!(f, "               {} of matrices with adapters", gigabytes(self.adapted))?;
+            writeln!(f, "               {} of matrices with adapters", in_bytes(self.adapted))?;
         }
-        writeln!(f, "               {} of logits", gigabytes(self.logits))?;
+        writeln!(f, "               {} of logits", in_bytes(self.logits))?;
         writeln!(f, "  workers      {}", self.workers)?;
         if self.statistics > 0 {
-            writeln!(f, "  statistics   {} between passes", gigabytes(self.statistics))?;
+            writeln!(f, "  statistics   {} between passes", in_bytes(self.statistics))?;
         }
-        writeln!(f, "  memory       {} at most", gigabytes(self.total()))?;
-        write!(f, "  work         {:.3} TFLOP a step", self.flops / 1e12)
+        writeln!(f, "  memory       {} at most", in_bytes(self.total()))?;
+        write!(f, "  work         {} a step", with_prefix(self.flops, "FLOP"))
     }
 }

@@ -55,6 +55,20 @@ impl Default for Schedule {
 }
 
 impl Schedule {
+    /// What follows the warm-up, in words: `a cosine to 0.1 of it`.
+    pub fn course(&self) -> String {
+        let floor = self.floor;
+        match self.shape {
+            Shape::Cosine => format!("a cosine to {floor} of it"),
+            Shape::Linear => format!("a straight line to {floor} of it"),
+            Shape::WarmupStableDecay => format!(
+                "the same until the last {} % of the steps, which go straight to {floor} of it",
+                100.0 * self.decay
+            ),
+            Shape::Constant => "the same to the end".to_owned(),
+        }
+    }
+
     /// Learning rate of step `step` of a run of `steps`, counted from 1: step/warmup of the peak while
     /// warming up; the floor at the schedule's last step.
     pub fn at(&self, step: u64, steps: u64) -> f64 {

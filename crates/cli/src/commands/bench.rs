@@ -18,6 +18,11 @@ use crate::{
 
 pub(crate) fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<()> {
     let workloads = chosen(&args.workload)?;
+    let measures_workloads = args.mode.iter().any(|mode| *mode != BenchMode::Norm);
+    let rows = (measures_workloads && !workloads.is_empty()) || args.model.is_some();
+    if !args.estimate && !rows && !args.mode.contains(&BenchMode::Norm) {
+        return Err(usage("nothing to measure: give --workload, --model or --mode norm"));
+    }
     let threads = model::thread_count(args.threads);
     let options = TrainingOptions {
         recompute: args.recompute,
@@ -56,7 +61,9 @@ pub(crate) fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<()> {
         workloads: Vec::new(),
         norm: None,
     };
-    printer.result(&header())?;
+    if rows {
+        printer.result(&header())?;
+    }
     for workload in &workloads {
         for mode in &args.mode {
             let result = match mode {
@@ -76,11 +83,18 @@ pub(crate) fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<()> {
             show(result, &mut record, printer)?;
         }
     }
+    if record.workloads.len() > 1 {
+        printer.result(
+            "process: the program's greatest memory while it measured a row, with what earlier rows left \
+             behind; for a workload's own, measure it alone\n",
+        )?;
+    }
     if args.mode.contains(&BenchMode::Norm) {
         let norm = norm(&workers()?);
         printer.result(&format!(
-            "\nRMS norm, rows of 4096, forward and backward: {:.1} GB/s, {:.0} % of a copy's {:.1} GB/s; \
+            "{}RMS norm, rows of 4096, forward and backward: {:.1} GB/s, {:.0} % of a copy's {:.1} GB/s; \
              {}\n",
+            if rows { "\n" } else { "" },
             norm.norm_gigabytes_per_second,
             100.0 * norm.norm_gigabytes_per_second / norm.copy_gigabytes_per_second,
             norm.copy_gigabytes_per_second,
@@ -168,8 +182,17 @@ fn chosen(names: &[String]) -> anyhow::Result<Vec<Workload>> {
 fn header() -> String {
     format!(
         "{:<16} {:<8} {:>10} {:>7} {:>9} {:>8} {:>9}\n",
-        "workload", "mode", "tokens/s", "spread", "GFLOP/s", "of peak", "memory"
+        "workload", "mode", "tokens/s", "spread", "GFLOP/s", "of peak", "process"
     )
+}
+
+/// A name that leaves the columns after it where they are.
+fn named(name: &str) -> String {
+    const MOST: usize = 16;
+    match name.chars().count() {
+        0..=MOST => name.to_owned(),
+        _ => name.chars().take(MOST - 1).chain(['…']).collect(),
+    }
 }
 
 fn show(result: BenchResult, record: &mut BenchRecord, printer: &Printer) -> anyhow::Result<()> {
@@ -178,7 +201,7 @@ fn show(result: BenchResult, record: &mut BenchRecord, printer: &Printer) -> any
         .map_or("unknown".to_owned(), |bytes| format!("{:.2} GB", bytes as f64 / 1e9));
     printer.result(&format!(
         "{:<16} {:<8} {:>10.0} {:>7} {:>9.1} {:>6.0} % {:>9}\n",
-        result.name,
+        named(&result.name),
         result.mode,
         result.tokens_per_second,
         format!("± {:.0} %", 100.0 * result.spread),
@@ -258,6 +281,13 @@ mod tests {
         assert!(open.contains("no difference") && !open.contains("0.8"), "{open}");
         let slower = lns_over_plain(&norm(0.77, 0.82));
         assert!(slower.contains("0.80 times the time (0.77 to 0.82 over 5 rounds)"), "{slower}");
+    }
+
+    #[test]
+    fn a_long_name_leaves_the_columns_where_they_are() {
+        assert_eq!(named("SmolLM2-135M"), "SmolLM2-135M");
+        assert_eq!(named("a-model-with-a-long-name").chars().count(), 16);
+        assert_eq!(named("a-model-with-a-long-name"), "a-model-with-a-…");
     }
 
     #[test]

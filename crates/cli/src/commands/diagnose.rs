@@ -10,7 +10,7 @@ use layernorm_scaling::LayerSource;
 use lns_data::Windows;
 use lns_diagnose::{Control, Labels, Probes};
 use lns_kernels::Workers;
-use lns_record::{Claim, ClaimError, DiagnoseRecord, FolderKind};
+use lns_record::{Claim, ClaimError, DiagnoseRecord, FolderKind, counted};
 
 use super::output;
 use crate::{
@@ -72,8 +72,9 @@ pub(crate) fn run(args: &DiagnoseArgs, printer: &Printer) -> anyhow::Result<Exit
         printer.note(&match records.first() {
             None => "Stopped before a window was whole; nothing is written.".to_owned(),
             Some(record) => format!(
-                "Stopped after {} of {asked} windows; what they gave is kept.",
-                record.text.windows
+                "Stopped after {} of {}; what they gave is kept.",
+                record.text.windows,
+                counted(asked, "window")
             ),
         });
         return Ok(stop.exit_code());

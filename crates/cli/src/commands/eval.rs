@@ -5,7 +5,7 @@ use std::path::Path;
 use lns_data::Window;
 use lns_eval::{Evaluation, paired};
 use lns_kernels::Workers;
-use lns_record::EvalRecord;
+use lns_record::{EvalRecord, counted};
 
 use crate::{
     arguments::EvalArgs,
@@ -79,14 +79,14 @@ fn described(record: &EvalRecord) -> String {
     let bits = record.bits_per_byte.map_or("unknown".to_owned(), |bits| format!("{bits:.4}"));
     format!(
         "nll         {:.4}{error} nats per token\nperplexity  {:.3}\nbits/byte   {bits}\n\
-         text        {} windows of {} tokens, {} predicted, {} bytes\n\
+         text        {} of {}, {} predicted, {}\n\
          speed       {:.0} tokens/s\n",
         record.nll,
         record.perplexity,
-        record.windows,
-        record.window_len,
+        counted(record.windows, "window"),
+        counted(record.window_len, "token"),
         record.tokens,
-        record.bytes,
+        counted(record.bytes, "byte"),
         (record.windows * record.window_len) as f64 / record.seconds,
     )
 }

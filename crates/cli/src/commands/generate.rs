@@ -319,7 +319,8 @@ impl Writer<'_> {
             Ending::Context => format!("; the model's context of {context} tokens is full"),
         };
         let rate = tokens as f64 / seconds;
-        self.printer.note(&format!("{tokens} tokens, {rate:.1} tokens/s{why}"));
+        self.printer
+            .note(&format!("{}, {rate:.1} tokens/s{why}", lns_record::counted(tokens, "token")));
         Ok(Written { text, tokens, stop, stop_string, seconds })
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lns_checkpoint::{Checkpoint, Format, TensorInfo, TokenizerSource};
-use lns_record::layers_in_words;
+use lns_record::{counted, layers_in_words, with_prefix};
 use lns_spec::{Removal, Site};
 use serde_json::json;
 
@@ -89,7 +89,11 @@ fn as_json(checkpoint: &Checkpoint) -> serde_json::Value {
 fn as_text(checkpoint: &Checkpoint, every_tensor: bool) -> String {
     let spec = checkpoint.spec();
     let count = spec.parameter_count();
-    let millions = |n: u64| format!("{:.1} M", n as f64 / 1e6);
+    let millions = |n: u64| match n {
+        // As 0.0 M or 0.1 M a tiny model would have lost its size.
+        0..1_000_000 => with_prefix(n as f64, "").trim_end().to_owned(),
+        n => format!("{:.1} M", n as f64 / 1e6),
+    };
     let format = match checkpoint.format() {
         Format::Safetensors => "safetensors",
         Format::Gguf => "GGUF",
@@ -102,7 +106,7 @@ fn as_text(checkpoint: &Checkpoint, every_tensor: bool) -> String {
     let window = match spec.windows().flatten().max() {
         Some(window) => {
             let layers = spec.windows().flatten().count();
-            format!(", sliding window {window} in {layers} layers")
+            format!(", sliding window {window} in {}", counted(layers, "layer"))
         }
         None => String::new(),
     };
@@ -120,8 +124,10 @@ fn as_text(checkpoint: &Checkpoint, every_tensor: bool) -> String {
         (
             "attention",
             format!(
-                "{} heads of {}, {} key/value{window}",
-                spec.num_attention_heads, spec.head_dim, spec.num_key_value_heads
+                "{} of {}, {} key/value{window}",
+                counted(spec.num_attention_heads, "head"),
+                spec.head_dim,
+                spec.num_key_value_heads
             ),
         ),
         (

@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, bail};
 use lns_diagnose::Probes;
 use lns_kernels::{Device, Precision};
-use lns_record::{Claim, FolderKind, StudyRecord};
+use lns_record::{Claim, FolderKind, StudyRecord, counted};
 
 use super::{diagnose::Request, output};
 use crate::{
@@ -113,7 +113,10 @@ fn trained_pair(
     let text = corpus::supply(&config.run, sequences, &corpus, &out, printer, stop)?;
     config.ideal_loss = text.ideal_loss;
     config.run.data.sources = text.sources;
-    printer.note(&format!("Training a small Pre-LN / LNS pair, {} steps each.", args.steps));
+    printer.note(&format!(
+        "Training a small Pre-LN / LNS pair, {} each.",
+        counted(args.steps, "step")
+    ));
     let pair = super::study::conduct(&config, &mut claim, stop, printer)?;
     Ok(pair.map(|pair| (pair, out)))
 }

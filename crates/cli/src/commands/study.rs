@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::ExitCode};
 
-use lns_record::{Claim, FolderKind, StudyRecord};
+use lns_record::{Claim, FolderKind, StudyRecord, counted, with_prefix};
 use lns_study::{PRESET_NAMES, Planned, Progress, StudyConfig, StudyOutcome, preset};
 use lns_train::{available_memory, run_preset};
 use serde::Serialize;
@@ -143,18 +143,18 @@ fn estimate(config: &StudyConfig, text: &CorpusArgs, printer: &Printer) -> anyho
             let title = group.title();
             let own = || runs.iter().filter(|run| run.group == title);
             let memory = own().map(|run| run.needs.memory()).max().unwrap_or(0);
-            let (count, plural) = (own().count(), if own().count() == 1 { " " } else { "s" });
             format!(
-                "  {title:<24} {count:>3} run{plural} {:>9.3} GB {:>9.3} PFLOP\n",
-                memory as f64 / 1e9,
-                own().map(|run| run.needs.flops()).sum::<f64>() / 1e15,
+                "  {title:<24} {:>8} {:>12} {:>12}\n",
+                counted(own().count(), "run"),
+                with_prefix(memory as f64, "B"),
+                with_prefix(own().map(|run| run.needs.flops()).sum(), "FLOP"),
             )
         })
         .collect();
     lines += &format!(
-        "  runs         {}, one after another\n  memory       {:.3} GB at most\n{}{}",
+        "  runs         {}, one after another\n  memory       {} at most\n{}{}",
         runs.len(),
-        of_largest as f64 / 1e9,
+        with_prefix(of_largest as f64, "B"),
         train::free(of_largest),
         train::expected(flops, hours, peak, "without evaluations and diagnoses"),
     );

@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::ExitCode};
 
-use lns_record::{Claim, FolderKind, Outcome};
+use lns_record::{Claim, FolderKind, Outcome, counted, with_prefix};
 use lns_spec::ModelSpec;
 use lns_train::{Estimate, Layer, RUN_PRESETS, RunConfig, RunPreset, available_memory, run_preset};
 use serde::Serialize;
@@ -182,12 +182,12 @@ pub(crate) fn train(
     })?;
     match summary.outcome {
         Outcome::Finished => printer.result(&format!(
-            "loss        {:.4} nats per token, held out\nperplexity  {:.3}\ntrained on  {} tokens in {} \
-             steps\nmodel       {}\n",
+            "loss        {:.4} nats per token, held out\nperplexity  {:.3}\ntrained on  {} tokens in {}\n\
+             model       {}\n",
             summary.loss.unwrap_or(f64::NAN),
             perplexity.unwrap_or(f64::NAN),
             summary.tokens,
-            summary.step,
+            counted(summary.step, "step"),
             out.join(RunConfig::MODEL).display()
         ))?,
         Outcome::Interrupted => return Ok(stop.exit_code()),
@@ -272,15 +272,15 @@ pub(crate) fn estimate(
 pub(crate) fn free(needed: u64) -> String {
     let Some(available) = available_memory() else { return String::new() };
     let enough = if needed > available { ", which is not enough: it would be refused" } else { "" };
-    format!("  free now     {:.3} GB{enough}\n", available as f64 / 1e9)
+    format!("  free now     {}{enough}\n", with_prefix(available as f64, "B"))
 }
 
 /// How much work it is, and how long it takes.
 pub(crate) fn expected(flops: f64, hours: f64, peak: f64, without: &str) -> String {
     format!(
-        "  in all       {:.3} PFLOP\n  expected     {} at {:.0} % of this machine's measured {peak:.0} \
+        "  in all       {}\n  expected     {} at {:.0} % of this machine's measured {peak:.0} \
          GFLOP/s, {without}\n",
-        flops / 1e15,
+        with_prefix(flops, "FLOP"),
         duration(hours),
         100.0 * TYPICAL_SHARE_OF_PEAK,
     )
@@ -292,6 +292,22 @@ fn duration(hours: f64) -> String {
         h if h >= 2.0 * YEAR => format!("{:.0} years", h / YEAR),
         h if h >= 48.0 => format!("{:.0} days", h / 24.0),
         h if h >= 1.0 => format!("{h:.1} hours"),
-        h => format!("{:.0} minutes", (60.0 * h).ceil()),
+        h => counted((60.0 * h).ceil().max(1.0) as u64, "minute"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_and_time_are_told_in_units_that_fit() {
+        let told = expected(3.2e9, 0.0, 50.0, "without evaluations");
+        assert!(
+            told.contains("3.20 GFLOP\n") && told.contains("expected     1 minute at"),
+            "{told}"
+        );
+        assert!(expected(7e17, 4.0, 50.0, "").contains("700 PFLOP\n"));
+        assert_eq!(duration(0.4), "24 minutes");
     }
 }

@@ -262,6 +262,13 @@ fn help_that_cannot_be_written_is_a_failure() {
     }
 }
 
+#[test]
+fn a_benchmark_of_nothing_says_so_instead_of_an_empty_table() {
+    let bench = Bench::new("llama");
+    let error = bench.fails(&["bench", "--workload", ""], 2);
+    assert!(error.contains("nothing to measure"), "{error}");
+}
+
 /// Names of other encodings, as old disks and archives have.
 #[cfg(target_os = "linux")]
 #[test]
