@@ -408,7 +408,9 @@ fn settings_in_layers_name_what_is_wrong_with_them() {
     let idle = error("optimiser = { name = \"muon\", beta2 = 0.99 }");
     assert!(idle.contains("muon updates") && idle.contains("0.95"), "{idle}");
     assert!(error("schedule = { decay = 0.5 }").contains("only warmup-stable-decay"));
-    assert!(error("evaluation = { tokens = 100 }").contains("128 tokens"));
+    let held_out = error("evaluation = { tokens = 100 }");
+    assert!(held_out.contains("`data.length` is 128"), "{held_out}");
+    assert!(held_out.contains("evaluation.tokens"), "{held_out}");
     assert!(error("steps = 9999999999999").contains("from 1 to 1000000000"));
 
     let tokens = layered("tokens = 5000\nbatch = { sequences = 4 }").expect("settings");
