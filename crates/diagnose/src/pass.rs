@@ -427,9 +427,9 @@ fn conclude(measured: &[Measured], text: &Subject<'_>, layers: usize, probes: &P
     let content = text.content[..measured.len()].iter().flatten().filter(|is| **is).count() as f64;
     let streams: Vec<StreamRecord> =
         (0..=layers).map(|index| stream_record(index, measured, text)).collect();
-    for layer in 0..layers {
+    for (layer, stream) in streams[..layers].iter().enumerate() {
         let mut record = match probes.has(Probe::Branches) {
-            true => branches_record(measured, layer, streams[layer].content()),
+            true => branches_record(measured, layer, stream.content()),
             false => LayerRecord::default(),
         };
         record.layer = layer;
