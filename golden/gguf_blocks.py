@@ -26,6 +26,11 @@ SCALES = {
     Type.Q4_K: [0, 2],
     Type.Q5_K: [0, 2],
     Type.Q6_K: [208],
+    Type.Q2_K: [80, 82],
+    Type.Q3_K: [108],
+    Type.IQ4_NL: [0],
+    Type.IQ4_XS: [0],
+    Type.MXFP4: [],
 }
 # Smallest and largest denormal, smallest normal, negative zero, largest, most negative.
 EXTREMES = [0x0001, 0x03FF, 0x0400, 0x8000, 0x7BFF, 0xFBFF]
@@ -51,6 +56,9 @@ def blocks(rng, kind):
         extremes = np.roll(EXTREMES, number)[: count // 2]
         scales[: len(extremes)] = extremes
         data[:, offset : offset + 2] = scales.view(np.uint8).reshape(count, 2)
+    if kind == Type.MXFP4:
+        data[:, 0] = rng.integers(0, 253, count)
+        data[:4, 0] = [0, 1, 2, 252]
     return data.ravel()
 
 

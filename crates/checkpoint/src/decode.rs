@@ -1,4 +1,5 @@
-//! Stored numbers → f32. Block formats are in [`gguf::dequantise`](crate::gguf::dequantise).
+//! Stored numbers → f32, and the table of how each type stores them. Block formats are in
+//! [`gguf::dequantise`](crate::gguf::dequantise).
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -6,36 +7,100 @@ use half::slice::HalfFloatSliceExt;
 use crate::StorageType;
 use crate::gguf::dequantise;
 
-/// Converts whole blocks. `stored` holds exactly `out.len()` elements of `dtype`, and `dtype` is
-/// not [`StorageType::Other`].
-pub(crate) fn decode(dtype: StorageType, stored: &[u8], out: &mut [f32]) {
-    debug_assert_eq!(
-        dtype.block().map(|(elements, bytes)| out.len() / elements * bytes),
-        Some(stored.len())
-    );
-    match dtype {
-        StorageType::F64 => convert(stored, out, |bytes| f64::from_le_bytes(bytes) as f32),
-        StorageType::F32 => convert(stored, out, f32::from_le_bytes),
-        StorageType::F16 => decode_f16(stored, out),
-        StorageType::BF16 => {
-            convert(stored, out, |bytes| f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16))
-        }
-        StorageType::Q8_0 => blocks(stored, out, dequantise::q8_0),
-        StorageType::Q4_0 => blocks(stored, out, dequantise::q4_0),
-        StorageType::Q4_1 => blocks(stored, out, dequantise::q4_1),
-        StorageType::Q5_0 => blocks(stored, out, dequantise::q5_0),
-        StorageType::Q5_1 => blocks(stored, out, dequantise::q5_1),
-        StorageType::Q4K => blocks(stored, out, dequantise::q4_k),
-        StorageType::Q5K => blocks(stored, out, dequantise::q5_k),
-        StorageType::Q6K => blocks(stored, out, dequantise::q6_k),
-        StorageType::Other(_) => {}
+/// What is to be known of a type that is read.
+pub(crate) struct Layout {
+    pub(crate) name: &'static str,
+    /// ggml's number of it; `None` if GGUF files do not have it.
+    pub(crate) ggml: Option<u32>,
+    /// Of a block; plain numbers are blocks of one.
+    pub(crate) elements: usize,
+    /// Of a block.
+    pub(crate) bytes: usize,
+    /// Converts whole blocks.
+    decode: fn(&[u8], &mut [f32]),
+}
+
+/// A layout whose block is what the converting function takes and gives.
+macro_rules! blocks_of {
+    ($name:literal, $ggml:expr, $block:expr) => {{
+        let (elements, bytes) = size_of_block($block);
+        let decode = |stored: &[u8], out: &mut [f32]| blocks(stored, out, $block);
+        Layout { name: $name, ggml: $ggml, elements, bytes, decode }
+    }};
+}
+
+impl StorageType {
+    /// Every type that GGUF files are read from.
+    pub(crate) const GGML: [Self; 17] = [
+        Self::F32,
+        Self::F16,
+        Self::Q4_0,
+        Self::Q4_1,
+        Self::Q5_0,
+        Self::Q5_1,
+        Self::Q8_0,
+        Self::Q2K,
+        Self::Q3K,
+        Self::Q4K,
+        Self::Q5K,
+        Self::Q6K,
+        Self::IQ4NL,
+        Self::IQ4XS,
+        Self::F64,
+        Self::BF16,
+        Self::MXFP4,
+    ];
+
+    /// ggml's number of it; `None` if GGUF files do not have it.
+    pub(crate) fn ggml(self) -> Option<u32> {
+        self.layout()?.ggml
+    }
+
+    /// `None` for a type that is not read.
+    pub(crate) fn layout(self) -> Option<Layout> {
+        Some(match self {
+            Self::F64 => blocks_of!("F64", Some(28), |stored, [out]| {
+                *out = f64::from_le_bytes(*stored) as f32;
+            }),
+            Self::F32 => blocks_of!("F32", Some(0), |stored, [out]| {
+                *out = f32::from_le_bytes(*stored);
+            }),
+            Self::F16 => {
+                Layout { name: "F16", ggml: Some(1), elements: 1, bytes: 2, decode: decode_f16 }
+            }
+            Self::BF16 => blocks_of!("BF16", Some(30), |stored, [out]| {
+                *out = f32::from_bits(u32::from(u16::from_le_bytes(*stored)) << 16);
+            }),
+            Self::Q8_0 => blocks_of!("Q8_0", Some(8), dequantise::q8_0),
+            Self::Q4_0 => blocks_of!("Q4_0", Some(2), dequantise::q4_0),
+            Self::Q4_1 => blocks_of!("Q4_1", Some(3), dequantise::q4_1),
+            Self::Q5_0 => blocks_of!("Q5_0", Some(6), dequantise::q5_0),
+            Self::Q5_1 => blocks_of!("Q5_1", Some(7), dequantise::q5_1),
+            Self::Q2K => blocks_of!("Q2_K", Some(10), dequantise::q2_k),
+            Self::Q3K => blocks_of!("Q3_K", Some(11), dequantise::q3_k),
+            Self::Q4K => blocks_of!("Q4_K", Some(12), dequantise::q4_k),
+            Self::Q5K => blocks_of!("Q5_K", Some(13), dequantise::q5_k),
+            Self::Q6K => blocks_of!("Q6_K", Some(14), dequantise::q6_k),
+            Self::IQ4NL => blocks_of!("IQ4_NL", Some(20), dequantise::iq4_nl),
+            Self::IQ4XS => blocks_of!("IQ4_XS", Some(23), dequantise::iq4_xs),
+            Self::MXFP4 => blocks_of!("MXFP4", Some(39), dequantise::mxfp4),
+            Self::Other(_) => return None,
+        })
     }
 }
 
-fn convert<const N: usize>(stored: &[u8], out: &mut [f32], number: impl Fn([u8; N]) -> f32) {
-    for (out, bytes) in out.iter_mut().zip(stored.as_chunks::<N>().0) {
-        *out = number(*bytes);
-    }
+fn size_of_block<const BYTES: usize, const ELEMENTS: usize>(
+    _: impl Fn(&[u8; BYTES], &mut [f32; ELEMENTS]),
+) -> (usize, usize) {
+    (ELEMENTS, BYTES)
+}
+
+/// Converts whole blocks. `stored` holds exactly `out.len()` elements of `dtype`, and `dtype` is
+/// not [`StorageType::Other`].
+pub(crate) fn decode(dtype: StorageType, stored: &[u8], out: &mut [f32]) {
+    let Some(layout) = dtype.layout() else { return };
+    debug_assert_eq!(out.len() / layout.elements * layout.bytes, stored.len());
+    (layout.decode)(stored, out);
 }
 
 fn blocks<const BYTES: usize, const ELEMENTS: usize>(

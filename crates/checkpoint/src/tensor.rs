@@ -16,49 +16,30 @@ pub enum StorageType {
     Q4_1,
     Q5_0,
     Q5_1,
+    Q2K,
+    Q3K,
     Q4K,
     Q5K,
     Q6K,
-    /// A safetensors type that weights are not read from, such as `I64` or `F8_E4M3`.
+    IQ4NL,
+    IQ4XS,
+    MXFP4,
+    /// A safetensors type that weights are not read from, such as `I64`.
     Other(&'static str),
 }
 
 impl StorageType {
     /// Elements and bytes of a block; a block of plain numbers is one number. `None` for a type
     /// that is not read.
-    pub const fn block(self) -> Option<(usize, usize)> {
-        Some(match self {
-            Self::F64 => (1, 8),
-            Self::F32 => (1, 4),
-            Self::F16 | Self::BF16 => (1, 2),
-            Self::Q8_0 => (32, 34),
-            Self::Q4_0 => (32, 18),
-            Self::Q4_1 => (32, 20),
-            Self::Q5_0 => (32, 22),
-            Self::Q5_1 => (32, 24),
-            Self::Q4K => (256, 144),
-            Self::Q5K => (256, 176),
-            Self::Q6K => (256, 210),
-            Self::Other(_) => return None,
-        })
+    pub fn block(self) -> Option<(usize, usize)> {
+        self.layout().map(|layout| (layout.elements, layout.bytes))
     }
 
     /// The usual name, e.g. `BF16` or `Q4_K`.
-    pub const fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
-            Self::F64 => "F64",
-            Self::F32 => "F32",
-            Self::F16 => "F16",
-            Self::BF16 => "BF16",
-            Self::Q8_0 => "Q8_0",
-            Self::Q4_0 => "Q4_0",
-            Self::Q4_1 => "Q4_1",
-            Self::Q5_0 => "Q5_0",
-            Self::Q5_1 => "Q5_1",
-            Self::Q4K => "Q4_K",
-            Self::Q5K => "Q5_K",
-            Self::Q6K => "Q6_K",
             Self::Other(name) => name,
+            _ => self.layout().map_or("", |layout| layout.name),
         }
     }
 }

@@ -2,9 +2,10 @@
 //! (`dequantize_row_*` in `ggml-quants.c`) and as the `gguf` Python package, so bit for bit the
 //! same numbers.
 //!
-//! Formats of 32 elements: a scale `d` (f16), for `_1` a minimum `m` (f16), for `5` the fifth bits
-//! (u32), then the low bits: low nibbles are elements 0..16, high ones 16..32. Formats of 256
-//! elements ("K") have sub-blocks of 32 (Q6_K: of 16) with small scales of their own.
+//! Formats of 32 elements: a scale `d` (f16; of MXFP4 a power of two), for `_1` a minimum `m` (f16),
+//! for `5` the fifth bits (u32), then the low bits: low nibbles are elements 0..16, high ones 16..32.
+//! Formats of 256 elements ("K" and IQ4_XS) have sub-blocks of 32 (Q2_K, Q3_K, Q6_K: of 16) with small
+//! scales of their own. A function's arguments say how many bytes and elements a block has.
 
 use half::f16;
 
@@ -54,6 +55,43 @@ fn five_bits(high: u32, quants: &[u8; 16], out: &mut [f32; 32], number: impl Fn(
         first[j] = number(f32::from(quant & 15 | fifth(j)));
         second[j] = number(f32::from(quant >> 4 | fifth(j + 16)));
     }
+}
+
+pub(crate) fn q2_k([rest @ .., d0, d1, m0, m1]: &[u8; 84], out: &mut [f32; 256]) {
+    let (scales, quants) = rest.split_at(16);
+    let (d, m) = (float(*d0, *d1), float(*m0, *m1));
+    for (sub, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+        let (scale, minimum) = (d * f32::from(scales[sub] & 15), m * f32::from(scales[sub] >> 4));
+        let (quants, shift) = two_bits(quants, sub);
+        for (out, quant) in out.iter_mut().zip(quants) {
+            *out = scale * f32::from(quant >> shift & 3) - minimum;
+        }
+    }
+}
+
+pub(crate) fn q3_k([rest @ .., d0, d1]: &[u8; 110], out: &mut [f32; 256]) {
+    let (third, rest) = rest.split_at(32);
+    let (quants, scales) = rest.split_at(64);
+    let d = float(*d0, *d1);
+    for (sub, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+        // 16 scales of six bits: the low four in the nibbles of bytes 0..8, the high two in bytes 8..12.
+        let low = scales[sub % 8] >> (sub / 8 * 4) & 15;
+        let high = scales[8 + sub % 4] >> (sub / 4 * 2) & 3;
+        let scale = d * (f32::from(low | high << 4) - 32.0);
+        let (quants, shift) = two_bits(quants, sub);
+        let third = &third[sub % 2 * 16..][..16];
+        for ((out, quant), third) in out.iter_mut().zip(quants).zip(third) {
+            // The third bit is stored inverted: it is the one that subtracts four.
+            let quant = f32::from(quant >> shift & 3) - f32::from(!third >> (sub / 2) & 1) * 4.0;
+            *out = scale * quant;
+        }
+    }
+}
+
+/// The bytes that hold the bit pairs of the sub-block `sub` of 16, and where in each byte: 128 elements
+/// share 32 bytes, which hold 32 of them in each pair of bits.
+fn two_bits(quants: &[u8], sub: usize) -> (&[u8], usize) {
+    (&quants[sub / 8 * 32 + sub % 2 * 16..][..16], sub % 8 / 2 * 2)
 }
 
 pub(crate) fn q4_k([d0, d1, m0, m1, rest @ ..]: &[u8; 144], out: &mut [f32; 256]) {
@@ -114,5 +152,48 @@ pub(crate) fn q6_k([rest @ .., d0, d1]: &[u8; 210], out: &mut [f32; 256]) {
                 *out = scale * (f32::from(quant) - 32.0);
             }
         }
+    }
+}
+
+/// The numbers that the four bits of IQ4_NL and IQ4_XS stand for.
+const NOT_LINEAR: [f32; 16] = [
+    -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0,
+    89.0, 113.0,
+];
+
+pub(crate) fn iq4_nl([d0, d1, quants @ ..]: &[u8; 18], out: &mut [f32; 32]) {
+    looked_up(&NOT_LINEAR, float(*d0, *d1), quants, out);
+}
+
+pub(crate) fn iq4_xs([d0, d1, h0, h1, rest @ ..]: &[u8; 136], out: &mut [f32; 256]) {
+    let (low, quants) = rest.split_at(4);
+    let (d, high) = (float(*d0, *d1), u16::from_le_bytes([*h0, *h1]));
+    let quants = quants.as_chunks::<16>().0;
+    for (sub, (out, quants)) in out.as_chunks_mut().0.iter_mut().zip(quants).enumerate() {
+        // Eight scales of six bits: the low four in nibbles, the high two in a word of 16 bits.
+        let low = low[sub / 2] >> (sub % 2 * 4) & 15;
+        let high = (high >> (sub * 2) & 3) as u8;
+        looked_up(&NOT_LINEAR, d * (f32::from(low | high << 4) - 32.0), quants, out);
+    }
+}
+
+/// Twice the numbers that the four bits of MXFP4 (E2M1) stand for, without a negative zero.
+const DOUBLED_E2M1: [f32; 16] =
+    [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 0.0, -1.0, -2.0, -3.0, -4.0, -6.0, -8.0, -12.0];
+
+pub(crate) fn mxfp4([exponent, quants @ ..]: &[u8; 17], out: &mut [f32; 32]) {
+    // Half of 2^(exponent - 127), the two lowest of them below the smallest normal number.
+    let half = match exponent {
+        0 | 1 => f32::from_bits(0x0020_0000 << exponent),
+        _ => f32::from_bits(u32::from(exponent - 1) << 23),
+    };
+    looked_up(&DOUBLED_E2M1, half, quants, out);
+}
+
+fn looked_up(numbers: &[f32; 16], scale: f32, quants: &[u8; 16], out: &mut [f32; 32]) {
+    let (first, second) = out.split_at_mut(16);
+    for ((first, second), quant) in first.iter_mut().zip(second).zip(quants) {
+        *first = scale * numbers[usize::from(quant & 15)];
+        *second = scale * numbers[usize::from(quant >> 4)];
     }
 }

@@ -9,36 +9,16 @@ const MAX_DIMENSIONS: usize = 4;
 /// Name's length, dimension count, type, offset.
 pub(super) const LEAST_BYTES: u64 = 8 + 4 + 4 + 8;
 
-/// Types that are read, with ggml's numbers.
-pub(super) const READ: [(u32, StorageType); 12] = [
-    (0, StorageType::F32),
-    (1, StorageType::F16),
-    (2, StorageType::Q4_0),
-    (3, StorageType::Q4_1),
-    (6, StorageType::Q5_0),
-    (7, StorageType::Q5_1),
-    (8, StorageType::Q8_0),
-    (12, StorageType::Q4K),
-    (13, StorageType::Q5K),
-    (14, StorageType::Q6K),
-    (28, StorageType::F64),
-    (30, StorageType::BF16),
-];
-
 /// Types that exist but are not read, so that the message can name them.
-const NOT_READ: [(u32, &str); 22] = [
+const NOT_READ: [(u32, &str); 17] = [
     (9, "Q8_1"),
-    (10, "Q2_K"),
-    (11, "Q3_K"),
     (15, "Q8_K"),
     (16, "IQ2_XXS"),
     (17, "IQ2_XS"),
     (18, "IQ3_XXS"),
     (19, "IQ1_S"),
-    (20, "IQ4_NL"),
     (21, "IQ3_S"),
     (22, "IQ2_S"),
-    (23, "IQ4_XS"),
     (24, "I8"),
     (25, "I16"),
     (26, "I32"),
@@ -46,7 +26,6 @@ const NOT_READ: [(u32, &str); 22] = [
     (29, "IQ1_M"),
     (34, "TQ1_0"),
     (35, "TQ2_0"),
-    (39, "MXFP4"),
     (40, "NVFP4"),
     (41, "Q1_0"),
 ];
@@ -84,7 +63,8 @@ fn read_entry(
     // GGUF has the innermost dimension first.
     dimensions.reverse();
     let number = reader.u32()?;
-    let Some((_, dtype)) = READ.into_iter().find(|(known, _)| *known == number) else {
+    let Some(dtype) = StorageType::GGML.into_iter().find(|dtype| dtype.ggml() == Some(number))
+    else {
         return Err(unknown_type(path, name, number));
     };
     let offset = reader.u64()?;
@@ -113,7 +93,7 @@ fn unknown_type(path: &Path, tensor: String, number: u32) -> CheckpointError {
         tensor,
         number,
         name: name.map_or_else(String::new, |(_, name)| format!(" ({name})")),
-        supported: READ.map(|(_, dtype)| dtype.name()).join(", "),
+        supported: StorageType::GGML.map(StorageType::name).join(", "),
     }
 }
 

@@ -10,7 +10,6 @@ use lns_spec::{Gguf, ModelSpec, RopeScaling, RopeSpec, StoredTensor};
 
 use super::plan::place_in_gguf;
 use super::quantise::encode;
-use super::tensors::READ;
 use super::tokenizer::NO_TOKENIZER;
 use super::{DEFAULT_ALIGNMENT, GgufTensor, MAGIC, PROVENANCE, gguf_tensors, is_query_or_key};
 use crate::write::failed;
@@ -275,17 +274,12 @@ fn header(metadata: &Entries<'_>, tensors: &[GgufTensor]) -> Vec<u8> {
         out.extend((tensor.shape.len() as u32).to_le_bytes());
         // GGUF has the innermost dimension first.
         tensor.shape.iter().rev().for_each(|n| out.extend((*n as u64).to_le_bytes()));
-        out.extend(number_of(tensor.dtype).to_le_bytes());
+        out.extend(tensor.dtype.ggml().unwrap_or(0).to_le_bytes());
         out.extend(offset.to_le_bytes());
         offset = (offset + tensor.bytes()).next_multiple_of(DEFAULT_ALIGNMENT);
     }
     out.resize(out.len().next_multiple_of(DEFAULT_ALIGNMENT as usize), 0);
     out
-}
-
-/// ggml's number of a type.
-fn number_of(dtype: StorageType) -> u32 {
-    READ.into_iter().find(|(_, known)| *known == dtype).map_or(0, |(number, _)| number)
 }
 
 /// The file that is being written.

@@ -41,7 +41,7 @@ fn every_block_type_gives_the_bits_of_the_reference() {
         expected.push((name, bits.clone()));
         expected.push((vector, bits));
     }
-    assert_eq!(expected.len(), 2 * 10);
+    assert_eq!(expected.len(), 2 * 15);
     let checkpoint = file.open().expect("the file is sound");
     for (name, expected) in expected {
         let tensor = checkpoint.tensor(&name).expect("it was written");
