@@ -6,8 +6,8 @@ use layernorm_scaling::{LoadError, LoraError};
 use lns_checkpoint::CheckpointError;
 use lns_data::DataError;
 use lns_diagnose::ChooseError;
-use lns_eval::RunError;
 use lns_record::{ClaimError, EventsError, RecordError};
+use lns_score::ScoreError;
 use lns_spec::{ConversionError, SpecError};
 use lns_study::StudyError;
 use lns_train::{ConfigError, RunError as TrainError};
@@ -40,7 +40,7 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
                 )
             })
             || cause.is::<LoadError>()
-            || cause.is::<RunError>()
+            || cause.is::<ScoreError>()
             || cause
                 .downcast_ref::<DataError>()
                 .is_some_and(|error| !matches!(error, DataError::Write { .. }))

@@ -13,9 +13,9 @@ use std::{fmt, sync::atomic::AtomicBool};
 
 use layernorm_scaling::{LayerSource, Pruned};
 use lns_data::Windows;
-use lns_eval::{Evaluation, RunError, evaluate, paired};
 use lns_kernels::Workers;
 use lns_record::{BlockRecord, DiagnoseRecord, LayerRecord, Probe, PruneStep, RemovalRecord};
+use lns_score::{Evaluation, ScoreError, evaluate, paired};
 use lns_spec::{LayerIndex, Removal, Site, SpecError};
 
 use crate::{Control, Labels, diagnose};
@@ -83,7 +83,7 @@ pub struct Chosen {
 #[expect(missing_docs, reason = "each variant's message names its fields")]
 pub enum ChooseError {
     #[error(transparent)]
-    Run(#[from] RunError),
+    Run(#[from] ScoreError),
     #[error(transparent)]
     Spec(#[from] SpecError),
     #[error(
@@ -104,7 +104,7 @@ pub fn choose(
     workers: &Workers,
     observe: &mut dyn FnMut(&PruneStep, f64),
 ) -> Result<Chosen, ChooseError> {
-    let loss = |model: &dyn LayerSource| -> Result<Evaluation, RunError> {
+    let loss = |model: &dyn LayerSource| -> Result<Evaluation, ScoreError> {
         evaluate(model, &text.windows, workers, &|_| {})
     };
     let spec = source.spec();
@@ -172,8 +172,8 @@ fn ranked(
     choice: &Choice,
     share: usize,
     workers: &Workers,
-) -> Result<Vec<Ranked>, RunError> {
-    let measured = |probe: Probe| -> Result<Vec<LayerRecord>, RunError> {
+) -> Result<Vec<Ranked>, ScoreError> {
+    let measured = |probe: Probe| -> Result<Vec<LayerRecord>, ScoreError> {
         Ok(measured(model, text, probe, workers)?.map_or_else(Vec::new, |record| record.layers))
     };
     let whole = |layer: usize| Removal { layer: LayerIndex::new(layer), branch: None };
@@ -238,7 +238,7 @@ fn measured(
     text: &Windows,
     probe: Probe,
     workers: &Workers,
-) -> Result<Option<DiagnoseRecord>, RunError> {
+) -> Result<Option<DiagnoseRecord>, ScoreError> {
     let probes = [probe].into_iter().collect();
     let control = Control { progress: &|_| {}, stop: &AtomicBool::new(false) };
     let labels = Labels { name: String::new(), files: Vec::new(), spell: &|_| String::new() };

@@ -11,8 +11,8 @@ use burn::{
 };
 use layernorm_scaling::{Head, LayerSource, LoadError, TransformerLayerWithScaling, rotary_table};
 use lns_data::Window;
-use lns_eval::{RunError, mean, predictors, standard_error, window_length};
 use lns_kernels::{LossTerms, RotaryTable, Workers, backward_from, with_slices};
+use lns_score::{ScoreError, mean, predictors, standard_error, window_length};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
@@ -71,7 +71,7 @@ pub(crate) fn gradient_norms(
     windows: &[Window],
     workers: &Workers,
     control: Control<'_>,
-) -> Result<Vec<GradientNorms>, RunError> {
+) -> Result<Vec<GradientNorms>, ScoreError> {
     let length = window_length(windows)?;
     let rotary = rotary_table(source.spec(), length);
     let Some(streams) = streams(source, windows, &rotary, workers, control)? else {
@@ -111,12 +111,12 @@ pub(crate) fn gradient_norms(
         let finite = |window: &Tensor<3>| squares(window).is_finite();
         if let Some(window) = upstream.iter().position(|gradient| !finite(gradient)) {
             let what = format!("the gradient of stream {}", layer.get());
-            return Err(RunError::NotFinite { what, window });
+            return Err(ScoreError::NotFinite { what, window });
         }
         let parameters = sum.iter().map(|g| g * g).sum::<f64>().sqrt();
         if !parameters.is_finite() {
             let what = format!("the gradient of layer {}", layer.get());
-            return Err(RunError::NotFinite { what, window: 0 });
+            return Err(ScoreError::NotFinite { what, window: 0 });
         }
         norms.push(GradientNorms { parameters, stream: stream_squares.sqrt() });
     }
@@ -184,7 +184,7 @@ pub(crate) fn jacobian_distances(
     windows: &[Window],
     workers: &Workers,
     control: Control<'_>,
-) -> Result<Vec<(f64, Option<f64>)>, RunError> {
+) -> Result<Vec<(f64, Option<f64>)>, ScoreError> {
     let length = window_length(windows)?;
     let rotary = rotary_table(source.spec(), length);
     let Some(streams) = streams(source, windows, &rotary, workers, control)? else {
@@ -210,7 +210,7 @@ pub(crate) fn jacobian_distances(
         let lost = |estimates: &Vec<f64>| estimates.iter().any(|square| !square.is_finite());
         if let Some(window) = squares.iter().position(lost) {
             let what = format!("the Jacobian of layer {}", layer.get());
-            return Err(RunError::NotFinite { what, window });
+            return Err(ScoreError::NotFinite { what, window });
         }
         let squares: Vec<f64> = squares.into_iter().flatten().collect();
         let distance = mean(&squares).sqrt();

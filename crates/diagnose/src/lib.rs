@@ -27,18 +27,18 @@ use std::{
 
 use layernorm_scaling::LayerSource;
 use lns_data::Windows;
-use lns_eval::{Progress, RunError, mean, standard_error, window_length};
 use lns_kernels::Workers;
 use lns_record::{
     BaselineRecord, BlockRecord, DiagnoseRecord, ProbeRecord, TextRecord, VerdictRecord,
 };
+use lns_score::{CountPasses, ScoreError, mean, standard_error, window_length};
 use lns_spec::ModelSpec;
 
 /// Who watches a diagnosis and may end it.
 #[derive(Clone, Copy)]
 pub struct Control<'a> {
     /// Told of the layer passes that are done; [`work`] in all.
-    pub progress: Progress<'a>,
+    pub progress: CountPasses<'a>,
     /// Set from elsewhere to end early, with the windows that are whole by then.
     pub stop: &'a AtomicBool,
 }
@@ -65,7 +65,7 @@ pub struct Labels<'a> {
 /// that were not; `None` when there was no such window.
 ///
 /// # Errors
-/// [`RunError`] when there is no window, a layer cannot be read, or a number is not finite.
+/// [`ScoreError`] when there is no window, a layer cannot be read, or a number is not finite.
 pub fn diagnose(
     source: &dyn LayerSource,
     text: &Windows,
@@ -73,7 +73,7 @@ pub fn diagnose(
     workers: &Workers,
     control: Control<'_>,
     labels: Labels<'_>,
-) -> Result<Option<DiagnoseRecord>, RunError> {
+) -> Result<Option<DiagnoseRecord>, ScoreError> {
     let length = window_length(&text.windows)?;
     let mut ran = Vec::new();
     let mut timed = |name: &str, start: Instant| {

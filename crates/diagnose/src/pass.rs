@@ -11,12 +11,12 @@ use std::ops::Range;
 use burn::tensor::Tensor;
 use layernorm_scaling::{Head, LayerSource, LoadError, TransformerLayerWithScaling, rotary_table};
 use lns_data::{Window, Windows};
-use lns_eval::{
-    Progress, RunError, margin, mean, mean_of, predictors, require_finite, standard_error,
-    window_length,
-};
 use lns_kernels::{RotaryTable, Workers, with_slices};
 use lns_record::{HeavyToken, LayerRecord, LensRecord, RemovalRecord, StreamRecord};
+use lns_score::{
+    CountPasses, ScoreError, margin, mean, mean_of, predictors, require_finite, standard_error,
+    window_length,
+};
 use lns_spec::{LayerIndex, ModelSpec, Site};
 
 use crate::{
@@ -128,7 +128,7 @@ pub(crate) fn run(
     workers: &Workers,
     control: Control<'_>,
     spell: &dyn Fn(u32) -> String,
-) -> Result<Findings, RunError> {
+) -> Result<Findings, ScoreError> {
     let spec = source.spec();
     let length = window_length(&text.windows)?;
     let rotary = rotary_table(spec, length);
@@ -197,13 +197,17 @@ struct Context<'a> {
     rotary: &'a RotaryTable,
     layer: LayerIndex,
     probes: &'a Probes,
-    progress: Progress<'a>,
+    progress: CountPasses<'a>,
     /// Index of the batch's first window in the text.
     first: usize,
 }
 
 /// Takes every stream of every window through one layer.
-fn advance(runs: &mut [Run<'_>], context: &Context<'_>, workers: &Workers) -> Result<(), RunError> {
+fn advance(
+    runs: &mut [Run<'_>],
+    context: &Context<'_>,
+    workers: &Workers,
+) -> Result<(), ScoreError> {
     let steps = workers.map(runs.len(), |window| {
         let step = step(&runs[window], context);
         (context.progress)(1);
@@ -229,7 +233,7 @@ fn advance(runs: &mut [Run<'_>], context: &Context<'_>, workers: &Workers) -> Re
         add_stream(run, layer, context.first + window, step.entering)?;
         if !step.layer.is_finite() {
             let what = format!("what layer {layer} adds to the stream");
-            return Err(RunError::NotFinite { what, window: context.first + window });
+            return Err(ScoreError::NotFinite { what, window: context.first + window });
         }
         run.measured.layers.push(step.layer);
         if !keeps_streams(context.probes) {
@@ -248,13 +252,13 @@ fn add_stream(
     index: usize,
     window: usize,
     sums: StreamSums,
-) -> Result<(), RunError> {
+) -> Result<(), ScoreError> {
     if !sums.mean_square.is_finite() {
         let what = match index.checked_sub(1) {
             None => "the embedding".to_owned(),
             Some(layer) => format!("the stream after layer {layer}"),
         };
-        return Err(RunError::NotFinite { what, window });
+        return Err(ScoreError::NotFinite { what, window });
     }
     run.measured.streams.push(sums);
     Ok(())
@@ -323,9 +327,9 @@ fn finish(
     head: &Head,
     probes: &Probes,
     workers: &Workers,
-    progress: Progress<'_>,
+    progress: CountPasses<'_>,
     first: usize,
-) -> Result<(), RunError> {
+) -> Result<(), ScoreError> {
     let last = |run: &Run<'_>| run.streams[run.streams.len() - 1].clone();
     let sums = workers.map(runs.len(), |window| sums_of(&last(&runs[window])));
     for (window, sums) in sums.into_iter().enumerate() {
@@ -351,7 +355,7 @@ fn finish(
         runs[window].measured.losses.push(loss);
     }
     for (window, (run, baseline)) in runs.iter_mut().zip(baselines).enumerate() {
-        let not_finite = |what| RunError::NotFinite { what, window: first + window };
+        let not_finite = |what| ScoreError::NotFinite { what, window: first + window };
         run.measured.baseline = baseline;
         if probes.has(Probe::Angular) {
             run.measured.angular = angular_sums(&run.streams, run.content, workers);
@@ -393,12 +397,12 @@ fn angular_sums(streams: &[Tensor<3>], content: &[bool], workers: &Workers) -> V
 }
 
 /// Refuses losses that are no numbers, of the untouched model or without a part.
-fn require_finite_losses(measured: &[Measured]) -> Result<(), RunError> {
+fn require_finite_losses(measured: &[Measured]) -> Result<(), ScoreError> {
     let baseline: Vec<f64> = measured.iter().map(|window| window.baseline).collect();
     require_finite("the loss", &baseline)?;
     for (window, measured) in measured.iter().enumerate() {
         if let Some((_, layer, _)) = measured.losses.iter().find(|loss| !loss.2.is_finite()) {
-            return Err(RunError::NotFinite {
+            return Err(ScoreError::NotFinite {
                 what: format!("the loss without layer {layer}"),
                 window,
             });

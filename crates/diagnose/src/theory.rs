@@ -21,9 +21,9 @@ use burn::{
 };
 use layernorm_scaling::{LayerSource, rotary_table};
 use lns_data::Windows;
-use lns_eval::{RunError, mean, require_finite, window_length};
 use lns_kernels::{Workers, with_slices};
 use lns_record::{StreamRecord, TheoryCheck, TheoryCurve, TheoryRecord};
+use lns_score::{ScoreError, mean, require_finite, window_length};
 use lns_spec::{
     DepthScale, NormScheme, Placement,
     theory::{
@@ -72,12 +72,12 @@ pub struct Subject<'a> {
 /// curve and no checks, and so do models that lack a branch.
 ///
 /// # Errors
-/// [`RunError`] when there is no window, a layer cannot be read, or a number is not finite.
+/// [`ScoreError`] when there is no window, a layer cannot be read, or a number is not finite.
 pub fn theory(
     subjects: &[Subject<'_>],
     text: &Windows,
     workers: &Workers,
-) -> Result<TheoryRecord, RunError> {
+) -> Result<TheoryRecord, ScoreError> {
     let length = window_length(&text.windows)?;
     let ids = &text.windows[0].ids[..length.min(JACOBIAN_TOKENS)];
     let probes = [Probe::Stream, Probe::Branches].into_iter().collect();
@@ -152,7 +152,7 @@ struct Walk {
     log_norm: f64,
 }
 
-fn walk(source: &dyn LayerSource, ids: &[u32]) -> Result<Walk, RunError> {
+fn walk(source: &dyn LayerSource, ids: &[u32]) -> Result<Walk, ScoreError> {
     let spec = source.spec();
     let rotary = rotary_table(spec, ids.len());
     let mut streams = vec![source.embed_ids(ids)?];

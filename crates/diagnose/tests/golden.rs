@@ -11,9 +11,9 @@ use layernorm_scaling::{Decoder, LayerSource, StreamingDecoder};
 use lns_checkpoint::Checkpoint;
 use lns_data::{Window, Windows};
 use lns_diagnose::{Control, Labels, Probes, diagnose};
-use lns_eval::RunError;
 use lns_kernels::Workers;
 use lns_record::DiagnoseRecord;
+use lns_score::ScoreError;
 use serde_json::Value;
 
 fn folder(name: &str) -> PathBuf {
@@ -50,7 +50,7 @@ fn try_run(
     text: &Windows,
     probes: &str,
     threads: usize,
-) -> Result<DiagnoseRecord, RunError> {
+) -> Result<DiagnoseRecord, ScoreError> {
     let control = Control { progress: &|_| {}, stop: &AtomicBool::new(false) };
     let found = controlled(source, text, probes, threads, control)?;
     Ok(found.expect("nobody stopped it"))
@@ -62,7 +62,7 @@ fn controlled(
     probes: &str,
     threads: usize,
     control: Control<'_>,
-) -> Result<Option<DiagnoseRecord>, RunError> {
+) -> Result<Option<DiagnoseRecord>, ScoreError> {
     let workers = Workers::new(threads).expect("threads start");
     let probes: Probes = probes.parse().expect("probes");
     let labels =

@@ -13,4 +13,4 @@ mod study;
 pub use compare::interval;
 pub use config::{DiagnosisConfig, Group, Planned, StudyConfig, StudyError};
 pub use presets::{PRESET_NAMES, pair, preset};
-pub use study::{Progress, StudyOutcome, record, run};
+pub use study::{StudyOutcome, StudyProgress, record, run};

@@ -30,7 +30,7 @@ const THEORY_TOKENS: usize = 64;
 /// What a study is doing.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Progress<'a> {
+pub enum StudyProgress<'a> {
     /// Run `index` of `count` begins, goes on or is found finished.
     Run {
         /// From 0.
@@ -73,7 +73,7 @@ pub fn run(
     config: &StudyConfig,
     folder: &Path,
     stop: &AtomicBool,
-    observe: &mut dyn FnMut(Progress<'_>),
+    observe: &mut dyn FnMut(StudyProgress<'_>),
 ) -> Result<StudyOutcome, StudyError> {
     let plan = config.plan()?;
     let io = |path: &Path| {
@@ -86,7 +86,7 @@ pub fn run(
     settle(config, folder)?;
     for (index, planned) in plan.iter().enumerate() {
         let path = folder.join(&planned.folder);
-        observe(Progress::Run {
+        observe(StudyProgress::Run {
             index,
             count: plan.len(),
             group: &planned.group,
@@ -95,14 +95,14 @@ pub fn run(
             config: &planned.config,
         });
         let summary =
-            train(&planned.config, &path, stop, &mut |event| observe(Progress::Event(event)))
+            train(&planned.config, &path, stop, &mut |event| observe(StudyProgress::Event(event)))
                 .map_err(|source| in_run(planned, source))?;
         match summary.outcome {
             Outcome::Interrupted => return Ok(StudyOutcome::Interrupted),
             Outcome::Diverged => {}
             Outcome::Finished => {
                 if !path.join(DiagnoseRecord::FILE_NAME).exists() {
-                    observe(Progress::Diagnosing);
+                    observe(StudyProgress::Diagnosing);
                     let found = diagnosis(config, planned, &path, stop)?;
                     // Of a part of the text it would not compare with the other models'.
                     let Some(record) = found.filter(|_| !stop.load(Ordering::Relaxed)) else {
@@ -121,7 +121,7 @@ pub fn run(
     }
     let theory_path = folder.join(THEORY);
     if config.theory && !theory_path.exists() {
-        observe(Progress::Theory);
+        observe(StudyProgress::Theory);
         write_json(&theory_path, &measured_theory(&plan, folder)?)?;
     }
     publish(config, folder, observe)?;
@@ -165,11 +165,11 @@ fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(), StudyErr
 fn publish(
     config: &StudyConfig,
     folder: &Path,
-    observe: &mut dyn FnMut(Progress<'_>),
+    observe: &mut dyn FnMut(StudyProgress<'_>),
 ) -> Result<(), StudyError> {
     let record = record(config, folder)?;
     write_json(&folder.join(StudyRecord::FILE_NAME), &record)?;
-    observe(Progress::Found(&record));
+    observe(StudyProgress::Found(&record));
     Ok(())
 }
 

@@ -7,8 +7,8 @@ use anyhow::Context;
 use layernorm_scaling::LayerSource;
 use lns_checkpoint::{Checkpoint, Conversion, Rounding, StorageType, TensorEdit};
 use lns_data::{Windows, write_tokenizer};
-use lns_eval::{Comparison, compare};
 use lns_record::{NewFolder, ProvenanceRecord, pretty_json};
+use lns_score::{Comparison, compare};
 use serde_json::{Value, json};
 
 use super::output;
@@ -341,7 +341,7 @@ fn measure(
         model::load_quietly(checkpoint, compute)
     };
     let models = [load(Checkpoint::open(source.path())?)?, load(Checkpoint::open(result)?)?];
-    let work: u64 = models.iter().map(|model| lns_eval::work(&**model, &text.windows)).sum();
+    let work: u64 = models.iter().map(|model| lns_score::work(&**model, &text.windows)).sum();
     let per_pass = text.window as f64 / models[0].spec().num_hidden_layers as f64;
     let progress = printer.progress("Comparing", work, per_pass);
     let advance = |passes| progress.advance(passes);

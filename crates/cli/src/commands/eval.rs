@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use lns_data::Window;
-use lns_eval::{Evaluation, paired};
 use lns_kernels::Workers;
 use lns_record::{EvalRecord, counted};
+use lns_score::{Evaluation, paired};
 
 use crate::{
     arguments::EvalArgs,
@@ -64,11 +64,11 @@ fn evaluate(
     let Opened { name, checkpoint, text, .. } = opened;
     let source = model::load(checkpoint, &args.compute, printer)?;
     printer.note(&text::described(&text));
-    let work = lns_eval::work(&*source, &text.windows);
+    let work = lns_score::work(&*source, &text.windows);
     let per_pass = text.window as f64 / source.spec().num_hidden_layers as f64;
     let progress = printer.progress("Evaluating", work, per_pass);
     let advance = |passes| progress.advance(passes);
-    let evaluation = lns_eval::evaluate(&*source, &text.windows, workers, &advance)?;
+    let evaluation = lns_score::evaluate(&*source, &text.windows, workers, &advance)?;
     drop(progress);
     let record = evaluation.record(name, text.window);
     Ok((text.windows, evaluation, record))

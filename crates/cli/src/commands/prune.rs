@@ -285,10 +285,10 @@ fn gained(
     let Some(Measured { source, text, from, workers }) = measured else { return Ok((out, None)) };
     let pruned = Pruned::new(&**source, removals)?;
     let models: [&dyn LayerSource; 2] = [&**source, &pruned];
-    let loss = |model| lns_eval::evaluate(model, &text.windows, workers, &|_| {});
+    let loss = |model| lns_score::evaluate(model, &text.windows, workers, &|_| {});
     let [before, after] = [loss(models[0])?, loss(models[1])?];
     let [a, b] = [before.nll(), after.nll()];
-    let difference = lns_eval::paired(&before, &after);
+    let difference = lns_score::paired(&before, &after);
     let stderr = difference.and_then(|difference| difference.stderr);
     let error = stderr.map_or(String::new(), |stderr| format!(" ± {stderr:.4}"));
     let [slow, fast] = speeds(models, &text.windows, workers)?;
@@ -321,7 +321,7 @@ fn speeds(
     for _ in 0..turns {
         for (best, model) in best.iter_mut().zip(models) {
             let start = Instant::now();
-            lns_eval::evaluate(model, windows, workers, &|_| {})?;
+            lns_score::evaluate(model, windows, workers, &|_| {})?;
             *best = best.max(tokens / start.elapsed().as_secs_f64());
         }
     }

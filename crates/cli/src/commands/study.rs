@@ -3,7 +3,7 @@
 use std::{path::Path, process::ExitCode};
 
 use lns_record::{Claim, FolderKind, StudyRecord, counted, with_prefix};
-use lns_study::{PRESET_NAMES, Planned, Progress, StudyConfig, StudyOutcome, preset};
+use lns_study::{PRESET_NAMES, Planned, StudyConfig, StudyOutcome, StudyProgress, preset};
 use lns_train::{available_memory, run_preset};
 use serde::Serialize;
 
@@ -180,19 +180,19 @@ pub(crate) fn conduct(
     let mut found = None;
     let mut failed = None;
     let outcome = lns_study::run(config, out, &stop.asked, &mut |progress| match progress {
-        Progress::Run { index, count, group, seed, folder, config } => {
+        StudyProgress::Run { index, count, group, seed, folder, config } => {
             claim.keep();
             printer.note(&format!("Run {} of {count}: {group}, seed {seed}.", index + 1));
             run = Some(RunProgress::new(config, folder, printer));
         }
-        Progress::Event(event) => {
+        StudyProgress::Event(event) => {
             if let Some(run) = &mut run {
                 run.show(event);
             }
         }
-        Progress::Diagnosing => printer.note("Diagnosing …"),
-        Progress::Theory => printer.note("Measuring the lemmas …"),
-        Progress::Found(record) => {
+        StudyProgress::Diagnosing => printer.note("Diagnosing …"),
+        StudyProgress::Theory => printer.note("Measuring the lemmas …"),
+        StudyProgress::Found(record) => {
             if let Err(error) = lns_report::write_study(out, record) {
                 failed = Some(error);
             }

@@ -5,7 +5,7 @@ use layernorm_scaling::{LayerSource, rotary_table};
 use lns_data::Window;
 use lns_kernels::{Workers, with_slices};
 
-use crate::{Progress, RunError, evaluate, window_length};
+use crate::{CountPasses, ScoreError, evaluate, window_length};
 
 /// Tokens whose logits are in memory at once.
 const TOKENS_AT_ONCE: usize = 64;
@@ -39,8 +39,8 @@ pub fn compare(
     models: [&dyn LayerSource; 2],
     windows: &[Window],
     workers: &Workers,
-    progress: Progress<'_>,
-) -> Result<Comparison, RunError> {
+    progress: CountPasses<'_>,
+) -> Result<Comparison, ScoreError> {
     window_length(windows)?;
     let mut nll = [0.0; 2];
     for (nll, model) in nll.iter_mut().zip(models) {
@@ -67,7 +67,7 @@ pub fn compare(
 }
 
 /// The stream after the last layer, \[1, T, H\].
-fn stream(model: &dyn LayerSource, window: &Window) -> Result<Tensor<3>, RunError> {
+fn stream(model: &dyn LayerSource, window: &Window) -> Result<Tensor<3>, ScoreError> {
     let rotary = rotary_table(model.spec(), window.ids.len());
     let mut stream = model.embed_ids(&window.ids)?;
     for layer in model.spec().layers() {

@@ -9,8 +9,8 @@ use burn::tensor::Device;
 use layernorm_scaling::{Decoder, LayerSource, StreamingDecoder};
 use lns_checkpoint::Checkpoint;
 use lns_data::Window;
-use lns_eval::{evaluate, mean, standard_error};
 use lns_kernels::Workers;
+use lns_score::{evaluate, mean, standard_error};
 
 fn checkpoint() -> Checkpoint {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../golden/tiny/llama");
@@ -52,7 +52,7 @@ fn a_loss_that_is_no_number_and_a_text_without_a_window_are_errors() {
     assert!(error.to_string().contains("the loss of window 0"), "{error}");
     for nothing in [vec![], windows(2, 1)] {
         let error = evaluate(&model, &nothing, &workers, &|_| {}).expect_err("no window");
-        assert!(matches!(error, lns_eval::RunError::NoWindows));
+        assert!(matches!(error, lns_score::ScoreError::NoWindows));
     }
 }
 
@@ -79,7 +79,7 @@ fn progress_counts_every_layer_pass() {
     };
     let workers = Workers::new(2).expect("threads start");
     evaluate(&model, &windows, &workers, &advance).expect("evaluates");
-    assert_eq!(done.into_inner(), lns_eval::work(&model, &windows));
+    assert_eq!(done.into_inner(), lns_score::work(&model, &windows));
 }
 
 #[test]

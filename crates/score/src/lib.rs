@@ -21,13 +21,13 @@ pub use compare::{Comparison, compare};
 pub use paired::paired;
 
 /// Called with the number of layer passes over one window that were just finished.
-pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);
+pub type CountPasses<'a> = &'a (dyn Fn(u64) + Sync);
 
 /// Why a model could not be measured on a text.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each variant's message names its fields")]
-pub enum RunError {
+pub enum ScoreError {
     #[error(transparent)]
     Load(#[from] LoadError),
     #[error("there is no window of at least two tokens to measure on")]
@@ -121,13 +121,13 @@ pub fn work(source: &dyn LayerSource, windows: &[Window]) -> u64 {
 /// once per batch of windows.
 ///
 /// # Errors
-/// [`RunError`] when there is no window, a layer cannot be read, or a loss is not a number.
+/// [`ScoreError`] when there is no window, a layer cannot be read, or a loss is not a number.
 pub fn evaluate(
     source: &dyn LayerSource,
     windows: &[Window],
     workers: &Workers,
-    progress: Progress<'_>,
-) -> Result<Evaluation, RunError> {
+    progress: CountPasses<'_>,
+) -> Result<Evaluation, ScoreError> {
     let length = window_length(windows)?;
     let spec = source.spec();
     let rotary = rotary_table(spec, length);
@@ -169,19 +169,19 @@ pub fn evaluate(
 /// Tokens per window.
 ///
 /// # Errors
-/// [`RunError::NoWindows`] when there is nothing to predict.
-pub fn window_length(windows: &[Window]) -> Result<usize, RunError> {
+/// [`ScoreError::NoWindows`] when there is nothing to predict.
+pub fn window_length(windows: &[Window]) -> Result<usize, ScoreError> {
     let length = windows.first().map_or(0, |window| window.ids.len());
-    if length < 2 { Err(RunError::NoWindows) } else { Ok(length) }
+    if length < 2 { Err(ScoreError::NoWindows) } else { Ok(length) }
 }
 
 /// Refuses numbers, one per window, that are not finite.
 ///
 /// # Errors
-/// [`RunError::NotFinite`], naming `what` and the first such window.
-pub fn require_finite(what: &str, by_window: &[f64]) -> Result<(), RunError> {
+/// [`ScoreError::NotFinite`], naming `what` and the first such window.
+pub fn require_finite(what: &str, by_window: &[f64]) -> Result<(), ScoreError> {
     match by_window.iter().position(|value| !value.is_finite()) {
-        Some(window) => Err(RunError::NotFinite { what: what.to_owned(), window }),
+        Some(window) => Err(ScoreError::NotFinite { what: what.to_owned(), window }),
         None => Ok(()),
     }
 }
