@@ -14,7 +14,8 @@ use lns_study::StudyConfig;
 use lns_train::{RunConfig, SourceConfig, check_memory, path_in_file};
 
 use crate::{
-    arguments::{CorpusArgs, FinetuneArgs, TokenizerArgs},
+    arguments::{CorpusArgs, TokenizerArgs},
+    commands::FinetuneArgs,
     failure::usage,
     model, pipes,
     printer::Printer,

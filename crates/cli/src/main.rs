@@ -1,20 +1,20 @@
 //! The `lns` program: parse, validate, call, print. Nothing is computed here.
 //!
-//! `arguments` is what was typed, each verb in `commands` turns it into what is true and calls the
-//! library that does the work.
+//! `cli` lists the verbs. Each file of `commands` holds a verb's flags and turns what was typed into what
+//! is valid, then calls the library that does the work; flags that several verbs share are in
+//! `arguments`.
 
 mod arguments;
 mod chat;
+mod cli;
 mod commands;
 mod corpus;
 mod defect;
 mod failure;
 mod model;
-mod numbers;
 mod pipes;
 mod printer;
 mod progress;
-mod settings;
 mod stop;
 mod text;
 
@@ -30,7 +30,7 @@ fn program() -> ExitCode {
     if let Some(code) = chat::serve_if_asked() {
         return code;
     }
-    let mut cli = match arguments::parse() {
+    let mut cli = match cli::parse() {
         Ok(cli) => cli,
         Err(answer) => return printer::answer(&answer),
     };
@@ -38,10 +38,11 @@ fn program() -> ExitCode {
         Printer::new(cli.quiet, false)
             .note(&format!("A limit on file sizes would end lns: {error}"));
     }
-    let printer = Printer::new(cli.quiet, cli.verb.prints_json());
+    let verb = cli.verb.typed();
+    let printer = Printer::new(cli.quiet, verb.prints_json());
     // The files of piped text are there until the verb has ended.
     let mut piped = pipes::Kept::default();
-    let ended = piped.keep(&mut cli.verb, &printer).and_then(|()| commands::run(&cli, &printer));
+    let ended = piped.keep(verb.texts(), &printer).and_then(|()| verb.run(&printer));
     match ended {
         Ok(code) => code,
         Err(error) => {

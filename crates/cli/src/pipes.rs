@@ -13,7 +13,7 @@ use anyhow::Context;
 use lns_data::keep_piped_text;
 use tempfile::TempDir;
 
-use crate::{arguments::Verb, failure::usage, printer::Printer};
+use crate::{failure::usage, printer::Printer};
 
 /// What the temporary folder is called.
 const FOLDER: &str = "lns-piped-text-";
@@ -27,10 +27,14 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    /// Puts a file in the place of every pipe among the verb's texts.
-    pub(crate) fn keep(&mut self, verb: &mut Verb, printer: &Printer) -> anyhow::Result<()> {
+    /// Puts a file in the place of every pipe in these lists of texts.
+    pub(crate) fn keep(
+        &mut self,
+        texts: Vec<&mut Vec<PathBuf>>,
+        printer: &Printer,
+    ) -> anyhow::Result<()> {
         let mut standard_input = false;
-        for path in verb.texts().into_iter().filter(|path| is_pipe(path)) {
+        for path in texts.into_iter().flatten().filter(|path| is_pipe(path)) {
             let folder = match self.folder.take() {
                 Some(folder) => folder,
                 None => tempfile::Builder::new()

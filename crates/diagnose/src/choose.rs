@@ -43,6 +43,21 @@ impl PruneRule {
             Self::Deepest => "deepest",
         }
     }
+
+    /// What it takes, for a person who is to choose one.
+    pub const fn takes(self) -> &'static str {
+        match self {
+            Self::Removal => {
+                "what raises the loss on --text least when it is removed, measured again after every \
+                 removal (the default)"
+            }
+            Self::Angular => {
+                "the block of N layers whose ends are at the smallest angle (arXiv 2403.17887)"
+            }
+            Self::Influence => "the layers of least block influence (ShortGPT, arXiv 2403.03853)",
+            Self::Deepest => "the deepest layers but the last, the baseline",
+        }
+    }
 }
 
 impl fmt::Display for PruneRule {

@@ -109,6 +109,19 @@ pub enum Precision {
     Bf16,
 }
 
+impl Precision {
+    /// Every precision, the most exact first.
+    pub const ALL: [Self; 2] = [Self::F32, Self::Bf16];
+
+    /// Its name in settings and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
 /// How the losses of the rows become one number.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LossTerms {

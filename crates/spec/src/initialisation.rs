@@ -21,6 +21,18 @@ impl Initialisation {
     /// Standard deviation of every weight matrix before any of the factors below.
     pub const STD: f64 = 0.02;
 
+    /// Every one, the default first.
+    pub const ALL: [Self; 3] = [Self::Normal, Self::Scaled, Self::DepthScaled];
+
+    /// Its name in settings and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::Scaled => "scaled",
+            Self::DepthScaled => "depth-scaled",
+        }
+    }
+
     /// Standard deviation of an output projection at `depth` in a model of `layers` layers.
     pub fn output_projection_std(self, depth: Depth, layers: usize) -> f64 {
         match self {

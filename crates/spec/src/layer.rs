@@ -77,6 +77,25 @@ pub enum Site {
     Mlp,
 }
 
+impl Site {
+    /// Both, in the order in which the stream meets them.
+    pub const ALL: [Self; 2] = [Self::Attention, Self::Mlp];
+
+    /// The word for it in files and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Attention => "attention",
+            Self::Mlp => "mlp",
+        }
+    }
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// A subset of a layer's two sites, written `["attention", "mlp"]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sites {
@@ -104,7 +123,14 @@ impl Sites {
     }
 
     fn list(self) -> Vec<Site> {
-        [Site::Attention, Site::Mlp].into_iter().filter(|site| self.contains(*site)).collect()
+        Site::ALL.into_iter().filter(|site| self.contains(*site)).collect()
+    }
+}
+
+impl FromIterator<Site> for Sites {
+    fn from_iter<I: IntoIterator<Item = Site>>(sites: I) -> Self {
+        let sites: Vec<Site> = sites.into_iter().collect();
+        Self { attention: sites.contains(&Site::Attention), mlp: sites.contains(&Site::Mlp) }
     }
 }
 
@@ -122,7 +148,7 @@ impl<'de> Deserialize<'de> for Sites {
                 "`sites` names no site; use attention, mlp or both",
             ));
         }
-        Ok(Self { attention: list.contains(&Site::Attention), mlp: list.contains(&Site::Mlp) })
+        Ok(list.into_iter().collect())
     }
 }
 
@@ -214,6 +240,19 @@ mod tests {
         assert_eq!(LayerIndex::new(0).depth().get(), 1);
         assert_eq!(LayerIndex::new(29).depth().get(), 30);
         assert_eq!(Depth::new(0), None);
+    }
+
+    #[test]
+    fn a_name_on_the_command_line_is_the_one_in_files() {
+        let written = |value: serde_json::Value| value.as_str().map(str::to_owned);
+        for site in Site::ALL {
+            let value = serde_json::to_value(site).expect("a string");
+            assert_eq!(written(value).as_deref(), Some(site.name()));
+        }
+        for initialisation in crate::Initialisation::ALL {
+            let value = serde_json::to_value(initialisation).expect("a string");
+            assert_eq!(written(value).as_deref(), Some(initialisation.name()));
+        }
     }
 
     #[test]

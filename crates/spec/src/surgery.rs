@@ -58,8 +58,7 @@ impl fmt::Display for Removal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.branch {
             None => write!(f, "{}", self.layer),
-            Some(Site::Attention) => write!(f, "{}.attention", self.layer),
-            Some(Site::Mlp) => write!(f, "{}.mlp", self.layer),
+            Some(site) => write!(f, "{}.{site}", self.layer),
         }
     }
 }

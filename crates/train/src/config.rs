@@ -388,17 +388,14 @@ mod precision {
     use lns_kernels::Precision;
     use serde::{Deserialize, Deserializer, Serializer};
 
-    const NAMES: [(&str, Precision); 2] = [("f32", Precision::F32), ("bf16", Precision::Bf16)];
-
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
     pub(super) fn serialize<S: Serializer>(value: &Precision, to: S) -> Result<S::Ok, S::Error> {
-        let name = NAMES.iter().find(|(_, precision)| precision == value);
-        to.serialize_str(name.map_or("f32", |(name, _)| name))
+        to.serialize_str(value.name())
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Precision, D::Error> {
         let given = String::deserialize(from)?;
-        let known = NAMES.iter().find(|(name, _)| *name == given).map(|(_, precision)| *precision);
+        let known = Precision::ALL.into_iter().find(|precision| precision.name() == given);
         known.ok_or_else(|| {
             serde::de::Error::custom(format!("{given:?} is not a precision; use f32 or bf16"))
         })

@@ -1,22 +1,131 @@
 //! `lns bench`: how fast this machine trains and runs models.
 
-use std::{num::NonZeroUsize, path::Path};
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
+use clap::{Args, ValueEnum};
 use lns_bench::{Effort, Load, Workload};
 use lns_checkpoint::Checkpoint;
 use lns_kernels::{Device, Workers, with_threads};
 use lns_record::{BenchRecord, BenchResult, NormRecord};
-use lns_train::{Estimate, TrainingOptions, available_memory};
+use lns_train::{
+    Estimate, TrainingOptions, available_memory,
+    ranges::{SEQUENCES, THREADS},
+};
 use serde::Serialize;
 
+use super::Verb;
 use crate::{
-    arguments::{BenchArgs, BenchMode},
+    arguments::{
+        PlaceArgs,
+        numbers::{NEW_TOKENS, real, whole},
+    },
     failure::usage,
     model::{self, bytes},
     printer::Printer,
 };
 
-pub(crate) fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<()> {
+/// What `bench` measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchMode {
+    /// Forward, backward and AdamW
+    Train,
+    /// Losses without gradients
+    Forward,
+    /// The RMS norm's forward and backward beside a copy of the same memory
+    Norm,
+}
+
+/// Measure how fast this machine trains and runs models, and what share of its peak that is
+#[derive(Debug, Args)]
+#[command(after_long_help = help())]
+pub(crate) struct BenchArgs {
+    /// Workloads, separated by commas; see below
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "A,B")]
+    pub(crate) workload: Vec<String>,
+
+    /// What to measure of each
+    #[arg(long, value_name = "MODES", value_delimiter = ',', default_value = "train,forward")]
+    pub(crate) mode: Vec<BenchMode>,
+
+    /// Also measure prefill and decode of this model
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: Option<PathBuf>,
+
+    /// Tokens of the prompt for --model (1–1048576)
+    #[arg(
+        long, value_name = "N", default_value_t = 512, requires = "model",
+        value_parser = whole::<usize>(NEW_TOKENS)
+    )]
+    pub(crate) prompt_tokens: usize,
+
+    /// Tokens to generate for --model (1–1048576)
+    #[arg(
+        long, value_name = "N", default_value_t = 64, requires = "model",
+        value_parser = whole::<usize>(NEW_TOKENS)
+    )]
+    pub(crate) new_tokens: usize,
+
+    /// Seconds of each measurement, and at least five steps (0 to 86400)
+    #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = real(0.0..=86_400.0))]
+    pub(crate) seconds: f64,
+
+    /// Record the losses of the first N steps (--json), to hold against another implementation's
+    /// (0–1000000)
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<u64>(0..=1_000_000))]
+    pub(crate) losses: u64,
+
+    /// Keep only each layer's input and make its activations again: less memory, a third more work
+    #[arg(long)]
+    pub(crate) recompute: bool,
+
+    /// Sequences that a worker takes through at once; all of its share if not given (1–1048576)
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(SEQUENCES))]
+    pub(crate) sequences_per_pass: Option<usize>,
+
+    /// Worker threads; all cores if not given (1–1024)
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(THREADS))]
+    pub(crate) threads: Option<usize>,
+
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+
+    /// Say what training each workload needs, and measure nothing
+    #[arg(long)]
+    pub(crate) estimate: bool,
+
+    /// Print machine-readable JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Verb for BenchArgs {
+    fn prints_json(&self) -> bool {
+        self.json
+    }
+
+    fn run(&self, printer: &Printer) -> anyhow::Result<ExitCode> {
+        run(self, printer).map(|()| ExitCode::SUCCESS)
+    }
+}
+
+fn help() -> String {
+    let workloads: Vec<String> = Workload::all()
+        .iter()
+        .map(|Workload { name, title, sequences, length, .. }| {
+            format!("{name}, {title}, {sequences} sequences of {length}")
+        })
+        .collect();
+    format!(
+        "Workloads: {}. Weights and tokens are the same on every machine.",
+        workloads.join("; ")
+    )
+}
+
+fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<()> {
     let workloads = chosen(&args.workload)?;
     let measures_workloads = args.mode.iter().any(|mode| *mode != BenchMode::Norm);
     let rows = (measures_workloads && !workloads.is_empty()) || args.model.is_some();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use layernorm_scaling::LayerSource;
-use lns_checkpoint::{Checkpoint, Conversion, Rounding, StorageType, TensorEdit};
+use lns_checkpoint::{Checkpoint, Conversion, Rounding, TensorEdit};
 use lns_data::{Windows, write_tokenizer};
 use lns_record::{NewFolder, ProvenanceRecord, pretty_json};
 use lns_score::{Comparison, compare};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::output;
 use crate::{
-    arguments::{ComputeArgs, ConversionArgs, CutArgs, OutputArgs, StoredAs},
+    arguments::{ComputeArgs, ConversionArgs, CutArgs, OutputArgs},
     failure::usage,
     model::{self, bytes},
     printer::Printer,
@@ -26,14 +26,34 @@ pub(crate) const SHARD_BYTES: u64 = 5_000_000_000;
 /// taken of other numbers.
 const F32_NOISE: f64 = 1e-5;
 
-impl StoredAs {
-    pub(crate) fn storage(self) -> StorageType {
-        match self {
-            Self::F32 => StorageType::F32,
-            Self::Bf16 => StorageType::BF16,
-            Self::F16 => StorageType::F16,
-        }
+/// What is to be made at a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Made {
+    Folder,
+    File,
+}
+
+/// What happens to what is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Existing {
+    /// It stays, and the verb refuses to go on.
+    Kept,
+    /// It is replaced, if it is a model.
+    Replaced,
+}
+
+impl Existing {
+    /// What the flag `--force` asks for.
+    pub(crate) fn under_force(force: bool) -> Self {
+        if force { Self::Replaced } else { Self::Kept }
     }
+}
+
+/// Whether a conversion is meant to leave the function of the model as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Function {
+    Kept,
+    Changed,
 }
 
 /// Whether `place` is, or holds, a file of the model.
@@ -43,16 +63,16 @@ pub(crate) fn holds(place: &Path, checkpoint: &Checkpoint) -> bool {
     checkpoint.all_files().iter().any(inside)
 }
 
-/// Refuses a place for a folder (or, if `file`, a file) that is the source's or that something else
-/// holds, and makes the folder that it will be in.
+/// Refuses a place that is the source's or that something else holds, and makes the folder that it will
+/// be in.
 pub(crate) fn check_place(
     checkpoint: &Checkpoint,
     out: &Path,
-    force: bool,
-    file: bool,
+    existing: Existing,
+    made: Made,
 ) -> anyhow::Result<()> {
     let shown = out.display();
-    if !file {
+    if made == Made::Folder {
         output::check_folder_name(out)?;
     }
     if holds(out, checkpoint) {
@@ -62,18 +82,21 @@ pub(crate) fn check_place(
     }
     match out.symlink_metadata() {
         Err(_) => {}
-        Ok(found) if found.is_dir() == file => {
-            let (is, needed) = if file { ("a folder", "file") } else { ("a file", "folder") };
+        Ok(found) if found.is_dir() != (made == Made::Folder) => {
+            let (is, needed) = match made {
+                Made::File => ("a folder", "file"),
+                Made::Folder => ("a file", "folder"),
+            };
             return Err(usage(format!("--out {shown} is {is}; name a {needed}")));
         }
         // --force is not offered where it would be refused.
-        Ok(_) if !file && !is_replaceable(out) => {
+        Ok(_) if made == Made::Folder && !is_replaceable(out) => {
             return Err(usage(format!(
                 "{shown} is there already and is no model, or holds more than one, and --force \
                  replaces models only: name another folder"
             )));
         }
-        Ok(_) if !force => {
+        Ok(_) if existing == Existing::Kept => {
             return Err(usage(format!(
                 "{shown} is there already; name another place, or give --force to replace it"
             )));
@@ -205,8 +228,11 @@ fn write_file(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
 }
 
 /// A folder beside `out` that will be there.
-pub(crate) fn new_folder(out: &Path, force: bool) -> anyhow::Result<NewFolder> {
-    let folder = if force { NewFolder::replace(out) } else { NewFolder::create(out) };
+pub(crate) fn new_folder(out: &Path, existing: Existing) -> anyhow::Result<NewFolder> {
+    let folder = match existing {
+        Existing::Replaced => NewFolder::replace(out),
+        Existing::Kept => NewFolder::create(out),
+    };
     folder.with_context(|| format!("{} cannot be made", out.display()))
 }
 
@@ -229,11 +255,11 @@ pub(crate) fn refuse_idle(cut: &CutArgs, compute: &ComputeArgs) -> anyhow::Resul
 pub(crate) fn run(
     mut job: Job<'_>,
     args: &ConversionArgs,
-    preserves: bool,
+    function: Function,
     printer: &Printer,
 ) -> anyhow::Result<()> {
     if let Some(dtype) = args.dtype {
-        job.conversion = job.conversion.cast(dtype.storage());
+        job.conversion = job.conversion.cast(dtype);
     }
     if args.files.is_empty() {
         refuse_idle(&args.cut, &args.compute)?;
@@ -252,16 +278,17 @@ pub(crate) fn run(
         ));
     }
     let OutputArgs { out, force, dry_run, .. } = &args.output;
+    let existing = Existing::under_force(*force);
     let Some(out) = out.as_ref().filter(|_| !dry_run) else {
         return show_edits(&job.conversion, printer);
     };
-    check_place(job.conversion.source(), out, *force, false)?;
+    check_place(job.conversion.source(), out, existing, Made::Folder)?;
     let source = job.conversion.source();
     let text = match &args.files[..] {
         [] => None,
         files => Some(text::for_model(source, files, &args.cut, printer)?),
     };
-    let folder = new_folder(out, *force)?;
+    let folder = new_folder(out, existing)?;
     let mut record = job.write(folder.path(), printer).with_context(|| not_written(out))?;
     if let Some(text) = &text {
         let measured = measure(source, folder.path(), text, &args.compute, printer)?;
@@ -279,7 +306,7 @@ pub(crate) fn run(
         record.measured = Some(show_comparison(&measured, printer)?);
     }
     finish(folder, out, &record)?;
-    if !preserves {
+    if function == Function::Changed {
         printer.note("The function changed: `lns finetune` heals it (docs/surgery.md).");
     }
     printer.result(&format!("model        {}\n", out.display()))?;

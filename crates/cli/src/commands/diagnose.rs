@@ -6,15 +6,16 @@ use std::{
     sync::atomic::Ordering,
 };
 
+use clap::Args;
 use layernorm_scaling::LayerSource;
 use lns_data::Windows;
 use lns_diagnose::{Control, Labels, Probes};
 use lns_kernels::Workers;
 use lns_record::{Claim, ClaimError, DiagnoseRecord, FolderKind, counted};
 
-use super::output;
+use super::{Verb, output};
 use crate::{
-    arguments::{ComputeArgs, CutArgs, DiagnoseArgs},
+    arguments::{ComputeArgs, CutArgs, TextArgs},
     failure::usage,
     model, pipes,
     printer::Printer,
@@ -22,10 +23,73 @@ use crate::{
     text::{self, Opened},
 };
 
+/// Show which layers of a model work and which idle
+#[derive(Debug, Args)]
+#[command(override_usage = "lns diagnose <MODEL> --text <FILE>... [OPTIONS]")]
+#[command(after_long_help = probe_help())]
+pub(crate) struct DiagnoseArgs {
+    /// Folder, .gguf file, or .safetensors file
+    pub(crate) model: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) text: TextArgs,
+
+    /// What to measure: names separated by commas, `default`, or `all`; see below for the prices
+    #[arg(long, value_name = "NAMES", default_value = "default")]
+    pub(crate) probes: Probes,
+
+    /// Put another model, or the folder of a finished diagnosis, beside this one
+    #[arg(long, value_name = "OTHER")]
+    pub(crate) against: Option<PathBuf>,
+
+    /// Folder for diagnose.json, report.html and charts/ (and against.json); if not given,
+    /// `diagnosis-NAME`, where NAME is that of the file or of the nearest folder that tells the model
+    /// from others
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+
+    /// Print diagnose.json (an array of two with --against), and write files only with --out
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Verb for DiagnoseArgs {
+    fn texts(&mut self) -> Vec<&mut Vec<PathBuf>> {
+        vec![&mut self.text.files]
+    }
+
+    fn prints_json(&self) -> bool {
+        self.json
+    }
+
+    fn run(&self, printer: &Printer) -> anyhow::Result<ExitCode> {
+        run(self, printer)
+    }
+}
+
+/// The probes and their prices for a 30-layer model.
+fn probe_help() -> String {
+    const LAYERS: usize = 30;
+    let default = Probes::default();
+    let mut help = format!("Probes, with their price in forward passes for {LAYERS} layers:\n");
+    for probe in lns_diagnose::Probe::ALL {
+        let price = match lns_diagnose::price(probe, LAYERS) {
+            0.0 => "free".to_owned(),
+            price => format!("{price:.0}"),
+        };
+        let mark = if default.has(probe) { "*" } else { " " };
+        help += &format!("  {mark} {:<10} {price:>5}  {}\n", probe.name(), probe.measures());
+    }
+    help + "  * in the default set. \"free\" shares the one pass that every diagnosis makes."
+}
+
 /// Tokens that are measured where nothing else is said: four windows show the shape of a model.
 const TOKENS: u64 = 2048;
 
-pub(crate) fn run(args: &DiagnoseArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
+fn run(args: &DiagnoseArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
     let cut = with_default(&args.text.cut);
     let stop = Stop::listen(printer, Stop::AFTER_THIS_LAYER)?;
     let request = Request {

@@ -1,24 +1,62 @@
 //! `lns eval`: loss of models on text.
 
-use std::path::Path;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
+use clap::Args;
 use lns_data::Window;
 use lns_kernels::Workers;
 use lns_record::{EvalRecord, counted};
 use lns_score::{Evaluation, paired};
 
+use super::Verb;
 use crate::{
-    arguments::EvalArgs,
+    arguments::{ComputeArgs, TextArgs},
     model,
     printer::Printer,
     text::{self, Opened},
 };
 
-pub(crate) fn run(args: &EvalArgs, printer: &Printer) -> anyhow::Result<()> {
+/// Measure a model's loss, perplexity and bits per byte on text
+#[derive(Debug, Args)]
+#[command(override_usage = "lns eval <MODEL>... --text <FILE>... [OPTIONS]")]
+pub(crate) struct EvalArgs {
+    /// Folder, .gguf file, or .safetensors file; of several, each is compared with the first, window
+    /// by window, on the same tokens
+    #[arg(required = true, value_name = "MODEL", num_args = 1..)]
+    pub(crate) models: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) text: TextArgs,
+
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+
+    /// Print machine-readable JSON: an object, or an array of one for each of several models
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Verb for EvalArgs {
+    fn texts(&mut self) -> Vec<&mut Vec<PathBuf>> {
+        vec![&mut self.text.files]
+    }
+
+    fn prints_json(&self) -> bool {
+        self.json
+    }
+
+    fn run(&self, printer: &Printer) -> anyhow::Result<ExitCode> {
+        run(self, printer).map(|()| ExitCode::SUCCESS)
+    }
+}
+
+fn run(args: &EvalArgs, printer: &Printer) -> anyhow::Result<()> {
     let workers = model::workers(args.compute.threads)?;
     // Everything is opened before anything is measured: a wrong path should not cost an evaluation.
-    let open =
-        |path: &std::path::PathBuf| text::open(path, &args.text.files, &args.text.cut, printer);
+    let open = |path: &PathBuf| text::open(path, &args.text.files, &args.text.cut, printer);
     let opened = args.models.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
     let mut records: Vec<EvalRecord> = Vec::new();
     let mut first: Option<(Vec<Window>, Evaluation)> = None;

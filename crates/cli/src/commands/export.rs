@@ -1,8 +1,12 @@
 //! `lns export`: a model as other programs read it.
 
-use std::path::Path;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context;
+use clap::{Args, builder::TypedValueParser};
 use lns_checkpoint::{
     Checkpoint, CheckpointError, Conversion, GgufOptions, GgufTokenizer, StorageType, gguf_tensors,
     write_gguf,
@@ -13,65 +17,136 @@ use lns_spec::NormScheme;
 use serde_json::json;
 
 use super::{
-    convert::{self, Job},
+    Verb,
+    convert::{self, Existing, Job, Made},
     output,
 };
 use crate::{
-    arguments::{ExportArgs, ExportType},
+    arguments::{names::one_of, numbers::positive},
     failure::usage,
     model::{self, bytes},
     printer::Printer,
 };
 
-impl ExportType {
-    fn storage(self) -> StorageType {
-        match self {
-            Self::F32 => StorageType::F32,
-            Self::F16 => StorageType::F16,
-            Self::Bf16 => StorageType::BF16,
-            Self::Q8_0 => StorageType::Q8_0,
+/// Write a model as safetensors or GGUF, for other programs
+#[derive(Debug, Args)]
+#[command(
+    after_long_help = "A model with LayerNorm Scaling is folded, and branches that were pruned become \
+zeros: what is written runs everywhere.\n\nExamples:\n  lns export MODEL --out model.gguf --dtype \
+q8_0\n  lns export MODEL.gguf --out folder --dtype bf16"
+)]
+pub(crate) struct ExportArgs {
+    /// Folder, .gguf file, or .safetensors file
+    pub(crate) model: PathBuf,
+
+    /// A file that ends in .gguf, or a folder for safetensors
+    #[arg(long, value_name = "PATH", required_unless_present = "dry_run")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Type of the numbers; f16 for GGUF and the source's for safetensors if not given
+    #[arg(long, value_name = "TYPE", value_parser = exported_type())]
+    pub(crate) dtype: Option<StorageType>,
+
+    /// Largest safetensors file, in GB (above 0)
+    #[arg(long, value_name = "GB", default_value_t = 5.0, value_parser = positive(f64::MAX))]
+    pub(crate) shard_size: f64,
+
+    #[command(flatten)]
+    pub(crate) output: ExportOutputArgs,
+}
+
+impl Verb for ExportArgs {
+    fn prints_json(&self) -> bool {
+        self.output.json
+    }
+
+    fn run(&self, printer: &Printer) -> anyhow::Result<ExitCode> {
+        run(self, printer).map(|()| ExitCode::SUCCESS)
+    }
+}
+
+/// What happens to what is there, what is written, and what is printed of it.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ExportOutputArgs {
+    /// Replace what is at --out
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    /// Say what would be written, and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Print the record of where the model came from as JSON; with --dry-run the tensors
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How numbers are stored in an exported file.
+fn exported_type() -> impl TypedValueParser<Value = StorageType> {
+    one_of([
+        ("f32", StorageType::F32, "4 bytes a number"),
+        ("f16", StorageType::F16, "2 bytes, 11 bits of precision; GGUF's default"),
+        ("bf16", StorageType::BF16, "2 bytes, the range of f32, 8 bits of precision"),
+        ("q8_0", StorageType::Q8_0, "GGUF only: 8 bits and a scale for 32 numbers"),
+    ])
+}
+
+/// What is written.
+enum Target {
+    /// A file whose matrices are of this type.
+    Gguf(StorageType),
+    /// A folder, all of whose numbers are of this type, or each as in the source.
+    Safetensors(Option<StorageType>),
+}
+
+impl Target {
+    /// What the flags ask for, if they make sense together.
+    fn valid(args: &ExportArgs) -> anyhow::Result<Self> {
+        let is_gguf = |out: &PathBuf| {
+            out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+        };
+        match (&args.out, args.dtype) {
+            (Some(out), dtype) if is_gguf(out) => Ok(Self::Gguf(dtype.unwrap_or(StorageType::F16))),
+            (None, Some(StorageType::Q8_0)) => Ok(Self::Gguf(StorageType::Q8_0)),
+            (out, dtype) => {
+                out.as_deref().map(output::check_folder_name).transpose()?;
+                if dtype == Some(StorageType::Q8_0) {
+                    return Err(usage("--dtype q8_0 is for GGUF: let --out end in .gguf"));
+                }
+                Ok(Self::Safetensors(dtype))
+            }
         }
     }
 }
 
-pub(crate) fn run(args: &ExportArgs, printer: &Printer) -> anyhow::Result<()> {
+fn run(args: &ExportArgs, printer: &Printer) -> anyhow::Result<()> {
+    let target = Target::valid(args)?;
     let checkpoint = model::open(&args.model)?;
     let spec = checkpoint.spec();
     let conversion = Conversion::of(&checkpoint)?.for_stock_runtimes()?;
     if !spec.is_stock() {
         printer.note(&format!("Folded: {spec} → {}.", conversion.spec().norm_scheme));
     }
-    let ends = |path: &Path, with: &str| {
-        path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(with))
-    };
-    match &args.out {
-        Some(out) if ends(out, "gguf") => gguf(args, conversion, Some(out), printer),
-        Some(out) => {
-            output::check_folder_name(out)?;
-            safetensors(args, conversion, printer)
-        }
-        None if args.dtype == Some(ExportType::Q8_0) => gguf(args, conversion, None, printer),
-        None => safetensors(args, conversion, printer),
+    match target {
+        Target::Gguf(dtype) => gguf(args, dtype, conversion, printer),
+        Target::Safetensors(dtype) => safetensors(args, dtype, conversion, printer),
     }
 }
 
 fn safetensors(
     args: &ExportArgs,
+    dtype: Option<StorageType>,
     mut conversion: Conversion<'_>,
     printer: &Printer,
 ) -> anyhow::Result<()> {
-    if args.dtype == Some(ExportType::Q8_0) {
-        return Err(usage("--dtype q8_0 is for GGUF: let --out end in .gguf"));
-    }
-    let dtype = args.dtype.map(ExportType::storage);
     if let Some(dtype) = dtype {
         conversion = conversion.cast(dtype);
     }
-    let force = args.output.force;
     let Some(out) = args.out.as_ref().filter(|_| !args.output.dry_run) else {
         return convert::show_edits(&conversion, printer);
     };
-    convert::check_place(conversion.source(), out, force, false)?;
+    let existing = Existing::under_force(args.output.force);
+    convert::check_place(conversion.source(), out, existing, Made::Folder)?;
     let dtype = dtype.map(StorageType::name);
     let options = json!({
         "format": "safetensors", "dtype": dtype, "shard_gb": args.shard_size,
@@ -79,7 +154,7 @@ fn safetensors(
     });
     let shard_bytes = (args.shard_size * 1e9) as u64;
     let job = Job { verb: "export", conversion, options, more: vec![], shard_bytes };
-    let folder = convert::new_folder(out, force)?;
+    let folder = convert::new_folder(out, existing)?;
     let record = job.write(folder.path(), printer).with_context(|| convert::not_written(out))?;
     convert::finish(folder, out, &record)?;
     printer.result(&format!("model        {}\n", out.display()))?;
@@ -88,17 +163,17 @@ fn safetensors(
 
 fn gguf(
     args: &ExportArgs,
+    dtype: StorageType,
     conversion: Conversion<'_>,
-    out: Option<&Path>,
     printer: &Printer,
 ) -> anyhow::Result<()> {
-    let dtype = args.dtype.unwrap_or(ExportType::F16).storage();
     let spec = conversion.spec();
     let tensors = gguf_tensors(spec, dtype)?;
-    let Some(out) = out.filter(|_| !args.output.dry_run) else {
+    let Some(out) = args.out.as_ref().filter(|_| !args.output.dry_run) else {
         return show(&conversion, &tensors, printer);
     };
-    convert::check_place(conversion.source(), out, args.output.force, true)?;
+    let existing = Existing::under_force(args.output.force);
+    convert::check_place(conversion.source(), out, existing, Made::File)?;
     let tokenizer = tokenizer(conversion.source(), spec.vocab_size, printer)?;
     let name = model::short_name(conversion.source().path());
     let told = json!({"format": "gguf", "dtype": dtype.name(), "folded": folded(&conversion)});

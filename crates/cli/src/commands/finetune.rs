@@ -1,19 +1,135 @@
 //! `lns finetune`: a checkpoint's training continued.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
+use clap::Args;
+use layernorm_scaling::LoraConfig;
 use lns_checkpoint::Checkpoint;
 use lns_record::{Claim, FolderKind};
-use lns_train::{Layer, RunConfig, check_checkpoint, check_memory, finetune_defaults};
+use lns_train::{
+    Layer, RunConfig, check_checkpoint, check_memory, finetune_defaults,
+    ranges::{SEED, THREADS, TOKENS},
+};
 use toml::{Table, Value};
 
-use super::{convert, output, train};
+use super::{Verb, convert, output, train};
 use crate::{
-    arguments::FinetuneArgs, corpus, failure::usage, model, printer::Printer, settings, stop::Stop,
+    arguments::{
+        SettingArgs,
+        numbers::{RANK, positive, whole},
+        settings,
+    },
+    corpus,
+    failure::usage,
+    model,
+    printer::Printer,
+    stop::Stop,
 };
 
-pub(crate) fn run(args: &FinetuneArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
+/// Continue a checkpoint's training: on text, or on instructions; in full, or by LoRA
+#[derive(Debug, Args)]
+#[command(
+    after_long_help = "The folder of a run is that of `lns train`; snapshots of a LoRA run hold its \
+adapters as PEFT reads them, and model/ has them merged.\n\nInstructions are a line each of a .jsonl \
+(.gz, .zst) file: {\"prompt\": …, \"response\": …}, {\"instruction\": …, \"input\": …, \"output\": \
+…}, or {\"messages\": [{\"role\": …, \"content\": …}, …]}, put into the model's own chat template; only \
+responses are learned.\n\nDefaults: 100 steps of 8 \
+sequences of 512 tokens, AdamW at a peak of 1e-4 after 10 steps.\n\nExamples:\n  lns \
+finetune pruned --text books/ --out healed\n  lns finetune MODEL --instructions chats.jsonl --lora 16 \
+--out tuned"
+)]
+pub(crate) struct FinetuneArgs {
+    /// Folder, .gguf file, or .safetensors file; may be left out to continue the run in --out
+    pub(crate) model: Option<PathBuf>,
+
+    /// Folder of the run; a run that is there already is continued
+    #[arg(long, value_name = "DIR", required_unless_present = "estimate")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Text to train on: .txt, .jsonl (one {"text": …} a line), either also as .gz or .zst, .parquet (a
+    /// column `text`), or folders of them; - is standard input
+    #[arg(
+        long, value_name = "FILE", num_args = 1.., group = "learned",
+        conflicts_with_all = ["corpus", "instructions"]
+    )]
+    pub(crate) text: Vec<PathBuf>,
+
+    /// Instructions to train on; only the responses are learned
+    #[arg(long, value_name = "FILE", num_args = 1.., group = "learned", conflicts_with = "corpus")]
+    pub(crate) instructions: Vec<PathBuf>,
+
+    /// Text or instructions to hold out; 5 % if not given
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "learned")]
+    pub(crate) validation: Vec<PathBuf>,
+
+    /// Text that `lns tokenize --tokenizer MODEL` prepared
+    #[arg(long, value_name = "DIR")]
+    pub(crate) corpus: Option<PathBuf>,
+
+    /// Prepare at most this many tokens to train on (1–1000000000000000)
+    #[arg(long, value_name = "N", requires = "learned", value_parser = whole::<u64>(TOKENS))]
+    pub(crate) max_train_tokens: Option<u64>,
+
+    /// Train low-rank adapters of this rank and leave the rest as it is (1–4096)
+    #[arg(long, value_name = "RANK", value_parser = whole::<u64>(RANK))]
+    pub(crate) lora: Option<u64>,
+
+    /// The adapters' sum is multiplied by this over the rank; twice the rank if not given
+    /// (above 0)
+    #[arg(
+        long, value_name = "ALPHA", requires = "lora", value_parser = positive(f64::MAX)
+    )]
+    pub(crate) lora_alpha: Option<f64>,
+
+    #[arg(
+        long, value_name = "NAMES", value_delimiter = ',', requires = "lora",
+        help = format!(
+            "Matrices with adapters, separated by commas: {}; all of them if not given",
+            LoraConfig::default().targets.join(", ")
+        )
+    )]
+    pub(crate) lora_targets: Vec<String>,
+
+    /// Seed of the adapters and of the order of the text (0–9223372036854775807)
+    #[arg(long, value_name = "N", value_parser = whole::<u64>(SEED))]
+    pub(crate) seed: Option<u64>,
+
+    /// Settings from a TOML file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) settings: SettingArgs,
+
+    /// Worker threads; all cores if not given. A run repeats to the bit with the same number only (1–1024)
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(THREADS))]
+    pub(crate) threads: Option<usize>,
+
+    /// Print parameters, memory, work and expected time, and train nothing
+    #[arg(long, visible_alias = "dry-run")]
+    pub(crate) estimate: bool,
+
+    /// Print how the run ended as JSON; with --estimate what it needs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Verb for FinetuneArgs {
+    fn texts(&mut self) -> Vec<&mut Vec<PathBuf>> {
+        vec![&mut self.text, &mut self.instructions, &mut self.validation]
+    }
+
+    fn prints_json(&self) -> bool {
+        self.json
+    }
+
+    fn run(&self, printer: &Printer) -> anyhow::Result<ExitCode> {
+        run(self, printer)
+    }
+}
+
+fn run(args: &FinetuneArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
     let stop = Stop::listen(printer, Stop::AFTER_THIS_STEP)?;
     let claim = match &args.out {
         Some(out) if !args.estimate => {

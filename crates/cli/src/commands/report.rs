@@ -1,14 +1,36 @@
 //! `lns report`: the page of a study, or one page of finished diagnoses.
 
-use std::path::Path;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
+use clap::Args;
 use lns_record::{Claim, DiagnoseRecord, FolderKind};
 use lns_study::StudyConfig;
 
-use super::output;
-use crate::{arguments::ReportArgs, failure::usage, printer::Printer};
+use super::{Verb, output};
+use crate::{failure::usage, printer::Printer};
 
-pub(crate) fn run(args: &ReportArgs, printer: &Printer) -> anyhow::Result<()> {
+/// Make the page of a study, or of finished diagnoses side by side
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// The folder of a study; or folders that hold a diagnose.json, the first being the subject
+    #[arg(value_name = "DIR", required = true)]
+    pub(crate) runs: Vec<PathBuf>,
+
+    /// Folder for report.html and charts/; the first DIR if not given
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+impl Verb for ReportArgs {
+    fn run(&self, printer: &Printer) -> anyhow::Result<ExitCode> {
+        run(self, printer).map(|()| ExitCode::SUCCESS)
+    }
+}
+
+fn run(args: &ReportArgs, printer: &Printer) -> anyhow::Result<()> {
     if let Some(study) = args.runs.iter().find(|dir| dir.join(StudyConfig::FILE_NAME).exists()) {
         let [_] = &args.runs[..] else {
             return Err(usage(format!("{} is a study; name it alone", study.display())));

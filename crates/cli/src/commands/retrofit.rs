@@ -1,19 +1,89 @@
-//! `lns retrofit`, `lns fold`, `lns unfold`: between Pre-LN and LayerNorm Scaling, on disk.
+//! `lns retrofit`: a Pre-LN model on disk given LayerNorm Scaling.
 
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Args;
 use layernorm_scaling::Retrofit;
-use lns_checkpoint::{Checkpoint, Conversion};
-use lns_spec::{DepthScale, NormScheme, Sites};
+use lns_checkpoint::Conversion;
+use lns_spec::DepthScale;
+use lns_train::ranges::STEPS;
 use serde_json::json;
 
-use super::convert::{self, Job, SHARD_BYTES};
+use super::{
+    Verb,
+    convert::{self, Function, Job, SHARD_BYTES},
+};
 use crate::{
-    arguments::{FoldArgs, RetrofitArgs, RetrofitMode, ScaleArgs, SiteArg, UnfoldArgs},
+    arguments::{ConversionArgs, ScaleArgs, numbers::whole},
     failure::usage,
     model,
     printer::Printer,
 };
 
-pub(crate) fn retrofit(args: &RetrofitArgs, printer: &Printer) -> anyhow::Result<()> {
+/// How a model takes LayerNorm Scaling, by name: with --steps this is a [`Retrofit`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum RetrofitMode {
+    /// Gains times √ℓ together with the scale: the function stays
+    Preserve,
+    /// The scale alone: the function changes, which --text measures
+    Replace,
+    /// The scale is brought in over the first steps of `lns finetune`
+    Anneal,
+}
+
+impl RetrofitMode {
+    /// Its name on the command line and in records.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Preserve => "preserve",
+            Self::Replace => "replace",
+            Self::Anneal => "anneal",
+        }
+    }
+}
+
+/// Give a trained Pre-LN model LayerNorm Scaling
+#[derive(Debug, Args)]
+#[command(
+    after_long_help = "Examples:\n  lns retrofit SmolLM2 --out SmolLM2-lns --dry-run\n  lns retrofit \
+SmolLM2 --out SmolLM2-lns --verify --text book.txt\n  lns retrofit SmolLM2 --out annealed --mode anneal \
+--steps 50 && lns finetune annealed --text books/ --out healed"
+)]
+pub(crate) struct RetrofitArgs {
+    /// Folder, .gguf file, or .safetensors file of a plain Pre-LN model
+    pub(crate) model: PathBuf,
+
+    /// How the model takes the scale
+    #[arg(long, value_name = "MODE", default_value = "preserve")]
+    pub(crate) mode: RetrofitMode,
+
+    /// Steps of a fine-tune over which `anneal` brings the scale in (1–1000000000)
+    #[arg(long, value_name = "N", value_parser = whole::<u64>(STEPS))]
+    pub(crate) steps: Option<u64>,
+
+    #[command(flatten)]
+    pub(crate) scale: ScaleArgs,
+
+    #[command(flatten)]
+    pub(crate) conversion: ConversionArgs,
+}
+
+impl Verb for RetrofitArgs {
+    fn texts(&mut self) -> Vec<&mut Vec<PathBuf>> {
+        vec![&mut self.conversion.files]
+    }
+
+    fn prints_json(&self) -> bool {
+        self.conversion.output.json
+    }
+
+    fn run(&self, printer: &Printer) -> anyhow::Result<ExitCode> {
+        run(self, printer).map(|()| ExitCode::SUCCESS)
+    }
+}
+
+/// What the flags ask for, if they make sense together.
+fn valid(args: &RetrofitArgs) -> anyhow::Result<Retrofit> {
     let mode = match (args.mode, args.steps) {
         (RetrofitMode::Anneal, Some(steps)) => Retrofit::Anneal { steps },
         (RetrofitMode::Anneal, None) => {
@@ -23,84 +93,29 @@ pub(crate) fn retrofit(args: &RetrofitArgs, printer: &Printer) -> anyhow::Result
         (RetrofitMode::Preserve, None) => Retrofit::Preserve,
         (RetrofitMode::Replace, None) => Retrofit::Replace,
     };
-    let output = &args.conversion.output;
-    if mode == Retrofit::Replace && args.conversion.files.is_empty() && !output.dry_run {
+    let conversion = &args.conversion;
+    if mode == Retrofit::Replace && conversion.files.is_empty() && !conversion.output.dry_run {
         return Err(usage(
             "--mode replace changes what the model computes; give --text FILE to measure by how much",
         ));
     }
-    if mode == Retrofit::Replace && args.conversion.verify {
+    if mode == Retrofit::Replace && conversion.verify {
         return Err(usage("--verify: --mode replace is not meant to leave the function alone"));
     }
-    let scale = scale(&args.scale, DepthScale::default());
+    Ok(mode)
+}
+
+fn run(args: &RetrofitArgs, printer: &Printer) -> anyhow::Result<()> {
+    let mode = valid(args)?;
     let checkpoint = model::open(&args.model)?;
-    let (begin, preserve) = mode.begin(scale);
+    let (begin, preserve) = mode.begin(args.scale.over(DepthScale::default()));
     let conversion = Conversion::of(&checkpoint)?.with_layernorm_scaling(begin, preserve)?;
     let scheme = &conversion.spec().norm_scheme;
-    let mode = match mode {
-        Retrofit::Preserve => "preserve",
-        Retrofit::Replace => "replace",
-        Retrofit::Anneal { .. } => "anneal",
-    };
-    let options = json!({"mode": mode, "norm_scheme": scheme});
+    let options = json!({"mode": args.mode.name(), "norm_scheme": scheme});
     let job = Job { verb: "retrofit", options, conversion, more: vec![], shard_bytes: SHARD_BYTES };
-    convert::run(job, &args.conversion, mode != "replace", printer)
-}
-
-pub(crate) fn fold(args: &FoldArgs, printer: &Printer) -> anyhow::Result<()> {
-    let checkpoint = model::open(&args.model)?;
-    let spec = checkpoint.spec();
-    if spec.norm_scheme.anneal().is_some() {
-        printer.note(&format!(
-            "The scale is still to be annealed ({}): it is folded as it is now.",
-            spec.norm_scheme
-        ));
-    }
-    let options = json!({"folded": spec.norm_scheme});
-    let conversion = Conversion::of(&checkpoint)?.folded()?;
-    let job = Job { verb: "fold", options, conversion, more: vec![], shard_bytes: SHARD_BYTES };
-    convert::run(job, &args.conversion, true, printer)
-}
-
-pub(crate) fn unfold(args: &UnfoldArgs, printer: &Printer) -> anyhow::Result<()> {
-    let checkpoint = model::open(&args.model)?;
-    let noted = folded_from(&checkpoint);
-    if let Some(noted) = noted {
-        printer.note(&format!("The model was folded from {}.", NormScheme::Lns(noted)));
-    }
-    let scale = scale(&args.scale, noted.unwrap_or_default());
-    let conversion = Conversion::of(&checkpoint)?.with_layernorm_scaling(scale, true)?;
-    let options = json!({"norm_scheme": conversion.spec().norm_scheme});
-    let job = Job { verb: "unfold", options, conversion, more: vec![], shard_bytes: SHARD_BYTES };
-    convert::run(job, &args.conversion, true, printer)
-}
-
-/// The scale that `lns fold` or `lns export` noted, however long ago.
-fn folded_from(checkpoint: &Checkpoint) -> Option<DepthScale> {
-    let mut record = checkpoint.own_provenance().map(Box::new);
-    while let Some(found) = record {
-        let scheme = found.options.get("folded").cloned();
-        if let Some(Ok(NormScheme::Lns(scale))) = scheme.map(serde_json::from_value) {
-            return Some(DepthScale { anneal: None, ..scale });
-        }
-        record = found.before;
-    }
-    None
-}
-
-/// What the flags say over `base`.
-fn scale(args: &ScaleArgs, base: DepthScale) -> DepthScale {
-    let sites = match &args.sites[..] {
-        [] => base.sites,
-        sites => Sites {
-            attention: sites.contains(&SiteArg::Attention),
-            mlp: sites.contains(&SiteArg::Mlp),
-        },
+    let function = match mode {
+        Retrofit::Preserve | Retrofit::Anneal { .. } => Function::Kept,
+        Retrofit::Replace => Function::Changed,
     };
-    DepthScale {
-        exponent: args.exponent.unwrap_or(base.exponent),
-        sites,
-        first_layer: args.first_layer.unwrap_or(base.first_layer),
-        ..base
-    }
+    convert::run(job, &args.conversion, function, printer)
 }

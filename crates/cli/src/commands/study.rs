@@ -1,28 +1,107 @@
 //! `lns study`: norm schemes over seeds, compared.
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
+use clap::Args;
 use lns_record::{Claim, FolderKind, StudyRecord, counted, with_prefix};
 use lns_study::{PRESET_NAMES, Planned, StudyConfig, StudyOutcome, StudyProgress, preset};
-use lns_train::{available_memory, run_preset};
+use lns_train::{
+    available_memory,
+    ranges::{SEED, THREADS},
+    run_preset,
+};
 use serde::Serialize;
 
 use super::{
-    output,
+    Verb, output,
     train::{self, Needs},
 };
 use crate::{
-    arguments::{CorpusArgs, StudyArgs},
+    arguments::{CorpusArgs, SettingArgs, ShapeArgs, numbers::whole, settings},
     corpus,
     failure::usage,
     model,
     printer::Printer,
     progress::RunProgress,
-    settings,
     stop::Stop,
 };
 
-pub(crate) fn run(args: &StudyArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
+/// Train norm schemes over seeds on the same tokens and compare them
+#[derive(Debug, Args)]
+#[command(after_long_help = help())]
+pub(crate) struct StudyArgs {
+    /// A preset's name or a TOML file; see below
+    #[arg(value_name = "STUDY")]
+    pub(crate) study: String,
+
+    /// Folder of the study; a study that is there already is continued
+    #[arg(long, value_name = "DIR", required_unless_present = "estimate")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Seeds of every group, separated by commas, instead of the study's (0–9223372036854775807)
+    #[arg(
+        long, value_name = "SEEDS", value_delimiter = ',', value_parser = whole::<u64>(SEED)
+    )]
+    pub(crate) seeds: Vec<u64>,
+
+    /// Only these groups, separated by commas, and the baseline
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) groups: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) shape: ShapeArgs,
+
+    #[command(flatten)]
+    pub(crate) settings: SettingArgs,
+
+    #[command(flatten)]
+    pub(crate) corpus: CorpusArgs,
+
+    /// Worker threads; all cores if not given (1–1024)
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(THREADS))]
+    pub(crate) threads: Option<usize>,
+
+    /// Print the runs, memory, work and expected time, and train nothing
+    #[arg(long)]
+    pub(crate) estimate: bool,
+
+    /// Print study.json; with --estimate what the study needs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Verb for StudyArgs {
+    fn texts(&mut self) -> Vec<&mut Vec<PathBuf>> {
+        vec![&mut self.corpus.text, &mut self.corpus.validation]
+    }
+
+    fn prints_json(&self) -> bool {
+        self.json
+    }
+
+    fn run(&self, printer: &Printer) -> anyhow::Result<ExitCode> {
+        run(self, printer)
+    }
+}
+
+fn help() -> String {
+    let paper: Vec<&str> =
+        PRESET_NAMES.into_iter().filter(|name| name.starts_with("paper-")).collect();
+    format!(
+        "Presets: smoke (about two minutes on two cores), laptop (about an hour on two cores), {} (the \
+         paper's sizes and hyper-parameters; these need far more than a laptop).\n\nA study's file is TOML: \
+         name, baseline, seeds, a table [run] of settings as in a run's config.toml, and [[groups]], each \
+         with a scheme, an initialisation, and if wanted a name, seeds of its own and any other settings. \
+         `study.toml` in a study's folder is an example.\n\nThe folder of a study: study.toml, runs/, \
+         study.json, report.html and charts/. An interrupted study goes on with the same command.",
+        paper.join(", ")
+    )
+}
+
+fn run(args: &StudyArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
     if args.estimate {
         estimate(&resolve(args, printer)?, &args.corpus, printer)?;
         return Ok(ExitCode::SUCCESS);

@@ -1,18 +1,108 @@
 //! `lns train`: a model from scratch.
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
+use clap::Args;
 use lns_record::{Claim, FolderKind, Outcome, counted, with_prefix};
-use lns_spec::ModelSpec;
-use lns_train::{Estimate, Layer, RUN_PRESETS, RunConfig, RunPreset, available_memory, run_preset};
+use lns_spec::{Initialisation, ModelSpec};
+use lns_train::{
+    Estimate, Layer, RUN_PRESETS, RunConfig, RunPreset, available_memory,
+    ranges::{SEED, THREADS},
+    run_preset,
+};
 use serde::Serialize;
 use toml::Value;
 
-use super::output;
+use super::{Verb, output};
 use crate::{
-    arguments::TrainArgs, corpus, failure::usage, model, printer::Printer, progress::RunProgress,
-    settings, stop::Stop,
+    arguments::{
+        CorpusArgs, SettingArgs, ShapeArgs,
+        names::{SchemeName, any_of},
+        numbers::whole,
+        settings,
+    },
+    corpus,
+    failure::usage,
+    model,
+    printer::Printer,
+    progress::RunProgress,
+    stop::Stop,
 };
+
+/// Train a model from scratch under any norm scheme
+#[derive(Debug, Args)]
+#[command(
+    after_long_help = "The folder of a run: config.toml (all settings, resolved), events.jsonl \
+(what happened), snapshots/ (to resume from; each is a checkpoint of its own), tensorboard/, and at the \
+end model/, a Hugging Face folder.\n\nCtrl-C writes a snapshot and stops (while text is prepared it keeps nothing). The same command, or just \
+`lns train --out DIR`, goes on to the same bits, even after a kill. With more --steps a run is taken on: \
+the steps beyond its schedule are taken at the learning rate of its end.\n\nExit: 130 when Ctrl-C \
+stopped it, 143 after SIGTERM."
+)]
+pub(crate) struct TrainArgs {
+    /// Folder of the run; a run that is there already is continued
+    #[arg(long, value_name = "DIR", required_unless_present = "estimate")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Norm scheme (docs/schemes.md)
+    #[arg(long, value_name = "NAME", value_parser = SchemeName)]
+    pub(crate) scheme: Option<String>,
+
+    #[arg(
+        long, value_name = "NAME",
+        help = format!("How weights start: {}", any_of(Initialisation::ALL.map(Initialisation::name)))
+    )]
+    pub(crate) initialisation: Option<String>,
+
+    /// Seed of the weights and of the order of the text (0–9223372036854775807)
+    #[arg(long, value_name = "N", value_parser = whole::<u64>(SEED))]
+    pub(crate) seed: Option<u64>,
+
+    #[arg(long, value_name = "NAME", help = presets())]
+    pub(crate) preset: Option<String>,
+
+    /// Settings from a TOML file, over the preset's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) shape: ShapeArgs,
+
+    #[command(flatten)]
+    pub(crate) settings: SettingArgs,
+
+    #[command(flatten)]
+    pub(crate) corpus: CorpusArgs,
+
+    /// Worker threads; all cores if not given. A run repeats to the bit with the same number only (1–1024)
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(THREADS))]
+    pub(crate) threads: Option<usize>,
+
+    /// Print parameters, memory, work and expected time, and train nothing
+    #[arg(long)]
+    pub(crate) estimate: bool,
+
+    /// Print how the run ended as JSON; with --estimate what it needs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Verb for TrainArgs {
+    fn texts(&mut self) -> Vec<&mut Vec<PathBuf>> {
+        vec![&mut self.corpus.text, &mut self.corpus.validation]
+    }
+
+    fn prints_json(&self) -> bool {
+        self.json
+    }
+
+    fn run(&self, printer: &Printer) -> anyhow::Result<ExitCode> {
+        run(self, printer)
+    }
+}
 
 /// Share of the measured peak that training reached on the machines it was measured on
 /// (docs/performance.md).
@@ -20,6 +110,13 @@ const TYPICAL_SHARE_OF_PEAK: f64 = 0.75;
 
 /// The preset where none is named.
 const DEFAULT_PRESET: &str = "laptop";
+
+/// What help says of the presets, the default first.
+fn presets() -> String {
+    let others = RUN_PRESETS.into_iter().filter(|name| *name != DEFAULT_PRESET);
+    let names: Vec<&str> = others.collect();
+    format!("Begin from these settings: {DEFAULT_PRESET} (if none is named), {}", names.join(", "))
+}
 
 /// `train --json`.
 #[derive(Serialize)]
@@ -32,7 +129,7 @@ struct TrainRecord {
     perplexity: Option<f64>,
 }
 
-pub(crate) fn run(args: &TrainArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
+fn run(args: &TrainArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
     if args.estimate {
         let there = args.out.as_deref().map(run_in).transpose()?.flatten();
         let config = resolve(args, there.as_ref(), printer)?;

@@ -70,7 +70,7 @@ mod tests {
     use clap::{Arg, Command};
 
     use super::are_of;
-    use crate::arguments::command;
+    use crate::cli::command;
 
     /// Of every verb, the flags whose values are numbers.
     fn numeric() -> Vec<(Command, Arg)> {

@@ -1,12 +1,59 @@
-//! Settings of a run from flags.
+//! The flags that are settings of a training run, and the layer of settings they make.
 
-use lns_train::{Layer, scheme_as_table};
+use clap::Args;
+use lns_train::{
+    Layer,
+    ranges::{HIDDEN, LAYERS, LENGTH, SEQUENCES, STEPS, TOKENS},
+    scheme_as_table,
+};
 use toml::{Table, Value};
 
-use crate::{
-    arguments::{SettingArgs, ShapeArgs},
-    failure::usage,
-};
+use super::numbers::{NOT_NEGATIVE, real, whole};
+use crate::failure::usage;
+
+/// Settings of a training run, over those of a preset and a file.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SettingArgs {
+    /// Steps of the run (1–1000000000)
+    #[arg(
+        long, value_name = "N", conflicts_with = "tokens", value_parser = whole::<u64>(STEPS)
+    )]
+    pub(crate) steps: Option<u64>,
+
+    /// Instead of --steps: tokens of the run (1–1000000000000000)
+    #[arg(long, value_name = "N", value_parser = whole::<u64>(TOKENS))]
+    pub(crate) tokens: Option<u64>,
+
+    /// Sequences of a step (1–1048576)
+    #[arg(long, value_name = "N", value_parser = whole::<u64>(SEQUENCES))]
+    pub(crate) batch: Option<u64>,
+
+    /// Tokens of a sequence (1–1048576)
+    #[arg(long, value_name = "N", value_parser = whole::<u64>(LENGTH))]
+    pub(crate) length: Option<u64>,
+
+    /// Peak learning rate (0 or more)
+    #[arg(long, value_name = "RATE", value_parser = real(NOT_NEGATIVE))]
+    pub(crate) lr: Option<f64>,
+
+    /// Any other setting, e.g. --set optimiser.clip=0 --set schedule.shape=linear; config.toml in a
+    /// run's folder has them all
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) settings: Vec<String>,
+}
+
+/// Sizes of a model that is trained from scratch.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ShapeArgs {
+    /// Layers of the model (1–4096)
+    #[arg(long, value_name = "N", value_parser = whole::<u64>(LAYERS))]
+    pub(crate) layers: Option<u64>,
+
+    /// Features of the stream (1–1048576). The MLP's and the number of heads stay as they are: --set
+    /// model.intermediate_size=N, --set model.num_attention_heads=N
+    #[arg(long, value_name = "N", value_parser = whole::<u64>(HIDDEN))]
+    pub(crate) hidden: Option<u64>,
+}
 
 /// The flags as a layer of settings; `None` when none was given.
 pub(crate) fn layer(
