@@ -5,16 +5,12 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use lns_record::{FileRecord, ProvenanceRecord, file_sha256, open_regular, sha256};
-use lns_spec::{ModelSpec, ModelTensor};
+use lns_spec::ModelSpec;
 use serde_json::Value;
 
-use crate::decode::decode;
 use crate::map::FileMap;
 use crate::safetensors_folder::folder_of;
 use crate::{CheckpointError, GgufTokenizer, TensorAudit, TensorInfo, gguf, safetensors_folder};
-
-/// Bytes of one tensor that are read before their pages are handed back.
-const RELEASE_EVERY: usize = 8 << 20;
 
 /// File format of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +40,8 @@ pub enum TokenizerSource {
 /// beside and renamed) does neither.
 #[derive(Debug)]
 pub struct Checkpoint {
-    path: PathBuf,
-    parts: Parts,
+    pub(crate) path: PathBuf,
+    pub(crate) parts: Parts,
 }
 
 /// What a format's reader makes of its files.
@@ -215,203 +211,6 @@ impl Checkpoint {
     pub fn audit(&self) -> TensorAudit {
         TensorAudit::new(self.spec(), self.tensors())
     }
-
-    /// All elements of one of the model's tensors as f32, row by row.
-    ///
-    /// # Errors
-    /// As [`Checkpoint::read_f32`].
-    pub fn read(&self, wanted: &ModelTensor) -> Result<Vec<f32>, CheckpointError> {
-        let Some(rows) = &wanted.rows else { return self.read_f32(&wanted.name, &wanted.shape) };
-        let mut shape = wanted.shape.clone();
-        // As many rows as the file has, as long as those that are wanted are among them.
-        if let Some(stored) = self.tensor(&wanted.name)
-            && stored.shape.first().is_some_and(|count| rows.end <= *count)
-        {
-            shape[0] = stored.shape[0];
-        }
-        let stored = self.expect(&wanted.name, &shape)?;
-        match shape.len() {
-            1 => Ok(self.read_vector(stored)?[rows.clone()].to_vec()),
-            _ => self.read_rows(stored, &Rows::of(stored), rows.clone()),
-        }
-    }
-
-    /// All elements of a tensor as f32, row by row; `shape` is the one that the model needs.
-    ///
-    /// May be called from several threads. Of a GGUF file, query and key rows are brought into
-    /// Hugging Face's (rotate-half) order.
-    ///
-    /// # Errors
-    /// A missing tensor, another shape, a type that is not read, or no memory.
-    pub fn read_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, CheckpointError> {
-        let tensor = self.expect(name, shape)?;
-        if shape.len() < 2 {
-            return self.read_vector(tensor);
-        }
-        let rows = Rows::of(tensor);
-        self.read_rows(tensor, &rows, 0..rows.count)
-    }
-
-    /// The elements of a tensor in order, about `chunk` at a time.
-    pub(crate) fn read_in_chunks(
-        &self,
-        name: &str,
-        shape: &[usize],
-        chunk: usize,
-        take: &mut dyn FnMut(&[f32]) -> Result<(), CheckpointError>,
-    ) -> Result<(), CheckpointError> {
-        let tensor = self.expect(name, shape)?;
-        if shape.len() < 2 {
-            return take(&self.read_vector(tensor)?);
-        }
-        let rows = Rows::of(tensor);
-        let at_once = (chunk / rows.length.max(1)).max(1);
-        for first in (0..rows.count).step_by(at_once) {
-            take(&self.read_rows(tensor, &rows, first..rows.count.min(first + at_once))?)?;
-        }
-        Ok(())
-    }
-
-    /// The given rows of a matrix, in the given order, one after the other.
-    ///
-    /// # Errors
-    /// As [`Checkpoint::read_f32`], and a row beyond the last.
-    pub fn read_rows_f32(
-        &self,
-        name: &str,
-        shape: &[usize],
-        rows: &[u32],
-    ) -> Result<Vec<f32>, CheckpointError> {
-        let tensor = self.expect(name, shape)?;
-        let [count, _] = *shape else {
-            let (path, tensor) = (self.file_of(tensor).to_owned(), name.to_owned());
-            return Err(CheckpointError::NotAMatrix { path, tensor, shape: shape.to_vec() });
-        };
-        if let Some(row) = rows.iter().find(|row| **row as usize >= count) {
-            return Err(CheckpointError::RowOutOfRange {
-                path: self.file_of(tensor).to_owned(),
-                tensor: name.to_owned(),
-                row: *row,
-                rows: count,
-            });
-        }
-        self.read_rows(tensor, &Rows::of(tensor), rows.iter().map(|row| *row as usize))
-    }
-
-    fn file_of(&self, tensor: &TensorInfo) -> &Path {
-        &self.parts.files[tensor.file]
-    }
-
-    /// The tensor of that name, if it has that shape, a type that is read, and whole heads.
-    fn expect(&self, name: &str, shape: &[usize]) -> Result<&TensorInfo, CheckpointError> {
-        let Some(tensor) = self.tensor(name) else {
-            let (path, tensor) = (self.path.clone(), name.to_owned());
-            return Err(CheckpointError::MissingTensor { path, tensor });
-        };
-        let path = self.file_of(tensor);
-        if tensor.shape != shape {
-            return Err(CheckpointError::WrongShape {
-                path: path.to_owned(),
-                tensor: name.to_owned(),
-                expected: shape.to_vec(),
-                found: tensor.shape.clone(),
-            });
-        }
-        if tensor.dtype.block().is_none() {
-            let (path, tensor, dtype) = (path.to_owned(), name.to_owned(), tensor.dtype);
-            return Err(CheckpointError::WrongType { path, tensor, dtype });
-        }
-        let rows = tensor.shape.first().copied().unwrap_or(1);
-        if let Some(head_dim) = tensor.interleaved_heads_of
-            && !rows.is_multiple_of(head_dim)
-        {
-            let (path, tensor) = (path.to_owned(), name.to_owned());
-            return Err(CheckpointError::NotWholeHeads { path, tensor, rows, head_dim });
-        }
-        Ok(tensor)
-    }
-
-    fn read_rows(
-        &self,
-        tensor: &TensorInfo,
-        rows: &Rows,
-        wanted: impl ExactSizeIterator<Item = usize>,
-    ) -> Result<Vec<f32>, CheckpointError> {
-        let map = &self.parts.maps[tensor.file];
-        let stored = &map.bytes()[tensor.range.clone()];
-        let elements = wanted.len().saturating_mul(rows.length);
-        let mut out = self.allocate(tensor, elements)?;
-        let mut resident = 0;
-        for row in wanted {
-            let row = rows.stored_at(row);
-            let start = out.len();
-            // Zeroing one row keeps it in the nearest cache for the conversion to overwrite.
-            out.resize(start + rows.length, 0.0);
-            decode(tensor.dtype, &stored[row * rows.bytes..][..rows.bytes], &mut out[start..]);
-            resident += rows.bytes;
-            if resident >= RELEASE_EVERY {
-                map.release(tensor.range.clone());
-                resident = 0;
-            }
-        }
-        map.release(tensor.range.clone());
-        Ok(out)
-    }
-
-    /// A scalar or vector, whose elements are its rows where heads are interleaved (biases).
-    fn read_vector(&self, tensor: &TensorInfo) -> Result<Vec<f32>, CheckpointError> {
-        let map = &self.parts.maps[tensor.file];
-        let elements = tensor.elements();
-        let mut out = self.allocate(tensor, elements)?;
-        out.resize(elements, 0.0);
-        decode(tensor.dtype, &map.bytes()[tensor.range.clone()], &mut out);
-        map.release(tensor.range.clone());
-        if let Some(head_dim) = tensor.interleaved_heads_of {
-            out = (0..elements).map(|row| out[interleaved(row, head_dim)]).collect();
-        }
-        Ok(out)
-    }
-
-    fn allocate(&self, tensor: &TensorInfo, elements: usize) -> Result<Vec<f32>, CheckpointError> {
-        let mut out = Vec::new();
-        out.try_reserve_exact(elements).map_err(|_| CheckpointError::OutOfMemory {
-            path: self.file_of(tensor).to_owned(),
-            tensor: tensor.name.clone(),
-            bytes: elements.saturating_mul(size_of::<f32>()),
-        })?;
-        Ok(out)
-    }
-}
-
-/// How a tensor of two or more dimensions is cut into rows (its last dimension).
-struct Rows {
-    count: usize,
-    /// Elements of a row.
-    length: usize,
-    /// Bytes of a row.
-    bytes: usize,
-    interleaved_heads_of: Option<usize>,
-}
-
-impl Rows {
-    fn of(tensor: &TensorInfo) -> Self {
-        let length = tensor.shape.last().copied().unwrap_or(1);
-        let count = tensor.elements().checked_div(length).unwrap_or(0);
-        let bytes = tensor.bytes().checked_div(count).unwrap_or(0);
-        Self { count, length, bytes, interleaved_heads_of: tensor.interleaved_heads_of }
-    }
-
-    /// Where the file has a row.
-    fn stored_at(&self, row: usize) -> usize {
-        self.interleaved_heads_of.map_or(row, |head_dim| interleaved(row, head_dim))
-    }
-}
-
-/// Where llama.cpp puts a row of q or k: it rotates neighbouring rows, Hugging Face rotates row j
-/// of a head with row j + head_dim/2, so rows j and j + head_dim/2 become 2j and 2j + 1.
-pub(crate) fn interleaved(row: usize, head_dim: usize) -> usize {
-    let (head, feature, half) = (row / head_dim, row % head_dim, head_dim / 2);
-    head * head_dim + feature % half * 2 + feature / half
 }
 
 fn begins_like_gguf(path: &Path) -> Result<bool, CheckpointError> {
@@ -430,14 +229,5 @@ mod tests {
     fn a_checkpoint_may_be_shared_between_threads() {
         fn shared<T: Send + Sync>() {}
         shared::<Checkpoint>();
-    }
-
-    #[test]
-    fn interleaving_pairs_the_halves_of_each_head() {
-        // Two heads of 4: the file has rows 0 2 1 3 of each.
-        let rows: Vec<_> = (0..8).map(|row| interleaved(row, 4)).collect();
-        assert_eq!(rows, [0, 2, 1, 3, 4, 6, 5, 7]);
-        let rows: Vec<_> = (0..6).map(|row| interleaved(row, 6)).collect();
-        assert_eq!(rows, [0, 2, 4, 1, 3, 5]);
     }
 }

@@ -4,8 +4,8 @@
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use crate::StorageType;
 use crate::gguf::dequantise;
+use crate::{StorageType, scales};
 
 /// What is to be known of a type that is read.
 pub(crate) struct Layout {
@@ -84,6 +84,7 @@ impl StorageType {
             Self::IQ4NL => blocks_of!("IQ4_NL", Some(20), dequantise::iq4_nl),
             Self::IQ4XS => blocks_of!("IQ4_XS", Some(23), dequantise::iq4_xs),
             Self::MXFP4 => blocks_of!("MXFP4", Some(39), dequantise::mxfp4),
+            Self::F8E4M3 => blocks_of!("F8_E4M3", None, scales::fp8),
             Self::Other(_) => return None,
         })
     }

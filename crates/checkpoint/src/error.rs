@@ -103,6 +103,63 @@ pub enum CheckpointError {
     )]
     DataLength { path: PathBuf, expected: u64, found: u64 },
 
+    /// Quantised in a way that is not read.
+    #[error(
+        "{path}: `{key}` = {value} in `quantization_config` is not supported; read are \"fp8\" in E4M3 \
+         with `weight_scale_inv` and \"mxfp4\" with `_blocks` and `_scales`: use the original or a GGUF \
+         file"
+    )]
+    Quantisation { path: PathBuf, key: String, value: String },
+    /// Numbers without their scales, or scales without their numbers.
+    #[error(
+        "{path} has {tensor:?} but no file of the model has {missing:?}, which belongs to it; fetch the \
+         model again"
+    )]
+    HalfPair { path: PathBuf, tensor: String, missing: String },
+    /// MXFP4 blocks of an impossible shape.
+    #[error(
+        "{path}: tensor {tensor:?} has shape {shape:?}; MXFP4 blocks have [experts, out, in/32, 16]"
+    )]
+    NotBlocks { path: PathBuf, tensor: String, shape: Vec<usize> },
+    /// Scales beside something that is not scaled.
+    #[error(
+        "{path}: tensor {tensor:?} is {dtype} {shape:?}; only matrices in F8_E4M3 have scales like \
+         {scales:?}"
+    )]
+    NotScaled {
+        path: PathBuf,
+        tensor: String,
+        dtype: StorageType,
+        shape: Vec<usize>,
+        scales: String,
+    },
+    /// Scales of a type that they do not have.
+    #[error(
+        "{path}: the scales {tensor:?} are {dtype}; they are read from F32, F16, BF16, F8_E8M0 and U8"
+    )]
+    ScaleType { path: PathBuf, tensor: String, dtype: StorageType },
+    /// More or fewer scales than blocks.
+    #[error(
+        "{path}: tensor {tensor:?} in blocks of {} × {} needs scales of shape {expected:?}; {scales:?} has \
+         {found:?}",
+        block[0],
+        block[1]
+    )]
+    ScaleShape {
+        path: PathBuf,
+        tensor: String,
+        block: [usize; 2],
+        scales: String,
+        expected: Vec<usize>,
+        found: Vec<usize>,
+    },
+    /// A scale that no weight can have been divided by.
+    #[error(
+        "{path}: in tensor {tensor:?}, the scale of the block at row {row} and column {column} is {value}; \
+         the file is damaged: fetch it again"
+    )]
+    BadScale { path: PathBuf, tensor: String, row: usize, column: usize, value: f32 },
+
     /// The magic number is missing.
     #[error("{path} does not begin with \"GGUF\"; it is not a GGUF file")]
     NotGguf { path: PathBuf },
@@ -231,8 +288,8 @@ pub enum CheckpointError {
     WrongShape { path: PathBuf, tensor: String, expected: Vec<usize>, found: Vec<usize> },
     /// A type that holds no real numbers this crate reads.
     #[error(
-        "{path}: tensor {tensor:?} is {dtype}; weights are read from F64, F32, F16 and BF16 \
-         tensors, and from GGUF blocks"
+        "{path}: tensor {tensor:?} is {dtype}; weights are read from F64, F32, F16 and BF16 tensors, from \
+         F8_E4M3 and MXFP4 with their scales, and from GGUF blocks"
     )]
     WrongType { path: PathBuf, tensor: String, dtype: StorageType },
     /// Rows asked of something without rows.
@@ -241,6 +298,12 @@ pub enum CheckpointError {
     /// A row beyond the last.
     #[error("{path}: row {row} of tensor {tensor:?} was asked for; it has {rows}")]
     RowOutOfRange { path: PathBuf, tensor: String, row: u32, rows: usize },
+    /// One matrix asked of something that is no stack of them.
+    #[error("{path}: tensor {tensor:?} of shape {shape:?} is not a stack of matrices")]
+    NotAStack { path: PathBuf, tensor: String, shape: Vec<usize> },
+    /// A matrix beyond the last.
+    #[error("{path}: matrix {index} of tensor {tensor:?} was asked for; it has {count}")]
+    MatrixOutOfRange { path: PathBuf, tensor: String, index: usize, count: usize },
     /// Query or key rows that are not whole heads.
     #[error("{path}: tensor {tensor:?} has {rows} rows, not whole heads of {head_dim}")]
     NotWholeHeads { path: PathBuf, tensor: String, rows: usize, head_dim: usize },

@@ -3,16 +3,18 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::ErrorKind;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use lns_record::read_regular;
-use lns_spec::ModelSpec;
+use lns_spec::{ModelSpec, SpecError};
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::checkpoint::Parts;
 use crate::map::FileMap;
+use crate::pairs::{Quantisation, join};
 use crate::safetensors_header::{UniqueEntries, read_header};
-use crate::{CheckpointError, Format, TokenizerSource};
+use crate::{CheckpointError, Format, TensorInfo, TokenizerSource};
 
 /// Far above any real `config.json` or index (a 1000-shard index has a few MB).
 const MAX_JSON: u64 = 64 << 20;
@@ -23,14 +25,14 @@ const INDEX: &str = "model.safetensors.index.json";
 
 /// Opens a folder.
 pub(crate) fn open_folder(folder: &Path) -> Result<Parts, CheckpointError> {
-    let spec = read_spec(folder)?;
+    let config = read_config(folder)?;
     let single = folder.join(SINGLE);
     if single.exists() {
-        return open_file_with(spec, folder, &single);
+        return open_file_with(config, folder, &single);
     }
     let index = folder.join(INDEX);
     if index.exists() {
-        return open_shards(spec, folder, &index);
+        return open_shards(config, folder, &index);
     }
     Err(CheckpointError::MissingFile {
         folder: folder.to_owned(),
@@ -43,7 +45,7 @@ pub(crate) fn open_folder(folder: &Path) -> Result<Parts, CheckpointError> {
 /// Opens one file, with the `config.json` beside it.
 pub(crate) fn open_file(file: &Path) -> Result<Parts, CheckpointError> {
     let folder = folder_of(file);
-    open_file_with(read_spec(folder)?, folder, file)
+    open_file_with(read_config(folder)?, folder, file)
 }
 
 /// Where `tokenizer.json` is, if it is in `folder`.
@@ -60,21 +62,29 @@ pub(crate) fn folder_of(file: &Path) -> &Path {
     }
 }
 
-fn open_file_with(spec: ModelSpec, folder: &Path, file: &Path) -> Result<Parts, CheckpointError> {
+/// What `config.json` says of the model and of how its weights are stored.
+type Config = (ModelSpec, Quantisation);
+
+fn open_file_with(config: Config, folder: &Path, file: &Path) -> Result<Parts, CheckpointError> {
     let map = FileMap::open(file)?;
     let tensors = read_header(file, map.bytes(), 0)?;
-    Ok(Parts {
-        format: Format::Safetensors,
-        spec,
-        files: vec![file.to_owned()],
-        maps: vec![map],
-        tensors,
-        tokenizer: tokenizer_in(folder),
-        provenance: None,
-    })
+    parts(config, folder, vec![file.to_owned()], vec![map], tensors)
 }
 
-fn open_shards(spec: ModelSpec, folder: &Path, index: &Path) -> Result<Parts, CheckpointError> {
+fn parts(
+    (spec, quantisation): Config,
+    folder: &Path,
+    files: Vec<PathBuf>,
+    maps: Vec<FileMap>,
+    tensors: Vec<TensorInfo>,
+) -> Result<Parts, CheckpointError> {
+    let tensors = join(tensors, &files, quantisation)?;
+    let tokenizer = tokenizer_in(folder);
+    let (format, provenance) = (Format::Safetensors, None);
+    Ok(Parts { format, spec, files, maps, tensors, tokenizer, provenance })
+}
+
+fn open_shards(config: Config, folder: &Path, index: &Path) -> Result<Parts, CheckpointError> {
     let mut listed: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (tensor, shard) in read_index(index)? {
         if !is_inside(&shard) {
@@ -100,9 +110,7 @@ fn open_shards(spec: ModelSpec, folder: &Path, index: &Path) -> Result<Parts, Ch
         files.push(shard);
         maps.push(map);
     }
-    let tokenizer = tokenizer_in(folder);
-    let (format, provenance) = (Format::Safetensors, None);
-    Ok(Parts { format, spec, files, maps, tensors, tokenizer, provenance })
+    parts(config, folder, files, maps, tensors)
 }
 
 fn read_index(path: &Path) -> Result<BTreeMap<String, String>, CheckpointError> {
@@ -125,7 +133,7 @@ fn is_inside(shard: &str) -> bool {
         && path.components().all(|component| matches!(component, Component::Normal(_)))
 }
 
-fn read_spec(folder: &Path) -> Result<ModelSpec, CheckpointError> {
+fn read_config(folder: &Path) -> Result<Config, CheckpointError> {
     let path = folder.join(CONFIG);
     if !path.exists() {
         if folder.join("adapter_config.json").exists() {
@@ -144,9 +152,14 @@ fn read_spec(folder: &Path) -> Result<ModelSpec, CheckpointError> {
         });
     }
     let spec = |error| CheckpointError::Spec { path: path.clone(), error };
-    let text = String::from_utf8(read_json(&path)?)
-        .map_err(|error| spec(lns_spec::SpecError::NotJson { reason: error.to_string() }))?;
-    ModelSpec::from_config_text(&text).map_err(spec)
+    let not_json = |reason| spec(SpecError::NotJson { reason });
+    let text = String::from_utf8(read_json(&path)?).map_err(|error| not_json(error.to_string()))?;
+    let mut config: Value =
+        serde_json::from_str(&text).map_err(|error| not_json(error.to_string()))?;
+    let quantisation = Quantisation::take(&path, &mut config);
+    // What the model is comes first: a stranger need not hear how its weights are stored.
+    let model = ModelSpec::from_config(&config).map_err(spec)?;
+    Ok((model, quantisation?))
 }
 
 fn read_json(path: &Path) -> Result<Vec<u8>, CheckpointError> {

@@ -122,6 +122,8 @@ pub(crate) fn read_header(
             // Saturated only if the check below fails.
             range: start.saturating_add(begin)..start.saturating_add(end),
             interleaved_heads_of: None,
+            scales: None,
+            transposed: false,
         });
     }
     if end_of_last != data.len() {

@@ -73,7 +73,8 @@ pub struct Conversion<'a> {
 }
 
 impl<'a> Conversion<'a> {
-    /// The model as it is. Blocks of a GGUF file become f32, other numbers keep their type.
+    /// The model as it is. Quantised numbers become f32 (MXFP4, which bf16 holds exactly, bf16), others
+    /// keep their type.
     ///
     /// # Errors
     /// [`CheckpointError::Incomplete`] when tensors are missing, misshapen or unknown.
@@ -91,6 +92,8 @@ impl<'a> Conversion<'a> {
                 let stored = source.tensor(&name)?;
                 let dtype = match stored.dtype {
                     StorageType::F16 | StorageType::BF16 => stored.dtype,
+                    // Which holds every number of it.
+                    StorageType::MXFP4 => StorageType::BF16,
                     _ => StorageType::F32,
                 };
                 let place = (stored.file, stored.range.start);

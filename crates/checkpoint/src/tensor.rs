@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use crate::scales::Scales;
+
 /// How the numbers of a tensor are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the variants' names are the types' names")]
@@ -24,6 +26,8 @@ pub enum StorageType {
     IQ4NL,
     IQ4XS,
     MXFP4,
+    /// Only with scales beside it.
+    F8E4M3,
     /// A safetensors type that weights are not read from, such as `I64`.
     Other(&'static str),
 }
@@ -66,6 +70,10 @@ pub struct TensorInfo {
     pub(crate) range: Range<usize>,
     /// Set if the rows of each head of so many features are in interleaved rotary order.
     pub(crate) interleaved_heads_of: Option<usize>,
+    /// Of numbers whose scales are another tensor of the files.
+    pub(crate) scales: Option<Scales>,
+    /// Set if the file has the last two dimensions the other way round.
+    pub(crate) transposed: bool,
 }
 
 impl TensorInfo {
@@ -75,8 +83,35 @@ impl TensorInfo {
         self.shape.iter().product()
     }
 
-    /// Bytes it takes in the file.
+    /// Bytes it takes in the files, its scales included.
     pub fn bytes(&self) -> usize {
-        self.range.len()
+        self.range.len() + self.scales.as_ref().map_or(0, |scales| scales.range.len())
+    }
+
+    /// Rows of the matrix, or of all matrices of the stack; `None` of a scalar or vector.
+    pub(crate) fn rows(&self) -> Option<usize> {
+        match *self.shape {
+            [] | [_] => None,
+            [.., columns] => Some(self.elements().checked_div(columns).unwrap_or(0)),
+        }
+    }
+
+    /// One matrix of a stack (`[matrices, rows, columns]`) as a tensor of its own; `None` beyond the last,
+    /// and of a tensor that is no stack.
+    pub(crate) fn matrix(&self, index: usize) -> Option<Self> {
+        let [count, rows, columns] = *self.shape else { return None };
+        let part = |range: &Range<usize>| {
+            let bytes = range.len() / count;
+            range.start + index * bytes..range.start + (index + 1) * bytes
+        };
+        (index < count).then(|| Self {
+            shape: vec![rows, columns],
+            range: part(&self.range),
+            scales: self
+                .scales
+                .as_ref()
+                .map(|scales| Scales { range: part(&scales.range), ..scales.clone() }),
+            ..self.clone()
+        })
     }
 }

@@ -82,8 +82,17 @@ fn read_entry(
         let path = path.to_owned();
         return Err(CheckpointError::GgufMisaligned { path, tensor: name, offset, alignment });
     }
-    let (file, range) = (0, 0..bytes);
-    Ok((TensorInfo { name, dtype, shape, file, range, interleaved_heads_of: None }, offset))
+    let tensor = TensorInfo {
+        name,
+        dtype,
+        shape,
+        file: 0,
+        range: 0..bytes,
+        interleaved_heads_of: None,
+        scales: None,
+        transposed: false,
+    };
+    Ok((tensor, offset))
 }
 
 fn unknown_type(path: &Path, tensor: String, number: u32) -> CheckpointError {

@@ -351,7 +351,7 @@ impl<'a> Output<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::interleaved;
+    use crate::rows::interleaved;
 
     #[test]
     fn rows_are_put_where_the_reader_looks_for_them() {

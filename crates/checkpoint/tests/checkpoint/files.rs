@@ -42,6 +42,8 @@ pub(crate) fn read_everything(path: &Path) {
     for tensor in checkpoint.tensors() {
         let _ = checkpoint.read_f32(&tensor.name, &tensor.shape);
         let _ = checkpoint.read_rows_f32(&tensor.name, &tensor.shape, &[0, 1, u32::MAX]);
+        let _ = checkpoint.read_matrix(&tensor.name, &tensor.shape, 0);
+        let _ = checkpoint.read_matrix_transposed(&tensor.name, &tensor.shape, 1);
     }
     for tensor in checkpoint.spec().tensors() {
         let _ = checkpoint.read_f32(&tensor.name, &tensor.shape);

@@ -1,5 +1,7 @@
 //! What a sound GGUF file gives.
 
+use std::fs;
+
 use lns_checkpoint::{Checkpoint, Format, StorageType, TokenizerSource};
 use lns_spec::Family;
 
@@ -48,6 +50,69 @@ fn every_block_type_gives_the_bits_of_the_reference() {
         let got = checkpoint.read_f32(&name, &tensor.shape).expect("and can be read");
         let got: Vec<_> = got.into_iter().map(f32::to_bits).collect();
         assert!(got == expected, "{name} ({}) differs", tensor.dtype);
+    }
+}
+
+/// A stack of matrices as experts are stored: `dims` innermost first, as in the file.
+fn stack(kind: u32, dims: [u64; 3]) -> (Checkpoint, Vec<f32>, [usize; 3]) {
+    let mut golden = BLOCKS;
+    let stored = loop {
+        let (found, elements, size) =
+            (take_u32(&mut golden), take_u32(&mut golden), take_u32(&mut golden));
+        let stored = take(&mut golden, size as usize);
+        take(&mut golden, elements as usize * 4);
+        if found == kind {
+            break stored;
+        }
+    };
+    let mut file = Gguf::model("llama");
+    file.tensors.push(GgufTensor::new("blk.0.ffn_up_exps.weight", &dims, kind, stored.to_vec()));
+    let checkpoint = file.open().expect("the file is sound");
+    let shape = [dims[2], dims[1], dims[0]].map(|n| n as usize);
+    let all = checkpoint.read_f32("blk.0.ffn_up_exps.weight", &shape).expect("readable");
+    (checkpoint, all, shape)
+}
+
+#[test]
+fn one_matrix_of_a_stack_is_what_it_is_in_the_whole() {
+    // Q4_K, MXFP4 and F16, each of 1280 elements.
+    for (kind, dims) in [(12, [256, 1, 5]), (39, [64, 4, 5]), (1, [16, 16, 5])] {
+        let (checkpoint, all, shape) = stack(kind, dims);
+        let [count, rows, columns] = shape;
+        for matrix in 0..count {
+            let read = |transposed: bool| {
+                let name = "blk.0.ffn_up_exps.weight";
+                if transposed {
+                    checkpoint.read_matrix_transposed(name, &shape, matrix).expect("readable")
+                } else {
+                    checkpoint.read_matrix(name, &shape, matrix).expect("readable")
+                }
+            };
+            let expected = &all[matrix * rows * columns..][..rows * columns];
+            assert_eq!(read(false), expected);
+            let turned: Vec<f32> = (0..columns)
+                .flat_map(|column| (0..rows).map(move |row| expected[row * columns + column]))
+                .collect();
+            assert_eq!(read(true), turned);
+        }
+    }
+}
+
+#[test]
+fn one_expert_is_read_without_the_others() {
+    // 4096 experts of 16 MB are 64 GB, in a sparse file.
+    let (experts, rows, columns) = (1u64 << 12, 2048, 2048);
+    let mut file = Gguf::model("llama");
+    file.tensors.push(GgufTensor::f32("experts", &[columns, rows, experts], []));
+    let (_folder, path) = file.write();
+    let open = fs::OpenOptions::new().append(true).open(&path).expect("it was just written");
+    let data = open.metadata().expect("its size").len();
+    open.set_len(data + experts * rows * columns * 4).expect("a sparse file");
+    let checkpoint = Checkpoint::open(&path).expect("sparse but sound");
+    let shape = [experts, rows, columns].map(|n| n as usize);
+    for expert in [0, shape[0] - 1] {
+        let read = checkpoint.read_matrix("experts", &shape, expert).expect("readable");
+        assert!(read.len() == 2048 * 2048 && read.iter().all(|number| *number == 0.0));
     }
 }
 

@@ -6,6 +6,7 @@ mod gguf_config;
 mod gguf_hostile;
 mod gguf_write;
 mod mutation;
+mod quantised;
 mod safetensors;
 mod safetensors_hostile;
 mod surgery;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use crate::files::{Folder, Gguf, config, model_folder, read_everything, safetensors, tensors};
 
 /// Bytes to overwrite: where (as a share of the length), and with what.
-fn damage() -> impl Strategy<Value = Vec<(u16, Vec<u8>)>> {
+pub(crate) fn damage() -> impl Strategy<Value = Vec<(u16, Vec<u8>)>> {
     let byte = any::<u8>().prop_map(|byte| vec![byte]);
     let number = prop_oneof![
         Just(0u64),
@@ -21,7 +21,7 @@ fn damage() -> impl Strategy<Value = Vec<(u16, Vec<u8>)>> {
     proptest::collection::vec((any::<u16>(), prop_oneof![byte, number]), 1..4)
 }
 
-fn apply(bytes: &mut [u8], from: usize, to: usize, damage: &[(u16, Vec<u8>)]) {
+pub(crate) fn apply(bytes: &mut [u8], from: usize, to: usize, damage: &[(u16, Vec<u8>)]) {
     for (place, with) in damage {
         let start = from + usize::from(*place) * (to - from) / (1 << 16);
         for (byte, with) in bytes[start..].iter_mut().zip(with) {

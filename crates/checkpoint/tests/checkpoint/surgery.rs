@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use lns_checkpoint::{Checkpoint, CheckpointError, Conversion, StorageType};
 use lns_spec::{DepthScale, Family, LayerIndex, NormScheme, Removal, Site};
 
-use crate::files::{Folder, Tensor, model_folder, tensors};
+use crate::files::{Folder, Gguf, Tensor, model_folder, tensors};
 
 /// Each family has a golden checkpoint of its name.
 fn families() -> impl Iterator<Item = &'static str> {
@@ -177,6 +177,24 @@ fn blocks_of_a_gguf_file_become_f32_with_rows_in_hugging_faces_order() {
             assert_eq!(values(&converted, &tensor.name), values(&gguf, &tensor.name));
         }
     }
+}
+
+#[test]
+fn mxfp4_becomes_bf16_and_loses_nothing() {
+    let mut file = Gguf::model("llama");
+    let down = file.tensor("blk.0.ffn_down.weight");
+    // Exponents to both ends of what is finite, and every pair of numbers.
+    let block = |exponent: u8| {
+        std::iter::once(exponent).chain((0u8..16).map(move |j| j << 4 | (j ^ exponent & 15)))
+    };
+    (down.kind, down.data) =
+        (39, [0, 1, 2, 100, 127, 128, 200, 252].into_iter().flat_map(block).collect());
+    let (_file, path) = file.write();
+    let source = Checkpoint::open(&path).expect("the file is sound");
+    let (_folder, again) = written(&conversion(&source), u64::MAX);
+    let name = "model.layers.0.mlp.down_proj.weight";
+    assert_eq!(again.tensor(name).expect("it is there").dtype, StorageType::BF16);
+    assert_eq!(values(&again, name), values(&source, name));
 }
 
 #[test]

@@ -1,0 +1,293 @@
+//! Reading a checkpoint's tensors: whole, by rows, by matrices of a stack, in chunks.
+
+use std::ops::Range;
+use std::path::Path;
+
+use lns_spec::ModelTensor;
+
+use crate::decode::decode;
+use crate::rows::{Rows, interleaved};
+use crate::scales::BadScale;
+use crate::{Checkpoint, CheckpointError, TensorInfo};
+
+/// Bytes of one tensor that are read before their pages are handed back.
+const RELEASE_EVERY: usize = 8 << 20;
+
+impl Checkpoint {
+    /// All elements of one of the model's tensors as f32, row by row.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read_f32`].
+    pub fn read(&self, wanted: &ModelTensor) -> Result<Vec<f32>, CheckpointError> {
+        let Some(rows) = &wanted.rows else { return self.read_f32(&wanted.name, &wanted.shape) };
+        let mut shape = wanted.shape.clone();
+        // As many rows as the file has, as long as those that are wanted are among them.
+        if let Some(stored) = self.tensor(&wanted.name)
+            && stored.shape.first().is_some_and(|count| rows.end <= *count)
+        {
+            shape[0] = stored.shape[0];
+        }
+        let stored = self.expect(&wanted.name, &shape)?;
+        match shape.len() {
+            1 => Ok(self.read_vector(stored)?[rows.clone()].to_vec()),
+            _ => self.read_range(stored, rows.clone()),
+        }
+    }
+
+    /// All elements of a tensor as f32, row by row; `shape` is the one that the model needs.
+    ///
+    /// May be called from several threads. Of a GGUF file, query and key rows are brought into
+    /// Hugging Face's (rotate-half) order.
+    ///
+    /// # Errors
+    /// A missing tensor, another shape, a type that is not read, scales that are none, or no memory.
+    pub fn read_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, CheckpointError> {
+        self.read_whole(self.expect(name, shape)?)
+    }
+
+    /// One matrix of a stack, such as the weights of one expert, as f32, row by row. The others are not
+    /// read. `shape` is the whole stack's, `[matrices, rows, columns]`.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read_f32`], and a matrix beyond the last.
+    pub fn read_matrix(
+        &self,
+        name: &str,
+        shape: &[usize],
+        index: usize,
+    ) -> Result<Vec<f32>, CheckpointError> {
+        self.read_whole(&self.matrix(name, shape, index)?)
+    }
+
+    /// As [`Checkpoint::read_matrix`], but column by column: the transposed matrix, row by row. That is how
+    /// the file has it where MXFP4 blocks are of its transposed, and then costs less.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read_matrix`].
+    pub fn read_matrix_transposed(
+        &self,
+        name: &str,
+        shape: &[usize],
+        index: usize,
+    ) -> Result<Vec<f32>, CheckpointError> {
+        let mut matrix = self.matrix(name, shape, index)?;
+        matrix.transposed = !matrix.transposed;
+        matrix.shape.reverse();
+        self.read_whole(&matrix)
+    }
+
+    fn matrix(
+        &self,
+        name: &str,
+        shape: &[usize],
+        index: usize,
+    ) -> Result<TensorInfo, CheckpointError> {
+        let stack = self.expect(name, shape)?;
+        stack.matrix(index).ok_or_else(|| {
+            let (path, tensor) = (self.file_of(stack).to_owned(), name.to_owned());
+            match *shape {
+                [count, _, _] => CheckpointError::MatrixOutOfRange { path, tensor, index, count },
+                _ => CheckpointError::NotAStack { path, tensor, shape: shape.to_vec() },
+            }
+        })
+    }
+
+    /// The elements of a tensor in order, about `chunk` at a time.
+    pub(crate) fn read_in_chunks(
+        &self,
+        name: &str,
+        shape: &[usize],
+        chunk: usize,
+        take: &mut dyn FnMut(&[f32]) -> Result<(), CheckpointError>,
+    ) -> Result<(), CheckpointError> {
+        let tensor = self.expect(name, shape)?;
+        let Some(count) = tensor.rows() else { return take(&self.read_vector(tensor)?) };
+        let at_once = match *shape {
+            // A part of a transposed matrix would cost as much as all of it.
+            [.., rows, _] if tensor.transposed => rows,
+            [.., columns] => chunk / columns.max(1),
+            [] => 1,
+        }
+        .max(1);
+        for first in (0..count).step_by(at_once) {
+            take(&self.read_range(tensor, first..count.min(first + at_once))?)?;
+        }
+        Ok(())
+    }
+
+    /// The given rows of a matrix, in the given order, one after the other.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read_f32`], and a row beyond the last.
+    pub fn read_rows_f32(
+        &self,
+        name: &str,
+        shape: &[usize],
+        rows: &[u32],
+    ) -> Result<Vec<f32>, CheckpointError> {
+        let tensor = self.expect(name, shape)?;
+        let [count, _] = *shape else {
+            let (path, tensor) = (self.file_of(tensor).to_owned(), name.to_owned());
+            return Err(CheckpointError::NotAMatrix { path, tensor, shape: shape.to_vec() });
+        };
+        if let Some(row) = rows.iter().find(|row| **row as usize >= count) {
+            return Err(CheckpointError::RowOutOfRange {
+                path: self.file_of(tensor).to_owned(),
+                tensor: name.to_owned(),
+                row: *row,
+                rows: count,
+            });
+        }
+        self.read_rows(tensor, rows.iter().map(|row| *row as usize))
+    }
+
+    fn file_of(&self, tensor: &TensorInfo) -> &Path {
+        &self.parts.files[tensor.file]
+    }
+
+    /// The tensor of that name, if it has that shape, a type that is read, and whole heads.
+    fn expect(&self, name: &str, shape: &[usize]) -> Result<&TensorInfo, CheckpointError> {
+        let Some(tensor) = self.tensor(name) else {
+            let (path, tensor) = (self.path.clone(), name.to_owned());
+            return Err(CheckpointError::MissingTensor { path, tensor });
+        };
+        let path = self.file_of(tensor);
+        if tensor.shape != shape {
+            return Err(CheckpointError::WrongShape {
+                path: path.to_owned(),
+                tensor: name.to_owned(),
+                expected: shape.to_vec(),
+                found: tensor.shape.clone(),
+            });
+        }
+        if tensor.dtype.block().is_none() {
+            let (path, tensor, dtype) = (path.to_owned(), name.to_owned(), tensor.dtype);
+            return Err(CheckpointError::WrongType { path, tensor, dtype });
+        }
+        let rows = tensor.shape.first().copied().unwrap_or(1);
+        if let Some(head_dim) = tensor.interleaved_heads_of
+            && !rows.is_multiple_of(head_dim)
+        {
+            let (path, tensor) = (path.to_owned(), name.to_owned());
+            return Err(CheckpointError::NotWholeHeads { path, tensor, rows, head_dim });
+        }
+        Ok(tensor)
+    }
+
+    fn read_whole(&self, tensor: &TensorInfo) -> Result<Vec<f32>, CheckpointError> {
+        match tensor.rows() {
+            Some(rows) => self.read_range(tensor, 0..rows),
+            None => self.read_vector(tensor),
+        }
+    }
+
+    /// Some rows of a matrix, or of a stack of matrices one after the other.
+    fn read_range(
+        &self,
+        tensor: &TensorInfo,
+        rows: Range<usize>,
+    ) -> Result<Vec<f32>, CheckpointError> {
+        if tensor.transposed {
+            self.read_transposed(tensor, rows)
+        } else {
+            self.read_rows(tensor, rows)
+        }
+    }
+
+    /// The rows of the file at the given places.
+    fn read_rows(
+        &self,
+        tensor: &TensorInfo,
+        wanted: impl ExactSizeIterator<Item = usize>,
+    ) -> Result<Vec<f32>, CheckpointError> {
+        let (rows, map) = (Rows::of(tensor, &self.parts.maps), &self.parts.maps[tensor.file]);
+        let mut out = self.allocate(tensor, wanted.len().saturating_mul(rows.length))?;
+        let mut resident = 0;
+        for row in wanted {
+            let start = out.len();
+            // Zeroing one row keeps it in the nearest cache for the conversion to overwrite.
+            out.resize(start + rows.length, 0.0);
+            rows.decode(row, &mut out[start..]).map_err(|bad| self.bad_scale(tensor, bad))?;
+            resident += rows.bytes;
+            if resident >= RELEASE_EVERY {
+                map.release(tensor.range.clone());
+                resident = 0;
+            }
+        }
+        map.release(tensor.range.clone());
+        Ok(out)
+    }
+
+    /// Some rows of matrices that the file has with rows for columns: a few of its rows are converted at a
+    /// time, and become as many neighbours in each row of the result.
+    fn read_transposed(
+        &self,
+        tensor: &TensorInfo,
+        wanted: Range<usize>,
+    ) -> Result<Vec<f32>, CheckpointError> {
+        /// As many f32 as a line of the cache has.
+        const AT_ONCE: usize = 16;
+        let (rows, map) = (Rows::of(tensor, &self.parts.maps), &self.parts.maps[tensor.file]);
+        let elements = wanted.len().saturating_mul(rows.of_matrix);
+        let mut out = self.allocate(tensor, elements)?;
+        if elements == 0 {
+            return Ok(out);
+        }
+        out.resize(elements, 0.0);
+        let mut some = self.allocate(tensor, AT_ONCE * rows.length)?;
+        some.resize(AT_ONCE * rows.length, 0.0);
+        let mut done = wanted.start;
+        while done < wanted.end {
+            let matrix = done / rows.length;
+            let end = wanted.end.min((matrix + 1) * rows.length);
+            let columns = done - matrix * rows.length..end - matrix * rows.length;
+            let into = &mut out[(done - wanted.start) * rows.of_matrix..];
+            for first in (0..rows.of_matrix).step_by(AT_ONCE) {
+                let few = AT_ONCE.min(rows.of_matrix - first);
+                for (row, some) in some.chunks_mut(rows.length).take(few).enumerate() {
+                    rows.decode(matrix * rows.of_matrix + first + row, some)
+                        .map_err(|bad| self.bad_scale(tensor, bad))?;
+                }
+                for (column, into) in columns.clone().zip(into.chunks_mut(rows.of_matrix)) {
+                    let neighbours = into[first..][..few].iter_mut();
+                    for (to, row) in neighbours.zip(some.chunks(rows.length)) {
+                        *to = row[column];
+                    }
+                }
+            }
+            done = end;
+        }
+        map.release(tensor.range.clone());
+        Ok(out)
+    }
+
+    fn bad_scale(&self, tensor: &TensorInfo, bad: BadScale) -> CheckpointError {
+        let (path, tensor) = (self.file_of(tensor).to_owned(), tensor.name.clone());
+        let BadScale { row, column, value } = bad;
+        CheckpointError::BadScale { path, tensor, row, column, value }
+    }
+
+    /// A scalar or vector, whose elements are its rows where heads are interleaved (biases).
+    fn read_vector(&self, tensor: &TensorInfo) -> Result<Vec<f32>, CheckpointError> {
+        let map = &self.parts.maps[tensor.file];
+        let elements = tensor.elements();
+        let mut out = self.allocate(tensor, elements)?;
+        out.resize(elements, 0.0);
+        decode(tensor.dtype, &map.bytes()[tensor.range.clone()], &mut out);
+        map.release(tensor.range.clone());
+        if let Some(head_dim) = tensor.interleaved_heads_of {
+            out = (0..elements).map(|row| out[interleaved(row, head_dim)]).collect();
+        }
+        Ok(out)
+    }
+
+    fn allocate(&self, tensor: &TensorInfo, elements: usize) -> Result<Vec<f32>, CheckpointError> {
+        let mut out = Vec::new();
+        out.try_reserve_exact(elements).map_err(|_| CheckpointError::OutOfMemory {
+            path: self.file_of(tensor).to_owned(),
+            tensor: tensor.name.clone(),
+            bytes: elements.saturating_mul(size_of::<f32>()),
+        })?;
+        Ok(out)
+    }
+}
