@@ -1,15 +1,15 @@
-"""Conversations as transformers lays them out, for the chat templates that lns-data renders.
+"""Conversations as transformers lays them out, for the chat templates that lns-tokenizer renders.
 
     python golden/chat_templates.py small
         renders a few conversations with templates of the known styles, all this script's own, and
-        writes crates/data/golden/chat_templates.json, which the crate's tests compare with: texts,
+        writes golden/chat_templates.json, which the crate's tests compare with: texts,
         token ids, which tokens the assistant writes (the templates' `generation` tags), and what a
         template says when it refuses.
 
     python golden/chat_templates.py model MODEL.gguf
         prints the beginnings of the sha256 of a real model's texts and ids of the same
         conversations, from the template and the tokenizer inside the file. Ours:
-        cargo run --release -p lns-data --example chat -- MODEL.gguf CONVERSATIONS.jsonl
+        cargo run --release -p lns-tokenizer --example chat -- MODEL.gguf CONVERSATIONS.jsonl
 
     python golden/chat_templates.py conversations
         prints those conversations as jsonl, for that example.
@@ -32,11 +32,11 @@ from tokenizer_ids import SMALL as TOKENIZER_IDS
 from tokenizer_ids import byte_level, original
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = ROOT / "crates/data/golden/chat_templates.json"
+SMALL = ROOT / "golden/chat_templates.json"
 
 
 class Midnight(datetime):
-    """The day that lns-data gives to templates."""
+    """The day that lns-tokenizer gives to templates."""
 
     @classmethod
     def now(cls, tz=None):
@@ -198,7 +198,7 @@ def lay_out(tokenizer, template, messages):
     arguments = dict(chat_template=template, return_dict=True, return_assistant_tokens_mask=True)
     encoded = tokenizer.apply_chat_template(messages, **arguments)
     ids, mask = encoded["input_ids"], encoded["assistant_masks"]
-    # Where an answer begins within a token, transformers counts that token; lns-data does not.
+    # Where an answer begins within a token, transformers counts that token; lns-tokenizer does not.
     spans = chat_template_utils.render_jinja_template(
         [messages], chat_template=template, return_assistant_tokens_mask=True, **tokenizer.special_tokens_map
     )[1][0]

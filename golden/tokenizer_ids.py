@@ -1,15 +1,15 @@
-"""Token ids from outside witnesses, for the tokenizers that lns-data builds from GGUF metadata.
+"""Token ids from outside witnesses, for the tokenizers that lns-tokenizer builds from GGUF metadata.
 
     python golden/tokenizer_ids.py small
         trains two tiny vocabularies, tokenises some awkward strings and writes
-        crates/data/golden/tokenizer_ids.json, which the crate's tests compare with.
+        golden/tokenizer_ids.json, which the crate's tests compare with.
 
     python golden/tokenizer_ids.py large MODEL.gguf OUT
         writes OUT/text.txt (about 1 MB) and one OUT/WITNESS.ids (u32, little-endian) each for
         `original` (the pipeline of SmolLM's own tokenizer.json over the file's vocabulary),
         `transformers` (its GGUF conversion) and, where the package is installed, `llama.cpp`
         (xllamacpp); prints counts, sha256 and the first differences. Ours:
-        cargo run --release -p lns-data --example tokenize -- MODEL.gguf OUT/text.txt OUT/ours.ids
+        cargo run --release -p lns-tokenizer --example tokenize -- MODEL.gguf OUT/text.txt OUT/ours.ids
 
 Made with transformers 5.23, tokenizers 0.23.3, gguf 0.19. The texts are this script's own.
 """
@@ -31,7 +31,7 @@ from transformers.integrations.gguf.gguf_tokenizer_mapping import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = ROOT / "crates/data/golden/tokenizer_ids.json"
+SMALL = ROOT / "golden/tokenizer_ids.json"
 
 ENGLISH = """The river rose in the night and by morning the lower fields were under water. She'd
 never seen it so high, and they'll tell you it hasn't been since. We're told that 1928 was worse:

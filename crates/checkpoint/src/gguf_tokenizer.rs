@@ -1,4 +1,4 @@
-//! The tokenizer inside a GGUF file, as plain data; `lns-data` makes a tokenizer of it.
+//! The tokenizer inside a GGUF file, as plain data; `lns-tokenizer` makes a tokenizer of it.
 
 /// The `tokenizer.*` metadata of a GGUF file, checked only for type and size.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use lns_data::{Rendering, RenderingLimits, serve_chat_template};
+use lns_tokenizer::{Rendering, RenderingLimits, serve_chat_template};
 
 /// The first argument of the program that renders: no verb, for nobody types it.
 const RENDER: &str = "__render-chat-template";

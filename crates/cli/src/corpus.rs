@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use lns_checkpoint::{Checkpoint, Format};
-use lns_data::{
-    ChatTemplate, Corpus, Document, InstructionOptions, Language, Layout, Limits, Part,
-    PrepareOptions, Tokenizer, Validation, prepare, prepare_documents, prepare_instructions,
-    text_files,
+use lns_corpus::{
+    Corpus, Document, InstructionOptions, Language, Layout, Limits, Part, PrepareOptions,
+    Validation, prepare, prepare_documents, prepare_instructions, text_files, train_tokenizer,
 };
 use lns_record::{NewFolder, SMALL_FILE, file_sha256, read_regular_text};
 use lns_study::StudyConfig;
+use lns_tokenizer::{ChatTemplate, Tokenizer};
 use lns_train::{RunConfig, SourceConfig, check_memory, path_in_file};
 
 use crate::{
@@ -384,7 +384,7 @@ pub(crate) fn tokenized(
         Some(path) => tokenizer(path)?,
         None => {
             printer.note(&format!("Training a BPE of {} tokens …", args.vocab));
-            Tokenizer::train_bpe(text, args.vocab, BPE_BYTES)?
+            train_tokenizer(text, args.vocab, BPE_BYTES)?
         }
     };
     stop.check()?;

@@ -1,5 +1,5 @@
 //! Panics. Libraries that read what strangers wrote may panic where it is caught and answered
-//! (`lns_data`): then nothing is said of it. One that nobody catches is a defect of this program, and is
+//! (`lns_tokenizer::guarded`): then nothing is said of it. One that nobody catches is a defect of this program, and is
 //! reported as one.
 
 use std::{

@@ -4,12 +4,13 @@ use std::process::ExitCode;
 
 use layernorm_scaling::{LoadError, LoraError};
 use lns_checkpoint::CheckpointError;
-use lns_data::DataError;
+use lns_corpus::CorpusError;
 use lns_diagnose::ChooseError;
 use lns_record::{ClaimError, EventsError, RecordError};
 use lns_score::ScoreError;
 use lns_spec::{ConversionError, SpecError};
 use lns_study::StudyError;
+use lns_tokenizer::TokenizerError;
 use lns_train::{ConfigError, RunError as TrainError};
 use lns_watch::WatchError;
 
@@ -30,6 +31,10 @@ pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
     Usage(message.into()).into()
 }
 
+fn is_tokenizer_input(error: &TokenizerError) -> bool {
+    !matches!(error, TokenizerError::Write { .. })
+}
+
 pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
     let input = error.chain().any(|cause| {
         cause.is::<Usage>()
@@ -41,9 +46,11 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
             })
             || cause.is::<LoadError>()
             || cause.is::<ScoreError>()
-            || cause
-                .downcast_ref::<DataError>()
-                .is_some_and(|error| !matches!(error, DataError::Write { .. }))
+            || cause.downcast_ref::<TokenizerError>().is_some_and(is_tokenizer_input)
+            || cause.downcast_ref::<CorpusError>().is_some_and(|error| match error {
+                CorpusError::Tokenizer(error) => is_tokenizer_input(error),
+                other => !matches!(other, CorpusError::Write { .. }),
+            })
             || cause.is::<ConfigError>()
             || cause.is::<EventsError>()
             || cause.downcast_ref::<TrainError>().is_some_and(is_input)

@@ -8,11 +8,11 @@ use std::{
 
 use layernorm_scaling::{Decoder, LayerSource, StreamingDecoder};
 use lns_checkpoint::Checkpoint;
-use lns_data::{Tokenizer, model_tokenizer};
 use lns_kernels::Workers;
 use lns_record::{Event, FolderKind, FolderMarker};
 use lns_spec::ModelSpec;
 use lns_study::StudyConfig;
+use lns_tokenizer::{Tokenizer, model_tokenizer};
 use lns_train::{RunConfig, available_memory, ranges::THREADS};
 
 use crate::{

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context;
-use lns_data::keep_piped_text;
+use lns_corpus::keep_piped_text;
 use tempfile::TempDir;
 
 use crate::{failure::usage, printer::Printer};

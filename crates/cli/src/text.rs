@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use lns_checkpoint::Checkpoint;
-use lns_data::{DataError, Language, TextOptions, Tokenizer, Windows, read_windows};
+use lns_corpus::{CorpusError, Language, TextOptions, Windows, read_windows};
 use lns_record::counted;
 use lns_spec::ModelSpec;
+use lns_tokenizer::{Tokenizer, TokenizerError};
 
 use crate::{arguments::CutArgs, failure::usage, model, printer::Printer};
 
@@ -72,7 +73,8 @@ fn windows(
     let options =
         TextOptions { files: files.to_vec(), window, max_tokens: cut.max_tokens, bos: cut.bos };
     read_windows(tokenizer, &options, spec.vocab_size).map_err(|error| match error {
-        DataError::UnknownWord { word } if tokenizer.fingerprint() == language() => usage(format!(
+        CorpusError::Tokenizer(TokenizerError::UnknownWord { word })
+            if tokenizer.fingerprint() == language() => usage(format!(
             "the model was trained on the built-in language and reads only its words; \"{word}\" is none \
              of them. Give text in that language, as `lns generate MODEL --prompt 'anna leads' \
              --temperature 1` writes it, or a model that was trained on text (lns train --text)"

@@ -12,7 +12,7 @@
 use std::{fmt, sync::atomic::AtomicBool};
 
 use layernorm_scaling::{LayerSource, Pruned};
-use lns_data::Windows;
+use lns_corpus::Windows;
 use lns_kernels::Workers;
 use lns_record::{BlockRecord, DiagnoseRecord, LayerRecord, Probe, PruneStep, RemovalRecord};
 use lns_score::{Evaluation, ScoreError, evaluate, paired};

@@ -10,7 +10,7 @@ use burn::{
     tensor::{Gradients, Tensor, TensorData},
 };
 use layernorm_scaling::{Head, LayerSource, LoadError, TransformerLayerWithScaling, rotary_table};
-use lns_data::Window;
+use lns_corpus::Window;
 use lns_kernels::{LossTerms, RotaryTable, Workers, backward_from, with_slices};
 use lns_score::{ScoreError, mean, predictors, standard_error, window_length};
 use rand_chacha::ChaCha8Rng;

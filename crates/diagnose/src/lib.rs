@@ -26,7 +26,7 @@ use std::{
 };
 
 use layernorm_scaling::LayerSource;
-use lns_data::Windows;
+use lns_corpus::Windows;
 use lns_kernels::Workers;
 use lns_record::{
     BaselineRecord, BlockRecord, DiagnoseRecord, ProbeRecord, TextRecord, VerdictRecord,

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use burn::tensor::Tensor;
 use layernorm_scaling::{Head, LayerSource, LoadError, TransformerLayerWithScaling, rotary_table};
-use lns_data::{Window, Windows};
+use lns_corpus::{Window, Windows};
 use lns_kernels::{RotaryTable, Workers, with_slices};
 use lns_record::{HeavyToken, LayerRecord, LensRecord, RemovalRecord, StreamRecord};
 use lns_score::{

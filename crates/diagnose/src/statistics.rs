@@ -3,7 +3,7 @@
 //! A massive activation (arXiv 2402.17762) on one token in two thousand can multiply a mean by ten,
 //! so means are taken over content tokens and medians stand beside them.
 
-use lns_data::Windows;
+use lns_corpus::Windows;
 use lns_record::HeavyToken;
 
 /// For each window, which of its tokens are content: neither the window's first nor a separator. If
@@ -168,7 +168,7 @@ pub(crate) fn heavy_tokens<'a>(
 
 #[cfg(test)]
 mod tests {
-    use lns_data::Window;
+    use lns_corpus::Window;
 
     use super::*;
 

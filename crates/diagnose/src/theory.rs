@@ -20,7 +20,7 @@ use burn::{
     tensor::Tensor,
 };
 use layernorm_scaling::{LayerSource, rotary_table};
-use lns_data::Windows;
+use lns_corpus::Windows;
 use lns_kernels::{Workers, with_slices};
 use lns_record::{StreamRecord, TheoryCheck, TheoryCurve, TheoryRecord};
 use lns_score::{ScoreError, mean, require_finite, window_length};

@@ -9,7 +9,7 @@ use std::{
 use burn::tensor::Device;
 use layernorm_scaling::{Decoder, LayerSource, StreamingDecoder};
 use lns_checkpoint::Checkpoint;
-use lns_data::{Window, Windows};
+use lns_corpus::{Window, Windows};
 use lns_diagnose::{Control, Labels, Probes, diagnose};
 use lns_kernels::Workers;
 use lns_record::DiagnoseRecord;

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use burn::tensor::Device;
 use layernorm_scaling::Decoder;
-use lns_data::{Window, Windows};
+use lns_corpus::{Window, Windows};
 use lns_diagnose::{Moment, Subject, theory};
 use lns_kernels::Workers;
 use lns_record::{TheoryCheck, TheoryRecord};

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use layernorm_scaling::{LayerSource, rotary_table};
-use lns_data::Window;
+use lns_corpus::Window;
 use lns_kernels::{Workers, with_slices};
 
 use crate::{CountPasses, ScoreError, evaluate, window_length};

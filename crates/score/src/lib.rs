@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use burn::tensor::Tensor;
 use layernorm_scaling::{LayerSource, LoadError, TransformerLayerWithScaling, rotary_table};
-use lns_data::Window;
+use lns_corpus::Window;
 use lns_kernels::Workers;
 use lns_record::EvalRecord;
 use lns_spec::LayerIndex;

@@ -8,7 +8,7 @@ use std::{
 use burn::tensor::Device;
 use layernorm_scaling::{Decoder, LayerSource, StreamingDecoder};
 use lns_checkpoint::Checkpoint;
-use lns_data::Window;
+use lns_corpus::Window;
 use lns_kernels::Workers;
 use lns_score::{evaluate, mean, standard_error};
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lns_data::DataError;
+use lns_corpus::CorpusError;
 use lns_record::{EventsError, RecordError, SMALL_FILE, read_regular_text};
 use lns_spec::{Initialisation, NormScheme};
 use lns_train::{ConfigError, Layer, RunConfig, RunError, explained, ranges::SEED};
@@ -17,7 +17,7 @@ pub enum StudyError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
-    Data(#[from] DataError),
+    Corpus(#[from] CorpusError),
     #[error("run {run}: {source}")]
     Run { run: String, source: Box<RunError> },
     #[error("run {run}: its model cannot be diagnosed: {reason}")]

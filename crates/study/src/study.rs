@@ -7,7 +7,7 @@ use std::{
 
 use layernorm_scaling::Decoder;
 use lns_checkpoint::Checkpoint;
-use lns_data::{Corpus, Part, Window, Windows, evaluation_sequences};
+use lns_corpus::{Corpus, Part, Window, Windows, evaluation_sequences};
 use lns_diagnose::{Control, Labels, Moment, Probes, Subject, diagnose, theory};
 use lns_kernels::{Device, Workers};
 use lns_record::{
@@ -190,7 +190,7 @@ fn held_out(
     let corpus = Corpus::open(&source.corpus)?;
     let padding = corpus.tokenizer().end_of_text_id().unwrap_or(0);
     let part = corpus.tokens(Part::Validation);
-    let layout = lns_data::Layout::Packed;
+    let layout = lns_corpus::Layout::Packed;
     let sequences = evaluation_sequences(part, layout, length, Some(tokens), padding)?;
     let windows = sequences.inputs.chunks_exact(length);
     let windows = windows.map(|ids| Window { ids: ids.to_vec(), bytes: vec![0; length] }).collect();

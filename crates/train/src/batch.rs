@@ -5,7 +5,7 @@ use lns_kernels::IGNORED;
 use crate::packing::counted;
 
 // A target that the text leaves out is one that the loss leaves out.
-const _: () = assert!(IGNORED == lns_data::IGNORED);
+const _: () = assert!(IGNORED == lns_corpus::IGNORED);
 
 /// Why ids make no batch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

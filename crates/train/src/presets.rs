@@ -1,6 +1,6 @@
 //! Runs that come with the program.
 
-use lns_data::Layout;
+use lns_corpus::Layout;
 use lns_spec::Preset;
 
 use crate::{

@@ -15,9 +15,8 @@ use std::{
 
 use layernorm_scaling::{Decoder, LoadError, LoraError};
 use lns_checkpoint::{Checkpoint, CheckpointError};
-use lns_data::{
-    Corpus, DataError, Layout, Part, Position, Sampler, Sequences, evaluation_sequences,
-    model_tokenizer, write_tokenizer,
+use lns_corpus::{
+    Corpus, CorpusError, Layout, Part, Position, Sampler, Sequences, evaluation_sequences,
 };
 use lns_kernels::{Device, Workers, with_slices};
 use lns_record::{
@@ -25,6 +24,7 @@ use lns_record::{
     StepEvent, pretty_json, read_events, regular, replace_file,
 };
 use lns_spec::ModelSpec;
+use lns_tokenizer::{TokenizerError, model_tokenizer, write_tokenizer};
 
 use crate::{
     Batch, BatchError, ConfigError, FinetuneConfig, ModelConfig, RunConfig, Shape, SnapshotError,
@@ -48,7 +48,9 @@ pub enum RunError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
-    Data(#[from] DataError),
+    Corpus(#[from] CorpusError),
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
     #[error(transparent)]
     Batch(#[from] BatchError),
     #[error(transparent)]
@@ -333,7 +335,7 @@ impl Origin {
     }
 
     /// The tokenizer's files, of the checkpoint as they are.
-    fn write_tokenizer(&self, text: &Text, folder: &Path) -> Result<(), DataError> {
+    fn write_tokenizer(&self, text: &Text, folder: &Path) -> Result<(), TokenizerError> {
         match self {
             Self::Scratch(_) => text.corpora[0].tokenizer().save(folder),
             Self::Checkpoint(checkpoint) => write_tokenizer(checkpoint, folder).map(drop),

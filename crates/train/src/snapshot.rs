@@ -15,9 +15,10 @@ use std::{
 
 use layernorm_scaling::{Decoder, LoraConfig};
 use lns_checkpoint::{Checkpoint, NamedTensor, write_tensors};
-use lns_data::{DataError, Position};
+use lns_corpus::Position;
 use lns_kernels::Device;
 use lns_record::{NewFolder, SMALL_FILE, file_sha256, read_regular};
+use lns_tokenizer::TokenizerError;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
@@ -105,7 +106,7 @@ impl Snapshots {
         &self,
         state: &State,
         trainer: &Trainer,
-        write_tokenizer: &dyn Fn(&Path) -> Result<(), DataError>,
+        write_tokenizer: &dyn Fn(&Path) -> Result<(), TokenizerError>,
     ) -> Result<String, SnapshotError> {
         let path = self.path(state.step);
         let unwritable = |reason: String| SnapshotError::Unwritable { path: path.clone(), reason };

@@ -9,13 +9,14 @@ use std::{
 
 use layernorm_scaling::{Decoder, LoraConfig, Retrofit};
 use lns_checkpoint::{Checkpoint, Conversion};
-use lns_data::{
+use lns_corpus::{
     InstructionOptions, Language, Limits, Part, PrepareOptions, Validation, prepare_documents,
     prepare_instructions,
 };
 use lns_kernels::Device;
 use lns_record::{Event, Outcome, ProvenanceRecord, read_events};
 use lns_spec::{DepthScale, NormScheme, Preset};
+use lns_tokenizer::{Tokenizer, TokenizerError, model_tokenizer, write_tokenizer};
 use lns_train::{
     ConfigError, FinetuneConfig, Layer, RunConfig, RunError, SourceConfig, Summary, check,
     finetune_defaults, train,
@@ -184,7 +185,7 @@ fn a_scale_that_is_annealed_arrives_and_a_stop_on_the_way_changes_nothing() {
     let annealed = place.run("annealed");
     fs::create_dir(&annealed).expect("makes");
     conversion.write(&annealed, u64::MAX, &|_| {}).expect("writes");
-    lns_data::write_tokenizer(&checkpoint, &annealed).expect("writes");
+    write_tokenizer(&checkpoint, &annealed).expect("writes");
 
     let mut config = place.config(None);
     config.finetune.as_mut().expect("is set").base.clone_from(&annealed);
@@ -239,7 +240,7 @@ fn only_responses_are_learned_of_instructions() {
     let data = place.run("chats.jsonl");
     fs::write(&data, lines).expect("writes");
     let checkpoint = Checkpoint::open(&place.base).expect("a checkpoint");
-    let tokenizer = lns_data::model_tokenizer(&checkpoint).expect("reads").expect("has one");
+    let tokenizer = model_tokenizer(&checkpoint).expect("reads").expect("has one");
     let corpus = PrepareOptions {
         validation: Validation::Share(0.2),
         max_train_tokens: None,
@@ -253,7 +254,7 @@ fn only_responses_are_learned_of_instructions() {
     .expect("prepares");
     let mut config = place.config(None);
     config.data.sources = vec![SourceConfig::new(folder)];
-    config.data.layout = lns_data::Layout::Rows;
+    config.data.layout = lns_corpus::Layout::Rows;
     config.data.length = 64;
     config.evaluation.tokens = 0;
     let run = place.run("run");
@@ -270,7 +271,7 @@ fn only_responses_are_learned_of_instructions() {
         panic!("it is evaluated")
     };
     let held_out = corpus.tokens(Part::Validation);
-    config.data.layout = lns_data::Layout::Packed;
+    config.data.layout = lns_corpus::Layout::Packed;
     let error = check(&config, &place.run("packed")).expect_err("would cut examples");
     assert!(matches!(error, RunError::CutInstructions { .. }), "{error}");
     assert!(event.predicted > 0 && event.predicted < held_out.len() / 2, "{event:?}");
@@ -300,9 +301,8 @@ fn what_cannot_be_gone_on_from_is_refused_before_the_first_step() {
     assert!(error.to_string().contains("rank of 17") || error.to_string().contains("rank 17"));
 
     let other = tempfile::tempdir().expect("a temporary folder");
-    let files = [other.path().join("a.txt")];
-    fs::write(&files[0], "one two three ".repeat(400)).expect("writes");
-    let tokenizer = lns_data::Tokenizer::train_bpe(&files, 264, 1 << 20).expect("trains");
+    let text = std::iter::once(Ok::<_, TokenizerError>("one two three ".repeat(400)));
+    let tokenizer = Tokenizer::train_bpe(text, 264, 1 << 20).expect("trains");
     let of = |part| (part, "one two three ".repeat(40));
     let mut documents = [of(Part::Train), (Part::Validation, "two one ".repeat(90))].into_iter();
     let corpus = other.path().join("text");

@@ -10,7 +10,7 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::Tensor;
 use layernorm_scaling::Decoder;
 use lns_checkpoint::Checkpoint;
-use lns_data::{
+use lns_corpus::{
     Corpus, Language, Limits, Part, Sequences, evaluation_sequences, prepare_documents,
 };
 use lns_kernels::{Device, IGNORED, Workers};
@@ -137,7 +137,7 @@ fn a_run_repeats_to_the_bit_and_its_model_reloads_with_the_same_loss() {
     let model = Decoder::from_checkpoint(&checkpoint, &Device::flex()).expect("loads");
     let tokens = Corpus::open(&place.corpus).expect("a text");
     let held_out = tokens.tokens(Part::Validation);
-    let layout = lns_data::Layout::Packed;
+    let layout = lns_corpus::Layout::Packed;
     let sequences = evaluation_sequences(held_out, layout, 32, Some(500), 0).expect("windows");
     let workers = Workers::new(2).expect("threads");
     assert_eq!(summary.loss, Some(evaluate(&model, &sequences, &workers).0));

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use layernorm_scaling::LayerSource;
 use lns_checkpoint::{Checkpoint, Conversion, Rounding, TensorEdit};
-use lns_data::{Windows, write_tokenizer};
+use lns_corpus::Windows;
 use lns_record::{NewFolder, ProvenanceRecord, pretty_json};
 use lns_score::{Comparison, compare};
+use lns_tokenizer::write_tokenizer;
 use serde_json::{Value, json};
 
 use super::output;

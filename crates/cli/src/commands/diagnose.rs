@@ -8,7 +8,7 @@ use std::{
 
 use clap::Args;
 use layernorm_scaling::LayerSource;
-use lns_data::Windows;
+use lns_corpus::Windows;
 use lns_diagnose::{Control, Labels, Probes};
 use lns_kernels::Workers;
 use lns_record::{Claim, ClaimError, DiagnoseRecord, FolderKind, counted};

@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::Args;
-use lns_data::Window;
+use lns_corpus::Window;
 use lns_kernels::Workers;
 use lns_record::{EvalRecord, counted};
 use lns_score::{Evaluation, paired};

@@ -11,9 +11,9 @@ use lns_checkpoint::{
     Checkpoint, CheckpointError, Conversion, GgufOptions, GgufTokenizer, StorageType, gguf_tensors,
     write_gguf,
 };
-use lns_data::gguf_tokenizer;
 use lns_record::{NewFile, ProvenanceRecord};
 use lns_spec::NormScheme;
+use lns_tokenizer::gguf_tokenizer;
 use serde_json::json;
 
 use super::{

@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::Args;
 use layernorm_scaling::{LayerSource, Pruned};
 use lns_checkpoint::{Checkpoint, Conversion, StorageType};
-use lns_data::{Window, Windows};
+use lns_corpus::{Window, Windows};
 use lns_diagnose::{Choice, Chosen, PruneRule, choose};
 use lns_kernels::Workers;
 use lns_record::{PrunePlan, PruneStep, pretty_json, replace_file};

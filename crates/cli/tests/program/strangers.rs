@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Duration};
 
-use lns_data::{ChatTemplate, DataError, Message, Rendering, RenderingLimits};
+use lns_tokenizer::{ChatTemplate, Message, Rendering, RenderingLimits, TokenizerError};
 use serde_json::json;
 
 use crate::bench::Bench;
@@ -20,7 +20,7 @@ fn apart() -> Rendering {
     }
 }
 
-fn compile(source: &str) -> Result<ChatTemplate, DataError> {
+fn compile(source: &str) -> Result<ChatTemplate, TokenizerError> {
     ChatTemplate::new("chat.jinja".into(), source, BTreeMap::new(), &apart())
 }
 

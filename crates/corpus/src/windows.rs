@@ -1,0 +1,371 @@
+//! Tokens cut into windows: consecutive, without overlap, the incomplete last one dropped.
+
+use std::path::PathBuf;
+
+use lns_tokenizer::{Encoding, Tokenizer};
+
+use crate::CorpusError;
+use crate::documents::{Piece, Pieces, text_files};
+
+/// Which text to read, and how much.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TextOptions {
+    /// Files (`.txt`, `.jsonl`, `.parquet`; `.txt`, `.jsonl` and `.json` with `.gz` or `.zst` behind), read
+    /// in this order. A folder stands for the files directly in it that end so, in the order of
+    /// their names.
+    pub files: Vec<PathBuf>,
+    /// Tokens in a window, 2 or more.
+    pub window: usize,
+    /// At most this many tokens, in whole windows; all of the text if `None`.
+    pub max_tokens: Option<u64>,
+    /// Whether every window begins with the beginning-of-sequence token, which counts as one of
+    /// its tokens.
+    pub bos: bool,
+}
+
+/// A stretch of tokens for the model to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// Bytes of text that each token stands for; 0 for the tokens that begin a window and that
+    /// stand between documents.
+    pub bytes: Vec<u32>,
+}
+
+/// A text, ready for the model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Windows {
+    /// Tokens in each window.
+    pub window: usize,
+    /// The windows in the order of the text; at least one.
+    pub windows: Vec<Window>,
+    /// The files that were read; those after the last window wanted were not.
+    pub files: Vec<PathBuf>,
+    /// Ids of [`Tokenizer::separators`].
+    pub separators: Vec<u32>,
+}
+
+/// Reads documents, puts the end-of-text token between them and cuts their tokens into windows. No
+/// more is read than `max_tokens` needs. Empty documents are left out.
+///
+/// `vocab_size` is the model's: a token that it has no embedding for is an error.
+pub fn read_windows(
+    tokenizer: &Tokenizer,
+    options: &TextOptions,
+    vocab_size: usize,
+) -> Result<Windows, CorpusError> {
+    let files = text_files(&options.files)?;
+    let mut cutter = Cutter::new(tokenizer, options, vocab_size)?;
+    let mut read = Vec::new();
+    for file in &files {
+        if cutter.is_full() {
+            break;
+        }
+        read.push(file.clone());
+        for piece in Pieces::open(file, tokenizer.cut())? {
+            cutter.add(&piece?)?;
+            if cutter.is_full() {
+                break;
+            }
+        }
+    }
+    let windows = cutter.finish(&files)?;
+    let separators = tokenizer.separators();
+    Ok(Windows { window: options.window, windows, files: read, separators })
+}
+
+/// Collects tokens and cuts them.
+struct Cutter<'a> {
+    tokenizer: &'a Tokenizer,
+    vocab_size: usize,
+    window: usize,
+    /// The number of windows wanted.
+    wanted: u64,
+    /// What every window begins with.
+    bos: Option<u32>,
+    current: Window,
+    windows: Vec<Window>,
+    /// A document has begun, so that the next one is to be set off from it.
+    begun: bool,
+}
+
+impl<'a> Cutter<'a> {
+    fn new(
+        tokenizer: &'a Tokenizer,
+        options: &TextOptions,
+        vocab_size: usize,
+    ) -> Result<Self, CorpusError> {
+        let window = options.window;
+        if window < 2 {
+            return Err(CorpusError::WindowTooShort { window });
+        }
+        let wanted = options.max_tokens.map_or(u64::MAX, |tokens| tokens / window as u64);
+        if let (0, Some(max_tokens)) = (wanted, options.max_tokens) {
+            return Err(CorpusError::MaxTokensBelowWindow { max_tokens, window });
+        }
+        let bos = match (options.bos, tokenizer.bos_id()) {
+            (false, _) => None,
+            (true, None) => return Err(CorpusError::NoBos),
+            (true, Some(id)) => Some(id),
+        };
+        let mut cutter = Self {
+            tokenizer,
+            vocab_size,
+            window,
+            wanted,
+            bos,
+            current: Window { ids: Vec::new(), bytes: Vec::new() },
+            windows: Vec::new(),
+            begun: false,
+        };
+        cutter.begin_window()?;
+        Ok(cutter)
+    }
+
+    fn is_full(&self) -> bool {
+        self.windows.len() as u64 >= self.wanted
+    }
+
+    fn add(&mut self, piece: &Piece) -> Result<(), CorpusError> {
+        let Encoding { ids, bytes } = if piece.continues {
+            self.tokenizer.encode_continuation(&piece.text)?
+        } else {
+            if std::mem::replace(&mut self.begun, true) {
+                let id = self.tokenizer.end_of_text_id().ok_or(CorpusError::NoEndOfText)?;
+                self.push(id, 0)?;
+            }
+            self.tokenizer.encode(&piece.text)?
+        };
+        for (id, bytes) in ids.into_iter().zip(bytes) {
+            self.push(id, bytes)?;
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, id: u32, bytes: u32) -> Result<(), CorpusError> {
+        if self.is_full() {
+            return Ok(());
+        }
+        self.tokenizer.check_id(id, self.vocab_size)?;
+        self.current.ids.push(id);
+        self.current.bytes.push(bytes);
+        if self.current.ids.len() == self.window {
+            let empty = Window { ids: Vec::new(), bytes: Vec::new() };
+            self.windows.push(std::mem::replace(&mut self.current, empty));
+            self.begin_window()?;
+        }
+        Ok(())
+    }
+
+    fn begin_window(&mut self) -> Result<(), CorpusError> {
+        self.bos.map_or(Ok(()), |bos| self.push(bos, 0))
+    }
+
+    fn finish(self, files: &[PathBuf]) -> Result<Vec<Window>, CorpusError> {
+        if !self.windows.is_empty() {
+            return Ok(self.windows);
+        }
+        let begun = usize::from(self.bos.is_some());
+        let tokens = self.current.ids.len() - begun;
+        if tokens == 0 {
+            return Err(CorpusError::NoText { files: files.to_vec() });
+        }
+        Err(CorpusError::TextTooShort {
+            tokens,
+            needed: self.window - begun,
+            largest: self.current.ids.len(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use lns_testing::vocabularies::{byte_level, text};
+    use proptest::prelude::*;
+    use tempfile::{TempDir, tempdir};
+
+    use super::*;
+    use crate::tiny::{build, tokenizers};
+
+    struct Texts {
+        folder: TempDir,
+        options: TextOptions,
+    }
+
+    /// Files with these texts, to be cut into windows of this length.
+    fn texts(files: &[(&str, &str)], window: usize) -> Texts {
+        let folder = tempdir().unwrap();
+        let write = |(name, text): &(&str, &str)| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            path
+        };
+        let files = files.iter().map(write).collect();
+        let options = TextOptions { files, window, max_tokens: None, bos: false };
+        Texts { folder, options }
+    }
+
+    fn read(texts: &Texts) -> Result<Windows, CorpusError> {
+        read_windows(&build(&byte_level("smollm")), &texts.options, 1000)
+    }
+
+    fn refusal(texts: &Texts) -> String {
+        read(texts).unwrap_err().to_string()
+    }
+
+    /// The tokens of all windows in a row.
+    fn ids(windows: &Windows) -> Vec<u32> {
+        windows.windows.iter().flat_map(|window| window.ids.clone()).collect()
+    }
+
+    #[test]
+    fn windows_follow_each_other_and_the_incomplete_one_is_dropped() {
+        let text = "The river rose in the night and by morning";
+        let whole = build(&byte_level("smollm")).encode(text).unwrap();
+        let texts = texts(&[("a.txt", text)], 4);
+        let windows = read(&texts).unwrap();
+        assert_ne!(whole.ids.len() % 4, 0);
+        assert_eq!(windows.windows.len(), whole.ids.len() / 4);
+        for (index, window) in windows.windows.iter().enumerate() {
+            assert_eq!(window.ids, whole.ids[4 * index..][..4]);
+            assert_eq!(window.bytes, whole.bytes[4 * index..][..4]);
+        }
+        assert_eq!((windows.window, &windows.files), (4, &texts.options.files));
+    }
+
+    #[test]
+    fn max_tokens_gives_whole_windows_of_the_same_text() {
+        let text = "The river rose in the night, 12 barns lost. ".repeat(50);
+        let mut texts = texts(&[("a.txt", &text)], 16);
+        let all = read(&texts).unwrap();
+        for (max_tokens, count) in [(16, 1), (31, 1), (64, 4), (79, 4), (80, 5)] {
+            texts.options.max_tokens = Some(max_tokens);
+            assert_eq!(read(&texts).unwrap().windows, all.windows[..count]);
+        }
+        texts.options.max_tokens = Some(u64::MAX);
+        assert_eq!(read(&texts).unwrap(), all);
+    }
+
+    #[test]
+    fn no_more_is_read_than_max_tokens_needs() {
+        let long = "word ".repeat(100_000) + "\0";
+        let mut texts = texts(&[("a.txt", &long), ("b.jsonl", "not json")], 8);
+        // The second file would be refused, and so would the end of the first.
+        let mut bytes = long.into_bytes();
+        *bytes.last_mut().unwrap() = 0xFF;
+        fs::write(&texts.options.files[0], bytes).unwrap();
+        texts.options.max_tokens = Some(80);
+        let windows = read(&texts).unwrap();
+        assert_eq!(windows.windows.len(), 10);
+        assert_eq!(windows.files, texts.options.files[..1]);
+        texts.options.max_tokens = None;
+        assert!(refusal(&texts).contains("not UTF-8"));
+    }
+
+    #[test]
+    fn documents_are_joined_by_the_end_of_text_token() {
+        let lines = "{\"text\": \"a b\"}\n{\"text\": \"\"}\n{\"text\": \"c\"}\n";
+        let texts = texts(&[("x.jsonl", lines), ("empty.txt", ""), ("y.txt", "d b")], 7);
+        let tokenizer = build(&byte_level("smollm"));
+        let encode = |text| tokenizer.encode(text).unwrap().ids;
+        let expected = [encode("a b"), vec![0], encode("c"), vec![0], encode("d b")].concat();
+        let windows = read(&texts).unwrap();
+        assert_eq!(ids(&windows), expected);
+        assert_eq!(windows.windows[0].bytes, [1, 2, 0, 1, 0, 1, 2]);
+    }
+
+    #[test]
+    fn a_preferred_end_of_text_token_is_used() {
+        let texts = texts(&[("a.txt", "a"), ("b.txt", "b")], 3);
+        let tokenizer = build(&byte_level("smollm")).with_end_of_text(2);
+        let windows = read_windows(&tokenizer, &texts.options, 1000).unwrap();
+        assert_eq!(windows.windows[0].ids[1], 2);
+    }
+
+    #[test]
+    fn bos_begins_every_window() {
+        let mut texts = texts(&[("a.txt", "a b b b b b b b")], 4);
+        let plain = ids(&read(&texts).unwrap());
+        texts.options.bos = true;
+        let windows = read(&texts).unwrap();
+        assert_eq!(windows.windows.len(), 2);
+        for (index, window) in windows.windows.iter().enumerate() {
+            assert_eq!(window.ids[0], 1);
+            assert_eq!(window.bytes[0], 0);
+            assert_eq!(window.ids[1..], plain[3 * index..][..3]);
+        }
+        texts.options.max_tokens = Some(4);
+        assert_eq!(read(&texts).unwrap().windows, windows.windows[..1]);
+    }
+
+    #[test]
+    fn what_is_missing_is_named_with_its_numbers() {
+        let mut few = texts(&[("a.txt", "a b b")], 512);
+        let short = "the text has 3 tokens, one window needs 512; give more text or --window 3";
+        assert_eq!(refusal(&few), short);
+        few.options.bos = true;
+        let short = "the text has 3 tokens, one window needs 511; give more text or --window 4";
+        assert_eq!(refusal(&few), short);
+        few.options.window = 4;
+        assert_eq!(read(&few).unwrap().windows.len(), 1, "the remedy works");
+
+        few.options.max_tokens = Some(3);
+        let message = refusal(&few);
+        assert!(message.starts_with("3 tokens do not fill one window of 4"), "{message}");
+        few.options.window = 1;
+        assert!(refusal(&few).contains("a window of 1 tokens predicts nothing"));
+
+        let one = texts(&[("a.txt", "a")], 2);
+        assert_eq!(refusal(&one), "the text has 1 tokens, one window needs 2; give more text");
+        let none = texts(&[("a.txt", ""), ("b.jsonl", "\n")], 2);
+        let message = refusal(&none);
+        assert!(message.starts_with("no text in ") && message.contains("b.jsonl"), "{message}");
+        assert!(message.contains(&none.folder.path().display().to_string()));
+    }
+
+    #[test]
+    fn a_token_that_is_asked_for_must_exist() {
+        let mut gguf = byte_level("smollm");
+        gguf.tokens[0] = "<|other|>".to_owned();
+        (gguf.bos_token_id, gguf.eos_token_id) = (None, None);
+        let tokenizer = build(&gguf);
+        let mut texts = texts(&[("a.txt", "a b"), ("b.txt", "c")], 2);
+        let error = read_windows(&tokenizer, &texts.options, 1000).unwrap_err();
+        assert!(matches!(error, CorpusError::NoEndOfText), "{error}");
+        texts.options.bos = true;
+        let error = read_windows(&tokenizer, &texts.options, 1000).unwrap_err();
+        assert!(matches!(error, CorpusError::NoBos), "{error}");
+    }
+
+    #[test]
+    fn a_token_beyond_the_models_vocabulary_is_an_error() {
+        let tokenizer = build(&byte_level("smollm"));
+        let texts = texts(&[("a.txt", "a b <tool> c")], 2);
+        let tool = tokenizer.vocab_size() - 1;
+        assert!(read_windows(&tokenizer, &texts.options, tool + 1).is_ok());
+        let message = read_windows(&tokenizer, &texts.options, tool).unwrap_err().to_string();
+        let expected =
+            format!("token id {tool} (\"<tool>\") is outside the model's vocabulary of {tool}");
+        assert!(message.starts_with(&expected), "{message}");
+        assert!(message.contains(&format!("the tokenizer has {}", tool + 1)), "{message}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4))]
+
+        #[test]
+        fn a_long_file_has_the_tokens_of_its_text_tokenised_whole(text in text()) {
+            let text = format!("{text} river\n").repeat(150_000 / (text.len() + 7));
+            let files = texts(&[("a.txt", &text)], 2);
+            for tokenizer in tokenizers() {
+                let mut whole = tokenizer.encode(&text).unwrap();
+                let windows = read_windows(tokenizer, &files.options, 1000).unwrap();
+                whole.ids.truncate(whole.ids.len() / 2 * 2);
+                prop_assert_eq!(ids(&windows), whole.ids);
+            }
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The files in `golden/`: what PyTorch, transformers and other witnesses computed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+
+/// The path of `golden/{name}`.
+pub fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden").join(name)
+}
+
+/// What the JSON in `golden/{name}` says.
+///
+/// # Panics
+/// If it is not there, or says something else.
+pub fn golden_json<T: DeserializeOwned>(name: &str) -> T {
+    let path = golden(name);
+    let json = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_slice(&json).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
