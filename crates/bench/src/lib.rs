@@ -10,8 +10,8 @@ mod workload;
 use std::time::Instant;
 
 use burn::tensor::{Int, Tensor, TensorData};
-use layernorm_scaling::{Decoder, Sampling};
 use lns_kernels::{Device, LossTerms, Precision, Workers};
+use lns_model::{Decoder, Sampling};
 use lns_record::BenchResult;
 use lns_train::{Batch, BatchError, Decay, Optimiser, Trainer, TrainingOptions, flops_per_token};
 

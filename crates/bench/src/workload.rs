@@ -5,8 +5,8 @@ use burn::{
     module::{Module, ModuleMapper, Param},
     tensor::{Shape, Tensor, TensorData},
 };
-use layernorm_scaling::Decoder;
 use lns_kernels::Device;
+use lns_model::Decoder;
 use lns_spec::{ModelSpec, NormScheme, Preset};
 use lns_train::{Batch, BatchError, flops_per_token};
 

@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use layernorm_scaling::{LoadError, LoraError};
 use lns_checkpoint::CheckpointError;
 use lns_corpus::CorpusError;
 use lns_diagnose::ChooseError;
+use lns_model::{LoadError, LoraError};
 use lns_record::{ClaimError, EventsError, RecordError};
 use lns_score::ScoreError;
 use lns_spec::{ConversionError, SpecError};

@@ -6,9 +6,9 @@ use std::{
     time::Instant,
 };
 
-use layernorm_scaling::{Decoder, LayerSource, StreamingDecoder};
 use lns_checkpoint::Checkpoint;
 use lns_kernels::Workers;
+use lns_model::{Decoder, LayerSource, StreamingDecoder};
 use lns_record::{Event, FolderKind, FolderMarker};
 use lns_spec::ModelSpec;
 use lns_study::StudyConfig;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use indicatif::ProgressBar;
-use layernorm_scaling::LoraConfig;
+use lns_model::LoraConfig;
 use lns_record::{Event, Outcome, StartEvent, counted};
 use lns_train::RunConfig;
 use lns_watch::TensorBoard;

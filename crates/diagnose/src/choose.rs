@@ -11,9 +11,9 @@
 
 use std::{fmt, sync::atomic::AtomicBool};
 
-use layernorm_scaling::{LayerSource, Pruned};
 use lns_corpus::Windows;
 use lns_kernels::Workers;
+use lns_model::{LayerSource, Pruned};
 use lns_record::{BlockRecord, DiagnoseRecord, LayerRecord, Probe, PruneStep, RemovalRecord};
 use lns_score::{Evaluation, ScoreError, evaluate, paired};
 use lns_spec::{LayerIndex, Removal, Site, SpecError};

@@ -9,9 +9,10 @@ use burn::{
     module::{Module, ModuleVisitor, Param},
     tensor::{Gradients, Tensor, TensorData},
 };
-use layernorm_scaling::{Head, LayerSource, LoadError, TransformerLayerWithScaling, rotary_table};
+use layernorm_scaling::{TransformerLayerWithScaling, rotary_table};
 use lns_corpus::Window;
 use lns_kernels::{LossTerms, RotaryTable, Workers, backward_from, with_slices};
+use lns_model::{Head, LayerSource, LoadError};
 use lns_score::{ScoreError, mean, predictors, standard_error, window_length};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};

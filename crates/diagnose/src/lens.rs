@@ -1,8 +1,8 @@
 //! Logit lens: the final norm and head applied to an earlier point of the stream.
 
 use burn::tensor::Tensor;
-use layernorm_scaling::Head;
 use lns_kernels::divergence_to;
+use lns_model::Head;
 
 /// Σ over tokens of KL(final prediction ‖ prediction from `stream`), and how many tokens agree on the
 /// most likely next one. Streams \[1, T, H\].

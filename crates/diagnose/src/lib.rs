@@ -25,9 +25,9 @@ use std::{
     time::Instant,
 };
 
-use layernorm_scaling::LayerSource;
 use lns_corpus::Windows;
 use lns_kernels::Workers;
+use lns_model::LayerSource;
 use lns_record::{
     BaselineRecord, BlockRecord, DiagnoseRecord, ProbeRecord, TextRecord, VerdictRecord,
 };

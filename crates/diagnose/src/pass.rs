@@ -9,9 +9,10 @@
 use std::ops::Range;
 
 use burn::tensor::Tensor;
-use layernorm_scaling::{Head, LayerSource, LoadError, TransformerLayerWithScaling, rotary_table};
+use layernorm_scaling::{TransformerLayerWithScaling, rotary_table};
 use lns_corpus::{Window, Windows};
 use lns_kernels::{RotaryTable, Workers, with_slices};
+use lns_model::{Head, LayerSource, LoadError};
 use lns_record::{HeavyToken, LayerRecord, LensRecord, RemovalRecord, StreamRecord};
 use lns_score::{
     CountPasses, ScoreError, margin, mean, mean_of, predictors, require_finite, standard_error,

@@ -19,9 +19,10 @@ use burn::{
     module::{Module, ModuleVisitor, Param},
     tensor::Tensor,
 };
-use layernorm_scaling::{LayerSource, rotary_table};
+use layernorm_scaling::rotary_table;
 use lns_corpus::Windows;
 use lns_kernels::{Workers, with_slices};
+use lns_model::LayerSource;
 use lns_record::{StreamRecord, TheoryCheck, TheoryCurve, TheoryRecord};
 use lns_score::{ScoreError, mean, require_finite, window_length};
 use lns_spec::{

@@ -7,11 +7,11 @@ use std::{
 };
 
 use burn::tensor::Device;
-use layernorm_scaling::{Decoder, LayerSource, StreamingDecoder};
 use lns_checkpoint::Checkpoint;
 use lns_corpus::{Window, Windows};
 use lns_diagnose::{Control, Labels, Probes, diagnose};
 use lns_kernels::Workers;
+use lns_model::{Decoder, LayerSource, StreamingDecoder};
 use lns_record::DiagnoseRecord;
 use lns_score::ScoreError;
 use serde_json::Value;

@@ -3,10 +3,10 @@
 use std::sync::LazyLock;
 
 use burn::tensor::Device;
-use layernorm_scaling::Decoder;
 use lns_corpus::{Window, Windows};
 use lns_diagnose::{Moment, Subject, theory};
 use lns_kernels::Workers;
+use lns_model::Decoder;
 use lns_record::{TheoryCheck, TheoryRecord};
 use lns_spec::{Initialisation, NormScheme, Preset};
 use rand_chacha::ChaCha8Rng;

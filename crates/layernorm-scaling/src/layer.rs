@@ -8,17 +8,16 @@ use burn::{
     module::{Module, Param},
     tensor::{Device, Tensor, activation::silu},
 };
-use lns_kernels::{
-    AttentionShape, Gate, Precision, RotaryTable, causal_attention, gated, linear_in, rotate,
-};
+use lns_kernels::{Precision, RotaryTable};
 use lns_spec::{
     Branch, BranchGate, InputNorm, Join, LayerIndex, ModelSpec, NormScheme, Part, Preset, Role,
     Site,
 };
 
 use crate::{
-    LayerCache, RmsNormScaling,
-    weights::{Builder, LoadError, RandomWeights},
+    GatedMlp, LayerCache, RmsNormScaling, SelfAttention,
+    attention::rotary_table,
+    weights::{Builder, RandomWeights, Weights},
 };
 
 /// Builds a stand-alone [`TransformerLayerWithScaling`] for use in a model of one's own.
@@ -86,152 +85,13 @@ impl TransformerLayerWithScalingConfig {
         assert!(self.layer_idx < self.num_hidden_layers, "layer_idx is beyond the model");
         let mut weights = RandomWeights::normal(&spec, self.seed);
         let layer = LayerIndex::new(self.layer_idx);
-        match TransformerLayerWithScaling::build(&spec, layer, &mut weights, device) {
-            Ok(layer) => layer,
-            Err(error) => unreachable!("random weights are always there: {error}"),
-        }
+        let Ok(layer) = TransformerLayerWithScaling::build(&spec, layer, &mut weights, device);
+        layer
     }
 
     /// Rotary table for this layer's heads, base 10,000.
     pub fn rotary_table(&self, positions: usize) -> RotaryTable {
         rotary_table(&self.spec(), positions)
-    }
-}
-
-/// cos and sin for the first `positions` positions of a model.
-pub fn rotary_table(spec: &ModelSpec, positions: usize) -> RotaryTable {
-    let frequencies = spec.rope.frequencies(spec.head_dim, positions, spec.max_position_embeddings);
-    RotaryTable::new(&frequencies, positions)
-}
-
-/// The table of a sequence in which documents of these lengths are laid end to end, none longer than
-/// `positions`; otherwise as [`rotary_table`]'s for so many positions.
-pub fn packed_rotary_table(spec: &ModelSpec, positions: usize, lengths: &[usize]) -> RotaryTable {
-    let frequencies = spec.rope.frequencies(spec.head_dim, positions, spec.max_position_embeddings);
-    RotaryTable::packed(&frequencies, lengths)
-}
-
-/// A matrix in Hugging Face layout with an optional bias.
-#[derive(Module, Debug)]
-pub struct Projection {
-    /// \[out, in\]
-    pub weight: Param<Tensor<2>>,
-    /// \[out\]
-    pub bias: Option<Param<Tensor<1>>>,
-    #[module(skip)]
-    precision: Precision,
-}
-
-impl Projection {
-    fn build(builder: &mut Builder<'_>, role: Role) -> Result<Self, LoadError> {
-        Ok(Self {
-            weight: Param::from_tensor(builder.weight(role)?),
-            bias: builder.optional(role, Part::Bias)?.map(Param::from_tensor),
-            precision: Precision::F32,
-        })
-    }
-
-    /// \[…, in\] → \[…, out\]
-    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let bias = self.bias.as_ref().map(Param::val);
-        linear_in(self.precision, x, self.weight.val(), bias)
-    }
-}
-
-/// Causal grouped-query self-attention with rotary positions.
-#[derive(Module, Debug)]
-pub struct SelfAttention {
-    /// H → heads · D
-    pub q_proj: Projection,
-    /// H → key_value_heads · D
-    pub k_proj: Projection,
-    /// H → key_value_heads · D
-    pub v_proj: Projection,
-    /// heads · D → H
-    pub o_proj: Projection,
-    /// Norm on each query head (Qwen 3).
-    pub q_norm: Option<RmsNormScaling>,
-    /// Norm on each key head (Qwen 3).
-    pub k_norm: Option<RmsNormScaling>,
-    #[module(skip)]
-    shape: AttentionShape,
-}
-
-impl SelfAttention {
-    fn build(
-        spec: &ModelSpec,
-        layer: LayerIndex,
-        builder: &mut Builder<'_>,
-    ) -> Result<Self, LoadError> {
-        let eps = spec.rms_norm_eps;
-        Ok(Self {
-            q_proj: Projection::build(builder, Role::Query)?,
-            k_proj: Projection::build(builder, Role::Key)?,
-            v_proj: Projection::build(builder, Role::Value)?,
-            o_proj: Projection::build(builder, Role::AttentionOutput)?,
-            q_norm: builder.norm(Role::QueryNorm, eps, 1.0)?,
-            k_norm: builder.norm(Role::KeyNorm, eps, 1.0)?,
-            shape: AttentionShape {
-                heads: spec.num_attention_heads,
-                key_value_heads: spec.num_key_value_heads,
-                head_dim: spec.head_dim,
-                window: spec.per_layer.get(layer.get()).and_then(|own| own.attention_window),
-            },
-        })
-    }
-
-    /// \[B, T, H\] → \[B, T, H\]; with a cache, the T tokens follow those in it. The documents of a
-    /// packed table do not see each other.
-    fn forward(
-        &self,
-        x: Tensor<3>,
-        rotary: &RotaryTable,
-        cache: Option<&mut LayerCache>,
-    ) -> Tensor<3> {
-        let start = cache.as_ref().map_or(0, |cache| cache.len());
-        let heads = |x: Tensor<3>, norm: &Option<RmsNormScaling>| match norm {
-            None => x,
-            Some(norm) => {
-                let [b, t, width] = x.dims();
-                let per_head = x.reshape([b, t, width / self.shape.head_dim, self.shape.head_dim]);
-                norm.forward(per_head).reshape([b, t, width])
-            }
-        };
-        let q = rotate(heads(self.q_proj.forward(x.clone()), &self.q_norm), rotary, start);
-        let k = rotate(heads(self.k_proj.forward(x.clone()), &self.k_norm), rotary, start);
-        let v = self.v_proj.forward(x);
-        let (k, v) = match cache {
-            Some(cache) => cache.append(k, v),
-            None => (k, v),
-        };
-        self.o_proj.forward(causal_attention(q, k, v, &self.shape, rotary.documents()))
-    }
-}
-
-/// down(silu(gate(x)) · up(x))
-#[derive(Module, Debug)]
-pub struct GatedMlp {
-    /// H → intermediate
-    pub gate_proj: Projection,
-    /// H → intermediate
-    pub up_proj: Projection,
-    /// intermediate → H
-    pub down_proj: Projection,
-}
-
-impl GatedMlp {
-    fn build(builder: &mut Builder<'_>) -> Result<Self, LoadError> {
-        Ok(Self {
-            gate_proj: Projection::build(builder, Role::MlpGate)?,
-            up_proj: Projection::build(builder, Role::MlpUp)?,
-            down_proj: Projection::build(builder, Role::MlpDown)?,
-        })
-    }
-
-    /// \[…, H\] → \[…, H\]
-    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let gate = self.gate_proj.forward(x.clone());
-        self.down_proj.forward(gated(gate, self.up_proj.forward(x), Gate::Silu))
     }
 }
 
@@ -247,7 +107,11 @@ pub struct BranchEnd {
 impl BranchEnd {
     const NONE: Self = Self { norm: None, scale: None };
 
-    fn build(spec: &ModelSpec, site: Site, builder: &mut Builder<'_>) -> Result<Self, LoadError> {
+    fn build<W: Weights>(
+        spec: &ModelSpec,
+        site: Site,
+        builder: &mut Builder<'_, W>,
+    ) -> Result<Self, W::Error> {
         let scale = builder.optional(Role::BranchGate(site), Part::Weight)?;
         Ok(Self {
             norm: builder.norm(Role::OutputNorm(site), spec.rms_norm_eps, 1.0)?,
@@ -289,12 +153,16 @@ pub struct TransformerLayerWithScaling {
 }
 
 impl TransformerLayerWithScaling {
-    pub(crate) fn build(
+    /// Layer `layer` of a model, its parameters from `weights`, asked for by role.
+    ///
+    /// # Errors
+    /// What `weights` fails with.
+    pub fn build<W: Weights>(
         spec: &ModelSpec,
         layer: LayerIndex,
-        weights: &mut dyn crate::weights::Weights,
+        weights: &mut W,
         device: &Device,
-    ) -> Result<Self, LoadError> {
+    ) -> Result<Self, W::Error> {
         let builder = &mut Builder::layer(spec, layer, weights, device);
         let eps = spec.rms_norm_eps;
         let mut built = Self {
@@ -314,7 +182,7 @@ impl TransformerLayerWithScaling {
         let mut norms = |site: Site, rule: &Branch| {
             let input = builder.norm(Role::InputNorm(site), eps, rule.output_scale())?;
             let join = builder.norm(Role::JoinNorm(site), eps, 1.0)?;
-            Ok::<_, LoadError>(match input {
+            Ok::<_, W::Error>(match input {
                 Some(input) => (Some(input), join),
                 None => (join, None),
             })
@@ -482,7 +350,7 @@ impl TransformerLayerWithScaling {
     }
 
     /// The layer without one of its branches.
-    pub(crate) fn without_branch(mut self, site: Site) -> Self {
+    pub fn without_branch(mut self, site: Site) -> Self {
         match site {
             Site::Attention => {
                 (self.input_layernorm, self.self_attn, self.attention_join) = (None, None, None);
@@ -498,7 +366,7 @@ impl TransformerLayerWithScaling {
 
     /// Gives the layer another rule, its gains multiplied by `gain` at each site. Only for
     /// rules that need the same tensors.
-    pub(crate) fn with_rule(mut self, site: Site, rule: Branch, gain: f64) -> Self {
+    pub fn with_rule(mut self, site: Site, rule: Branch, gain: f64) -> Self {
         let norm = match site {
             Site::Attention => {
                 self.attention_rule = rule;

@@ -1,8 +1,9 @@
-//! Where a model's tensors come from: a checkpoint, or a seeded initialisation. One constructor
-//! serves both.
+//! Where the parameters of a layer or model come from, asked for by role. One constructor serves a
+//! seeded initialisation and whatever holds trained values.
+
+use std::convert::Infallible;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use lns_checkpoint::{Checkpoint, CheckpointError, TensorAudit};
 use lns_spec::{Initialisation, LayerIndex, ModelSpec, ModelTensor, Part, Role, Start};
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
@@ -10,92 +11,111 @@ use rand_distr::{Distribution, Normal};
 
 use crate::RmsNormScaling;
 
-/// Why a model could not be made from a checkpoint.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-#[expect(missing_docs, reason = "each variant's message names its fields")]
-pub enum LoadError {
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    #[error("{path}: the tensors are not those of its config.json\n{audit}")]
-    Audit { path: String, audit: Box<TensorAudit> },
-}
+/// Where tensors come from.
+pub trait Weights {
+    /// Why one could not be had.
+    type Error;
 
-/// Fetches one tensor of the model, row-major.
-pub(crate) trait Weights {
-    fn fetch(&mut self, tensor: &ModelTensor) -> Result<Vec<f32>, LoadError>;
-}
-
-impl Weights for &Checkpoint {
-    fn fetch(&mut self, tensor: &ModelTensor) -> Result<Vec<f32>, LoadError> {
-        Ok(self.read(tensor)?)
-    }
+    /// One tensor of the model, row-major, of the shape that it names.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    fn fetch(&mut self, tensor: &ModelTensor) -> Result<Vec<f32>, Self::Error>;
 }
 
 /// Random weights, a function of the seed and of which tensor it is: two models of one shape get the
 /// same weights whatever their scheme and family, tensor by tensor.
-pub(crate) struct RandomWeights<'a> {
-    pub(crate) spec: &'a ModelSpec,
-    pub(crate) initialisation: Initialisation,
-    pub(crate) embedding_std: f64,
-    pub(crate) seed: u64,
+#[derive(Debug)]
+pub struct RandomWeights<'a> {
+    spec: &'a ModelSpec,
+    initialisation: Initialisation,
+    embedding_std: f64,
+    seed: u64,
+}
+
+impl<'a> RandomWeights<'a> {
+    /// The default initialisation, [`Initialisation::Normal`].
+    pub fn normal(spec: &'a ModelSpec, seed: u64) -> Self {
+        Self::new(spec, Initialisation::Normal, Initialisation::STD, seed)
+    }
+
+    /// Another initialisation, and the embedding's standard deviation
+    /// ([`lns_spec::embedding_std`]).
+    ///
+    /// # Panics
+    /// If `embedding_std` is not a finite number of at least 0.
+    pub fn new(
+        spec: &'a ModelSpec,
+        initialisation: Initialisation,
+        embedding_std: f64,
+        seed: u64,
+    ) -> Self {
+        assert!(
+            embedding_std.is_finite() && embedding_std >= 0.0,
+            "embedding_std: {embedding_std}"
+        );
+        Self { spec, initialisation, embedding_std, seed }
+    }
 }
 
 impl Weights for RandomWeights<'_> {
-    fn fetch(&mut self, tensor: &ModelTensor) -> Result<Vec<f32>, LoadError> {
+    type Error = Infallible;
+
+    fn fetch(&mut self, tensor: &ModelTensor) -> Result<Vec<f32>, Infallible> {
         let count = tensor.shape.iter().product();
         let std = match self.spec.start(tensor.id, self.initialisation, self.embedding_std) {
             Start::Constant(value) => return Ok(vec![value as f32; count]),
             Start::Normal { std } => std,
         };
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ fnv1a(&tensor.id.to_string()));
+        let mut rng = ChaCha8Rng::seed_from_u64(tensor_seed(self.seed, &tensor.id.to_string()));
         let Ok(normal) = Normal::new(0.0, std) else {
-            unreachable!("`Decoder::initialised` checks the only deviation it is given")
+            unreachable!("every deviation is a finite number")
         };
         Ok((0..count).map(|_| normal.sample(&mut rng) as f32).collect())
     }
 }
 
-/// FNV-1a, so that a name's weights never depend on a hasher's version.
-pub(crate) fn fnv1a(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+/// The seed of one tensor among those of a model that is drawn from `seed`. FNV-1a of its name, so that
+/// a tensor's values never depend on a hasher's version.
+pub fn tensor_seed(seed: u64, name: &str) -> u64 {
+    seed ^ name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }
 
 /// Builds the parameters of one part of a model, by their roles.
-pub(crate) struct Builder<'a> {
-    weights: &'a mut dyn Weights,
+#[derive(Debug)]
+pub struct Builder<'a, W> {
+    weights: &'a mut W,
     tensors: Vec<ModelTensor>,
     device: &'a Device,
 }
 
-impl<'a> Builder<'a> {
+impl<'a, W: Weights> Builder<'a, W> {
     /// For tensors outside the layers.
-    pub(crate) fn outer(
-        spec: &ModelSpec,
-        weights: &'a mut dyn Weights,
-        device: &'a Device,
-    ) -> Self {
+    pub fn outer(spec: &ModelSpec, weights: &'a mut W, device: &'a Device) -> Self {
         Self { weights, tensors: spec.outer_tensors(), device }
     }
 
     /// For the tensors of one layer.
-    pub(crate) fn layer(
+    pub fn layer(
         spec: &ModelSpec,
         layer: LayerIndex,
-        weights: &'a mut dyn Weights,
+        weights: &'a mut W,
         device: &'a Device,
     ) -> Self {
         Self { weights, tensors: spec.layer_tensors(layer), device }
     }
 
     /// The weight or bias of a role, if the model has it.
-    pub(crate) fn optional<const D: usize>(
+    ///
+    /// # Errors
+    /// What the weights fail with.
+    pub fn optional<const D: usize>(
         &mut self,
         role: Role,
         part: Part,
-    ) -> Result<Option<Tensor<D>>, LoadError> {
+    ) -> Result<Option<Tensor<D>>, W::Error> {
         let wanted = |tensor: &&ModelTensor| (tensor.id.role, tensor.id.part) == (role, part);
         let Some(tensor) = self.tensors.iter().find(wanted) else { return Ok(None) };
         let values = self.weights.fetch(tensor)?;
@@ -104,7 +124,10 @@ impl<'a> Builder<'a> {
     }
 
     /// The weight of a role that every model of this kind has.
-    pub(crate) fn weight<const D: usize>(&mut self, role: Role) -> Result<Tensor<D>, LoadError> {
+    ///
+    /// # Errors
+    /// What the weights fail with.
+    pub fn weight<const D: usize>(&mut self, role: Role) -> Result<Tensor<D>, W::Error> {
         match self.optional(role, Part::Weight)? {
             Some(tensor) => Ok(tensor),
             None => unreachable!("the inventory of tensors has no {role:?}"),
@@ -112,12 +135,15 @@ impl<'a> Builder<'a> {
     }
 
     /// The norm of a role, if the model has it.
-    pub(crate) fn norm(
+    ///
+    /// # Errors
+    /// What the weights fail with.
+    pub fn norm(
         &mut self,
         role: Role,
         epsilon: f64,
         scale: f64,
-    ) -> Result<Option<RmsNormScaling>, LoadError> {
+    ) -> Result<Option<RmsNormScaling>, W::Error> {
         let gamma = self.optional(role, Part::Weight)?;
         Ok(gamma.map(|gamma| RmsNormScaling::new(gamma, epsilon, scale)))
     }

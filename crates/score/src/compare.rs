@@ -1,9 +1,10 @@
 //! Two models that should be one function, held against each other.
 
 use burn::tensor::Tensor;
-use layernorm_scaling::{LayerSource, rotary_table};
+use layernorm_scaling::rotary_table;
 use lns_corpus::Window;
 use lns_kernels::{Workers, with_slices};
+use lns_model::LayerSource;
 
 use crate::{CountPasses, ScoreError, evaluate, window_length};
 

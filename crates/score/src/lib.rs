@@ -10,9 +10,10 @@ mod paired;
 use std::time::Instant;
 
 use burn::tensor::Tensor;
-use layernorm_scaling::{LayerSource, LoadError, TransformerLayerWithScaling, rotary_table};
+use layernorm_scaling::{TransformerLayerWithScaling, rotary_table};
 use lns_corpus::Window;
 use lns_kernels::Workers;
+use lns_model::{LayerSource, LoadError};
 use lns_record::EvalRecord;
 use lns_spec::LayerIndex;
 use statrs::distribution::{ContinuousCDF, StudentsT};

@@ -6,10 +6,10 @@ use std::{
 };
 
 use burn::tensor::Device;
-use layernorm_scaling::{Decoder, LayerSource, StreamingDecoder};
 use lns_checkpoint::Checkpoint;
 use lns_corpus::Window;
 use lns_kernels::Workers;
+use lns_model::{Decoder, LayerSource, StreamingDecoder};
 use lns_score::{evaluate, mean, standard_error};
 
 fn checkpoint() -> Checkpoint {

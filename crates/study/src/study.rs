@@ -5,11 +5,11 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use layernorm_scaling::Decoder;
 use lns_checkpoint::Checkpoint;
 use lns_corpus::{Corpus, Part, Window, Windows, evaluation_sequences};
 use lns_diagnose::{Control, Labels, Moment, Probes, Subject, diagnose, theory};
 use lns_kernels::{Device, Workers};
+use lns_model::Decoder;
 use lns_record::{
     CurvePoint, DiagnoseRecord, Event, GroupRecord, Outcome, RunRecord, SMALL_FILE, StudyRecord,
     TheoryRecord, counted, pretty_json, read_events, read_regular, read_regular_text, replace_file,

@@ -6,9 +6,9 @@
 
 use std::path::{Path, PathBuf};
 
-use layernorm_scaling::LoraConfig;
 use lns_corpus::Layout;
 use lns_kernels::Precision;
+use lns_model::LoraConfig;
 use lns_record::{SMALL_FILE, read_regular_text};
 use lns_spec::{Family, Initialisation, ModelSpec, NormScheme, Preset, meant};
 use serde::{Deserialize, Deserializer, Serialize};

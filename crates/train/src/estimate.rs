@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use layernorm_scaling::LoraConfig;
+use lns_model::LoraConfig;
 use lns_record::with_prefix;
 use lns_spec::ModelSpec;
 use serde::Serialize;

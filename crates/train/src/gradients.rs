@@ -6,8 +6,8 @@ use burn::{
     module::{Module, ModuleVisitor, Param},
     tensor::{Gradients, Int, Tensor, TensorData},
 };
-use layernorm_scaling::Decoder;
 use lns_kernels::{Buffer, LossTerms, backward_from, with_slices};
+use lns_model::Decoder;
 
 use crate::{Batch, optimiser::Parameter, packing::Pass};
 

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::LazyLock};
 
-use layernorm_scaling::LoraConfig;
+use lns_model::LoraConfig;
 use lns_spec::{Anneal, DepthScale, NormScheme, differs_little, schemes::Keel};
 use toml::{Table, Value};
 

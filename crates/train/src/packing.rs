@@ -7,8 +7,9 @@
 //! the tokens that count.
 
 use burn::tensor::{Device, Int, Tensor};
-use layernorm_scaling::{Decoder, packed_rotary_table, rotary_table};
+use layernorm_scaling::{packed_rotary_table, rotary_table};
 use lns_kernels::{IGNORED, RotaryTable};
+use lns_model::Decoder;
 
 use crate::gradients::ids;
 

@@ -13,12 +13,12 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use layernorm_scaling::{Decoder, LoadError, LoraError};
 use lns_checkpoint::{Checkpoint, CheckpointError};
 use lns_corpus::{
     Corpus, CorpusError, Layout, Part, Position, Sampler, Sequences, evaluation_sequences,
 };
 use lns_kernels::{Device, Workers, with_slices};
+use lns_model::{Decoder, LoadError, LoraError};
 use lns_record::{
     EvalEvent, Event, EventsError, LayersEvent, NewFolder, Outcome, ProvenanceRecord, StartEvent,
     StepEvent, pretty_json, read_events, regular, replace_file,

@@ -13,10 +13,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use layernorm_scaling::{Decoder, LoraConfig};
 use lns_checkpoint::{Checkpoint, NamedTensor, write_tensors};
 use lns_corpus::Position;
 use lns_kernels::Device;
+use lns_model::{Decoder, LoraConfig};
 use lns_record::{NewFolder, SMALL_FILE, file_sha256, read_regular};
 use lns_tokenizer::TokenizerError;
 use safetensors::{Dtype, SafeTensors};

@@ -1,9 +1,9 @@
 //! What each layer does while training: the paper's Figure 4, and what explains it.
 
 use burn::tensor::Tensor;
-use layernorm_scaling::Decoder;
 use lns_checkpoint::NamedTensor;
 use lns_kernels::{Workers, with_slices};
+use lns_model::Decoder;
 
 use crate::{Batch, gradients::ids, packing::counted};
 

@@ -6,8 +6,8 @@ use burn::{
     module::{Module, ModuleMapper, Param},
     tensor::{Device, Shape, Tensor},
 };
-use layernorm_scaling::{Decoder, tensor_id, visit_parameters};
 use lns_kernels::{Buffer, LossTerms, Workers};
+use lns_model::{Decoder, tensor_id, visit_parameters};
 
 use crate::{
     Batch, BatchError, Optimiser,

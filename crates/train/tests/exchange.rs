@@ -5,8 +5,8 @@ use std::{
     thread,
 };
 
-use layernorm_scaling::Decoder;
 use lns_kernels::{Device, IGNORED, Workers};
+use lns_model::Decoder;
 use lns_spec::{NormScheme, Preset};
 use lns_train::{Batch, Exchange, Step, Trainer, TrainingOptions};
 

@@ -7,13 +7,13 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use layernorm_scaling::{Decoder, LoraConfig, Retrofit};
 use lns_checkpoint::{Checkpoint, Conversion};
 use lns_corpus::{
     InstructionOptions, Language, Limits, Part, PrepareOptions, Validation, prepare_documents,
     prepare_instructions,
 };
 use lns_kernels::Device;
+use lns_model::{Decoder, LoraConfig, Retrofit};
 use lns_record::{Event, Outcome, ProvenanceRecord, read_events};
 use lns_spec::{DepthScale, NormScheme, Preset};
 use lns_tokenizer::{Tokenizer, TokenizerError, model_tokenizer, write_tokenizer};

@@ -3,9 +3,9 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use layernorm_scaling::Decoder;
 use lns_checkpoint::{Checkpoint, NamedTensor, write_tensors};
 use lns_kernels::{Device, IGNORED, Workers};
+use lns_model::Decoder;
 use lns_spec::{
     ModelSpec, NormScheme,
     schemes::{BranchRule, BranchScale, Progressive},

@@ -8,12 +8,12 @@ use std::{
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::Tensor;
-use layernorm_scaling::Decoder;
 use lns_checkpoint::Checkpoint;
 use lns_corpus::{
     Corpus, Language, Limits, Part, Sequences, evaluation_sequences, prepare_documents,
 };
 use lns_kernels::{Device, IGNORED, Workers};
+use lns_model::Decoder;
 use lns_record::{Event, Outcome, read_events};
 use lns_train::{
     GuardConfig, Layer, ModelConfig, NotFinite, RunConfig, RunError, Schedule, SourceConfig,

@@ -7,8 +7,8 @@ use burn::{
     module::{Module, ModuleVisitor, Param},
     tensor::Tensor,
 };
-use layernorm_scaling::{Decoder, LoraConfig};
 use lns_kernels::{Device, IGNORED, Precision, Workers, with_slices};
+use lns_model::{Decoder, LoraConfig};
 use lns_spec::{ModelSpec, NormScheme, Preset};
 use lns_train::{
     Batch, BatchError, Decay, Estimate, FinetuneConfig, Optimiser, RunConfig, Step, Trainer,

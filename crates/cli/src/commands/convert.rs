@@ -4,9 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use layernorm_scaling::LayerSource;
 use lns_checkpoint::{Checkpoint, Conversion, Rounding, TensorEdit};
 use lns_corpus::Windows;
+use lns_model::LayerSource;
 use lns_record::{NewFolder, ProvenanceRecord, pretty_json};
 use lns_score::{Comparison, compare};
 use lns_tokenizer::write_tokenizer;

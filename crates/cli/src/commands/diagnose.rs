@@ -7,10 +7,10 @@ use std::{
 };
 
 use clap::Args;
-use layernorm_scaling::LayerSource;
 use lns_corpus::Windows;
 use lns_diagnose::{Control, Labels, Probes};
 use lns_kernels::Workers;
+use lns_model::LayerSource;
 use lns_record::{Claim, ClaimError, DiagnoseRecord, FolderKind, counted};
 
 use super::{Verb, output};

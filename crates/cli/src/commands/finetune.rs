@@ -4,8 +4,8 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::Args;
-use layernorm_scaling::LoraConfig;
 use lns_checkpoint::Checkpoint;
+use lns_model::LoraConfig;
 use lns_record::{Claim, FolderKind};
 use lns_train::{
     Layer, RunConfig, check_checkpoint, check_memory, finetune_defaults,

@@ -9,9 +9,9 @@ use std::{
 
 use anyhow::Context;
 use clap::Args;
-use layernorm_scaling::{Decoder, Sampling};
 use lns_checkpoint::Checkpoint;
 use lns_kernels::with_threads;
+use lns_model::{Decoder, Sampling};
 use lns_tokenizer::{ChatTemplate, Message, StopStrings, Tokenizer};
 use lns_train::ranges::{SEED, THREADS};
 use serde::Serialize;

@@ -53,7 +53,7 @@ fn run(args: &InspectArgs, printer: &Printer) -> anyhow::Result<()> {
         let audit = checkpoint.audit();
         if !audit.is_clean() {
             let path = checkpoint.path().display().to_string();
-            return Err(layernorm_scaling::LoadError::Audit { path, audit: Box::new(audit) }.into());
+            return Err(lns_model::LoadError::Audit { path, audit: Box::new(audit) }.into());
         }
     }
     Ok(())

@@ -8,11 +8,11 @@ use std::{
 
 use anyhow::Context;
 use clap::Args;
-use layernorm_scaling::{LayerSource, Pruned};
 use lns_checkpoint::{Checkpoint, Conversion, StorageType};
 use lns_corpus::{Window, Windows};
 use lns_diagnose::{Choice, Chosen, PruneRule, choose};
 use lns_kernels::Workers;
+use lns_model::{LayerSource, Pruned};
 use lns_record::{PrunePlan, PruneStep, pretty_json, replace_file};
 use lns_spec::{LayerSelection, ModelSpec, Removal, Site};
 use lns_train::ranges::LAYERS;

@@ -3,8 +3,8 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use layernorm_scaling::Retrofit;
 use lns_checkpoint::Conversion;
+use lns_model::Retrofit;
 use lns_spec::DepthScale;
 use lns_train::ranges::STEPS;
 use serde_json::json;

@@ -354,9 +354,9 @@ fn more_steps_take_a_finished_run_on() {
 mod processes {
     use std::process::{Child, Command, Output, Stdio};
 
-    use layernorm_scaling::Decoder;
     use lns_checkpoint::Checkpoint;
     use lns_kernels::Device;
+    use lns_model::Decoder;
     use lns_record::{Event, read_events};
     use lns_spec::{NormScheme, Preset};
 

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use assert_cmd::Command;
-use layernorm_scaling::Decoder;
 use lns_kernels::Device;
+use lns_model::Decoder;
 use lns_spec::{NormScheme, Preset};
 use serde_json::{Value, json};
 

@@ -10,8 +10,9 @@ use burn::{
     module::Module,
     tensor::{Tensor, TensorData},
 };
-use layernorm_scaling::{LayerSource, LoadError, TransformerLayerWithScaling};
+use layernorm_scaling::TransformerLayerWithScaling;
 use lns_kernels::{RotaryTable, backward_from, with_slices};
+use lns_model::{LayerSource, LoadError};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
@@ -152,7 +153,8 @@ fn largest_eigenvalue(diagonal: &[f64], off_diagonal: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;
-    use layernorm_scaling::{Decoder, rotary_table};
+    use layernorm_scaling::rotary_table;
+    use lns_model::Decoder;
     use lns_spec::{Initialisation, NormScheme, Preset};
 
     use super::*;

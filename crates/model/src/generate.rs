@@ -1,11 +1,12 @@
 //! Streaming generation with a key/value cache.
 
 use burn::tensor::DType;
+use layernorm_scaling::rotary_table;
 use lns_kernels::RotaryTable;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
-use crate::{Decoder, KvCache, ids_tensor, rotary_table};
+use crate::{Decoder, KvCache, ids_tensor};
 
 /// How the next token is chosen.
 #[derive(Debug, Clone, PartialEq)]

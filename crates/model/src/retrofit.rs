@@ -46,7 +46,7 @@ impl Retrofit {
 /// use std::path::Path;
 ///
 /// use burn::tensor::Device;
-/// use layernorm_scaling::{Decoder, Retrofit, apply_curse_of_depth_mitigation};
+/// use lns_model::{Decoder, Retrofit, apply_curse_of_depth_mitigation};
 /// use lns_checkpoint::Checkpoint;
 /// use lns_spec::DepthScale;
 ///

@@ -7,15 +7,18 @@ use burn::{
     module::{Module, Param},
     tensor::{DType, Device, Int, Tensor},
 };
+use layernorm_scaling::{
+    Builder, RandomWeights, RmsNormScaling, TransformerLayerWithScaling, Weights, rotary_table,
+};
 use lns_checkpoint::Checkpoint;
 use lns_kernels::{
     LossTerms, Precision, RotaryTable, embedding, linear_in, next_token_loss, next_token_nll,
 };
-use lns_spec::{Initialisation, LayerIndex, ModelSpec, Part, Role};
+use lns_spec::{Initialisation, ModelSpec, Part, Role};
 
 use crate::{
-    KvCache, RmsNormScaling, TransformerLayerWithScaling, rotary_table,
-    weights::{Builder, LoadError, RandomWeights, Weights},
+    KvCache, LoadError,
+    load::{Stored, audit},
 };
 
 /// Final norm and output projection: from the stream to the next token.
@@ -68,7 +71,7 @@ impl Head {
 /// A new model with LNS:
 /// ```
 /// use burn::tensor::{Device, Int, Tensor};
-/// use layernorm_scaling::Decoder;
+/// use lns_model::Decoder;
 /// use lns_spec::{NormScheme, Preset};
 ///
 /// let device = Device::flex();
@@ -100,11 +103,8 @@ impl Decoder {
     /// A model with N(0, 0.02²) weights that depend on the seed and each tensor's name only, so that
     /// models of one shape start equal whatever their scheme.
     pub fn new(spec: &ModelSpec, seed: u64, device: &Device) -> Self {
-        let mut weights = RandomWeights::normal(spec, seed);
-        match Self::build(spec, &mut weights, device) {
-            Ok(decoder) => decoder,
-            Err(error) => unreachable!("random weights are always there: {error}"),
-        }
+        let Ok(decoder) = Self::build(spec, &mut RandomWeights::normal(spec, seed), device);
+        decoder
     }
 
     /// As [`new`](Self::new), with another initialisation and embedding deviation
@@ -119,15 +119,9 @@ impl Decoder {
         seed: u64,
         device: &Device,
     ) -> Self {
-        assert!(
-            embedding_std.is_finite() && embedding_std >= 0.0,
-            "embedding_std: {embedding_std}"
-        );
-        let mut weights = RandomWeights { spec, initialisation, embedding_std, seed };
-        match Self::build(spec, &mut weights, device) {
-            Ok(decoder) => decoder,
-            Err(error) => unreachable!("random weights are always there: {error}"),
-        }
+        let mut weights = RandomWeights::new(spec, initialisation, embedding_std, seed);
+        let Ok(decoder) = Self::build(spec, &mut weights, device);
+        decoder
     }
 
     /// Reads a whole checkpoint.
@@ -137,14 +131,14 @@ impl Decoder {
     /// [`LoadError::Checkpoint`] when one cannot be read.
     pub fn from_checkpoint(checkpoint: &Checkpoint, device: &Device) -> Result<Self, LoadError> {
         audit(checkpoint)?;
-        Self::build(checkpoint.spec(), &mut &*checkpoint, device)
+        Self::build(checkpoint.spec(), &mut Stored(checkpoint), device)
     }
 
-    fn build(
+    fn build<W: Weights>(
         spec: &ModelSpec,
-        weights: &mut dyn Weights,
+        weights: &mut W,
         device: &Device,
-    ) -> Result<Self, LoadError> {
+    ) -> Result<Self, W::Error> {
         let outer = &mut Builder::outer(spec, weights, device);
         let embed_tokens = Param::from_tensor(outer.weight(Role::Embedding)?);
         let embed_norm = outer.norm(Role::EmbeddingNorm, spec.rms_norm_eps, 1.0)?;
@@ -204,7 +198,7 @@ impl Decoder {
     }
 
     /// As [`stream`](Self::stream), the tokens at the positions of a table, which may be that of
-    /// documents laid end to end ([`packed_rotary_table`](crate::packed_rotary_table)).
+    /// documents laid end to end ([`packed_rotary_table`](layernorm_scaling::packed_rotary_table)).
     pub fn stream_at(&self, tokens: Tensor<2, Int>, rotary: &RotaryTable) -> Tensor<3> {
         let embedded = self.embed(tokens);
         self.layers.iter().fold(embedded, |stream, layer| layer.forward(stream, rotary))
@@ -258,91 +252,12 @@ impl Decoder {
     }
 }
 
-/// Refuses a checkpoint whose tensors are not exactly those its config asks for.
-pub(crate) fn audit(checkpoint: &Checkpoint) -> Result<(), LoadError> {
-    let audit = checkpoint.audit();
-    if audit.is_clean() {
-        Ok(())
-    } else {
-        let path = checkpoint.path().display().to_string();
-        Err(LoadError::Audit { path, audit: Box::new(audit) })
-    }
-}
-
-pub(crate) fn final_norm(
+pub(crate) fn final_norm<W: Weights>(
     spec: &ModelSpec,
-    outer: &mut Builder<'_>,
-) -> Result<RmsNormScaling, LoadError> {
+    outer: &mut Builder<'_, W>,
+) -> Result<RmsNormScaling, W::Error> {
     let gamma = outer.weight(Role::FinalNorm)?;
     Ok(RmsNormScaling::new(gamma, spec.rms_norm_eps, 1.0))
-}
-
-impl RandomWeights<'_> {
-    /// The default initialisation.
-    pub(crate) fn normal(spec: &ModelSpec, seed: u64) -> RandomWeights<'_> {
-        RandomWeights {
-            spec,
-            initialisation: Initialisation::Normal,
-            embedding_std: Initialisation::STD,
-            seed,
-        }
-    }
-}
-
-/// A layer of a model that is too large for memory, or of one that is not.
-pub trait LayerSource: Sync {
-    /// What the model is.
-    fn spec(&self) -> &ModelSpec;
-
-    /// Where computation happens.
-    fn device(&self) -> Device;
-
-    /// How many layers it can hold at once: all of them, or one when they come from disk.
-    fn layers_at_once(&self) -> usize;
-
-    /// The stream that enters layer 0, for one sequence. \[T\] → \[1, T, H\]
-    ///
-    /// # Errors
-    /// [`LoadError`] when the embedding cannot be read.
-    fn embed_ids(&self, ids: &[u32]) -> Result<Tensor<3>, LoadError>;
-
-    /// One layer.
-    ///
-    /// # Errors
-    /// [`LoadError`] when it cannot be read.
-    fn layer(&self, layer: LayerIndex) -> Result<TransformerLayerWithScaling, LoadError>;
-
-    /// Final norm and head.
-    ///
-    /// # Errors
-    /// [`LoadError`] when they cannot be read.
-    fn head(&self) -> Result<Head, LoadError>;
-}
-
-impl LayerSource for Decoder {
-    fn spec(&self) -> &ModelSpec {
-        &self.spec
-    }
-
-    fn device(&self) -> Device {
-        Decoder::device(self)
-    }
-
-    fn layers_at_once(&self) -> usize {
-        self.layers.len()
-    }
-
-    fn embed_ids(&self, ids: &[u32]) -> Result<Tensor<3>, LoadError> {
-        Ok(self.embed(ids_tensor(ids, &self.device())))
-    }
-
-    fn layer(&self, layer: LayerIndex) -> Result<TransformerLayerWithScaling, LoadError> {
-        Ok(self.layers[layer.get()].clone())
-    }
-
-    fn head(&self) -> Result<Head, LoadError> {
-        Ok(Decoder::head(self))
-    }
 }
 
 /// Ids as the \[1, T\] tensor the decoder takes.

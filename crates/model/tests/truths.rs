@@ -2,15 +2,9 @@
 
 use std::path::PathBuf;
 
-use burn::{
-    module::Module,
-    tensor::{Device, Distribution, Int, Tensor},
-};
-use layernorm_scaling::{
-    ConversionError, Decoder, LayerNormScalingConfig, RmsNormScaling, RmsNormScalingConfig,
-    layer_norm_scaling, rms_norm_scaling,
-};
+use burn::tensor::{Device, Distribution, Int, Tensor};
 use lns_checkpoint::Checkpoint;
+use lns_model::{ConversionError, Decoder};
 use lns_spec::{DepthScale, Family, ModelSpec, NormScheme, Placement, Preset, Site, Sites};
 
 fn spec(scheme: NormScheme) -> ModelSpec {
@@ -61,7 +55,7 @@ fn folding_the_scale_into_the_gain_gives_a_pre_ln_model_of_the_same_function() {
 
 fn logits_of(model: &Decoder) -> Vec<f32> {
     let ids: Vec<u32> = (0..16).map(|i| (i * 5 + 1) % model.spec().vocab_size as u32).collect();
-    let tokens = layernorm_scaling::ids_tensor(&ids, &Device::flex());
+    let tokens = lns_model::ids_tensor(&ids, &Device::flex());
     model.forward(tokens).into_data().iter::<f32>().collect()
 }
 
@@ -140,17 +134,6 @@ fn layer_zero_and_the_final_norm_are_not_scaled() {
 }
 
 #[test]
-fn the_scale_survives_a_reload_and_a_device_move_because_it_is_no_tensor() {
-    let device = Device::flex();
-    let norm = RmsNormScalingConfig::new(8, 3).init(&device);
-    let record = norm.clone().into_record();
-    let other = RmsNormScalingConfig::new(8, 3).init(&device).load_record(record);
-    assert_eq!(other.scale(), 0.5);
-    assert_eq!(other.to_device(&device.clone().autodiff()).scale(), 0.5);
-    assert_eq!(norm.num_params(), 8, "the scale is not a parameter");
-}
-
-#[test]
 fn learned_branch_scales_start_where_their_scheme_says() {
     let device = Device::flex();
     for (scheme, width, init) in [
@@ -208,50 +191,6 @@ fn the_scale_reaches_attention_once_and_a_gated_mlp_twice() {
             / points.iter().map(|p| (p.0 - x).powi(2)).sum::<f64>();
         assert!((slope - expected).abs() < 0.08, "{site:?}: exponent {slope}");
     }
-}
-
-#[test]
-fn norm_modules_equal_their_functions_and_the_formula() {
-    let device = Device::flex();
-    let x = Tensor::<3>::random([2, 3, 10], Distribution::Normal(1.0, 2.0), &device);
-    let gamma = Tensor::<1>::random([10], Distribution::Normal(1.0, 0.3), &device);
-    let beta = Tensor::<1>::random([10], Distribution::Normal(0.0, 0.3), &device);
-
-    let norm = RmsNormScaling::new(gamma.clone(), 1e-6, 1.0 / 5f64.sqrt());
-    let by_function = rms_norm_scaling(x.clone(), gamma.clone(), 1e-6, 4);
-    assert_eq!(norm.forward(x.clone()).into_data(), by_function.clone().into_data());
-    let rows: Vec<f32> = x.clone().into_data().iter::<f32>().collect();
-    let (g, b): (Vec<f32>, Vec<f32>) = (
-        gamma.clone().into_data().iter::<f32>().collect(),
-        beta.clone().into_data().iter::<f32>().collect(),
-    );
-    let found: Vec<f32> = by_function.into_data().iter::<f32>().collect();
-    for (row, found) in rows.chunks(10).zip(found.chunks(10)) {
-        let square = row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / 10.0;
-        for i in 0..10 {
-            let exact = f64::from(row[i]) / (square + 1e-6).sqrt() * f64::from(g[i]) / 5f64.sqrt();
-            assert!((f64::from(found[i]) - exact).abs() < 1e-6);
-        }
-    }
-
-    let mut module = LayerNormScalingConfig::new(10, 4).init(&device);
-    assert_eq!(module.scale(), 1.0 / 5f64.sqrt());
-    module.gamma = module.gamma.map(|_| gamma.clone());
-    module.beta = module.beta.map(|b| b.map(|_| beta.clone()));
-    let by_function = layer_norm_scaling(x.clone(), gamma, Some(beta), 1e-5, 4);
-    assert_eq!(module.forward(x).into_data(), by_function.clone().into_data());
-    let found: Vec<f32> = by_function.into_data().iter::<f32>().collect();
-    for (row, found) in rows.chunks(10).zip(found.chunks(10)) {
-        let mean = row.iter().map(|x| f64::from(*x)).sum::<f64>() / 10.0;
-        let variance = row.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / 10.0;
-        for i in 0..10 {
-            let normed = (f64::from(row[i]) - mean) / (variance + 1e-5).sqrt();
-            let exact = (normed * f64::from(g[i]) + f64::from(b[i])) / 5f64.sqrt();
-            assert!((f64::from(found[i]) - exact).abs() < 1e-6, "β is scaled with the rest");
-        }
-    }
-    let unbiased = LayerNormScalingConfig::new(10, 4).with_bias(false).init(&device);
-    assert!(unbiased.beta.is_none());
 }
 
 #[test]

@@ -1,14 +1,15 @@
 //! A checkpoint read one layer at a time: memory is one layer, whatever the model's size.
 
 use burn::tensor::{Device, Tensor, TensorData};
+use layernorm_scaling::{Builder, TransformerLayerWithScaling};
 use lns_checkpoint::Checkpoint;
 use lns_kernels::Precision;
 use lns_spec::{LayerIndex, ModelSpec, ModelTensor, Role};
 
 use crate::{
-    Head, LayerSource, TransformerLayerWithScaling,
-    decoder::{audit, final_norm},
-    weights::{Builder, LoadError},
+    Head, LayerSource, LoadError,
+    decoder::final_norm,
+    load::{Stored, audit},
 };
 
 /// Layers straight from a checkpoint's files.
@@ -60,7 +61,7 @@ impl LayerSource for StreamingDecoder {
         let rows = self.checkpoint.read_rows_f32(name, shape, ids)?;
         let shape = [1, ids.len(), spec.hidden_size];
         let stream = Tensor::from_data(TensorData::new(rows, shape), &self.device);
-        let mut weights = &self.checkpoint;
+        let mut weights = Stored(&self.checkpoint);
         let outer = &mut Builder::outer(spec, &mut weights, &self.device);
         let norm = outer.norm(Role::EmbeddingNorm, spec.rms_norm_eps, 1.0)?;
         Ok(match norm {
@@ -70,14 +71,14 @@ impl LayerSource for StreamingDecoder {
     }
 
     fn layer(&self, layer: LayerIndex) -> Result<TransformerLayerWithScaling, LoadError> {
-        let weights = &mut &self.checkpoint;
+        let weights = &mut Stored(&self.checkpoint);
         let layer = TransformerLayerWithScaling::build(self.spec(), layer, weights, &self.device)?;
         Ok(layer.with_precision(self.precision))
     }
 
     fn head(&self) -> Result<Head, LoadError> {
         let spec = self.spec();
-        let mut weights = &self.checkpoint;
+        let mut weights = Stored(&self.checkpoint);
         let outer = &mut Builder::outer(spec, &mut weights, &self.device);
         let table = if spec.tie_word_embeddings { Role::Embedding } else { Role::Head };
         Ok(Head {

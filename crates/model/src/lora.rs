@@ -8,6 +8,7 @@ use burn::{
     module::{LoraAdapter, Module, Param, Reparameterizer},
     tensor::{Tensor, TensorData},
 };
+use layernorm_scaling::tensor_seed;
 use lns_checkpoint::NamedTensor;
 use lns_spec::{ModelSpec, ModelTensor, Part, Role, TensorId};
 use rand_chacha::ChaCha8Rng;
@@ -18,7 +19,6 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Decoder,
     tensors::{field_name, tensor_id, visit_parameters},
-    weights::fnv1a,
 };
 
 /// The matrices that can have an adapter, by the names of their fields in a layer, as PEFT has them.
@@ -131,7 +131,7 @@ impl Decoder {
             if name.ends_with("lora_B.weight") {
                 return Ok(vec![0.0; count]);
             }
-            let mut rng = ChaCha8Rng::seed_from_u64(seed ^ fnv1a(name));
+            let mut rng = ChaCha8Rng::seed_from_u64(tensor_seed(seed, name));
             let Ok(normal) = Normal::new(0.0, (3.0 * columns as f64).sqrt().recip()) else {
                 unreachable!("a matrix has columns")
             };

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use layernorm_scaling::{
-    Decoder, LayerSource, LoraConfig, LoraError, Pruned, Retrofit, apply_curse_of_depth_mitigation,
-    ids_tensor, rotary_table, visit_parameters,
-};
+use layernorm_scaling::rotary_table;
 use lns_checkpoint::{Checkpoint, Conversion};
 use lns_kernels::Device;
+use lns_model::{
+    Decoder, LayerSource, LoraConfig, LoraError, Pruned, Retrofit, apply_curse_of_depth_mitigation,
+    ids_tensor, visit_parameters,
+};
 use lns_spec::{DepthScale, Family, LayerIndex, ModelSpec, NormScheme, Preset, Removal, Site};
 
 fn spec(scheme: NormScheme) -> ModelSpec {
@@ -118,7 +119,7 @@ fn generation_counts_tokens_though_the_first_layer_has_no_attention() {
     let mut model = model(NormScheme::pre());
     let first = &mut model.layers[0];
     (first.input_layernorm, first.self_attn) = (None, None);
-    let greedy = layernorm_scaling::Sampling::default();
+    let greedy = lns_model::Sampling::default();
     let tokens: Vec<u32> = model.generate(&IDS, 4, greedy).collect();
     // As one pass over all tokens would have it.
     let mut ids = IDS.to_vec();

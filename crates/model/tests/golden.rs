@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use layernorm_scaling::{Decoder, LayerSource, StreamingDecoder};
 use lns_checkpoint::Checkpoint;
+use lns_model::{Decoder, LayerSource, StreamingDecoder};
 use lns_spec::Family;
 use safetensors::SafeTensors;
 
@@ -144,7 +144,7 @@ fn layers_read_from_disk_one_at_a_time_compute_the_same_bits() {
 
 #[test]
 fn generation_with_a_cache_equals_recomputing_every_prefix() {
-    use layernorm_scaling::Sampling;
+    use lns_model::Sampling;
     let schemes =
         ["scheme-lns", "scheme-deepnorm", "scheme-keel", "scheme-gpas", "scheme-output-norm"];
     for folder in Family::all().map(Family::model_type).chain(schemes) {
@@ -153,7 +153,7 @@ fn generation_with_a_cache_equals_recomputing_every_prefix() {
         let generated: Vec<u32> = model.generate(&prompt, 12, Sampling::default()).collect();
         let mut ids = prompt;
         for expected in &generated {
-            let tokens = layernorm_scaling::ids_tensor(&ids, &Device::flex());
+            let tokens = lns_model::ids_tensor(&ids, &Device::flex());
             let logits = model.forward(tokens);
             let last = values(logits.narrow(1, ids.len() - 1, 1));
             let best =

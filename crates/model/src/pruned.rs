@@ -1,9 +1,10 @@
 //! A model seen without some of its layers or branches; nothing is copied.
 
 use burn::tensor::{Device, Tensor};
+use layernorm_scaling::TransformerLayerWithScaling;
 use lns_spec::{LayerIndex, ModelSpec, Removal, Site, SpecError};
 
-use crate::{Head, LayerSource, TransformerLayerWithScaling, weights::LoadError};
+use crate::{Head, LayerSource, LoadError};
 
 /// A view of another source.
 pub struct Pruned<'a> {

@@ -1,0 +1,63 @@
+//! Where probes and scores get a model's layers from.
+
+use burn::tensor::{Device, Tensor};
+use layernorm_scaling::TransformerLayerWithScaling;
+use lns_spec::{LayerIndex, ModelSpec};
+
+use crate::{Decoder, Head, LoadError, ids_tensor};
+
+/// The layers of a model, one at a time: of one that is too large for memory, or of one that is not.
+pub trait LayerSource: Sync {
+    /// What the model is.
+    fn spec(&self) -> &ModelSpec;
+
+    /// Where computation happens.
+    fn device(&self) -> Device;
+
+    /// How many layers it can hold at once: all of them, or one when they come from disk.
+    fn layers_at_once(&self) -> usize;
+
+    /// The stream that enters layer 0, for one sequence. \[T\] → \[1, T, H\]
+    ///
+    /// # Errors
+    /// [`LoadError`] when the embedding cannot be read.
+    fn embed_ids(&self, ids: &[u32]) -> Result<Tensor<3>, LoadError>;
+
+    /// One layer.
+    ///
+    /// # Errors
+    /// [`LoadError`] when it cannot be read.
+    fn layer(&self, layer: LayerIndex) -> Result<TransformerLayerWithScaling, LoadError>;
+
+    /// Final norm and head.
+    ///
+    /// # Errors
+    /// [`LoadError`] when they cannot be read.
+    fn head(&self) -> Result<Head, LoadError>;
+}
+
+impl LayerSource for Decoder {
+    fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    fn device(&self) -> Device {
+        Decoder::device(self)
+    }
+
+    fn layers_at_once(&self) -> usize {
+        self.layers.len()
+    }
+
+    fn embed_ids(&self, ids: &[u32]) -> Result<Tensor<3>, LoadError> {
+        Ok(self.embed(ids_tensor(ids, &self.device())))
+    }
+
+    fn layer(&self, layer: LayerIndex) -> Result<TransformerLayerWithScaling, LoadError> {
+        Ok(self.layers[layer.get()].clone())
+    }
+
+    fn head(&self) -> Result<Head, LoadError> {
+        Ok(Decoder::head(self))
+    }
+}
