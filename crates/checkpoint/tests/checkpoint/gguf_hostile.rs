@@ -138,6 +138,9 @@ fn impossible_shapes_are_refused() {
         (vec![u64::MAX], "more elements than can be counted"),
         (vec![1 << 62], "more elements than can be counted"),
         (vec![1 << 50], "end at byte"),
+        // Stacks of more matrices than there are.
+        (vec![8, 4, 1 << 32], "end at byte"),
+        (vec![8, 1 << 31, 1 << 32], "more elements than can be counted"),
     ] {
         let mut file = Gguf::model("llama");
         file.tensor("output_norm.weight").dims = dims;
@@ -180,6 +183,7 @@ fn empty_tensors_can_be_read() {
     file.tensors.push(GgufTensor::f32("none", &[0], []));
     file.tensors.push(GgufTensor::f32("no_rows", &[4, 0], []));
     file.tensors.push(GgufTensor::f32("no_columns", &[0, 4], []));
+    file.tensors.push(GgufTensor::f32("no_rows_in_many", &[4, 0, 1 << 40], []));
     file.tensors.push(GgufTensor::f32("scalar", &[], [2.5]));
     let checkpoint = file.open().expect("odd but sound");
     for (name, shape, expected) in [
@@ -192,4 +196,10 @@ fn empty_tensors_can_be_read() {
     }
     assert!(checkpoint.read_rows_f32("no_columns", &[4, 0], &[3]).expect("readable").is_empty());
     assert!(checkpoint.read_rows_f32("no_rows", &[0, 4], &[0]).is_err());
+    let many = [1 << 40, 0, 4];
+    assert!(checkpoint.read_f32("no_rows_in_many", &many).expect("readable").is_empty());
+    assert!(
+        checkpoint.read_matrix("no_rows_in_many", &many, 1 << 39).expect("readable").is_empty()
+    );
+    assert!(checkpoint.read_matrix("no_rows_in_many", &many, 1 << 40).is_err());
 }

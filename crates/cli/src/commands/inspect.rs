@@ -212,7 +212,7 @@ fn as_text(checkpoint: &Checkpoint, every_tensor: bool) -> String {
         text.push('\n');
         for tensor in checkpoint.tensors() {
             text += &format!(
-                "{:<52} {:<5} {:?}\n",
+                "{:<52} {:<7} {:?}\n",
                 tensor.name,
                 tensor.dtype.to_string(),
                 tensor.shape

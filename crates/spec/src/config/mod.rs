@@ -22,7 +22,7 @@ const UNSUPPORTED: [(&str, Option<f64>, &str); 14] = [
     (
         "quantization_config",
         None,
-        "quantised safetensors are not read; use the original or a GGUF file",
+        "it says how files are stored, which only a reader of files can heed",
     ),
     ("num_experts", Some(0.0), "mixtures of experts are not supported"),
     ("num_local_experts", Some(0.0), "mixtures of experts are not supported"),
