@@ -10,10 +10,12 @@ mod workload;
 use std::time::Instant;
 
 use burn::tensor::{Int, Tensor, TensorData};
-use lns_kernels::{Device, LossTerms, Precision, Workers};
+use lns_kernels::{Compute, LossTerms, Workers};
 use lns_model::{Decoder, Sampling};
 use lns_record::BenchResult;
-use lns_train::{Batch, BatchError, Decay, Optimiser, Trainer, TrainingOptions, flops_per_token};
+use lns_train::{
+    AdamW, Batch, BatchError, Decay, Optimiser, Trainer, TrainingOptions, flops_per_token,
+};
 
 pub use machine::{Load, copy_gigabytes, peak_gflops};
 pub use norm::{NormTraffic, norm_traffic};
@@ -38,22 +40,20 @@ pub struct Effort {
     pub losses: u64,
     /// GFLOP/s of [`peak_gflops`], for the shares.
     pub peak_gflops: f64,
-    /// Where the workloads' models live.
-    pub device: Device,
-    /// What their matrix products compute in.
-    pub precision: Precision,
+    /// Where and how the workloads are computed.
+    pub compute: Compute,
 }
 
 /// The options of the training workloads: AdamW on everything, as the PyTorch side does it.
 pub fn training_options() -> TrainingOptions {
     TrainingOptions {
-        optimiser: Optimiser::AdamW {
+        optimiser: Optimiser::AdamW(AdamW {
             beta1: 0.9,
             beta2: 0.95,
             eps: 1e-8,
             weight_decay: 0.1,
             decay: Decay::All,
-        },
+        }),
         ..TrainingOptions::default()
     }
 }
@@ -62,14 +62,10 @@ pub fn training_options() -> TrainingOptions {
 ///
 /// # Errors
 /// Never for the workloads of [`Workload::all`].
-pub fn train(
-    workload: &Workload,
-    workers: Workers,
-    effort: &Effort,
-) -> Result<BenchResult, BatchError> {
+pub fn train(workload: &Workload, effort: &Effort) -> Result<BenchResult, BatchError> {
     reset_peak_resident();
-    let model = workload.model(&effort.device).with_precision(effort.precision);
-    let mut trainer = Trainer::new(model, effort.options, workers);
+    let model = workload.model(&effort.compute);
+    let mut trainer = Trainer::new(model, effort.options, effort.compute.clone());
     let mut losses = Vec::new();
     for step in 0..WARM_UP.max(effort.losses) {
         let done = trainer.step(&workload.batch(step)?, LEARNING_RATE)?;
@@ -98,13 +94,10 @@ pub fn train(
 ///
 /// # Errors
 /// Never for the workloads of [`Workload::all`].
-pub fn forward(
-    workload: &Workload,
-    workers: &Workers,
-    effort: &Effort,
-) -> Result<BenchResult, BatchError> {
+pub fn forward(workload: &Workload, effort: &Effort) -> Result<BenchResult, BatchError> {
     reset_peak_resident();
-    let model = workload.model(&effort.device).with_precision(effort.precision);
+    let model = workload.model(&effort.compute);
+    let workers = &effort.compute.workers;
     let mut step = 0;
     let mut losses = Vec::new();
     for _ in 0..WARM_UP.max(effort.losses) {

@@ -2,24 +2,24 @@
 
 use std::{num::NonZeroUsize, time::Instant};
 
-use burn::tensor::{Device, Distribution, Tensor};
-use lns_kernels::{Precision, Workers, linear_in};
+use burn::tensor::{Distribution, Tensor};
+use lns_kernels::{Compute, Workers, is_cpu, linear_in};
 
 /// Seconds over which a peak is looked for.
 const SECONDS: f64 = 1.0;
 
-/// GFLOP/s of matrix products in the given precision, each the best of a few square sizes, each the
+/// GFLOP/s of matrix products, each the best of a few square sizes, each the
 /// median of its repeats: on the CPU over all workers at once, or over as many as there are cores (each
 /// job is timed by itself, and those that take turns on a core would all claim it), on another device
 /// one after another.
-pub fn peak_gflops(workers: &Workers, device: &Device, precision: Precision) -> f64 {
-    let on_cpu = *device == Device::flex();
+pub fn peak_gflops(compute: &Compute) -> f64 {
+    let (on_cpu, workers) = (is_cpu(&compute.device), &compute.workers);
     let sizes = if on_cpu { [256, 512, 768] } else { [1024, 2048, 4096] };
     let seconds = SECONDS / sizes.len() as f64;
     let rate = |size: usize| -> f64 {
         // Together, because cores share their power and clock.
         let jobs = if on_cpu { busy(workers) } else { 1 };
-        workers.map(jobs, |_| product_gflops(device, precision, size, seconds)).into_iter().sum()
+        workers.map(jobs, |_| product_gflops(compute, size, seconds)).into_iter().sum()
     };
     sizes.into_iter().map(rate).fold(0.0, f64::max)
 }
@@ -30,7 +30,8 @@ pub(crate) fn busy(workers: &Workers) -> usize {
     workers.count().min(cores)
 }
 
-fn product_gflops(device: &Device, precision: Precision, size: usize, seconds: f64) -> f64 {
+fn product_gflops(compute: &Compute, size: usize, seconds: f64) -> f64 {
+    let (device, precision) = (&compute.device, compute.precision);
     let random = || Tensor::<2>::random([size, size], Distribution::Normal(0.0, 1.0), device);
     let (x, weight) = (random(), random());
     let flops = 2.0 * (size as f64).powi(3);

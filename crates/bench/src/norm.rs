@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use burn::tensor::{Device, Distribution, Tensor};
-use lns_kernels::{Workers, backward_from, rms_norm};
+use burn::tensor::{Distribution, Tensor};
+use lns_kernels::{Workers, backward_from, cpu_device, rms_norm};
 
 use crate::machine::{busy, copy_gigabytes, median};
 
@@ -57,7 +57,7 @@ pub fn norm_traffic(workers: &Workers, rounds: usize) -> NormTraffic {
 /// Seconds of one forward and backward, the median of a few, all workers that have a core at once.
 fn seconds(workers: &Workers, scale: f64) -> f64 {
     let times = workers.map(busy(workers), |_| {
-        let plain = Device::flex();
+        let plain = cpu_device();
         let random = |shape| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &plain);
         let (x, upstream) = (random([ROWS, WIDTH]), random([ROWS, WIDTH]));
         let mut times = Vec::new();

@@ -5,7 +5,7 @@ use burn::{
     module::{Module, ModuleMapper, Param},
     tensor::{Shape, Tensor, TensorData},
 };
-use lns_kernels::Device;
+use lns_kernels::Compute;
 use lns_model::Decoder;
 use lns_spec::{ModelSpec, NormScheme, Preset};
 use lns_train::{Batch, BatchError, flops_per_token};
@@ -78,7 +78,7 @@ impl Workload {
     }
 
     /// The model with its reproducible weights: uniform in ±0.034641016 (deviation 0.02), gains 1.
-    pub fn model(&self, device: &Device) -> Decoder {
+    pub fn model(&self, compute: &Compute) -> Decoder {
         struct Fill(u64);
         impl ModuleMapper for Fill {
             fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
@@ -94,7 +94,8 @@ impl Workload {
                 })
             }
         }
-        Decoder::new(&self.spec, 0, device).map(&mut Fill(0))
+        let model = Decoder::new(&self.spec, 0, &compute.device).map(&mut Fill(0));
+        model.with_precision(compute.precision)
     }
 
     /// The batch of step `step`.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lns_bench::{Workload, training_options};
-use lns_kernels::{Device, Workers};
+use lns_kernels::Compute;
 use lns_spec::{NormScheme, Preset};
 use lns_train::Trainer;
 
@@ -32,9 +32,8 @@ fn twenty_steps_have_the_losses_of_pytorch() {
     {
         // Five sequences on one, two, three and more workers than sequences.
         for threads in [1, 2, 3, 7] {
-            let workers = Workers::new(threads).expect("threads start");
-            let mut trainer =
-                Trainer::new(workload.model(&Device::flex()), training_options(), workers);
+            let compute = Compute::on_cpu(threads).expect("threads start");
+            let mut trainer = Trainer::new(workload.model(&compute), training_options(), compute);
             for (step, expected) in golden[name].iter().enumerate() {
                 let batch = workload.batch(step as u64).expect("a batch");
                 let loss = trainer.step(&batch, 1e-3).expect("a step").loss;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use lns_checkpoint::Checkpoint;
-use lns_kernels::Workers;
+use lns_kernels::{Compute, Workers};
 use lns_model::{Decoder, LayerSource, StreamingDecoder};
 use lns_record::{Event, FolderKind, FolderMarker};
 use lns_spec::ModelSpec;
@@ -202,6 +202,12 @@ pub(crate) fn short_name(path: &Path) -> String {
         return format!("{name}{step}");
     }
     format!("model{step}")
+}
+
+/// Where and how to compute: with as many threads as asked for, or one per core.
+pub(crate) fn compute(threads: Option<usize>, place: &PlaceArgs) -> anyhow::Result<Compute> {
+    let PlaceArgs { device, precision } = place.clone();
+    Ok(Compute::new(device, precision, thread_count(threads))?)
 }
 
 /// Worker threads: as many as asked for, or one per core.

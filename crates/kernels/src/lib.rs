@@ -23,6 +23,7 @@
 #![allow(unsafe_code)]
 
 pub mod composite;
+mod compute;
 mod cpu;
 mod fused;
 mod rotary;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 use burn::tensor::{DType, Gradients, Int, Tensor};
 
 pub use burn::tensor::{Device, DeviceKind};
+pub use compute::{Compute, Exchange, cpu_device, is_cpu};
 pub use rotary::RotaryTable;
 pub use update::{AdamW, Buffer, Muon, adamw, muon, squared_norm};
 pub use workers::{Workers, with_threads};
@@ -141,7 +143,7 @@ impl Default for LossTerms {
 
 /// Whether the fused form serves these tensors: CPU and `f32`.
 fn is_fused<const D: usize>(x: &Tensor<D>) -> bool {
-    x.dtype() == DType::F32 && x.device() == Device::flex()
+    x.dtype() == DType::F32 && is_cpu(&x.device())
 }
 
 /// Root-mean-square norm times a constant: x / √(mean(x²) + eps) · γ · scale.

@@ -2,10 +2,10 @@
 
 use burn::{
     backend::{Flex, flex::FlexTensor},
-    tensor::{DType, Device, Tensor},
+    tensor::{DType, Tensor},
 };
 
-use crate::cpu;
+use crate::{cpu, is_cpu};
 
 /// One step of AdamW (Loshchilov & Hutter, arXiv 1711.05101), as PyTorch computes it:
 /// m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², w ← w(1 − η·λ) − η·m̂/(√v̂ + eps).
@@ -108,7 +108,7 @@ impl Buffer {
     /// held by nobody else; otherwise [`as_mut_slice`](Self::as_mut_slice) copies.
     pub fn new<const D: usize>(tensor: Tensor<D>) -> Self {
         let tensor = if tensor.dtype() == DType::F32 { tensor } else { tensor.cast(DType::F32) };
-        if tensor.device() != Device::flex() || tensor.device().is_autodiff() {
+        if !is_cpu(&tensor.device()) || tensor.device().is_autodiff() {
             return Self(FlexTensor::from_data(tensor.into_data()));
         }
         // By value, so that no second handle makes the memory shared.

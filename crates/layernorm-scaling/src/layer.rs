@@ -26,7 +26,7 @@ use crate::{
 /// use burn::tensor::{Device, Tensor};
 /// use layernorm_scaling::TransformerLayerWithScalingConfig;
 ///
-/// let device = Device::flex();
+/// let device = Device::default();
 /// let config = TransformerLayerWithScalingConfig::new(64, 4, 176, 12, 8);
 /// let (layer, rotary) = (config.init(&device), config.rotary_table(5));
 /// let stream = layer.forward(Tensor::ones([2, 5, 64], &device), &rotary);

@@ -78,7 +78,7 @@ fn scale(layer_idx: usize, exponent: f64) -> f64 {
 /// use burn::tensor::{Device, Tensor};
 /// use layernorm_scaling::RmsNormScalingConfig;
 ///
-/// let device = Device::flex();
+/// let device = Device::default();
 /// let norm = RmsNormScalingConfig::new(64, 3).init(&device); // layer 3: ℓ = 4, scale ½
 /// let y = norm.forward(Tensor::<3>::ones([2, 5, 64], &device));
 /// assert_eq!(y.dims(), [2, 5, 64]);

@@ -74,7 +74,7 @@ impl Head {
 /// use lns_model::Decoder;
 /// use lns_spec::{NormScheme, Preset};
 ///
-/// let device = Device::flex();
+/// let device = Device::default();
 /// let spec = Preset::named("9m").expect("a preset").spec(NormScheme::lns());
 /// let model = Decoder::new(&spec, 42, &device);
 /// let tokens = Tensor::<2, Int>::from_ints([[1, 2, 3, 4]], &device);

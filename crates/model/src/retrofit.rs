@@ -52,7 +52,7 @@ impl Retrofit {
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let checkpoint = Checkpoint::open(Path::new("SmolLM2-135M"))?;
-/// let model = Decoder::from_checkpoint(&checkpoint, &Device::flex())?;
+/// let model = Decoder::from_checkpoint(&checkpoint, &Device::default())?;
 /// let model =
 ///     apply_curse_of_depth_mitigation(model, Retrofit::Preserve, DepthScale::default())?;
 /// # Ok(())

@@ -176,7 +176,7 @@ mod tests {
             let mut spec = preset.spec(name.parse().expect(name));
             spec.qk_norm = true;
             spec.qkv_bias = true;
-            let model = Decoder::new(&spec, 1, &lns_kernels::Device::flex());
+            let model = Decoder::new(&spec, 1, &lns_kernels::cpu_device());
             let sorted = |mut tensors: Vec<(String, Vec<usize>)>| {
                 tensors.sort();
                 tensors

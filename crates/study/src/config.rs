@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use lns_corpus::CorpusError;
 use lns_record::{EventsError, RecordError, SMALL_FILE, read_regular_text};
 use lns_spec::{Initialisation, NormScheme};
-use lns_train::{ConfigError, Layer, RunConfig, RunError, explained, ranges::SEED};
+use lns_train::{ConfigError, RunConfig, RunError, Settings, explained, ranges::SEED};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -160,7 +160,7 @@ impl Group {
             Err(error) => unreachable!("an initialisation is a name: {error}"),
         }
         own.insert("seed".to_owned(), Value::Integer(seed as i64));
-        base.layered(&[Layer::from_table(&place, own)])
+        base.with(&[Settings::from_table(&place, own)])
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use lns_checkpoint::Checkpoint;
 use lns_corpus::{Corpus, Part, Window, Windows, evaluation_sequences};
 use lns_diagnose::{Control, Labels, Moment, Probes, Subject, diagnose, theory};
-use lns_kernels::{Device, Workers};
+use lns_kernels::Compute;
 use lns_model::Decoder;
 use lns_record::{
     CurvePoint, DiagnoseRecord, Event, GroupRecord, Outcome, RunRecord, SMALL_FILE, StudyRecord,
@@ -72,6 +72,7 @@ pub enum StudyOutcome {
 pub fn run(
     config: &StudyConfig,
     folder: &Path,
+    compute: &Compute,
     stop: &AtomicBool,
     observe: &mut dyn FnMut(StudyProgress<'_>),
 ) -> Result<StudyOutcome, StudyError> {
@@ -94,16 +95,17 @@ pub fn run(
             folder: &path,
             config: &planned.config,
         });
-        let summary =
-            train(&planned.config, &path, stop, &mut |event| observe(StudyProgress::Event(event)))
-                .map_err(|source| in_run(planned, source))?;
+        let summary = train(&planned.config, &path, compute, stop, &mut |event| {
+            observe(StudyProgress::Event(event));
+        })
+        .map_err(|source| in_run(planned, source))?;
         match summary.outcome {
             Outcome::Interrupted => return Ok(StudyOutcome::Interrupted),
             Outcome::Diverged => {}
             Outcome::Finished => {
                 if !path.join(DiagnoseRecord::FILE_NAME).exists() {
                     observe(StudyProgress::Diagnosing);
-                    let found = diagnosis(config, planned, &path, stop)?;
+                    let found = diagnosis(config, planned, &path, compute, stop)?;
                     // Of a part of the text it would not compare with the other models'.
                     let Some(record) = found.filter(|_| !stop.load(Ordering::Relaxed)) else {
                         return Ok(StudyOutcome::Interrupted);
@@ -122,7 +124,7 @@ pub fn run(
     let theory_path = folder.join(THEORY);
     if config.theory && !theory_path.exists() {
         observe(StudyProgress::Theory);
-        write_json(&theory_path, &measured_theory(&plan, folder)?)?;
+        write_json(&theory_path, &measured_theory(&plan, folder, compute)?)?;
     }
     publish(config, folder, observe)?;
     Ok(StudyOutcome::Finished)
@@ -173,10 +175,12 @@ fn publish(
     Ok(())
 }
 
-fn workers(planned: &Planned) -> Result<Workers, StudyError> {
-    Workers::new(planned.config.threads).map_err(|error| StudyError::Diagnosis {
+/// As many threads as the run was trained with.
+fn with_threads(compute: &Compute, planned: &Planned) -> Result<Compute, StudyError> {
+    let threads = planned.config.threads;
+    compute.clone().with_threads(threads).map_err(|error| StudyError::Diagnosis {
         run: planned.folder.clone(),
-        reason: format!("{} threads cannot be started: {error}", planned.config.threads),
+        reason: format!("{threads} threads cannot be started: {error}"),
     })
 }
 
@@ -198,11 +202,11 @@ fn held_out(
     Ok((Windows { window: length, windows, files: Vec::new(), separators }, corpus))
 }
 
-fn model(folder: &Path, planned: &Planned) -> Result<Decoder, StudyError> {
+fn model(folder: &Path, planned: &Planned, compute: &Compute) -> Result<Decoder, StudyError> {
     let failed = |reason: String| StudyError::Diagnosis { run: planned.folder.clone(), reason };
     let path = folder.join(&planned.folder).join(RunConfig::MODEL);
     let checkpoint = Checkpoint::open(&path).map_err(|error| failed(error.to_string()))?;
-    Decoder::from_checkpoint(&checkpoint, &Device::flex())
+    Decoder::from_checkpoint(&checkpoint, &compute.device)
         .map_err(|error| failed(error.to_string()))
 }
 
@@ -210,11 +214,12 @@ fn diagnosis(
     config: &StudyConfig,
     planned: &Planned,
     path: &Path,
+    compute: &Compute,
     stop: &AtomicBool,
 ) -> Result<Option<DiagnoseRecord>, StudyError> {
     let failed = |reason: String| StudyError::Diagnosis { run: planned.folder.clone(), reason };
     let study = path.parent().and_then(Path::parent).unwrap_or(path);
-    let model = model(study, planned)?;
+    let model = model(study, planned, compute)?;
     let (text, corpus) =
         held_out(&planned.config, planned.config.data.length, config.diagnosis.tokens)?;
     let control = Control { progress: &|_| {}, stop };
@@ -224,12 +229,17 @@ fn diagnosis(
         files: vec![format!("held-out part of {}", corpus.description())],
         spell: &spell,
     };
-    diagnose(&model, &text, &Probes::default(), &workers(planned)?, control, labels)
+    let workers = with_threads(compute, planned)?.workers;
+    diagnose(&model, &text, &Probes::default(), &workers, control, labels)
         .map_err(|error| failed(error.to_string()))
 }
 
 /// The lemmas on the first seed's Pre-LN and LNS models, before and after training.
-fn measured_theory(plan: &[Planned], folder: &Path) -> Result<TheoryRecord, StudyError> {
+fn measured_theory(
+    plan: &[Planned],
+    folder: &Path,
+    compute: &Compute,
+) -> Result<TheoryRecord, StudyError> {
     let plain = |planned: &&Planned| {
         let model = &planned.config.model;
         let stated = model.scheme == NormScheme::pre() || model.scheme == NormScheme::lns();
@@ -251,14 +261,14 @@ fn measured_theory(plan: &[Planned], folder: &Path) -> Result<TheoryRecord, Stud
     for planned in &chosen {
         let path = folder.join(&planned.folder).join(RunConfig::MODEL);
         if path.is_dir() {
-            let trained = model(folder, planned)?;
+            let trained = model(folder, planned, compute)?;
             let start = &planned.config.model;
             let initial = Decoder::initialised(
                 trained.spec(),
                 start.initialisation,
                 start.embedding_std,
                 planned.seed,
-                &Device::flex(),
+                &compute.device,
             );
             models.push((planned.group.as_str(), Moment::Initialisation, initial));
             models.push((planned.group.as_str(), Moment::Trained, trained));
@@ -268,7 +278,8 @@ fn measured_theory(plan: &[Planned], folder: &Path) -> Result<TheoryRecord, Stud
         .iter()
         .map(|(name, moment, source)| Subject { name, moment: *moment, source })
         .collect();
-    theory(&subjects, &text, &workers(first)?).map_err(|error| StudyError::Diagnosis {
+    let workers = with_threads(compute, first)?.workers;
+    theory(&subjects, &text, &workers).map_err(|error| StudyError::Diagnosis {
         run: first.folder.clone(),
         reason: error.to_string(),
     })
@@ -386,12 +397,13 @@ fn settings(config: &StudyConfig) -> Vec<(String, String)> {
             Err(_) => source.corpus.display().to_string(),
         })
         .collect();
-    let mut optimiser = format!("{:?}", run.optimiser.name);
+    let mut optimiser = run.optimiser.rule.title().to_owned();
     if run.optimiser.clip > 0.0 {
         optimiser += &format!(", gradients clipped to {}", run.optimiser.clip);
     }
-    if run.optimiser.weight_decay > 0.0 {
-        optimiser += &format!(", weight decay {}", run.optimiser.weight_decay);
+    let weight_decay = run.optimiser.rule.number("optimiser.weight_decay");
+    if let Some(weight_decay) = weight_decay.filter(|decay| *decay > 0.0) {
+        optimiser += &format!(", weight decay {weight_decay}");
     }
     let schedule = &run.schedule;
     let rows = [

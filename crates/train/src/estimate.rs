@@ -4,10 +4,10 @@ use std::fmt;
 
 use lns_model::LoraConfig;
 use lns_record::with_prefix;
-use lns_spec::ModelSpec;
+use lns_spec::{ModelSpec, ModelTensor};
 use serde::Serialize;
 
-use crate::{Optimiser, RunConfig, RunError, TrainingOptions};
+use crate::{RunConfig, RunError, TrainingOptions};
 
 const F32: u64 = size_of::<f32>() as u64;
 
@@ -67,7 +67,7 @@ impl Estimate {
             estimate.statistics = product(&[2, estimate.weights]);
         }
         match config.finetune.as_ref().and_then(|from| from.lora.as_ref()) {
-            Some(lora) => estimate.with_lora(lora, spec),
+            Some(lora) => estimate.with_lora(lora, spec, &options),
             None => estimate,
         }
     }
@@ -99,13 +99,14 @@ impl Estimate {
         // output with its log-sums, gate, up and their product.
         let of_layer =
             4 * hidden + 2 * queries + 2 * keys + spec.num_attention_heads as u64 + 3 * inner;
-        let kept = match options.recompute {
+        let activations = match options.recompute {
             false => layers * of_layer,
             true => layers * hidden + of_layer,
         };
         let rows = tokens.min(512).min((1 << 24) / spec.vocab_size.max(1) as u64).max(1);
-        let muon = matches!(options.optimiser, Optimiser::Muon { .. });
-        let moments = if muon { 2 * parameters - matrices(spec) } else { 2 * parameters };
+        let kept = |tensor: &ModelTensor| options.optimiser.moments(Some(tensor.id)).len() as u64;
+        let moments: u64 =
+            spec.tensors().iter().map(|tensor| kept(tensor) * tensor.elements()).sum();
         Self {
             parameters,
             trained: parameters,
@@ -115,21 +116,21 @@ impl Estimate {
             gradients: product(&[F32, parameters]),
             adapted: 0,
             statistics: 0,
-            activations: product(&[F32, tokens, kept + 2 * hidden]),
+            activations: product(&[F32, tokens, activations + 2 * hidden]),
             logits: product(&[F32, rows, spec.vocab_size as u64 + hidden]),
             flops: sequences as f64 * length as f64 * flops_per_token(spec, length),
         }
     }
 
     /// The same when only adapters are trained: two matrices beside each target, whose product is
-    /// added to it in every pass. AdamW's moments are theirs alone; Muon's one moment is taken for
-    /// two.
+    /// added to it in every pass.
     #[must_use]
-    fn with_lora(self, lora: &LoraConfig, spec: &ModelSpec) -> Self {
+    fn with_lora(self, lora: &LoraConfig, spec: &ModelSpec, options: &TrainingOptions) -> Self {
         let (trained, beside) = lora.sizes(spec);
+        let kept = options.optimiser.moments(None).len() as u64;
         Self {
             trained,
-            moments: product(&[F32, 2, trained]),
+            moments: product(&[F32, kept, trained]),
             gradients: product(&[F32, trained]),
             adapted: product(&[F32, beside]),
             weights: product(&[F32, self.parameters + trained]),
@@ -216,13 +217,6 @@ fn product(factors: &[u64]) -> u64 {
 
 fn in_bytes(bytes: u64) -> String {
     with_prefix(bytes as f64, "B")
-}
-
-/// Numbers in the layers' matrices.
-fn matrices(spec: &ModelSpec) -> u64 {
-    let layers = spec.layers().flat_map(|layer| spec.layer_tensors(layer));
-    let matrices = layers.filter(|tensor| tensor.shape.len() == 2);
-    matrices.map(|tensor| tensor.shape.iter().product::<usize>() as u64).sum()
 }
 
 impl fmt::Display for Estimate {

@@ -6,10 +6,14 @@ use burn::{
     module::{Module, ModuleVisitor, Param},
     tensor::{Gradients, Int, Tensor, TensorData},
 };
-use lns_kernels::{Buffer, LossTerms, backward_from, with_slices};
+use lns_kernels::{Buffer, LossTerms, Workers, backward_from, squared_norm, with_slices};
 use lns_model::Decoder;
 
-use crate::{Batch, optimiser::Parameter, packing::Pass};
+use crate::{
+    Batch,
+    optimisers::{CHUNK, Parameter},
+    packing::Pass,
+};
 
 /// What one worker found.
 #[derive(Debug)]
@@ -156,4 +160,17 @@ pub(crate) fn complete(
 pub(crate) fn flat<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {
     let count = tensor.dims().iter().product::<usize>();
     tensor.reshape([count])
+}
+
+/// ‖Σ gradients‖₂ over all parameters; the same whatever the number of workers that compute it.
+pub(crate) fn gradient_norm(gradients: &[Vec<&[f32]>], workers: &Workers) -> f64 {
+    let mut jobs: Vec<Vec<&[f32]>> = Vec::new();
+    for parts in gradients {
+        let length = parts.first().map_or(0, |part| part.len());
+        for start in (0..length).step_by(CHUNK) {
+            let end = (start + CHUNK).min(length);
+            jobs.push(parts.iter().map(|part| &part[start..end]).collect());
+        }
+    }
+    workers.each(jobs, |parts| squared_norm(&parts)).into_iter().sum::<f64>().sqrt()
 }

@@ -1,10 +1,36 @@
-//! Watches the loss and the gradient of every step.
+//! Watches the loss and the gradient of every step; `[guard]` says what it does about them.
 
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{GuardConfig, NotFinite};
+use crate::ranges::{Real, RealSetting};
+
+/// What a step is answered with whose loss or gradient is not a finite number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NotFinite {
+    /// The run stops.
+    #[default]
+    Stop,
+    /// The update is left out; ten in a row stop the run.
+    Skip,
+}
+
+/// What to do when the loss goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GuardConfig {
+    /// Numbers that are not finite.
+    pub not_finite: NotFinite,
+    /// An update whose ‖gradient‖₂ is more than so many times the median of the last 100 is left
+    /// out; ten in a row stop the run; 0 is never.
+    pub spike: f64,
+}
+
+/// What its numbers may be.
+pub(crate) const REAL: &[RealSetting] =
+    &[("guard.spike", |run| run.guard.spike, Real::NotNegative)];
 
 /// Norms that the median is taken of.
 const MEMORY: usize = 100;

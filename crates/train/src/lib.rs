@@ -8,11 +8,10 @@
 mod batch;
 mod config;
 mod estimate;
-mod exchange;
+mod evaluate;
 mod gradients;
 mod guard;
-mod known;
-mod optimiser;
+mod optimisers;
 mod packing;
 mod presets;
 pub mod ranges;
@@ -24,15 +23,17 @@ mod trainer;
 
 pub use batch::{Batch, BatchError};
 pub use config::{
-    BatchConfig, ConfigError, DataConfig, EvaluationConfig, FinetuneConfig, GuardConfig, Layer,
-    ModelConfig, NotFinite, OptimiserConfig, OptimiserName, RunConfig, SnapshotConfig,
-    SourceConfig, StatisticsConfig, explained, path_in_file, scheme_as_table,
+    BatchConfig, ConfigError, DataConfig, EvaluationConfig, FinetuneConfig, ModelConfig,
+    OptimiserConfig, RunConfig, Settings, SnapshotConfig, SourceConfig, StatisticsConfig,
+    explained, path_in_file, scheme_as_table,
 };
 pub use estimate::{Estimate, available_memory, check_memory, flops_per_token};
-pub use exchange::Exchange;
-pub use optimiser::{Decay, Optimiser};
+pub use evaluate::evaluate;
+pub use guard::{GuardConfig, NotFinite};
+pub use lns_kernels::{Compute, Exchange};
+pub use optimisers::{Adam, AdamW, Decay, Muon, Optimiser};
 pub use presets::{RUN_PRESETS, RunPreset, finetune_defaults, run_preset};
-pub use run::{RunError, Summary, check, check_checkpoint, evaluate, train};
-pub use schedule::{Schedule, Shape};
+pub use run::{RunError, Summary, check, check_checkpoint, train};
+pub use schedule::{Schedule, ScheduleShape};
 pub use snapshot::SnapshotError;
 pub use trainer::{BatchGradient, Step, Trainer, TrainingOptions};

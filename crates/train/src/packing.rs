@@ -6,9 +6,9 @@
 //! ([`packed_rotary_table`]): the same losses and gradients up to the rounding of sums, for the work of
 //! the tokens that count.
 
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 use layernorm_scaling::{packed_rotary_table, rotary_table};
-use lns_kernels::{IGNORED, RotaryTable};
+use lns_kernels::{IGNORED, RotaryTable, is_cpu};
 use lns_model::Decoder;
 
 use crate::gradients::ids;
@@ -41,7 +41,7 @@ impl Pass {
         if lengths.iter().all(|tokens| *tokens == 0) {
             return None;
         }
-        let packs = model.device() == Device::flex();
+        let packs = is_cpu(&model.device());
         let rotary = if !packs || lengths.iter().all(|tokens| *tokens == length) {
             lengths.fill(length);
             rotary_table(spec, length)

@@ -4,7 +4,7 @@ use lns_corpus::Layout;
 use lns_spec::Preset;
 
 use crate::{
-    BatchConfig, DataConfig, EvaluationConfig, ModelConfig, OptimiserConfig, OptimiserName,
+    Adam, BatchConfig, DataConfig, EvaluationConfig, ModelConfig, Optimiser, OptimiserConfig,
     RunConfig, Schedule, SnapshotConfig, StatisticsConfig,
 };
 
@@ -106,10 +106,7 @@ fn paper(size: &str, steps: u64, warmup: u64, learning_rate: f64) -> RunPreset {
         data: DataConfig { layout: Layout::Rows, length: 256, ..DataConfig::default() },
         batch: BatchConfig { sequences: 512, sequences_per_pass: 4, recompute: false },
         optimiser: OptimiserConfig {
-            name: OptimiserName::Adam,
-            beta1: 0.9,
-            beta2: 0.999,
-            eps: 1e-8,
+            rule: Optimiser::Adam(Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8 }),
             clip: 0.0,
             ..OptimiserConfig::default()
         },
@@ -125,7 +122,7 @@ fn paper(size: &str, steps: u64, warmup: u64, learning_rate: f64) -> RunPreset {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Shape;
+    use crate::ScheduleShape;
 
     #[test]
     fn the_papers_presets_are_exact() {
@@ -152,12 +149,12 @@ mod tests {
             let positions = (config.steps * config.tokens_per_step()) as f64;
             assert!((positions / tokens - 1.0).abs() < 0.005, "{size}: {positions}");
             let optimiser = config.optimiser;
+            let adam = Optimiser::Adam(Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8 });
+            assert_eq!((optimiser.rule, optimiser.clip), (adam, 0.0));
             assert_eq!(
-                (optimiser.name, optimiser.beta1, optimiser.beta2, optimiser.eps),
-                (OptimiserName::Adam, 0.9, 0.999, 1e-8)
+                (config.schedule.shape, config.schedule.floor),
+                (ScheduleShape::Cosine, 0.1)
             );
-            assert_eq!((optimiser.weight_decay, optimiser.clip), (0.0, 0.0));
-            assert_eq!((config.schedule.shape, config.schedule.floor), (Shape::Cosine, 0.1));
             assert_eq!((config.data.length, config.data.layout), (256, Layout::Rows));
             assert_eq!(config.evaluation.tokens, 10_000_000);
             assert_eq!(config.seed, 1);

@@ -1,5 +1,5 @@
 //! What a number of the settings may be. The command line reads its flags' ranges here, so that help,
-//! flags and files cannot differ.
+//! flags and files cannot differ. Which setting has which range stands with the setting.
 
 use std::ops::RangeInclusive;
 
@@ -24,61 +24,92 @@ pub const LAYERS: RangeInclusive<u64> = 1..=1 << 12;
 /// Features of the stream, as `config.json` may say.
 pub const HIDDEN: RangeInclusive<u64> = 1..=1 << 20;
 
-const HEADS: u64 = 1 << 12;
-const INNER: RangeInclusive<u64> = 1..=1 << 22;
-const ROWS: RangeInclusive<u64> = 0..=1 << 24;
+pub(crate) const HEADS: u64 = 1 << 12;
+pub(crate) const INNER: RangeInclusive<u64> = 1..=1 << 22;
+pub(crate) const ROWS: RangeInclusive<u64> = 0..=1 << 24;
 /// Steps between two of something; 0 has a meaning of its own.
-const EVERY: RangeInclusive<u64> = 0..=*STEPS.end();
+pub(crate) const EVERY: RangeInclusive<u64> = 0..=*STEPS.end();
 
-/// Of a whole number: its key, its value, its range.
-type Whole = (&'static str, fn(&RunConfig) -> u64, RangeInclusive<u64>);
+/// A setting that is a whole number: its key, its value, its range.
+pub(crate) type WholeSetting = (&'static str, fn(&RunConfig) -> u64, RangeInclusive<u64>);
 
-const WHOLE: [Whole; 20] = [
-    ("seed", |run| run.seed, SEED),
-    ("threads", |run| run.threads as u64, THREADS),
-    ("steps", |run| run.steps, STEPS),
-    ("tokens", |run| run.tokens.unwrap_or(1), TOKENS),
-    ("model.hidden_size", |run| run.model.hidden_size as u64, HIDDEN),
-    ("model.intermediate_size", |run| run.model.intermediate_size as u64, INNER),
-    ("model.num_hidden_layers", |run| run.model.num_hidden_layers as u64, LAYERS),
-    ("model.num_attention_heads", |run| run.model.num_attention_heads as u64, 1..=HEADS),
-    ("model.num_key_value_heads", |run| run.model.num_key_value_heads as u64, 0..=HEADS),
-    ("model.vocab_size", |run| run.model.vocab_size as u64, ROWS),
-    ("data.length", |run| run.data.length as u64, LENGTH),
-    ("batch.sequences", |run| run.batch.sequences as u64, SEQUENCES),
-    ("batch.sequences_per_pass", |run| run.batch.sequences_per_pass as u64, 0..=1 << 20),
-    ("schedule.steps", |run| run.schedule.steps.unwrap_or(1), STEPS),
-    ("schedule.warmup", |run| run.schedule.warmup, EVERY),
-    ("evaluation.every", |run| run.evaluation.every, EVERY),
-    ("evaluation.tokens", |run| run.evaluation.tokens, 0..=*TOKENS.end()),
-    ("statistics.every", |run| run.statistics.every, EVERY),
-    ("snapshots.every", |run| run.snapshots.every, EVERY),
-    ("snapshots.keep_last", |run| run.snapshots.keep_last as u64, 1..=1 << 20),
-];
+/// A setting that is any other number: its key, its value, what it may be.
+pub(crate) type RealSetting = (&'static str, fn(&RunConfig) -> f64, Real);
 
-/// Refuses the first whole number that is out of its range.
-pub(crate) fn check(run: &RunConfig) -> Result<(), ConfigError> {
-    for (key, of, range) in WHOLE {
-        let value = of(run);
-        if !range.contains(&value) {
-            return Err(outside(key, value.to_string(), &range));
+/// What a number that need not be whole may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Real {
+    /// At least 0, and finite.
+    NotNegative,
+    /// At least 0 and below 1.
+    BelowOne,
+    /// From 0 to 1.
+    Share,
+}
+
+impl Real {
+    pub(crate) fn contains(self, value: f64) -> bool {
+        match self {
+            Self::NotNegative => value.is_finite() && value >= 0.0,
+            Self::BelowOne => (0.0..1.0).contains(&value),
+            Self::Share => (0.0..=1.0).contains(&value),
         }
     }
-    Ok(())
+
+    /// Refuses a value of the setting `key` that it may not be.
+    pub(crate) fn check(self, key: &'static str, value: f64) -> Result<(), ConfigError> {
+        if self.contains(value) {
+            return Ok(());
+        }
+        let expected = match self {
+            Self::NotNegative => "it must be a finite number of at least 0",
+            Self::BelowOne => "it must be at least 0 and below 1",
+            Self::Share => "it is a share, from 0 to 1",
+        };
+        Err(ConfigError::Invalid { key, value: value.to_string(), expected: expected.to_owned() })
+    }
+}
+
+/// The whole numbers of all tables.
+fn whole() -> impl Iterator<Item = &'static WholeSetting> {
+    use crate::config::{RUN, batch, data, intervals, model};
+    [RUN, model::WHOLE, data::WHOLE, batch::WHOLE, crate::schedule::WHOLE, intervals::WHOLE]
+        .into_iter()
+        .flatten()
+}
+
+/// The other numbers of all tables, but for those that only some optimisers have.
+fn real() -> impl Iterator<Item = &'static RealSetting> {
+    use crate::config::{model, optimiser};
+    [model::REAL, optimiser::REAL, crate::schedule::REAL, crate::guard::REAL].into_iter().flatten()
+}
+
+/// Refuses the first number that is out of its range.
+pub(crate) fn check(run: &RunConfig) -> Result<(), ConfigError> {
+    for (key, of, range) in whole() {
+        let value = of(run);
+        if !range.contains(&value) {
+            return Err(outside(key, value.to_string(), range));
+        }
+    }
+    for (key, of, range) in real() {
+        range.check(key, of(run))?;
+    }
+    crate::config::optimiser::check(run)
 }
 
 /// Refuses numbers that no whole number of the settings can be, such as -1 and 1e400, before their types
 /// are: the message says what they may be.
 pub(crate) fn check_table(settings: &Table) -> Result<(), ConfigError> {
-    for (key, _, range) in WHOLE {
+    for (key, _, range) in whole() {
         let names: Vec<&str> = key.split('.').collect();
-        let (last, tables) = names.split_last().unwrap_or((&key, &[]));
+        let (last, tables) = names.split_last().unwrap_or((key, &[]));
         let table = tables.iter().try_fold(settings, |table, name| table.get(*name)?.as_table());
         match table.and_then(|table| table.get(*last)) {
             Some(Value::Integer(number))
                 if u64::try_from(*number).is_ok_and(|number| range.contains(&number)) => {}
             Some(value @ (Value::Integer(_) | Value::Float(_))) => {
-                return Err(outside(key, value.to_string(), &range));
+                return Err(outside(key, value.to_string(), range));
             }
             _ => {}
         }
@@ -114,7 +145,7 @@ mod tests {
         }
         assert!(numbers.len() >= 18, "{numbers:?}");
         for key in numbers {
-            assert!(WHOLE.iter().any(|(known, ..)| *known == key), "{key} has no range");
+            assert!(whole().any(|(known, ..)| *known == key), "{key} has no range");
         }
     }
 }

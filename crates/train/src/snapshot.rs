@@ -15,14 +15,14 @@ use std::{
 
 use lns_checkpoint::{Checkpoint, NamedTensor, write_tensors};
 use lns_corpus::Position;
-use lns_kernels::Device;
+use lns_kernels::Compute;
 use lns_model::{Decoder, LoraConfig};
 use lns_record::{NewFolder, SMALL_FILE, file_sha256, read_regular};
 use lns_tokenizer::TokenizerError;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
-use crate::{RunConfig, Trainer, guard::Guard};
+use crate::{RunConfig, Trainer, guard::Guard, optimisers::Moments};
 
 const STATE: &str = "state.json";
 const MOMENTS: &str = "optimiser.safetensors";
@@ -159,11 +159,12 @@ impl Snapshots {
     pub(crate) fn latest(
         &self,
         config: &RunConfig,
+        compute: &Compute,
         base: Option<&Decoder>,
     ) -> Result<Option<Restored>, SnapshotError> {
         let mut damaged = Vec::new();
         for step in self.steps() {
-            match self.read(step, config, base) {
+            match self.read(step, config, compute, base) {
                 Ok((state, model, moments)) => {
                     return Ok(Some(Restored { state, model, moments, damaged }));
                 }
@@ -182,6 +183,7 @@ impl Snapshots {
         &self,
         step: u64,
         config: &RunConfig,
+        compute: &Compute,
         base: Option<&Decoder>,
     ) -> Result<(State, Decoder, Vec<u8>), SnapshotError> {
         let path = self.path(step);
@@ -230,9 +232,9 @@ impl Snapshots {
             _ => {
                 let checkpoint =
                     Checkpoint::open(&path).map_err(|error| damaged(error.to_string()))?;
-                Decoder::from_checkpoint(&checkpoint, &Device::flex())
+                Decoder::from_checkpoint(&checkpoint, &compute.device)
                     .map_err(|error| damaged(error.to_string()))?
-                    .with_precision(config.precision)
+                    .with_precision(compute.precision)
             }
         };
         Ok((state, model, file(MOMENTS, u64::MAX)?))
@@ -313,15 +315,17 @@ fn peft_config(base: &Path, lora: &LoraConfig) -> serde_json::Value {
 }
 
 impl Trainer {
-    /// The optimiser's moments: `first.PATH` and, where the rule keeps one, `second.PATH`.
+    /// What the optimiser keeps, as `NAME.PATH` of each moment of each parameter: all first moments,
+    /// then all second ones.
     fn moment_tensors(&self) -> Vec<NamedTensor<'_>> {
-        let moments = &self.moments;
+        let Moments { parameters, names, values } = &self.moments;
+        let most = names.iter().map(|names| names.len()).max().unwrap_or(0);
         let mut tensors = Vec::new();
-        for (kind, values) in [("first", &moments.first), ("second", &moments.second)] {
-            for (parameter, values) in moments.parameters.iter().zip(values) {
-                if !values.is_empty() {
+        for index in 0..most {
+            for ((parameter, names), values) in parameters.iter().zip(names).zip(values) {
+                if let (Some(name), Some(values)) = (names.get(index), values.get(index)) {
                     tensors.push(NamedTensor {
-                        name: format!("{kind}.{}", parameter.name),
+                        name: format!("{name}.{}", parameter.name),
                         shape: parameter.shape.clone(),
                         values: Cow::Borrowed(values),
                     });
@@ -333,13 +337,10 @@ impl Trainer {
 
     fn set_moments(&mut self, file: &[u8], updates: u64) -> Result<(), String> {
         let tensors = SafeTensors::deserialize(file).map_err(|error| error.to_string())?;
-        let moments = &mut self.moments;
-        for (kind, all) in [("first", &mut moments.first), ("second", &mut moments.second)] {
-            for (parameter, values) in moments.parameters.iter().zip(all) {
-                if values.is_empty() {
-                    continue;
-                }
-                let name = format!("{kind}.{}", parameter.name);
+        let Moments { parameters, names, values } = &mut self.moments;
+        for ((parameter, names), values) in parameters.iter().zip(names).zip(values) {
+            for (name, values) in names.iter().zip(values) {
+                let name = format!("{name}.{}", parameter.name);
                 *values = read_tensor(&tensors, &name, &parameter.shape)
                     .ok_or_else(|| format!("{name} is not there as f32 {:?}", parameter.shape))?;
             }

@@ -1,9 +1,13 @@
 //! What each layer does while training: the paper's Figure 4, and what explains it.
 
+use std::collections::HashMap;
+
 use burn::tensor::Tensor;
 use lns_checkpoint::NamedTensor;
 use lns_kernels::{Workers, with_slices};
 use lns_model::Decoder;
+use lns_record::LayersEvent;
+use lns_spec::{LayerIndex, ModelSpec};
 
 use crate::{Batch, gradients::ids, packing::counted};
 
@@ -16,6 +20,31 @@ pub(crate) struct Streams {
     pub(crate) variance: Vec<f64>,
     /// Of each layer: √(variance of what it adds / variance of what enters it).
     pub(crate) branch_ratio: Vec<f64>,
+}
+
+/// What every layer did in one step.
+pub(crate) struct LayerStatistics {
+    pub(crate) streams: Streams,
+    /// ‖gradient‖₂ over the layer's parameters, before clipping.
+    pub(crate) gradient_norm: Vec<f64>,
+    /// See [`update_ratios`].
+    pub(crate) update_ratio: Vec<f64>,
+}
+
+impl LayerStatistics {
+    /// Whether all of it are finite numbers.
+    pub(crate) fn is_finite(&self) -> bool {
+        let Streams { variance, branch_ratio } = &self.streams;
+        let all = [variance, branch_ratio, &self.gradient_norm, &self.update_ratio];
+        all.iter().all(|values| values.iter().all(|value| value.is_finite()))
+    }
+
+    /// As a run's log has it.
+    pub(crate) fn event(self, step: u64, time: f64) -> LayersEvent {
+        let Self { streams, gradient_norm, update_ratio } = self;
+        let Streams { variance: stream_variance, branch_ratio } = streams;
+        LayersEvent { step, time, stream_variance, branch_ratio, gradient_norm, update_ratio }
+    }
 }
 
 impl Streams {
@@ -60,24 +89,29 @@ fn mean_variance(stream: &Tensor<3>) -> f64 {
     })
 }
 
-/// Of each layer: ‖change‖₂ over ‖parameters before‖₂.
+/// Of each layer: ‖change‖₂ over ‖parameters before‖₂. Both are the model's tensors as a folder holds them.
 pub(crate) fn update_ratios(
-    layers: usize,
+    spec: &ModelSpec,
     before: &[NamedTensor<'_>],
     after: &[NamedTensor<'_>],
 ) -> Vec<f64> {
-    (0..layers)
-        .map(|layer| {
-            let prefix = format!("model.layers.{layer}.");
-            let (mut changed, mut size) = (0.0, 0.0);
-            for (old, new) in before.iter().zip(after).filter(|(t, _)| t.name.starts_with(&prefix))
-            {
-                for (old, new) in old.values.iter().zip(new.values.iter()) {
-                    changed += (f64::from(*new) - f64::from(*old)).powi(2);
-                    size += f64::from(*old).powi(2);
-                }
-            }
-            (changed / size.max(f64::MIN_POSITIVE)).sqrt()
+    let stored = spec.stored_tensors().into_iter();
+    let layer_of: HashMap<String, LayerIndex> = stored
+        .filter_map(|stored| {
+            let layer = stored.parts.first()?.layer?;
+            Some((stored.name, layer))
         })
-        .collect()
+        .collect();
+    let ratio = |layer: LayerIndex| {
+        let (mut changed, mut size) = (0.0, 0.0);
+        let own = |tensor: &NamedTensor<'_>| layer_of.get(&tensor.name) == Some(&layer);
+        for (old, new) in before.iter().zip(after).filter(|(old, _)| own(old)) {
+            for (old, new) in old.values.iter().zip(new.values.iter()) {
+                changed += (f64::from(*new) - f64::from(*old)).powi(2);
+                size += f64::from(*old).powi(2);
+            }
+        }
+        (changed / size.max(f64::MIN_POSITIVE)).sqrt()
+    };
+    spec.layers().map(ratio).collect()
 }

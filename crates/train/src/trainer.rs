@@ -4,16 +4,15 @@ use std::{num::NonZeroUsize, sync::Arc};
 
 use burn::{
     module::{Module, ModuleMapper, Param},
-    tensor::{Device, Shape, Tensor},
+    tensor::{Shape, Tensor},
 };
-use lns_kernels::{Buffer, LossTerms, Workers};
+use lns_kernels::{Buffer, Compute, Device, LossTerms, Workers, is_cpu};
 use lns_model::{Decoder, tensor_id, visit_parameters};
 
 use crate::{
     Batch, BatchError, Optimiser,
-    exchange::Exchange,
-    gradients::{Passes, Share, flat, share},
-    optimiser::{Moments, Parameter, Update, gradient_norm},
+    gradients::{Passes, Share, flat, gradient_norm, share},
+    optimisers::{self, Moments, Parameter},
     packing::dealt,
 };
 
@@ -86,29 +85,22 @@ pub struct Trainer {
     model: Decoder,
     pub(crate) moments: Moments,
     options: TrainingOptions,
-    workers: Workers,
+    compute: Compute,
     pub(crate) steps: u64,
-    exchange: Option<Box<dyn Exchange>>,
 }
 
 impl Trainer {
-    /// Trains what is not frozen of `model` with the given workers. On another device than the CPU
+    /// Trains what is not frozen of `model`, which is on the device and in the precision of `compute`, with
+    /// its workers and together with the processes of its exchange. On another device than the CPU
     /// gradients are computed there and the update here, in f32.
-    pub fn new(model: Decoder, options: TrainingOptions, workers: Workers) -> Self {
-        let moments = options.optimiser.moments(parameters(&model));
-        Self { model, moments, options, workers, steps: 0, exchange: None }
-    }
-
-    /// Trains together with other processes that hold the same model, each with its own part of every
-    /// batch.
-    pub fn with_exchange(mut self, exchange: Box<dyn Exchange>) -> Self {
-        self.exchange = Some(exchange);
-        self
+    pub fn new(model: Decoder, options: TrainingOptions, compute: Compute) -> Self {
+        let moments = Moments::new(&options.optimiser, parameters(&model));
+        Self { model, moments, options, compute, steps: 0 }
     }
 
     /// Its threads.
     pub fn workers(&self) -> &Workers {
-        &self.workers
+        &self.compute.workers
     }
 
     /// The model as it is now.
@@ -156,40 +148,45 @@ impl Trainer {
     }
 
     /// The gradient of the mean loss over `batch`, and over what the other processes of an
-    /// [`Exchange`] hold.
+    /// [`Exchange`](crate::Exchange) hold.
     ///
     /// # Errors
     /// As [`step`](Self::step).
     pub fn gradient(&self, batch: &Batch) -> Result<BatchGradient, BatchError> {
         batch.check(self.model.spec().vocab_size)?;
-        let mut totals = [batch.predicted() as f64, 0.0];
-        if let Some(exchange) = &self.exchange {
-            exchange.sum_counts(&mut totals[..1]);
-        }
-        let predicted = totals[0];
-        let mut shares = self.shares(batch, predicted);
-        totals[1] = shares.iter().map(|share| share.nll).sum::<f64>();
-        if let Some(exchange) = &self.exchange {
-            exchange.sum_counts(&mut totals[1..]);
-            for index in 0..shares[0].gradients.len() {
-                let (sum, parts) = shares.split_at_mut(1);
-                let sum = sum[0].gradients[index].as_mut_slice();
-                for part in parts {
-                    let part = part.gradients[index].as_slice();
-                    sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
-                }
-                exchange.sum(sum);
-            }
-            shares.truncate(1);
-        }
-        let mut gradient = BatchGradient {
-            loss: totals[1] / predicted,
-            tokens: predicted as usize,
-            norm: 0.0,
-            shares,
-        };
-        gradient.norm = gradient_norm(&gradient.all_parts(), &self.workers);
+        let predicted = self.over_all_processes(batch.predicted() as f64);
+        let shares = self.shares(batch, predicted);
+        let nll = self.over_all_processes(shares.iter().map(|share| share.nll).sum());
+        let shares = self.exchanged(shares);
+        let mut gradient =
+            BatchGradient { loss: nll / predicted, tokens: predicted as usize, norm: 0.0, shares };
+        gradient.norm = gradient_norm(&gradient.all_parts(), self.workers());
         Ok(gradient)
+    }
+
+    /// The sum of a number that every process has its own of.
+    fn over_all_processes(&self, own: f64) -> f64 {
+        let mut sum = [own];
+        if let Some(exchange) = &self.compute.exchange {
+            exchange.sum_counts(&mut sum);
+        }
+        sum[0]
+    }
+
+    /// The gradients of all processes in one share; the workers' own where there is one process.
+    fn exchanged(&self, mut shares: Vec<Share>) -> Vec<Share> {
+        let Some(exchange) = &self.compute.exchange else { return shares };
+        let (sums, parts) = shares.split_at_mut(1);
+        for (index, sum) in sums[0].gradients.iter_mut().enumerate() {
+            let sum = sum.as_mut_slice();
+            for part in &*parts {
+                let part = part.gradients[index].as_slice();
+                sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+            }
+            exchange.sum(sum);
+        }
+        shares.truncate(1);
+        shares
     }
 
     /// ‖gradient‖₂ over the parameters of each layer.
@@ -202,7 +199,7 @@ impl Trainer {
                     .filter(|(_, parameter)| parameter.name.starts_with(&prefix))
                     .map(|(index, _)| gradient.parts(index))
                     .collect();
-                gradient_norm(&parts, &self.workers)
+                gradient_norm(&parts, self.workers())
             })
             .collect()
     }
@@ -215,32 +212,24 @@ impl Trainer {
         };
         let gradients = gradient.all_parts();
         self.steps += 1;
+        let step = optimisers::Step { learning_rate, gradient_scale: scale, number: self.steps };
         let mut weights = Weights::take(&mut self.model, self.moments.parameters.clone());
-        let updates = weights.buffers.iter_mut().zip(gradients);
-        self.options.optimiser.step(
-            &mut self.moments,
-            updates
-                .map(|(weights, gradients)| Update { weights: weights.as_mut_slice(), gradients })
-                .collect(),
-            learning_rate,
-            scale,
-            self.steps,
-            &self.workers,
-        );
+        let updates = weights.buffers.iter_mut().map(Buffer::as_mut_slice).zip(gradients);
+        self.moments.step(&self.options.optimiser, updates, step, &self.compute.workers);
         weights.put_back(&mut self.model);
     }
 
     /// Every worker's gradient of the mean loss.
     fn shares(&self, batch: &Batch, predicted: f64) -> Vec<Share> {
         let sequences = batch.sequences();
-        let count = self.workers.count().min(sequences);
+        let count = self.workers().count().min(sequences);
         let hands = dealt(&batch.counted(), count);
         let passes = Passes {
             sequences: self.options.sequences_per_pass,
             recompute: self.options.recompute,
             terms: LossTerms { weight: 1.0 / predicted, z_loss: self.options.z_loss },
         };
-        self.workers.map(count, |worker| {
+        self.workers().map(count, |worker| {
             share(&self.model, &self.moments.parameters, batch, &hands[worker], passes)
         })
     }
@@ -308,7 +297,7 @@ impl Weights {
                 param.map(|_| {
                     let shape = Shape::from(taken.shape.clone());
                     let tensor = buffer.into_tensor::<1>().reshape(shape);
-                    if self.1 == Device::flex() { tensor } else { tensor.to_device(&self.1) }
+                    if is_cpu(&self.1) { tensor } else { tensor.to_device(&self.1) }
                 })
             }
         }
@@ -319,7 +308,7 @@ impl Weights {
 
 #[cfg(test)]
 mod tests {
-    use lns_kernels::{IGNORED, with_slices};
+    use lns_kernels::{IGNORED, cpu_device, with_slices};
     use lns_spec::{NormScheme, Preset};
 
     use super::*;
@@ -357,7 +346,7 @@ mod tests {
         let mut spec = preset.spec(scheme);
         spec.num_key_value_heads = 2;
         spec.per_layer[1].attention_window = Some(4);
-        Decoder::new(&spec, 3, &Device::flex())
+        Decoder::new(&spec, 3, &cpu_device())
     }
 
     fn summed(gradient: &BatchGradient) -> Vec<Vec<f64>> {
@@ -404,8 +393,8 @@ mod tests {
                     recompute,
                     ..TrainingOptions::default()
                 };
-                let workers = Workers::new(threads).expect("threads start");
-                let trainer = Trainer::new(model.clone(), options, workers);
+                let compute = Compute::on_cpu(threads).expect("threads start");
+                let trainer = Trainer::new(model.clone(), options, compute);
                 let gradient = trainer.gradient(&batch).expect("a gradient");
                 assert!((gradient.loss - loss).abs() < 1e-5, "{} {loss}", gradient.loss);
                 for (parameter, (found, expected)) in
@@ -428,7 +417,7 @@ mod tests {
     #[test]
     fn taking_and_putting_back_copies_nothing_and_changes_nothing() {
         let spec = Preset::named("9m").expect("a preset").spec(NormScheme::lns());
-        let mut model = Decoder::new(&spec, 1, &lns_kernels::Device::flex());
+        let mut model = Decoder::new(&spec, 1, &cpu_device());
         let address = |weights: &Weights| weights.buffers[0].as_slice().as_ptr();
         let all: Arc<[Parameter]> = parameters(&model).into();
         let first = Weights::take(&mut model, all.clone());

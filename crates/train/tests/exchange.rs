@@ -5,10 +5,10 @@ use std::{
     thread,
 };
 
-use lns_kernels::{Device, IGNORED, Workers};
+use lns_kernels::{IGNORED, cpu_device};
 use lns_model::Decoder;
 use lns_spec::{NormScheme, Preset};
-use lns_train::{Batch, Exchange, Step, Trainer, TrainingOptions};
+use lns_train::{Batch, Compute, Exchange, Step, Trainer, TrainingOptions};
 
 /// Sums through shared memory, in the order of the ranks.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ fn model() -> Decoder {
         vocab_size: 40,
         max_position_embeddings: 16,
     };
-    Decoder::new(&preset.spec(NormScheme::lns()), 4, &Device::flex())
+    Decoder::new(&preset.spec(NormScheme::lns()), 4, &cpu_device())
 }
 
 /// Two sequences, of which the second predicts fewer tokens.
@@ -79,9 +79,9 @@ fn weights(trainer: &Trainer) -> Vec<Vec<f32>> {
 
 #[test]
 fn processes_that_exchange_gradients_train_as_one_process_with_as_many_workers() {
-    let workers = |count| Workers::new(count).expect("threads");
+    let compute = |count| Compute::on_cpu(count).expect("threads");
     let options = TrainingOptions { clip: Some(0.5), ..TrainingOptions::default() };
-    let mut alone = Trainer::new(model(), options, workers(2));
+    let mut alone = Trainer::new(model(), options, compute(2));
     let expected = (steps(&mut alone, &(0..2)), weights(&alone));
 
     let barrier = Arc::new(Barrier::new(2));
@@ -92,8 +92,8 @@ fn processes_that_exchange_gradients_train_as_one_process_with_as_many_workers()
                 (Arc::clone(&barrier), Arc::clone(&floats), Arc::clone(&counts));
             thread::spawn(move || {
                 let exchange = Shared { rank, barrier, floats, counts };
-                let mut trainer =
-                    Trainer::new(model(), options, workers(1)).with_exchange(Box::new(exchange));
+                let compute = compute(1).with_exchange(Arc::new(exchange));
+                let mut trainer = Trainer::new(model(), options, compute);
                 let taken = steps(&mut trainer, &(rank..rank + 1));
                 (taken, weights(&trainer))
             })

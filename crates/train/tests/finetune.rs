@@ -12,16 +12,20 @@ use lns_corpus::{
     InstructionOptions, Language, Limits, Part, PrepareOptions, Validation, prepare_documents,
     prepare_instructions,
 };
-use lns_kernels::Device;
+use lns_kernels::{Compute, cpu_device};
 use lns_model::{Decoder, LoraConfig, Retrofit};
 use lns_record::{Event, Outcome, ProvenanceRecord, read_events};
 use lns_spec::{DepthScale, NormScheme, Preset};
 use lns_tokenizer::{Tokenizer, TokenizerError, model_tokenizer, write_tokenizer};
 use lns_train::{
-    ConfigError, FinetuneConfig, Layer, RunConfig, RunError, SourceConfig, Summary, check,
+    ConfigError, FinetuneConfig, RunConfig, RunError, Settings, SourceConfig, Summary, check,
     finetune_defaults, train,
 };
 use tempfile::TempDir;
+
+fn compute() -> Compute {
+    Compute::on_cpu(2).expect("threads start")
+}
 
 /// A small model of the built-in language's tokenizer, and a text of it.
 struct Place {
@@ -54,7 +58,7 @@ impl Place {
             vocab_size: tokenizer.vocab_size(),
             max_position_embeddings: 64,
         };
-        let model = Decoder::new(&preset.spec(scheme), 5, &Device::flex());
+        let model = Decoder::new(&preset.spec(scheme), 5, &cpu_device());
         let base = dir.path().join("base");
         fs::create_dir(&base).expect("makes");
         model.write(&base).expect("writes");
@@ -77,8 +81,8 @@ impl Place {
             data = { length = 32 }
             schedule = { warmup = 3, learning_rate = 1e-2 }
         "#;
-        let layer = Layer::from_toml("the test", toml).expect("settings");
-        let mut config = finetune_defaults().layered(&[layer]).expect("settings");
+        let layer = Settings::from_toml("the test", toml).expect("settings");
+        let mut config = finetune_defaults().with(&[layer]).expect("settings");
         config.data.sources = vec![SourceConfig::new(self.corpus.clone())];
         let fingerprint = String::new();
         config.finetune = Some(FinetuneConfig { base: self.base.clone(), fingerprint, lora });
@@ -92,12 +96,12 @@ fn lora() -> Option<LoraConfig> {
 }
 
 fn go(config: &RunConfig, folder: &Path) -> Result<Summary, RunError> {
-    train(config, folder, &AtomicBool::new(false), &mut |_| {})
+    train(config, folder, &compute(), &AtomicBool::new(false), &mut |_| {})
 }
 
 fn go_until(config: &RunConfig, folder: &Path, step: u64) {
     let stop = AtomicBool::new(false);
-    let summary = train(config, folder, &stop, &mut |event| {
+    let summary = train(config, folder, &compute(), &stop, &mut |event| {
         if matches!(event, Event::Step(event) if event.step == step) {
             stop.store(true, Ordering::Relaxed);
         }
@@ -320,14 +324,14 @@ fn what_cannot_be_gone_on_from_is_refused_before_the_first_step() {
 #[test]
 fn a_checkpoint_and_a_model_of_ones_own_are_not_both_settings_of_a_run() {
     let toml = "[finetune]\nbase = 'm'\n[model]\nnum_hidden_layers = 3\n";
-    let layer = Layer::from_toml("the test", toml).expect("settings");
-    let error = RunConfig::default().layered(&[layer]).expect_err("both");
+    let layer = Settings::from_toml("the test", toml).expect("settings");
+    let error = RunConfig::default().with(&[layer]).expect_err("both");
     assert!(matches!(error, ConfigError::Invalid { key: "model", .. }), "{error}");
     // What is written of a fine-tune has no model, and reads back.
     let place = Place::new(NormScheme::pre());
     let config = place.config(lora());
     let text = config.to_toml();
     assert!(!text.contains("[model]") && text.contains("[finetune.lora]"), "{text}");
-    let layer = Layer::from_toml("the test", &text).expect("settings");
-    assert_eq!(RunConfig::default().layered(&[layer]).expect("settings"), config);
+    let layer = Settings::from_toml("the test", &text).expect("settings");
+    assert_eq!(RunConfig::default().with(&[layer]).expect("settings"), config);
 }

@@ -4,13 +4,13 @@
 use std::{borrow::Cow, collections::BTreeMap};
 
 use lns_checkpoint::{Checkpoint, NamedTensor, write_tensors};
-use lns_kernels::{Device, IGNORED, Workers};
+use lns_kernels::{IGNORED, cpu_device};
 use lns_model::Decoder;
 use lns_spec::{
     ModelSpec, NormScheme,
     schemes::{BranchRule, BranchScale, Progressive},
 };
-use lns_train::{Batch, Decay, Optimiser, Trainer, TrainingOptions};
+use lns_train::{Adam, AdamW, Batch, Compute, Decay, Muon, Optimiser, Trainer, TrainingOptions};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -61,24 +61,26 @@ impl Golden {
         std::fs::write(path.join("config.json"), Value::Object(config).to_string()).expect("write");
         write_tensors(&path.join("model.safetensors"), &tensors).expect("write");
         let checkpoint = Checkpoint::open(path).expect("a checkpoint");
-        Decoder::from_checkpoint(&checkpoint, &Device::flex()).expect("a decoder")
+        Decoder::from_checkpoint(&checkpoint, &cpu_device()).expect("a decoder")
     }
 
     fn trainer(&self, run: &Run, threads: usize) -> Trainer {
-        let workers = Workers::new(threads).expect("threads start");
-        Trainer::new(self.model(run), options(&run.recipe), workers)
+        let compute = Compute::on_cpu(threads).expect("threads start");
+        Trainer::new(self.model(run), options(&run.recipe), compute)
     }
 }
 
 fn options(recipe: &str) -> TrainingOptions {
     let (eps, decay) = (1e-8, Decay::Projections);
-    let adamw =
-        |beta2, weight_decay| Optimiser::AdamW { beta1: 0.9, beta2, eps, weight_decay, decay };
+    let weight_decay = 0.1;
+    let adamw = Optimiser::AdamW(AdamW { beta1: 0.9, beta2: 0.95, eps, weight_decay, decay });
+    let adam = Optimiser::Adam(Adam { beta1: 0.9, beta2: 0.999, eps });
+    let muon = Optimiser::Muon(Muon { momentum: 0.95, weight_decay, decay });
     let (optimiser, clip, z_loss) = match recipe {
-        "adamw" => (adamw(0.95, 0.1), Some(1.0), 0.0),
-        "z-loss" => (adamw(0.95, 0.1), Some(1.0), 0.01),
-        "adam" => (adamw(0.999, 0.0), None, 0.0),
-        "muon" => (Optimiser::Muon { momentum: 0.95, weight_decay: 0.1, decay }, Some(1.0), 0.0),
+        "adamw" => (adamw, Some(1.0), 0.0),
+        "z-loss" => (adamw, Some(1.0), 0.01),
+        "adam" => (adam, None, 0.0),
+        "muon" => (muon, Some(1.0), 0.0),
         other => panic!("the golden file has a recipe {other}, which this test lacks"),
     };
     TrainingOptions { optimiser, clip, z_loss, ..TrainingOptions::default() }

@@ -12,11 +12,11 @@ use lns_checkpoint::Checkpoint;
 use lns_corpus::{
     Corpus, Language, Limits, Part, Sequences, evaluation_sequences, prepare_documents,
 };
-use lns_kernels::{Device, IGNORED, Workers};
+use lns_kernels::{Compute, IGNORED, Workers, cpu_device};
 use lns_model::Decoder;
 use lns_record::{Event, Outcome, read_events};
 use lns_train::{
-    GuardConfig, Layer, ModelConfig, NotFinite, RunConfig, RunError, Schedule, SourceConfig,
+    GuardConfig, ModelConfig, NotFinite, RunConfig, RunError, Schedule, Settings, SourceConfig,
     Summary, evaluate, train,
 };
 use tempfile::TempDir;
@@ -36,6 +36,10 @@ fn corpus(folder: &Path, seed: u64) -> PathBuf {
     })
     .expect("prepares");
     path
+}
+
+fn compute() -> Compute {
+    Compute::on_cpu(2).expect("threads start")
 }
 
 struct Place {
@@ -74,21 +78,21 @@ impl Place {
             [schedule]
             warmup = 3
         "#;
-        let layer = Layer::from_toml("the test", toml).expect("settings");
-        let mut config = RunConfig::default().layered(&[layer]).expect("settings");
+        let layer = Settings::from_toml("the test", toml).expect("settings");
+        let mut config = RunConfig::default().with(&[layer]).expect("settings");
         config.data.sources = vec![SourceConfig::new(self.corpus.clone())];
         config
     }
 }
 
 fn go(config: &RunConfig, folder: &Path) -> Result<Summary, RunError> {
-    train(config, folder, &AtomicBool::new(false), &mut |_| {})
+    train(config, folder, &compute(), &AtomicBool::new(false), &mut |_| {})
 }
 
 /// Takes steps until `step` and stops there, with or without a snapshot.
 fn go_until(config: &RunConfig, folder: &Path, step: u64) {
     let stop = AtomicBool::new(false);
-    let summary = train(config, folder, &stop, &mut |event| {
+    let summary = train(config, folder, &compute(), &stop, &mut |event| {
         if matches!(event, Event::Step(event) if event.step == step) {
             stop.store(true, Ordering::Relaxed);
         }
@@ -134,7 +138,7 @@ fn a_run_repeats_to_the_bit_and_its_model_reloads_with_the_same_loss() {
     assert_eq!((summary.outcome, summary.step, summary.tokens), (Outcome::Finished, 12, 12 * 128));
 
     let checkpoint = Checkpoint::open(&a.join("model")).expect("a checkpoint");
-    let model = Decoder::from_checkpoint(&checkpoint, &Device::flex()).expect("loads");
+    let model = Decoder::from_checkpoint(&checkpoint, &cpu_device()).expect("loads");
     let tokens = Corpus::open(&place.corpus).expect("a text");
     let held_out = tokens.tokens(Part::Validation);
     let layout = lns_corpus::Layout::Packed;
@@ -305,7 +309,7 @@ fn a_run_is_taken_on_to_more_steps_with_the_schedule_it_was_begun_with() {
     let error = go(&stretched, &extended).expect_err("stretched").to_string();
     assert!(error.contains("schedule.steps"), "{error}");
     let mut constant = config.clone();
-    constant.schedule.shape = lns_train::Shape::Constant;
+    constant.schedule.shape = lns_train::ScheduleShape::Constant;
     constant.schedule.floor = Schedule::default().floor;
     let (short, long) = (place.run("short"), place.run("long"));
     go(&constant, &short).expect("runs");
@@ -391,7 +395,7 @@ fn what_is_wrong_with_the_text_is_said_before_anything_is_made() {
 #[test]
 fn settings_in_layers_name_what_is_wrong_with_them() {
     let layered = |toml: &str| {
-        Layer::from_toml("run.toml", toml).and_then(|layer| RunConfig::default().layered(&[layer]))
+        Settings::from_toml("run.toml", toml).and_then(|layer| RunConfig::default().with(&[layer]))
     };
     let error = |toml: &str| layered(toml).expect_err(toml).to_string();
     let misspelt = error("steps = 5\n[schedule]\nlearning_rat = 1");
@@ -416,8 +420,8 @@ fn settings_in_layers_name_what_is_wrong_with_them() {
     let tokens = layered("tokens = 5000\nbatch = { sequences = 4 }").expect("settings");
     assert_eq!((tokens.steps, tokens.tokens), (10, None), "rounded up to whole steps of 512");
     let scheme = layered("[model.scheme]\nname = \"lns\"\nexponent = 0.25").expect("settings");
-    let bare = Layer::from_toml("flags", "model = { scheme = \"pre\" }").expect("settings");
-    let model = scheme.layered(&[bare]).expect("settings").model;
+    let bare = Settings::from_toml("flags", "model = { scheme = \"pre\" }").expect("settings");
+    let model = scheme.with(&[bare]).expect("settings").model;
     assert_eq!(model.scheme, lns_spec::NormScheme::pre(), "no option of the other scheme lingers");
 
     let resolved = layered("seed = 9\n[model]\nscheme = \"mix-ln\"").expect("settings");
@@ -478,7 +482,7 @@ fn a_folder_that_is_no_run_and_one_that_is_in_use_are_left_alone() {
     // As after a kill between the lock and the settings.
     fs::write(folder.join(Event::FILE_NAME), b"").expect("writes");
     let mut refused = None;
-    train(&config, &folder, &AtomicBool::new(false), &mut |event| {
+    train(&config, &folder, &compute(), &AtomicBool::new(false), &mut |event| {
         if event.step() == 3 && refused.is_none() {
             refused = go(&config, &folder).err().map(|error| error.to_string());
         }
@@ -525,7 +529,7 @@ fn a_constant_model_has_the_loss_of_its_vocabulary_over_the_predicted_tokens() {
     let spec = ModelConfig::default();
     let spec = ModelConfig { hidden_size: 16, num_hidden_layers: 2, ..spec };
     let spec = spec.spec(1000, 8).expect("a model");
-    let model = Decoder::new(&spec, 1, &Device::flex()).map(&mut Zero);
+    let model = Decoder::new(&spec, 1, &cpu_device()).map(&mut Zero);
     let inputs: Vec<u32> = (0..7 * 8).map(|i| i * 37 % 1000).collect();
     let mut targets: Vec<u32> = inputs.iter().map(|id| (id + 1) % 1000).collect();
     for target in targets.iter_mut().step_by(3) {

@@ -7,11 +7,11 @@ use burn::{
     module::{Module, ModuleVisitor, Param},
     tensor::Tensor,
 };
-use lns_kernels::{Device, IGNORED, Precision, Workers, with_slices};
+use lns_kernels::{IGNORED, Precision, cpu_device, with_slices};
 use lns_model::{Decoder, LoraConfig};
 use lns_spec::{ModelSpec, NormScheme, Preset};
 use lns_train::{
-    Batch, BatchError, Decay, Estimate, FinetuneConfig, Optimiser, RunConfig, Step, Trainer,
+    Batch, BatchError, Compute, Estimate, FinetuneConfig, Optimiser, RunConfig, Step, Trainer,
     TrainingOptions,
 };
 
@@ -47,9 +47,9 @@ fn weights(model: &Decoder) -> Vec<f32> {
 
 /// Steps and final weights of a few steps on 5 sequences.
 fn run(spec: &ModelSpec, options: TrainingOptions, threads: usize) -> (Vec<Step>, Vec<f32>) {
-    let model = Decoder::new(spec, 3, &Device::flex());
-    let workers = Workers::new(threads).expect("threads start");
-    let mut trainer = Trainer::new(model, options, workers);
+    let model = Decoder::new(spec, 3, &cpu_device());
+    let compute = Compute::on_cpu(threads).expect("threads start");
+    let mut trainer = Trainer::new(model, options, compute);
     let steps = (0..4).map(|seed| trainer.step(&batch(5, seed), 3e-3).expect("a step")).collect();
     (steps, weights(trainer.model()))
 }
@@ -112,9 +112,9 @@ fn ignored_targets_count_nowhere() {
     targets.extend([IGNORED; 17]);
     let masked = Batch::new(full.clone(), targets, 17).expect("a batch");
     let step = |batch: &Batch| {
-        let model = Decoder::new(&spec, 3, &Device::flex());
-        let workers = Workers::new(1).expect("threads start");
-        let mut trainer = Trainer::new(model, TrainingOptions::default(), workers);
+        let model = Decoder::new(&spec, 3, &cpu_device());
+        let compute = Compute::on_cpu(1).expect("threads start");
+        let mut trainer = Trainer::new(model, TrainingOptions::default(), compute);
         let step = trainer.step(batch, 1e-3).expect("a step");
         (step, weights(trainer.model()))
     };
@@ -134,28 +134,29 @@ fn clipping_bounds_the_gradient_and_leaves_small_ones_alone() {
     assert_eq!(free, loose);
     assert_eq!(free.0[0].gradient_norm, clipped.0[0].gradient_norm, "reported before clipping");
     // A gradient of norm 1e-9 is below eps = 1e-8: the weights hardly move.
-    let start = weights(&Decoder::new(&spec, 3, &Device::flex()));
+    let start = weights(&Decoder::new(&spec, 3, &cpu_device()));
     let moved = |weights: &[f32]| largest_difference(&start, weights);
     assert!(moved(&clipped.1) < 0.2 * moved(&free.1));
 }
 
 #[test]
-fn muon_trains_and_decay_reaches_what_it_should() {
+fn every_optimiser_trains_and_repeats_to_the_bit() {
     let spec = spec(NormScheme::lns());
-    let muon = Optimiser::Muon { momentum: 0.95, weight_decay: 0.1, decay: Decay::Projections };
-    let options = TrainingOptions { optimiser: muon, ..TrainingOptions::default() };
-    let (steps, found) = run(&spec, options, 2);
-    assert!(steps[3].loss < steps[0].loss, "{steps:?}");
-    assert_eq!((steps, found), run(&spec, options, 2));
+    for optimiser in Optimiser::all() {
+        let options = TrainingOptions { optimiser, ..TrainingOptions::default() };
+        let (steps, found) = run(&spec, options, 2);
+        assert!(steps[3].loss < steps[0].loss, "{} {steps:?}", optimiser.name());
+        assert_eq!((steps, found), run(&spec, options, 2), "{}", optimiser.name());
+    }
 }
 
 #[test]
 fn ids_of_another_vocabulary_are_refused_before_anything_changes() {
     let spec = spec(NormScheme::pre());
-    let model = Decoder::new(&spec, 3, &Device::flex());
+    let model = Decoder::new(&spec, 3, &cpu_device());
     let before = weights(&model);
-    let workers = Workers::new(2).expect("threads start");
-    let mut trainer = Trainer::new(model, TrainingOptions::default(), workers);
+    let compute = Compute::on_cpu(2).expect("threads start");
+    let mut trainer = Trainer::new(model, TrainingOptions::default(), compute);
     let bad = Batch::from_windows(&[1, 2, 50], 2).expect("a batch");
     let refused = BatchError::OutOfVocabulary { id: 50, vocabulary: 50 };
     assert_eq!(trainer.step(&bad, 1e-3), Err(refused));
@@ -191,9 +192,9 @@ fn an_estimate_of_adapters_counts_their_moments_and_gradients_and_not_the_models
         Estimate::of(&RunConfig { finetune: Some(from), ..RunConfig::default() }, &spec)
     };
     let (full, adapters) = (tuned(None), tuned(Some(&lora)));
-    let model = Decoder::new(&spec, 1, &Device::flex()).with_lora(&lora, 1).expect("adapters");
+    let model = Decoder::new(&spec, 1, &cpu_device()).with_lora(&lora, 1).expect("adapters");
     let trainer =
-        Trainer::new(model, TrainingOptions::default(), Workers::new(1).expect("threads start"));
+        Trainer::new(model, TrainingOptions::default(), Compute::on_cpu(1).expect("threads start"));
     assert_eq!(adapters.trained, trainer.trainable());
     assert_eq!(adapters.moments, 8 * trainer.trainable());
     assert_eq!(adapters.gradients, 4 * trainer.trainable());
@@ -205,9 +206,9 @@ fn an_estimate_of_adapters_counts_their_moments_and_gradients_and_not_the_models
 fn bf16_products_over_f32_parameters_train_nearly_as_f32_does() {
     let spec = spec(NormScheme::lns());
     let losses = |precision| {
-        let model = Decoder::new(&spec, 3, &Device::flex()).with_precision(precision);
-        let workers = Workers::new(2).expect("threads start");
-        let mut trainer = Trainer::new(model, TrainingOptions::default(), workers);
+        let model = Decoder::new(&spec, 3, &cpu_device()).with_precision(precision);
+        let compute = Compute::on_cpu(2).expect("threads start");
+        let mut trainer = Trainer::new(model, TrainingOptions::default(), compute);
         let losses: Vec<f64> =
             (0..6).map(|seed| trainer.step(&batch(5, seed), 3e-3).expect("a step").loss).collect();
         let dtype = trainer.model().embed_tokens.val().dtype();

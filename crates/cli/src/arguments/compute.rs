@@ -43,7 +43,7 @@ fn device(name: &str) -> Result<Device, String> {
         None => (name, 0usize),
     };
     match kind {
-        "cpu" if index == 0 => Ok(Device::flex()),
+        "cpu" if index == 0 => Ok(lns_kernels::cpu_device()),
         #[cfg(feature = "cuda")]
         "cuda" => Ok(Device::cuda(index)),
         #[cfg(feature = "wgpu")]

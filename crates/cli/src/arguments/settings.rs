@@ -1,8 +1,8 @@
-//! The flags that are settings of a training run, and the layer of settings they make.
+//! The flags that are settings of a training run, and the settings they make.
 
 use clap::Args;
 use lns_train::{
-    Layer,
+    Settings,
     ranges::{HIDDEN, LAYERS, LENGTH, SEQUENCES, STEPS, TOKENS},
     scheme_as_table,
 };
@@ -55,12 +55,12 @@ pub(crate) struct ShapeArgs {
     pub(crate) hidden: Option<u64>,
 }
 
-/// The flags as a layer of settings; `None` when none was given.
-pub(crate) fn layer(
+/// The settings that flags gave; `None` when there was no such flag.
+pub(crate) fn given(
     args: &SettingArgs,
     shape: Option<&ShapeArgs>,
     more: &[(&str, Option<Value>)],
-) -> anyhow::Result<Option<Layer>> {
+) -> anyhow::Result<Option<Settings>> {
     let number = |value: Option<u64>| value.map(integer);
     let mut given = vec![
         ("steps", number(args.steps)),
@@ -96,7 +96,7 @@ pub(crate) fn layer(
         insert(&mut table, key, parsed(value.trim()))
             .map_err(|inner| usage(format!("--set {key}: {inner} is not a table of settings")))?;
     }
-    Ok((!table.is_empty()).then(|| Layer::from_table("the command line", table)))
+    Ok((!table.is_empty()).then(|| Settings::from_table("the command line", table)))
 }
 
 /// Names in the longest key there is room for; the longest that there is has four.
@@ -168,7 +168,7 @@ mod tests {
             let mut table = Table::new();
             insert(&mut table, "model.scheme", Value::String(name.to_owned())).expect("a place");
             let placed = insert(&mut table, "model.scheme.exponent", Value::Float(0.25));
-            let config = RunConfig::default().layered(&[Layer::from_table("flags", table)]);
+            let config = RunConfig::default().with(&[Settings::from_table("flags", table)]);
             match config {
                 Ok(config) => assert_eq!(config.model.scheme.to_string(), expected),
                 Err(_) => assert!(placed.is_err() && expected == "error", "{name}"),

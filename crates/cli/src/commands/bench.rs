@@ -9,7 +9,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use lns_bench::{Effort, Load, Workload};
 use lns_checkpoint::Checkpoint;
-use lns_kernels::{Device, Workers, with_threads};
+use lns_kernels::{Workers, is_cpu, with_threads};
 use lns_record::{BenchRecord, BenchResult, NormRecord};
 use lns_train::{
     Estimate, TrainingOptions, available_memory,
@@ -141,28 +141,21 @@ fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<()> {
     if args.estimate {
         return estimate(&workloads, threads, &options, printer);
     }
-    if args.mode.contains(&BenchMode::Norm) && args.place.device != Device::flex() {
+    if args.mode.contains(&BenchMode::Norm) && !is_cpu(&args.place.device) {
         return Err(usage(
             "--mode norm holds the norm against this machine's memory; --device cpu only",
         ));
     }
-    if args.mode.contains(&BenchMode::Train) && args.place.device == Device::flex() {
+    if args.mode.contains(&BenchMode::Train) && is_cpu(&args.place.device) {
         check_memory(&workloads, threads, &options)?;
     }
     let model = args.model.as_deref().map(|path| open(path, args)).transpose()?;
-    let workers = || model::workers(Some(threads));
+    let compute = model::compute(Some(threads), &args.place)?;
     let load = Load::now();
-    let (device, precision) = (args.place.device.clone(), args.place.precision);
-    let peak_gflops = lns_bench::peak_gflops(&workers()?, &device, precision);
+    let peak_gflops = lns_bench::peak_gflops(&compute);
     printer.note(&format!("peak of matrix products, {threads} threads: {peak_gflops:.0} GFLOP/s"));
-    let effort = Effort {
-        seconds: args.seconds,
-        options,
-        losses: args.losses,
-        peak_gflops,
-        device,
-        precision,
-    };
+    let effort =
+        Effort { seconds: args.seconds, options, losses: args.losses, peak_gflops, compute };
     let mut record = BenchRecord {
         peak_gflops,
         threads: threads as u64,
@@ -176,8 +169,8 @@ fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<()> {
     for workload in &workloads {
         for mode in &args.mode {
             let result = match mode {
-                BenchMode::Train => lns_bench::train(workload, workers()?, &effort)?,
-                BenchMode::Forward => lns_bench::forward(workload, &workers()?, &effort)?,
+                BenchMode::Train => lns_bench::train(workload, &effort)?,
+                BenchMode::Forward => lns_bench::forward(workload, &effort)?,
                 BenchMode::Norm => continue,
             };
             show(result, &mut record, printer)?;
@@ -199,7 +192,7 @@ fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<()> {
         )?;
     }
     if args.mode.contains(&BenchMode::Norm) {
-        let norm = norm(&workers()?);
+        let norm = norm(&effort.compute.workers);
         printer.result(&format!(
             "{}RMS norm, rows of 4096, forward and backward: {:.1} GB/s, {:.0} % of a copy's {:.1} GB/s; \
              {}\n",

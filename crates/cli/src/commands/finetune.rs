@@ -8,7 +8,7 @@ use lns_checkpoint::Checkpoint;
 use lns_model::LoraConfig;
 use lns_record::{Claim, FolderKind};
 use lns_train::{
-    Layer, RunConfig, check_checkpoint, check_memory, finetune_defaults,
+    RunConfig, Settings, check_checkpoint, check_memory, finetune_defaults,
     ranges::{SEED, THREADS, TOKENS},
 };
 use toml::{Table, Value};
@@ -208,12 +208,12 @@ fn resolve(args: &FinetuneArgs, there: Option<&RunConfig>) -> anyhow::Result<Run
         ("seed", args.seed.map(settings::integer)),
         ("data.layout", layout),
     ];
-    let flags = settings::layer(&args.settings, None, &flags)?;
-    let file = args.config.as_deref().map(Layer::from_file).transpose()?;
-    let threads_set = file.iter().chain(&flags).any(|layer| layer.sets("threads"));
-    let layers: Vec<Layer> = file.into_iter().chain(flags).collect();
+    let flags = settings::given(&args.settings, None, &flags)?;
+    let file = args.config.as_deref().map(Settings::from_file).transpose()?;
+    let threads_set = file.iter().chain(&flags).any(|given| given.sets("threads"));
+    let given: Vec<Settings> = file.into_iter().chain(flags).collect();
     let base = there.map_or_else(finetune_defaults, RunConfig::clone);
-    let config = base.layered(&layers)?;
+    let config = base.with(&given)?;
     let threads = if threads_set { Some(config.threads) } else { None };
     match there {
         Some(there) => train::going_on(config, there, args.threads),

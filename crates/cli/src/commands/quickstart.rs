@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, bail};
 use clap::Args;
 use lns_diagnose::Probes;
-use lns_kernels::{Device, Precision};
+use lns_kernels::{Precision, cpu_device};
 use lns_record::{Claim, FolderKind, StudyRecord, counted};
 use lns_train::ranges::{STEPS, THREADS};
 
@@ -100,7 +100,7 @@ fn run(args: &QuickstartArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
     let stop = Stop::listen(printer, Stop::AFTER_THIS_STEP)?;
     // A page of its own: the pair is of another size, read other text, and does not compare.
     if let Some((model, text)) = &inputs {
-        let place = PlaceArgs { device: Device::flex(), precision: Precision::F32 };
+        let place = PlaceArgs { device: cpu_device(), precision: Precision::F32 };
         let compute = ComputeArgs { threads: args.threads, place, stream: false };
         let request = Request {
             files: text,

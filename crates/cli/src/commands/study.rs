@@ -176,8 +176,8 @@ fn resolve(args: &StudyArgs, printer: &Printer) -> anyhow::Result<StudyConfig> {
             title == baseline || args.groups.contains(&title)
         });
     }
-    let flags = settings::layer(&args.settings, Some(&args.shape), &[])?;
-    config.run = config.run.layered(&flags.into_iter().collect::<Vec<_>>())?;
+    let flags = settings::given(&args.settings, Some(&args.shape), &[])?;
+    config.run = config.run.with(&flags.into_iter().collect::<Vec<_>>())?;
     config.run.threads = model::thread_count(args.threads);
     for note in run_preset(&config.name).map_or_else(Vec::new, |preset| preset.notes) {
         printer.note(&format!("{}: {note}.", config.name));
@@ -258,27 +258,29 @@ pub(crate) fn conduct(
     let mut run: Option<RunProgress<'_>> = None;
     let mut found = None;
     let mut failed = None;
-    let outcome = lns_study::run(config, out, &stop.asked, &mut |progress| match progress {
-        StudyProgress::Run { index, count, group, seed, folder, config } => {
-            claim.keep();
-            printer.note(&format!("Run {} of {count}: {group}, seed {seed}.", index + 1));
-            run = Some(RunProgress::new(config, folder, printer));
-        }
-        StudyProgress::Event(event) => {
-            if let Some(run) = &mut run {
-                run.show(event);
+    let compute = train::compute(&config.run)?;
+    let outcome =
+        lns_study::run(config, out, &compute, &stop.asked, &mut |progress| match progress {
+            StudyProgress::Run { index, count, group, seed, folder, config } => {
+                claim.keep();
+                printer.note(&format!("Run {} of {count}: {group}, seed {seed}.", index + 1));
+                run = Some(RunProgress::new(config, folder, printer));
             }
-        }
-        StudyProgress::Diagnosing => printer.note("Diagnosing …"),
-        StudyProgress::Theory => printer.note("Measuring the lemmas …"),
-        StudyProgress::Found(record) => {
-            if let Err(error) = lns_report::write_study(out, record) {
-                failed = Some(error);
+            StudyProgress::Event(event) => {
+                if let Some(run) = &mut run {
+                    run.show(event);
+                }
             }
-            found = Some(record.clone());
-        }
-        _ => {}
-    })?;
+            StudyProgress::Diagnosing => printer.note("Diagnosing …"),
+            StudyProgress::Theory => printer.note("Measuring the lemmas …"),
+            StudyProgress::Found(record) => {
+                if let Err(error) = lns_report::write_study(out, record) {
+                    failed = Some(error);
+                }
+                found = Some(record.clone());
+            }
+            _ => {}
+        })?;
     if let Some(error) = failed {
         return Err(error.into());
     }

@@ -9,7 +9,7 @@ use clap::Args;
 use lns_record::{Claim, FolderKind, Outcome, counted, with_prefix};
 use lns_spec::{Initialisation, ModelSpec};
 use lns_train::{
-    Estimate, Layer, RUN_PRESETS, RunConfig, RunPreset, available_memory,
+    Compute, Estimate, RUN_PRESETS, RunConfig, RunPreset, Settings, available_memory,
     ranges::{SEED, THREADS},
     run_preset,
 };
@@ -164,19 +164,19 @@ fn run(args: &TrainArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
 /// Whether no setting and no text was typed.
 fn names_nothing(args: &TrainArgs) -> anyhow::Result<bool> {
     let text = args.corpus.corpus.is_some() || !args.corpus.text.is_empty();
-    let layers = args.preset.is_some() || args.config.is_some() || flags(args)?.is_some();
-    Ok(!text && !layers)
+    let settings = args.preset.is_some() || args.config.is_some() || flags(args)?.is_some();
+    Ok(!text && !settings)
 }
 
 /// The settings that were typed.
-fn flags(args: &TrainArgs) -> anyhow::Result<Option<Layer>> {
+fn flags(args: &TrainArgs) -> anyhow::Result<Option<Settings>> {
     let name = |value: &Option<String>| value.clone().map(Value::String);
     let flags = [
         ("model.scheme", name(&args.scheme)),
         ("model.initialisation", name(&args.initialisation)),
         ("seed", args.seed.map(settings::integer)),
     ];
-    settings::layer(&args.settings, Some(&args.shape), &flags)
+    settings::given(&args.settings, Some(&args.shape), &flags)
 }
 
 /// The settings of the run that a folder holds, if it holds one.
@@ -192,9 +192,9 @@ fn resolve(
     printer: &Printer,
 ) -> anyhow::Result<RunConfig> {
     let flags = flags(args)?;
-    let file = args.config.as_deref().map(Layer::from_file).transpose()?;
-    let threads_set = file.iter().chain(&flags).any(|layer| layer.sets("threads"));
-    let layers: Vec<Layer> = file.into_iter().chain(flags).collect();
+    let file = args.config.as_deref().map(Settings::from_file).transpose()?;
+    let threads_set = file.iter().chain(&flags).any(|given| given.sets("threads"));
+    let given: Vec<Settings> = file.into_iter().chain(flags).collect();
     let base = match (there, &args.preset) {
         (Some(there), None) => there.clone(),
         (_, name) => {
@@ -206,7 +206,7 @@ fn resolve(
             config
         }
     };
-    let config = base.layered(&layers)?;
+    let config = base.with(&given)?;
     let threads = if threads_set { Some(config.threads) } else { None };
     match there {
         Some(there) => going_on(config, there, args.threads),
@@ -254,7 +254,8 @@ pub(crate) fn train(
     let out = &claim.folder().to_owned();
     let mut at_work = false;
     let mut progress = RunProgress::new(config, out, printer);
-    let summary = lns_train::train(config, out, &stop.asked, &mut |event| {
+    let compute = compute(config)?;
+    let summary = lns_train::train(config, out, &compute, &stop.asked, &mut |event| {
         // Everything was accepted.
         claim.keep();
         at_work = true;
@@ -343,8 +344,12 @@ impl Needs {
 
 /// GFLOP/s that this machine reaches at most, as a run would use it.
 pub(crate) fn peak(config: &RunConfig) -> anyhow::Result<f64> {
-    let workers = model::workers(Some(config.threads))?;
-    Ok(lns_bench::peak_gflops(&workers, &lns_kernels::Device::flex(), config.precision))
+    Ok(lns_bench::peak_gflops(&compute(config)?))
+}
+
+/// Where and how a run computes.
+pub(crate) fn compute(config: &RunConfig) -> anyhow::Result<Compute> {
+    Ok(Compute::on_cpu(config.threads)?.with_precision(config.precision))
 }
 
 /// Says what a run needs.

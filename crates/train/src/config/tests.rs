@@ -1,10 +1,13 @@
 use lns_spec::{Initialisation, ModelSpec, NormScheme};
 
+use super::keys::KEYS;
+use toml::Value;
+
 use super::*;
-use crate::{Estimate, known::KEYS};
+use crate::Estimate;
 
 fn set(text: &str) -> Result<RunConfig, ConfigError> {
-    RunConfig::default().layered(&[Layer::from_table("test", text.parse().expect("TOML"))])
+    RunConfig::default().with(&[Settings::from_table("test", text.parse().expect("TOML"))])
 }
 
 /// A model that was written is the model that is read, to its last tensor.
@@ -72,8 +75,9 @@ fn what_cannot_be_written_is_refused_before_training() {
 #[test]
 fn options_of_a_scheme_are_laid_over_the_scheme_that_is_there() {
     let shown = |under: &str, over: &str| {
-        let layers = [under, over].map(|text| Layer::from_table("x", text.parse().expect("TOML")));
-        let config = RunConfig::default().layered(&layers);
+        let layers =
+            [under, over].map(|text| Settings::from_table("x", text.parse().expect("TOML")));
+        let config = RunConfig::default().with(&layers);
         config.map(|config| config.model.scheme.to_string()).unwrap_or_else(|e| e.to_string())
     };
     assert_eq!(shown("model.scheme = 'lns'", "model.scheme.exponent = 0.25"), "lns, exponent 0.25");
@@ -89,7 +93,7 @@ fn a_misspelt_setting_is_named_with_the_one_that_was_meant() {
     let error = set("optimizer.name = 'adam'").expect_err("refused").to_string();
     assert!(error.contains("`optimizer.name` is not a setting"), "{error}");
     assert!(error.contains("did you mean `optimiser.name`?"), "{error}");
-    let file = Layer::from_toml("my.toml", "steps = 3\n[optimizer]\nname = 'adam'\n");
+    let file = Settings::from_toml("my.toml", "steps = 3\n[optimizer]\nname = 'adam'\n");
     let error = file.expect_err("refused").to_string();
     assert!(error.contains("line 2") && error.contains("`optimiser.name`"), "{error}");
 }
@@ -98,7 +102,7 @@ fn a_misspelt_setting_is_named_with_the_one_that_was_meant() {
 fn a_misspelt_scheme_is_answered_with_all_schemes_and_the_one_that_was_meant() {
     let all = format!("The schemes: {}", NormScheme::names().join(", "));
     for text in ["model.scheme = 'lsn'", "model.scheme = { name = 'lsn' }"] {
-        let file = Layer::from_toml("my.toml", text).expect_err("refused");
+        let file = Settings::from_toml("my.toml", text).expect_err("refused");
         for error in [set(text).expect_err("refused"), file].map(|error| error.to_string()) {
             assert!(error.contains("did you mean lns?") && error.contains(&all), "{error}");
         }
@@ -246,7 +250,7 @@ fn random_settings_are_refused_with_their_key_or_make_a_run_that_can_be_written_
             }
             insert(&mut table, &key, value);
         }
-        let config = match RunConfig::default().layered(&[Layer::from_table("x", table.clone())]) {
+        let config = match RunConfig::default().with(&[Settings::from_table("x", table.clone())]) {
             Ok(config) => config,
             Err(error) => {
                 assert!(error.to_string().len() < 4000, "{error}");
@@ -256,7 +260,7 @@ fn random_settings_are_refused_with_their_key_or_make_a_run_that_can_be_written_
         accepted += 1;
         let text = config.to_toml();
         let again: Table = text.parse().expect("TOML");
-        let again = RunConfig::default().layered(&[Layer::from_table("x", again)]);
+        let again = RunConfig::default().with(&[Settings::from_table("x", again)]);
         assert_eq!(again.expect("as it was written"), config, "{text}");
         if let Ok(spec) = config.model.spec(config.model.vocab_size.max(300), config.data.length) {
             survives(&spec);

@@ -6,7 +6,8 @@ use lns_model::LoraConfig;
 use lns_spec::{Anneal, DepthScale, NormScheme, differs_little, schemes::Keel};
 use toml::{Table, Value};
 
-use crate::{FinetuneConfig, RunConfig, Schedule, SourceConfig, config::flattened};
+use super::{FinetuneConfig, OptimiserConfig, RunConfig, SourceConfig, flattened};
+use crate::{Optimiser, Schedule};
 
 /// Every setting's dotted key. Those of a source of text stand without their number.
 pub(crate) static KEYS: LazyLock<Vec<String>> = LazyLock::new(|| {
@@ -23,6 +24,9 @@ pub(crate) static KEYS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let named = NormScheme::named().into_iter().map(|(_, scheme)| scheme);
     for scheme in named.chain([NormScheme::Lns(annealed), keel]) {
         keys.extend(keys_of("model.scheme.", &scheme));
+    }
+    for rule in Optimiser::all() {
+        keys.extend(keys_of("optimiser.", &OptimiserConfig { rule, ..OptimiserConfig::default() }));
     }
     keys.sort();
     keys.dedup();

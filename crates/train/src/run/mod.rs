@@ -1,0 +1,228 @@
+//! A whole training run in a folder: begun, continued or found finished.
+//!
+//! The folder holds `config.toml` (resolved settings), `events.jsonl` (what happened, only ever
+//! appended to), `snapshots/` and, at the end, `model/`: a Hugging Face folder. Every value that
+//! decides the result is a function of the settings and the step, so a run that was killed at any
+//! moment goes on to the same bits.
+
+mod begin;
+mod error;
+mod folder;
+mod origin;
+mod record;
+mod text;
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+    time::Instant,
+};
+
+use lns_kernels::Compute;
+use lns_record::{Event, Outcome, StepEvent};
+
+pub use error::RunError;
+pub use origin::check_checkpoint;
+
+use self::{
+    begin::Opened,
+    folder::{finished, of_this_run},
+    origin::Origin,
+    record::now,
+    text::Text,
+};
+use crate::{
+    Batch, RunConfig, Trainer,
+    estimate::check_memory,
+    guard::Ruling,
+    snapshot::{Snapshots, State},
+    statistics::{LayerStatistics, Streams, update_ratios},
+    trainer::BatchGradient,
+};
+
+/// How a run stands when [`train`] returns.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// Why it returned.
+    pub outcome: Outcome,
+    /// Steps taken.
+    pub step: u64,
+    /// Tokens predicted.
+    pub tokens: u64,
+    /// Held-out loss at the end of a finished run.
+    pub loss: Option<f64>,
+}
+
+impl RunConfig {
+    /// Folder of the finished model in a run's folder.
+    pub const MODEL: &str = "model";
+}
+
+/// Trains as `config` says in `folder`, which is new, empty, or holds this very run: then it goes on
+/// from its last snapshot, or is found finished. So does the run that `config` takes on to more steps
+/// ([`RunConfig::extended`]). The device and the exchange are those of `compute`; threads and precision are
+/// the settings', which decide the result.
+///
+/// Between steps `stop` is looked at; when it is set, a snapshot is written and the run returns as
+/// [`Outcome::Interrupted`]. `observe` sees every event as it is written.
+///
+/// # Errors
+/// [`RunError`] before the first step, or when the finished model cannot be written. A snapshot that
+/// cannot be written is reported as a note; the run goes on.
+pub fn train(
+    config: &RunConfig,
+    folder: &Path,
+    compute: &Compute,
+    stop: &AtomicBool,
+    observe: &mut dyn FnMut(&Event),
+) -> Result<Summary, RunError> {
+    match Run::open(config, folder, compute, observe)? {
+        Opened::Finished(summary) => Ok(summary),
+        Opened::Begun(run) => run.finish(stop),
+    }
+}
+
+/// Whether a run could begin, or go on, in `folder`: its text, its model, what is there.
+///
+/// # Errors
+/// As [`train`]'s, before anything is made.
+pub fn check(config: &RunConfig, folder: &Path) -> Result<(), RunError> {
+    let mut config = config.clone();
+    let there = of_this_run(&mut config, folder)?;
+    let text = Text::open(&config)?;
+    let origin = Origin::open(&mut config, &text.corpora)?;
+    if there.is_none() || finished(folder, config.steps)?.is_none() {
+        check_memory(&config, origin.spec())?;
+    }
+    text.resolve(&mut config)
+}
+
+/// A run between two steps.
+struct Run<'a> {
+    config: RunConfig,
+    folder: PathBuf,
+    text: Text,
+    origin: Origin,
+    trainer: Trainer,
+    snapshots: Snapshots,
+    state: State,
+    /// Step of the latest snapshot.
+    saved: Option<u64>,
+    log: File,
+    observe: &'a mut dyn FnMut(&Event),
+    /// Step of the latest evaluation, and its loss.
+    evaluated: Option<(u64, Option<f64>)>,
+}
+
+impl Run<'_> {
+    fn finish(mut self, stop: &AtomicBool) -> Result<Summary, RunError> {
+        if self.state.step == 0 {
+            self.evaluate()?;
+        }
+        while self.state.step < self.config.steps {
+            if stop.load(Ordering::Relaxed) {
+                let saved = self.snapshot()?;
+                let summary = self.end(Outcome::Interrupted, None)?;
+                return saved.map(|()| summary).map_err(RunError::Snapshot);
+            }
+            if let Some(reason) = self.step()? {
+                return self.diverged(reason);
+            }
+            self.evaluate_and_save_if_due()?;
+        }
+        let loss = match self.evaluated {
+            Some((step, loss)) if step == self.state.step => loss,
+            _ => self.evaluate()?,
+        };
+        let Some(loss) = loss else {
+            return self
+                .diverged("the held-out loss of the last step is not a finite number".to_owned());
+        };
+        if self.config.snapshots.every > 0 {
+            self.snapshot_or_note()?;
+        }
+        self.write_model()?;
+        self.end(Outcome::Finished, Some(loss))
+    }
+
+    fn diverged(&mut self, reason: String) -> Result<Summary, RunError> {
+        self.note(reason)?;
+        self.end(Outcome::Diverged, None)
+    }
+
+    fn evaluate_and_save_if_due(&mut self) -> Result<(), RunError> {
+        let (step, last) = (self.state.step, self.config.steps);
+        let due = |every: u64| every > 0 && step.is_multiple_of(every) && step < last;
+        let snapshot = due(self.config.snapshots.every);
+        // The best snapshot is known by its loss.
+        if due(self.config.evaluation.every) || (snapshot && self.config.snapshots.keep_best) {
+            self.evaluate()?;
+        }
+        if snapshot { self.snapshot_or_note() } else { Ok(()) }
+    }
+
+    /// One step; a reason when the run cannot go on.
+    fn step(&mut self) -> Result<Option<String>, RunError> {
+        let start = Instant::now();
+        let number = self.state.step + 1;
+        let drawn = self.text.sampler.next(&mut self.state.position, self.config.batch.sequences);
+        let batch = Batch::new(drawn.inputs, drawn.targets, drawn.length)?;
+        let learning_rate = self.config.schedule.at(number, self.config.steps);
+        self.trainer.move_scheme(number);
+        let gradient = self.trainer.gradient(&batch)?;
+        let (loss, norm, tokens) = (gradient.loss, gradient.norm, gradient.tokens as u64);
+        let ruling = self.state.guard.judge(&self.config.guard, loss, norm);
+        let every = self.config.statistics.every;
+        let measured = every > 0 && (number.is_multiple_of(every) || number == 1);
+        let mut layers = None;
+        match &ruling {
+            Ruling::Apply if measured => {
+                layers = Some(self.apply_measured(&batch, gradient, learning_rate));
+            }
+            Ruling::Apply => self.trainer.apply(gradient, learning_rate),
+            Ruling::Skip(_) => {}
+            Ruling::Stop(reason) => return Ok(Some(format!("step {number}: {reason}"))),
+        }
+        self.state.step = number;
+        self.state.updates = self.trainer.steps();
+        self.state.tokens += tokens;
+        let time = now();
+        let finite = |value: f64| value.is_finite().then_some(value);
+        let tokens_per_second = batch.tokens() as f64 / start.elapsed().as_secs_f64();
+        self.emit(Event::Step(StepEvent {
+            step: number,
+            time,
+            tokens: self.state.tokens,
+            loss: finite(loss),
+            gradient_norm: finite(norm),
+            learning_rate,
+            tokens_per_second,
+            skipped: ruling != Ruling::Apply,
+        }))?;
+        if let Ruling::Skip(reason) = ruling {
+            self.note(format!("step {number}: {reason}"))?;
+        }
+        // JSON has no other numbers; the guard answers for those that are not finite.
+        if let Some(layers) = layers.filter(LayerStatistics::is_finite) {
+            self.emit(Event::Layers(layers.event(number, time)))?;
+        }
+        Ok(None)
+    }
+
+    /// Applies a gradient, and tells what every layer did before and by it.
+    fn apply_measured(
+        &mut self,
+        batch: &Batch,
+        gradient: BatchGradient,
+        learning_rate: f64,
+    ) -> LayerStatistics {
+        let streams = Streams::measure(self.trainer.model(), batch, self.trainer.workers());
+        let gradient_norm = self.trainer.layer_norms(&gradient);
+        let before = self.trainer.model().tensors();
+        self.trainer.apply(gradient, learning_rate);
+        let after = self.trainer.model().tensors();
+        let update_ratio = update_ratios(self.trainer.model().spec(), &before, &after);
+        LayerStatistics { streams, gradient_norm, update_ratio }
+    }
+}
