@@ -15,8 +15,8 @@ use lns_kernels::{RotaryTable, Workers, with_slices};
 use lns_model::{Head, LayerSource, LoadError};
 use lns_record::{HeavyToken, LayerRecord, LensRecord, RemovalRecord, StreamRecord};
 use lns_score::{
-    CountPasses, ScoreError, margin, mean, mean_of, predictors, require_finite, standard_error,
-    window_length,
+    CountPasses, ScoreError, margin, mean, require_finite, standard_error, window_length,
+    window_loss,
 };
 use lns_spec::{LayerIndex, ModelSpec, Site};
 
@@ -338,7 +338,7 @@ fn finish(
         add_stream(&mut runs[window], layers, first + window, sums)?;
     }
     let loss_of = |run: &Run<'_>, stream: &Tensor<3>| {
-        let loss = mean_of(&head.nll(predictors(stream), &run.window.ids[1..]));
+        let loss = window_loss(head, stream, &run.window.ids);
         progress(1);
         loss
     };

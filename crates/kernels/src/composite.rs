@@ -4,7 +4,7 @@
 
 use burn::tensor::{Bool, DType, Int, Tensor, TensorData, activation, module};
 
-use crate::{AttentionShape, DocumentStarts, Gate, IGNORED, LossTerms, RotaryTable};
+use crate::{AttentionShape, DocumentStarts, Gate, IGNORED, LossTerms, RotaryTable, TokenScore};
 
 /// See [`crate::rms_norm`].
 pub fn rms_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, eps: f64, scale: f64) -> Tensor<D> {
@@ -168,22 +168,50 @@ pub fn next_token_loss(
     (total.sum().mul_scalar(terms.weight), nll.detach())
 }
 
-/// The loss and log Σ e^logit of each row, 0 where the target is ignored; logits of half precision are
-/// widened first.
-fn row_losses(hidden: Tensor<2>, head: Tensor<2>, targets: &[u32]) -> (Tensor<1>, Tensor<1>) {
-    let (rows, device) = (targets.len(), hidden.device());
+/// See [`crate::next_token_scores`]. Holds rows × vocabulary.
+pub fn next_token_scores(hidden: Tensor<2>, head: Tensor<2>, targets: &[u32]) -> Vec<TokenScore> {
+    let device = hidden.device();
+    let logits = logits(hidden, head);
+    let targets: Vec<i32> = targets.iter().map(|target| *target as i32).collect();
+    let targets = TensorData::new(targets.clone(), [targets.len(), 1]);
+    let numbers =
+        |column: Tensor<2>| column.cast(DType::F64).into_data().iter::<f64>().collect::<Vec<_>>();
+    let largest = numbers(logits.clone().max_dim(1));
+    let own = numbers(logits.clone().gather(1, Tensor::from_data(targets, &device)));
+    let sums = numbers(log_sums(&logits));
+    let rows = own.into_iter().zip(largest).zip(sums);
+    rows.map(|((own, largest), log_sum)| TokenScore {
+        log_probability: own - log_sum,
+        likeliest: (own - log_sum).is_finite() && own >= largest,
+    })
+    .collect()
+}
+
+/// Half precision is widened.
+fn logits(hidden: Tensor<2>, head: Tensor<2>) -> Tensor<2> {
     let logits = hidden.matmul(head.transpose());
-    let logits = match logits.dtype() {
+    match logits.dtype() {
         DType::F16 | DType::BF16 => logits.cast(DType::F32),
         _ => logits,
-    };
+    }
+}
+
+/// log Σ e^logit of each row, \[rows, 1\].
+fn log_sums(logits: &Tensor<2>) -> Tensor<2> {
+    let largest = logits.clone().detach().max_dim(1);
+    (logits.clone() - largest.clone()).exp().sum_dim(1).log() + largest
+}
+
+/// The loss and log Σ e^logit of each row, 0 where the target is ignored.
+fn row_losses(hidden: Tensor<2>, head: Tensor<2>, targets: &[u32]) -> (Tensor<1>, Tensor<1>) {
+    let (rows, device) = (targets.len(), hidden.device());
+    let logits = logits(hidden, head);
     let counted: Vec<bool> = targets.iter().map(|target| *target == IGNORED).collect();
     let ignored = Tensor::<1, Bool>::from_data(TensorData::new(counted, [rows]), &device);
     let targets: Vec<i32> =
         targets.iter().map(|target| if *target == IGNORED { 0 } else { *target as i32 }).collect();
     let targets = Tensor::<2, Int>::from_data(TensorData::new(targets, [rows, 1]), &device);
-    let largest = logits.clone().detach().max_dim(1);
-    let log_sums = (logits.clone() - largest.clone()).exp().sum_dim(1).log() + largest;
+    let log_sums = log_sums(&logits);
     let nll = (log_sums.clone() - logits.gather(1, targets)).reshape([rows]);
     let kept = |values: Tensor<1>| values.mask_fill(ignored.clone(), 0.0);
     (kept(nll), kept(log_sums.reshape([rows])))

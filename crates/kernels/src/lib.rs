@@ -337,6 +337,34 @@ pub fn next_token_nll(hidden: Tensor<2>, head: Tensor<2>, targets: &[u32]) -> Te
     }
 }
 
+/// What a model gives the token that follows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TokenScore {
+    /// log softmax\[target\], in nats.
+    pub log_probability: f64,
+    /// Whether no other token is likelier; false where a logit is no number.
+    pub likeliest: bool,
+}
+
+/// As [`next_token_nll`], without ignored targets: each row's log-probability, and whether the target
+/// is the row's most likely entry.
+///
+/// # Panics
+/// If there is not one target per row, or a target is not in the vocabulary.
+pub fn next_token_scores(hidden: Tensor<2>, head: Tensor<2>, targets: &[u32]) -> Vec<TokenScore> {
+    check_targets(&hidden, &head, targets);
+    if !is_fused(&hidden) {
+        return composite::next_token_scores(hidden, head, targets);
+    }
+    let width = head.dims()[1];
+    with_slices([&hidden, &head], |[hidden, head]| {
+        cpu::row_losses(hidden, head, targets, width)
+            .into_iter()
+            .map(|row| TokenScore { log_probability: -row.nll, likeliest: row.likeliest })
+            .collect()
+    })
+}
+
 /// The training objective: weight · Σ (nll + z_loss · (log Σ e^logit)²) over the rows whose target is
 /// not [`IGNORED`], \[1\]; and the nll of each row, \[rows\], which carries no gradient.
 ///

@@ -3,8 +3,8 @@
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use lns_kernels::{
     AttentionShape, DocumentStarts, Gate, RotaryTable, Workers, add_rms_norm, causal_attention,
-    composite, divergence_to, embedding, gated, layer_norm, linear, next_token_nll, rms_norm,
-    rotate, with_slices, with_threads,
+    composite, divergence_to, embedding, gated, layer_norm, linear, next_token_nll,
+    next_token_scores, rms_norm, rotate, with_slices, with_threads,
 };
 use lns_spec::{RopeScaling, RopeSpec};
 use proptest::prelude::*;
@@ -133,6 +133,33 @@ proptest! {
         let fused = next_token_nll(hidden.clone(), head.clone(), &targets);
         let reference = next_token_nll(exact(&hidden), exact(&head), &targets);
         prop_assert!(difference(&fused, reference) < 1e-5);
+    }
+
+    #[test]
+    fn scores(rows in 1usize..40, width in 1usize..40, vocabulary in 2usize..2600, spread in 0.1f64..5.0) {
+        let (hidden, head) = (random([rows, width], spread), random([vocabulary, width], 1.0));
+        // Every other row's target is its likeliest entry, in f64.
+        let logits = composite::linear(exact(&hidden), exact(&head), None);
+        let best: Vec<i64> = logits.clone().argmax(1).into_data().iter::<i64>().collect();
+        let targets: Vec<u32> = (0..rows)
+            .map(|row| if row % 2 == 0 { best[row] as u32 } else { ((row * 7919) % vocabulary) as u32 })
+            .collect();
+        let logits: Vec<f64> = logits.into_data().iter::<f64>().collect();
+        let largest = logits.iter().fold(0f64, |largest, logit| largest.max(logit.abs()));
+        let fused = next_token_scores(hidden.clone(), head.clone(), &targets);
+        let reference = next_token_scores(exact(&hidden), exact(&head), &targets);
+        for (row, (fused, reference)) in fused.iter().zip(&reference).enumerate() {
+            let difference = (fused.log_probability - reference.log_probability).abs();
+            prop_assert!(difference < 1e-5 * (1.0 + largest), "{row}: {fused:?} {reference:?}");
+            prop_assert!(row % 2 == 1 || reference.likeliest, "{row}");
+            // f32 may see two close logits the other way round.
+            let others = (0..vocabulary).filter(|entry| *entry != targets[row] as usize);
+            let other = others.map(|entry| logits[row * vocabulary + entry]).fold(f64::MIN, f64::max);
+            let own = logits[row * vocabulary + targets[row] as usize];
+            if (own - other).abs() > 1e-5 * (1.0 + largest) {
+                prop_assert_eq!(fused.likeliest, reference.likeliest, "row {}", row);
+            }
+        }
     }
 
     #[test]

@@ -20,6 +20,13 @@ impl LayerCache {
         self.len == 0
     }
 
+    /// What one sequence left in the cache, for each of `sequences` that go on from it.
+    pub fn for_sequences(&self, sequences: usize) -> Self {
+        let seen = |room: &Tensor<3>| room.clone().narrow(1, 0, self.len).repeat_dim(0, sequences);
+        let room = self.room.as_ref().map(|(keys, values)| (seen(keys), seen(values)));
+        Self { room, len: self.len }
+    }
+
     /// Adds the keys and values of new tokens and returns those of all tokens.
     pub(crate) fn append(&mut self, k: Tensor<3>, v: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
         let [sequences, tokens, width] = k.dims();

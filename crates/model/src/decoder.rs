@@ -12,7 +12,8 @@ use layernorm_scaling::{
 };
 use lns_checkpoint::Checkpoint;
 use lns_kernels::{
-    LossTerms, Precision, RotaryTable, embedding, linear_in, next_token_loss, next_token_nll,
+    LossTerms, Precision, RotaryTable, TokenScore, embedding, linear_in, next_token_loss,
+    next_token_nll, next_token_scores,
 };
 use lns_spec::{Initialisation, ModelSpec, Part, Role};
 
@@ -51,6 +52,12 @@ impl Head {
     pub fn nll(&self, stream: Tensor<2>, targets: &[u32]) -> Tensor<1> {
         let (hidden, weight) = self.factors(stream);
         next_token_nll(hidden, weight, targets)
+    }
+
+    /// Stream \[T, H\] and the tokens that follow each → how likely each was.
+    pub fn scores(&self, stream: Tensor<2>, targets: &[u32]) -> Vec<TokenScore> {
+        let (hidden, weight) = self.factors(stream);
+        next_token_scores(hidden, weight, targets)
     }
 
     /// Stream \[T, H\] and the tokens that follow each → the training objective, \[1\], and the loss of

@@ -1,4 +1,4 @@
-//! Evaluation: the mean, its error and its denominator.
+//! Evaluation: the mean and its denominator.
 
 use std::{
     path::PathBuf,
@@ -7,10 +7,10 @@ use std::{
 
 use burn::tensor::Device;
 use lns_checkpoint::Checkpoint;
-use lns_corpus::Window;
-use lns_kernels::Workers;
-use lns_model::{Decoder, LayerSource, StreamingDecoder};
-use lns_score::{evaluate, mean, standard_error};
+use lns_corpus::{Sequences, Window};
+use lns_kernels::{IGNORED, Workers};
+use lns_model::{Decoder, LayerSource, StreamingDecoder, ids_tensor};
+use lns_score::{evaluate, evaluate_sequences};
 
 fn checkpoint() -> Checkpoint {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../golden/tiny/llama");
@@ -83,10 +83,36 @@ fn progress_counts_every_layer_pass() {
 }
 
 #[test]
-fn the_standard_error_is_that_of_the_mean() {
-    assert_eq!(standard_error(&[3.0]), None);
-    let values = [1.0, 2.0, 4.0, 5.0]; // sample variance 10/3
-    let error = standard_error(&values).expect("four values");
-    assert!((error - (10f64 / 3.0 / 4.0).sqrt()).abs() < 1e-15);
-    assert_eq!(mean(&values), 3.0);
+fn held_out_sequences_are_scored_at_their_targets_however_they_are_padded_or_stored() {
+    let (model, workers) = (model(), Workers::new(2).expect("threads start"));
+    // Five of 12 tokens: whole, masked at the front, padded at the end, without a target, one target.
+    let inputs: Vec<u32> = (0..60).map(|i| (i * 11 + 1) % 96).collect();
+    let masked = |i: usize| match i / 12 {
+        0 => false,
+        1 => i % 12 < 5,
+        2 => i % 12 > 7,
+        3 => true,
+        _ => i % 12 != 6,
+    };
+    let target = |i: usize| if masked(i) { IGNORED } else { (i as u32 * 29 + 3) % 96 };
+    let targets: Vec<u32> = (0..60).map(target).collect();
+    let sequences = Sequences { inputs: inputs.clone(), targets: targets.clone(), length: 12 };
+    let found = evaluate_sequences(&model, &sequences, &workers).expect("evaluates");
+    assert_eq!(found.predicted, 12 + 7 + 8 + 1);
+
+    let mut sum = 0.0;
+    for (inputs, targets) in inputs.chunks(12).zip(targets.chunks(12)) {
+        let logits = model.forward(ids_tensor(inputs, &Device::flex())).squeeze_dim::<2>(0);
+        let logits: Vec<f64> = logits.into_data().iter::<f64>().collect();
+        for (row, target) in logits.chunks(96).zip(targets).filter(|(_, id)| **id != IGNORED) {
+            let log_sum = row.iter().map(|logit| logit.exp()).sum::<f64>().ln();
+            sum += log_sum - row[*target as usize];
+        }
+    }
+    let expected = sum / found.predicted as f64;
+    assert!((found.nll - expected).abs() < 1e-5, "{} {expected}", found.nll);
+
+    let streaming = StreamingDecoder::new(checkpoint(), Device::flex()).expect("opens");
+    let one = Workers::new(1).expect("a thread starts");
+    assert_eq!(evaluate_sequences(&streaming, &sequences, &one).expect("evaluates"), found);
 }

@@ -1,27 +1,7 @@
 //! Means and paired differences over seeds.
 
 use lns_record::{GroupRecord, Interval, PairRecord, RunRecord};
-use statrs::distribution::{ContinuousCDF, StudentsT};
-
-/// Mean and 95 % confidence interval of a sample: mean ± t(0.975, n − 1)·s/√n. `None` for none.
-pub fn interval(sample: &[f64]) -> Option<Interval> {
-    let n = sample.len() as f64;
-    if sample.is_empty() {
-        return None;
-    }
-    let mean = sample.iter().sum::<f64>() / n;
-    let variance = sample.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0);
-    let half = match StudentsT::new(0.0, 1.0, n - 1.0) {
-        Ok(t) if sample.len() > 1 => Some(t.inverse_cdf(0.975) * (variance / n).sqrt()),
-        _ => None,
-    };
-    Some(Interval {
-        mean,
-        low: half.map(|half| mean - half),
-        high: half.map(|half| mean + half),
-        count: sample.len() as u64,
-    })
-}
+use lns_statistics::interval;
 
 /// A group's runs and their means.
 pub(crate) fn group(name: String, runs: Vec<RunRecord>, published: Option<f64>) -> GroupRecord {
@@ -58,18 +38,6 @@ pub(crate) fn pair(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_interval_is_students() {
-        // t(0.975, 2) = 4.302653; s = 1 for 1, 2, 3.
-        let found = interval(&[1.0, 2.0, 3.0]).expect("a sample");
-        let half = 4.302_652_729_911_275 / 3f64.sqrt();
-        assert!((found.mean - 2.0).abs() < 1e-12);
-        assert!((found.low.expect("3 seeds") - (2.0 - half)).abs() < 1e-6, "{found:?}");
-        assert!((found.high.expect("3 seeds") - (2.0 + half)).abs() < 1e-6, "{found:?}");
-        assert_eq!(interval(&[]), None);
-        assert_eq!(interval(&[5.0]).map(|one| (one.mean, one.low)), Some((5.0, None)));
-    }
 
     fn run(seed: u64, loss: Option<f64>) -> RunRecord {
         RunRecord {

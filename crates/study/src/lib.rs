@@ -10,7 +10,6 @@ mod config;
 mod presets;
 mod study;
 
-pub use compare::interval;
 pub use config::{DiagnosisConfig, Group, Planned, StudyConfig, StudyError};
 pub use presets::{PRESET_NAMES, pair, preset};
 pub use study::{StudyOutcome, StudyProgress, record, run};

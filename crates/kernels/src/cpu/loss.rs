@@ -30,6 +30,8 @@ pub(crate) struct RowLoss {
     pub(crate) nll: f64,
     /// log Σ e^logit
     pub(crate) log_sum: f64,
+    /// Whether no logit is larger than the target's; false where one is no number.
+    pub(crate) likeliest: bool,
 }
 
 /// The loss of each row; [`IGNORED`] targets give `nll` 0. hidden: rows × width, head: vocabulary ×
@@ -65,7 +67,8 @@ pub(crate) fn row_losses(
         for ((target, sum), logit) in targets.iter().zip(&running).zip(&target_logits) {
             let log_sum = sum.value();
             let nll = if *target == IGNORED { 0.0 } else { log_sum - f64::from(*logit) };
-            losses.push(RowLoss { nll, log_sum });
+            let likeliest = nll.is_finite() && *logit >= sum.largest;
+            losses.push(RowLoss { nll, log_sum, likeliest });
         }
     }
     losses
@@ -113,7 +116,11 @@ pub(crate) fn row_losses_with_gradients(
                     true => 0.0,
                     false => (weight * (1.0 + 2.0 * z_loss * log_sum) / f64::from(sum)) as f32,
                 };
-                losses.push(RowLoss { nll: if ignored { 0.0 } else { log_sum - logit }, log_sum });
+                losses.push(RowLoss {
+                    nll: if ignored { 0.0 } else { log_sum - logit },
+                    log_sum,
+                    likeliest: logit >= f64::from(largest),
+                });
             }
             linear_input_gradient(over(dhidden), logits, head, width);
             finish_rows(dhidden, head, targets, factors, width, weight as f32);

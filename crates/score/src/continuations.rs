@@ -1,0 +1,242 @@
+//! The log-likelihood of continuations: Σ log p of each token of a continuation given what precedes it,
+//! and whether it is what the model would have said. The rule is that of lm-evaluation-harness: the
+//! last `window` + 1 tokens of context and continuation count, all of them but the last are read, and
+//! the continuation's are predicted.
+//!
+//! Requests with one context are a group. In each layer the context's keys and values are computed once
+//! and every continuation follows them, so that a cache lives no longer than its layer is at work, and
+//! a model whose layers come from disk shares contexts like one in memory. The continuations of a group
+//! go through the layer as one batch, the shorter ones padded behind: no token sees what comes after it.
+
+use std::collections::HashMap;
+
+use burn::tensor::Tensor;
+use layernorm_scaling::{LayerCache, TransformerLayerWithScaling, rotary_table};
+use lns_kernels::{RotaryTable, TokenScore, Workers};
+use lns_model::{Head, LayerSource, LoadError};
+use lns_spec::ModelSpec;
+
+use crate::{CountPasses, ScoreError, layers::Jobs};
+
+/// Continuations that go through a layer as one batch at most: more of one context, be it only the token
+/// that begins a sequence, are groups of their own, so that a batch fits into memory and every worker
+/// has one.
+const TOGETHER: usize = 16;
+
+/// Stands behind a shorter continuation; which id it is changes nothing.
+const PADDING: u32 = 0;
+
+/// What to score.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Ids that are given, at least one.
+    pub context: Vec<u32>,
+    /// Ids whose likelihood after the context is asked for, at least one.
+    pub continuation: Vec<u32>,
+}
+
+/// What a model gives a continuation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Likelihood {
+    /// Σ log p, in nats. Not a finite number when the model computes none: such a score is to be
+    /// counted, and never compared.
+    pub log_probability: f64,
+    /// Whether every token of the continuation is the likeliest where it stands (one of the likeliest,
+    /// if several are).
+    pub greedy: bool,
+    /// Tokens of the context, from its beginning, that did not fit into the window.
+    pub dropped: usize,
+}
+
+/// Scores each request by itself, at most `window` tokens being read for it. `progress` is told of a
+/// layer pass for each request and layer.
+///
+/// # Errors
+/// [`ScoreError`] when a request is empty, longer than the window without its context, or of another
+/// vocabulary, each named by its place, or a layer cannot be read.
+pub fn log_likelihoods(
+    source: &dyn LayerSource,
+    requests: &[Request],
+    window: usize,
+    workers: &Workers,
+    progress: CountPasses<'_>,
+) -> Result<Vec<Likelihood>, ScoreError> {
+    let spec = source.spec();
+    for (index, request) in requests.iter().enumerate() {
+        check(index, request, window, spec.vocab_size)?;
+    }
+    let groups = grouped(requests, window, spec);
+    let largest = groups.iter().map(|group| group.tokens()).max().unwrap_or(0);
+    let jobs = Jobs {
+        count: groups.len(),
+        bytes_each: largest * spec.hidden_size * size_of::<f32>(),
+        begin: |group: usize| groups[group].begin(source),
+        step: |group: usize, layer: &TransformerLayerWithScaling, streams: Streams| {
+            progress(groups[group].members.len() as u64);
+            streams.through(layer)
+        },
+        end: |group: usize, head: &Head, streams: Streams| groups[group].scores(streams, head),
+    };
+    let mut found: Vec<Option<Likelihood>> = vec![None; requests.len()];
+    for (index, likelihood) in jobs.run(source, workers)?.into_iter().flatten() {
+        found[index] = Some(likelihood);
+    }
+    // Each request is in one group.
+    Ok(found.into_iter().flatten().collect())
+}
+
+fn check(
+    index: usize,
+    request: &Request,
+    window: usize,
+    vocabulary: usize,
+) -> Result<(), ScoreError> {
+    let Request { context, continuation } = request;
+    for (ids, what) in [(context, "context"), (continuation, "continuation")] {
+        if ids.is_empty() {
+            return Err(ScoreError::EmptyRequest { request: index, what });
+        }
+        if let Some(id) = ids.iter().find(|id| **id as usize >= vocabulary) {
+            return Err(ScoreError::OutOfVocabulary { request: index, id: *id, vocabulary });
+        }
+    }
+    if continuation.len() > window {
+        let tokens = continuation.len();
+        return Err(ScoreError::LongContinuation { request: index, tokens, window });
+    }
+    Ok(())
+}
+
+/// Requests that share a context.
+struct Group<'a> {
+    /// What is left of it, at least one token.
+    context: &'a [u32],
+    members: Vec<Member<'a>>,
+    /// Tokens that are read of the longest continuation: its last predicts nothing.
+    longest: usize,
+}
+
+struct Member<'a> {
+    /// Place in the caller's list.
+    index: usize,
+    continuation: &'a [u32],
+    /// Tokens of the context that are not left.
+    dropped: usize,
+}
+
+/// The groups in the order in which their first requests come.
+fn grouped<'a>(requests: &'a [Request], window: usize, spec: &ModelSpec) -> Vec<Group<'a>> {
+    let mut groups: Vec<Group<'a>> = Vec::new();
+    // The newest group of each context.
+    let mut places: HashMap<&'a [u32], usize> = HashMap::new();
+    for (index, Request { context, continuation }) in requests.iter().enumerate() {
+        let dropped = context.len().saturating_sub(window + 1 - continuation.len());
+        let (context, read) = (&context[dropped..], continuation.len() - 1);
+        let joins = |group: &Group<'_>| {
+            let (theirs, own) = (context.len() + group.longest, context.len() + read);
+            group.members.len() < TOGETHER && positions_agree(spec, theirs, own)
+        };
+        let place = match places.get(context) {
+            Some(place) if joins(&groups[*place]) => *place,
+            _ => {
+                groups.push(Group { context, members: Vec::new(), longest: 0 });
+                groups.len() - 1
+            }
+        };
+        places.insert(context, place);
+        let group = &mut groups[place];
+        group.members.push(Member { index, continuation, dropped });
+        group.longest = group.longest.max(read);
+    }
+    groups
+}
+
+/// Whether sequences of `a` and of `b` tokens turn their positions alike: some ways of stretching a
+/// context depend on how much of it is used.
+fn positions_agree(spec: &ModelSpec, a: usize, b: usize) -> bool {
+    let frequencies =
+        |tokens| spec.rope.frequencies(spec.head_dim, tokens, spec.max_position_embeddings);
+    a == b || frequencies(a) == frequencies(b)
+}
+
+impl Group<'_> {
+    /// Tokens of all its streams.
+    fn tokens(&self) -> usize {
+        self.context.len() + self.members.len() * self.longest
+    }
+
+    fn begin(&self, source: &dyn LayerSource) -> Result<Streams, LoadError> {
+        let padded = |member: &Member<'_>| {
+            let read = &member.continuation[..member.continuation.len() - 1];
+            let mut padded = read.to_vec();
+            padded.resize(self.longest, PADDING);
+            padded
+        };
+        let continuations = if self.longest == 0 {
+            None
+        } else {
+            let ids: Vec<u32> = self.members.iter().flat_map(padded).collect();
+            let stream = source.embed_ids(&ids)?;
+            let hidden = stream.dims()[2];
+            Some(stream.reshape([self.members.len(), self.longest, hidden]))
+        };
+        Ok(Streams {
+            rotary: rotary_table(source.spec(), self.context.len() + self.longest),
+            context: source.embed_ids(self.context)?,
+            continuations,
+        })
+    }
+
+    /// Place and likelihood of each request.
+    fn scores(&self, streams: Streams, head: &Head) -> Vec<(usize, Likelihood)> {
+        let [_, length, hidden] = streams.context.dims();
+        let last = streams.context.narrow(1, length - 1, 1).reshape([1, hidden]);
+        let mut rows = Vec::new();
+        for (sequence, member) in self.members.iter().enumerate() {
+            rows.push(last.clone());
+            if let (Some(stream), read @ 1..) =
+                (&streams.continuations, member.continuation.len() - 1)
+            {
+                let own = stream.clone().narrow(0, sequence, 1).narrow(1, 0, read);
+                rows.push(own.reshape([read, hidden]));
+            }
+        }
+        let targets: Vec<u32> =
+            self.members.iter().flat_map(|member| member.continuation.iter().copied()).collect();
+        let scores = head.scores(Tensor::cat(rows, 0), &targets);
+        let mut rest = &scores[..];
+        let likelihood = |member: &Member<'_>| {
+            let (own, after) = rest.split_at(member.continuation.len());
+            rest = after;
+            let likelihood = Likelihood {
+                log_probability: own.iter().map(|token: &TokenScore| token.log_probability).sum(),
+                greedy: own.iter().all(|token| token.likeliest),
+                dropped: member.dropped,
+            };
+            (member.index, likelihood)
+        };
+        self.members.iter().map(likelihood).collect()
+    }
+}
+
+/// A group on its way through the layers.
+struct Streams {
+    rotary: RotaryTable,
+    /// \[1, tokens of the context, H\]
+    context: Tensor<3>,
+    /// \[requests, tokens of the longest continuation but its last, H\]; absent when every continuation
+    /// is one token.
+    continuations: Option<Tensor<3>>,
+}
+
+impl Streams {
+    fn through(self, layer: &TransformerLayerWithScaling) -> Self {
+        let mut cache = LayerCache::default();
+        let context = layer.forward_cached(self.context, &self.rotary, Some(&mut cache));
+        let continuations = self.continuations.map(|stream| {
+            let mut cache = cache.for_sequences(stream.dims()[0]);
+            layer.forward_cached(stream, &self.rotary, Some(&mut cache))
+        });
+        Self { context, continuations, ..self }
+    }
+}

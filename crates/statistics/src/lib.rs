@@ -1,0 +1,116 @@
+//! Means of samples, how sure they are, and paired differences. Intervals are Student's: mean ±
+//! t(0.975, n − 1)·s/√n, with s² the sample variance.
+//!
+//! ```
+//! use lns_statistics::{interval, paired_difference};
+//!
+//! let losses = interval(&[3.2, 3.4, 3.3]).expect("a sample");
+//! assert!((losses.mean - 3.3).abs() < 1e-12);
+//! assert!(losses.low.expect("three values") < 3.2);
+//!
+//! // Both models find the second text hard; paired, that does not blur their difference.
+//! let found = paired_difference(&[1.0, 5.0], &[1.1, 5.1]).expect("as many values");
+//! assert!((found.nll - 0.1).abs() < 1e-12);
+//! assert!(found.stderr.expect("two values") < 1e-12);
+//! ```
+
+use lns_record::{DifferenceRecord, Interval};
+use statrs::distribution::{ContinuousCDF, StudentsT};
+
+/// Arithmetic mean; NaN of nothing.
+pub fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// Standard error of the mean: sample standard deviation over √n; `None` with fewer than two values.
+pub fn standard_error(values: &[f64]) -> Option<f64> {
+    if values.len() < 2 {
+        return None;
+    }
+    let mean = mean(values);
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    let count = values.len() as f64;
+    Some((squares / (count - 1.0) / count).sqrt())
+}
+
+/// Half the 95 % confidence interval of the mean; `None` with fewer than two values.
+pub fn margin(values: &[f64]) -> Option<f64> {
+    let stderr = standard_error(values)?;
+    let t = StudentsT::new(0.0, 1.0, values.len() as f64 - 1.0).ok()?;
+    Some(t.inverse_cdf(0.975) * stderr)
+}
+
+/// Mean and 95 % confidence interval, which one value does not have; `None` for no values.
+pub fn interval(values: &[f64]) -> Option<Interval> {
+    if values.is_empty() {
+        return None;
+    }
+    let (mean, margin) = (mean(values), margin(values));
+    Some(Interval {
+        mean,
+        low: margin.map(|margin| mean - margin),
+        high: margin.map(|margin| mean + margin),
+        count: values.len() as u64,
+    })
+}
+
+/// `second` minus `first`, value by value: what is common to both, a text's own ease or difficulty,
+/// drops out of the difference and of its error. `None` when there are no values, or not as many of
+/// each. That they belong together one by one is the caller's to know.
+pub fn paired_difference(first: &[f64], second: &[f64]) -> Option<DifferenceRecord> {
+    if first.len() != second.len() {
+        return None;
+    }
+    let differences: Vec<f64> = second.iter().zip(first).map(|(b, a)| b - a).collect();
+    let Interval { mean, low, high, .. } = interval(&differences)?;
+    Some(DifferenceRecord { nll: mean, stderr: standard_error(&differences), low, high })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_standard_error_is_that_of_the_mean() {
+        assert_eq!(standard_error(&[3.0]), None);
+        let values = [1.0, 2.0, 4.0, 5.0]; // sample variance 10/3
+        let error = standard_error(&values).expect("four values");
+        assert!((error - (10f64 / 3.0 / 4.0).sqrt()).abs() < 1e-15);
+        assert_eq!(mean(&values), 3.0);
+    }
+
+    #[test]
+    fn the_interval_is_students() {
+        // t(0.975, 2) = 4.302653; s = 1 for 1, 2, 3.
+        let found = interval(&[1.0, 2.0, 3.0]).expect("a sample");
+        let half = 4.302_652_729_911_275 / 3f64.sqrt();
+        assert!((found.mean - 2.0).abs() < 1e-12);
+        assert!((found.low.expect("3 values") - (2.0 - half)).abs() < 1e-6, "{found:?}");
+        assert!((found.high.expect("3 values") - (2.0 + half)).abs() < 1e-6, "{found:?}");
+        assert_eq!(interval(&[]), None);
+        assert_eq!(interval(&[5.0]).map(|one| (one.mean, one.low)), Some((5.0, None)));
+    }
+
+    #[test]
+    fn what_both_find_hard_does_not_blur_the_difference() {
+        let (first, second) = ([1.0, 5.0, 3.0, 9.0], [1.1, 5.3, 3.1, 9.3]);
+        let found = paired_difference(&first, &second).expect("as many values");
+        assert!((found.nll - 0.2).abs() < 1e-12);
+        // s = 0.1155 over 4 values; t(0.975, 3) = 3.182.
+        let stderr = found.stderr.expect("four values");
+        assert!((stderr - 0.057_735).abs() < 1e-6, "{stderr}");
+        let unpaired = standard_error(&second).expect("four values");
+        assert!(unpaired > 20.0 * stderr, "unpaired it is blurred");
+        let (low, high) = (found.low.expect("a margin"), found.high.expect("a margin"));
+        assert!((low - (0.2 - 3.182_446 * stderr)).abs() < 1e-6, "{low}");
+        assert!((high + low - 0.4).abs() < 1e-12);
+    }
+
+    #[test]
+    fn one_pair_has_a_difference_and_no_error_and_unequal_samples_have_none() {
+        let found = paired_difference(&[1.0], &[1.5]).expect("a pair");
+        assert_eq!((found.nll, found.stderr, found.low), (0.5, None, None));
+        assert_eq!(paired_difference(&[1.0], &[1.0, 2.0]), None);
+        assert_eq!(paired_difference(&[], &[]), None);
+    }
+}
