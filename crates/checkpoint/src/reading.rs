@@ -225,8 +225,10 @@ impl Checkpoint {
         tensor: &TensorInfo,
         wanted: Range<usize>,
     ) -> Result<Vec<f32>, CheckpointError> {
-        /// As many f32 as a line of the cache has.
-        const AT_ONCE: usize = 16;
+        /// Rows of the file that are converted before they are turned, and columns that are then written side
+        /// by side: the fastest of a dozen pairs on matrices of gpt_oss's size.
+        const AT_ONCE: usize = 64;
+        const ABREAST: usize = 8;
         let (rows, map) = (Rows::of(tensor, &self.parts.maps), &self.parts.maps[tensor.file]);
         let elements = wanted.len().saturating_mul(rows.of_matrix);
         let mut out = self.allocate(tensor, elements)?;
@@ -248,10 +250,14 @@ impl Checkpoint {
                     rows.decode(matrix * rows.of_matrix + first + row, some)
                         .map_err(|bad| self.bad_scale(tensor, bad))?;
                 }
-                for (column, into) in columns.clone().zip(into.chunks_mut(rows.of_matrix)) {
-                    let neighbours = into[first..][..few].iter_mut();
-                    for (to, row) in neighbours.zip(some.chunks(rows.length)) {
-                        *to = row[column];
+                for column in columns.clone().step_by(ABREAST) {
+                    let abreast = ABREAST.min(columns.end - column);
+                    let start = (column - columns.start) * rows.of_matrix + first;
+                    for (row, some) in some.chunks(rows.length).take(few).enumerate() {
+                        let into = into[start + row..].iter_mut().step_by(rows.of_matrix);
+                        for (into, from) in into.zip(&some[column..][..abreast]) {
+                            *into = *from;
+                        }
                     }
                 }
             }
