@@ -8,7 +8,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use layernorm_scaling::{packed_rotary_table, rotary_table};
-use lns_kernels::{IGNORED, RotaryTable};
+use lns_kernels::{IGNORED, RotaryTable, is_cpu};
 use lns_spec::ModelSpec;
 
 /// A sequence's inputs and targets, one of each per token; a target may be [`IGNORED`].
@@ -47,7 +47,7 @@ impl Pass {
         if lengths.iter().all(|tokens| *tokens == 0) {
             return None;
         }
-        let packs = *device == Device::flex();
+        let packs = is_cpu(device);
         let rotary = if !packs || lengths.iter().all(|tokens| *tokens == length) {
             lengths.fill(length);
             rotary_table(spec, length)

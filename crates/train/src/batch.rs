@@ -1,8 +1,7 @@
 //! Sequences of tokens and what follows each.
 
 use lns_kernels::IGNORED;
-
-use crate::packing::counted;
+use lns_score::counted;
 
 // A target that the text leaves out is one that the loss leaves out.
 const _: () = assert!(IGNORED == lns_corpus::IGNORED);

@@ -4,15 +4,15 @@ use std::num::NonZeroUsize;
 
 use burn::{
     module::{Module, ModuleVisitor, Param},
-    tensor::{Gradients, Int, Tensor, TensorData},
+    tensor::{Gradients, Tensor},
 };
 use lns_kernels::{Buffer, LossTerms, Workers, backward_from, squared_norm, with_slices};
 use lns_model::Decoder;
+use lns_score::Pass;
 
 use crate::{
     Batch,
     optimisers::{CHUNK, Parameter},
-    packing::Pass,
 };
 
 /// What one worker found.
@@ -45,7 +45,9 @@ pub(crate) fn share(
     let (mut nll, mut found) = (0.0, vec![None; trained.len()]);
     for part in sequences.chunks(passes.sequences.map_or(usize::MAX, NonZeroUsize::get)) {
         let part: Vec<_> = part.iter().map(|&index| batch.part(index..index + 1)).collect();
-        let Some(pass) = Pass::new(model, &part, batch.length()) else { continue };
+        let Some(pass) = Pass::new(model.spec(), &model.device(), &part, batch.length()) else {
+            continue;
+        };
         // Leaves of its own: tapes of workers that shared them would be one tape behind one lock.
         let own = model.clone().train();
         let (part_nll, part_found) = if passes.recompute {
@@ -57,12 +59,6 @@ pub(crate) fn share(
         merge(&mut found, part_found);
     }
     Share { nll, gradients: complete(model, trained, found) }
-}
-
-pub(crate) fn ids(model: &Decoder, inputs: &[u32], length: usize) -> Tensor<2, Int> {
-    let ids: Vec<i32> = inputs.iter().map(|id| *id as i32).collect();
-    let shape = [inputs.len() / length, length];
-    Tensor::from_data(TensorData::new(ids, shape), &model.device())
 }
 
 /// \[B, T, H\] → \[B · T, H\]
@@ -77,7 +73,7 @@ fn sum(nll: &Tensor<1>) -> f64 {
 
 /// One tape over the whole model.
 fn taped(model: &Decoder, pass: &Pass, terms: LossTerms) -> (f64, Vec<Option<Tensor<1>>>) {
-    let stream = model.stream_at(pass.tokens.clone(), &pass.rotary);
+    let stream = model.stream_at(pass.tokens(&model.device()), &pass.rotary);
     let (loss, nll) = model.head().loss(rows(stream), &pass.targets, terms);
     let found = take(model, &mut loss.backward());
     (sum(&nll.inner()), found)
@@ -92,7 +88,8 @@ fn recomputed(
     pass: &Pass,
     terms: LossTerms,
 ) -> (f64, Vec<Option<Tensor<1>>>) {
-    let mut streams = model.streams_at(pass.tokens.clone(), &pass.rotary);
+    let tokens = pass.tokens(&model.device());
+    let mut streams = model.streams_at(tokens.clone(), &pass.rotary);
     let leaf = |stream: Tensor<3>| Tensor::from_inner(stream).require_grad();
     let upstream_of = |leaf: &Tensor<3>, gradients: &mut Gradients| {
         leaf.grad_remove(gradients).unwrap_or_else(|| leaf.clone().inner().zeros_like())
@@ -112,7 +109,7 @@ fn recomputed(
         upstream = upstream_of(&input, &mut gradients);
         merge(&mut found, take(own, &mut gradients));
     }
-    let embedded = own.embed(pass.tokens.clone());
+    let embedded = own.embed(tokens);
     let mut gradients = backward_from(embedded, upstream);
     merge(&mut found, take(own, &mut gradients));
     (sum(&nll.inner()), found)

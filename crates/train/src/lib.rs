@@ -7,12 +7,11 @@
 
 mod batch;
 mod config;
+mod dealing;
 mod estimate;
-mod evaluate;
 mod gradients;
 mod guard;
 mod optimisers;
-mod packing;
 mod presets;
 pub mod ranges;
 mod run;
@@ -28,7 +27,6 @@ pub use config::{
     explained, path_in_file, scheme_as_table,
 };
 pub use estimate::{Estimate, available_memory, check_memory, flops_per_token};
-pub use evaluate::evaluate;
 pub use guard::{GuardConfig, NotFinite};
 pub use lns_kernels::{Compute, Exchange};
 pub use optimisers::{Adam, AdamW, Decay, Muon, Optimiser};

@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use burn::tensor::Tensor;
 use lns_checkpoint::NamedTensor;
 use lns_kernels::{Workers, with_slices};
-use lns_model::Decoder;
+use lns_model::{Decoder, ids_tensor};
 use lns_record::LayersEvent;
+use lns_score::counted;
 use lns_spec::{LayerIndex, ModelSpec};
 
-use crate::{Batch, gradients::ids, packing::counted};
+use crate::Batch;
 
 /// Sequences of the batch that streams are measured on.
 const SEQUENCES: usize = 4;
@@ -58,7 +59,7 @@ impl Streams {
                 0 => inputs,
                 tokens => &inputs[..tokens],
             };
-            let streams = model.streams(ids(model, inputs, inputs.len()));
+            let streams = model.streams(ids_tensor(inputs, &model.device()));
             let added = streams.windows(2).map(|pair| pair[1].clone() - pair[0].clone());
             let added = added.map(|added| mean_variance(&added)).collect();
             [streams.iter().map(mean_variance).collect(), added]

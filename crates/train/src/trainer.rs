@@ -11,9 +11,9 @@ use lns_model::{Decoder, tensor_id, visit_parameters};
 
 use crate::{
     Batch, BatchError, Optimiser,
+    dealing::dealt,
     gradients::{Passes, Share, flat, gradient_norm, share},
     optimisers::{self, Moments, Parameter},
-    packing::dealt,
 };
 
 /// How a [`Trainer`] computes.
@@ -309,13 +309,11 @@ impl Weights {
 #[cfg(test)]
 mod tests {
     use lns_kernels::{IGNORED, cpu_device, with_slices};
+    use lns_score::Pass;
     use lns_spec::{NormScheme, Preset};
 
     use super::*;
-    use crate::{
-        gradients::{ids, rows},
-        packing::Pass,
-    };
+    use crate::gradients::rows;
 
     /// Five sequences of 24 tokens: whole, with learned responses, with much padding, without a
     /// target, with little padding.
@@ -367,13 +365,14 @@ mod tests {
             // All of the padding, on one tape.
             let (inputs, targets) = batch.part(0..batch.sequences());
             let pass = Pass {
-                tokens: ids(&model, inputs, batch.length()),
+                ids: inputs.to_vec(),
+                sequences: batch.sequences(),
                 targets: targets.to_vec(),
                 rotary: layernorm_scaling::rotary_table(model.spec(), batch.length()),
             };
             let own = model.clone().train();
             let terms = LossTerms { weight: 1.0 / batch.predicted() as f64, z_loss: 1e-3 };
-            let stream = own.stream_at(pass.tokens, &pass.rotary);
+            let stream = own.stream_at(pass.tokens(&model.device()), &pass.rotary);
             let (objective, nll) = own.head().loss(rows(stream), &pass.targets, terms);
             let nll: f64 =
                 with_slices([&nll.inner()], |[nll]| nll.iter().map(|nll| f64::from(*nll)).sum());

@@ -15,9 +15,10 @@ use lns_corpus::{
 use lns_kernels::{Compute, IGNORED, Workers, cpu_device};
 use lns_model::Decoder;
 use lns_record::{Event, Outcome, read_events};
+use lns_score::{HeldOut, evaluate_sequences};
 use lns_train::{
     GuardConfig, ModelConfig, NotFinite, RunConfig, RunError, Schedule, Settings, SourceConfig,
-    Summary, evaluate, train,
+    Summary, train,
 };
 use tempfile::TempDir;
 
@@ -144,7 +145,10 @@ fn a_run_repeats_to_the_bit_and_its_model_reloads_with_the_same_loss() {
     let layout = lns_corpus::Layout::Packed;
     let sequences = evaluation_sequences(held_out, layout, 32, Some(500), 0).expect("windows");
     let workers = Workers::new(2).expect("threads");
-    assert_eq!(summary.loss, Some(evaluate(&model, &sequences, &workers).0));
+    assert_eq!(
+        summary.loss,
+        Some(evaluate_sequences(&model, &sequences, &workers).expect("evaluates").nll)
+    );
 
     let again = go(&config, &a).expect("finds it finished");
     assert_eq!(again, summary);
@@ -539,7 +543,8 @@ fn a_constant_model_has_the_loss_of_its_vocabulary_over_the_predicted_tokens() {
     let sequences = Sequences { inputs, targets, length: 8 };
     for threads in [1, 3] {
         let workers = Workers::new(threads).expect("threads");
-        let (loss, predicted) = evaluate(&model, &sequences, &workers);
+        let HeldOut { nll: loss, predicted } =
+            evaluate_sequences(&model, &sequences, &workers).expect("evaluates");
         assert_eq!(predicted, expected as u64);
         // ln 1000 as f32 holds it: neither n + 1 batches nor padding are in the denominator.
         assert_eq!(loss as f32, 1000f32.ln(), "{threads} threads");

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use lns_corpus::CorpusError;
 use lns_model::{LoadError, LoraError};
 use lns_record::EventsError;
+use lns_score::ScoreError;
 use lns_tokenizer::TokenizerError;
 
 use crate::{BatchError, ConfigError, SnapshotError};
@@ -24,6 +25,8 @@ pub enum RunError {
     Batch(#[from] BatchError),
     #[error(transparent)]
     Load(#[from] LoadError),
+    #[error(transparent)]
+    Score(#[from] ScoreError),
     #[error(transparent)]
     Lora(#[from] LoraError),
     #[error(transparent)]

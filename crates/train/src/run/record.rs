@@ -8,9 +8,10 @@ use std::{
 
 use lns_checkpoint::CheckpointError;
 use lns_record::{EvalEvent, Event, NewFolder, Outcome, ProvenanceRecord, pretty_json};
+use lns_score::{HeldOut, evaluate_sequences};
 
 use super::{Run, Summary, origin::Origin};
-use crate::{RunConfig, RunError, SnapshotError, evaluate};
+use crate::{RunConfig, RunError, SnapshotError};
 
 impl Run<'_> {
     pub(super) fn emit(&mut self, event: Event) -> Result<(), RunError> {
@@ -36,9 +37,11 @@ impl Run<'_> {
     }
 
     pub(super) fn evaluate(&mut self) -> Result<Option<f64>, RunError> {
-        let held_out = &self.text.held_out;
-        let (loss, predicted) = evaluate(self.trainer.model(), held_out, self.trainer.workers());
-        let loss = loss.is_finite().then_some(loss);
+        // Adapters are added once, and not in every pass.
+        let model = self.trainer.model().merged();
+        let HeldOut { nll, predicted } =
+            evaluate_sequences(&model, &self.text.held_out, self.trainer.workers())?;
+        let loss = nll.is_finite().then_some(nll);
         let step = self.state.step;
         self.evaluated = Some((step, loss));
         let tokens = self.state.tokens;
