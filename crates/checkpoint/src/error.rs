@@ -123,16 +123,10 @@ pub enum CheckpointError {
     NotBlocks { path: PathBuf, tensor: String, shape: Vec<usize> },
     /// Scales beside something that is not scaled.
     #[error(
-        "{path}: tensor {tensor:?} is {dtype} {shape:?}; only matrices in F8_E4M3 have scales like \
-         {scales:?}"
+        "{path}: {tensor:?} are scales of a tensor of type {dtype} and shape {shape:?}; only matrices in \
+         F8_E4M3 have such"
     )]
-    NotScaled {
-        path: PathBuf,
-        tensor: String,
-        dtype: StorageType,
-        shape: Vec<usize>,
-        scales: String,
-    },
+    NotScaled { path: PathBuf, tensor: String, dtype: StorageType, shape: Vec<usize> },
     /// Scales of a type that they do not have.
     #[error(
         "{path}: the scales {tensor:?} are {dtype}; they are read from F32, F16, BF16, F8_E8M0 and U8"
@@ -140,8 +134,7 @@ pub enum CheckpointError {
     ScaleType { path: PathBuf, tensor: String, dtype: StorageType },
     /// More or fewer scales than blocks.
     #[error(
-        "{path}: tensor {tensor:?} in blocks of {} × {} needs scales of shape {expected:?}; {scales:?} has \
-         {found:?}",
+        "{path}: the scales {tensor:?} have shape {found:?}; blocks of {} × {} need {expected:?}",
         block[0],
         block[1]
     )]
@@ -149,9 +142,8 @@ pub enum CheckpointError {
         path: PathBuf,
         tensor: String,
         block: [usize; 2],
-        scales: String,
-        expected: Vec<usize>,
-        found: Vec<usize>,
+        expected: Box<[usize]>,
+        found: Box<[usize]>,
     },
     /// A scale that no weight can have been divided by.
     #[error(

@@ -96,23 +96,22 @@ pub(crate) fn join(
         scales.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
     let mut joined = Vec::with_capacity(tensors.len());
     for tensor in tensors {
-        let path = &files[tensor.file];
         joined.push(if let Some(stem) = blocks_of(&tensor) {
             let name = format!("{stem}_scales");
             let Some(found) = scales.remove(&name) else {
-                return Err(half(path, &tensor.name, name));
+                return Err(half(&files[tensor.file], &tensor.name, name));
             };
-            mxfp4(path, stem.to_owned(), tensor, &found)?
+            mxfp4(files, stem.to_owned(), tensor, &found)?
         } else if let Some(found) = scales.remove(&format!("{}_scale_inv", tensor.name)) {
-            fp8(path, tensor, &found, quantisation)?
+            fp8(files, tensor, &found, quantisation)?
         } else {
             tensor
         });
     }
     if let Some(left) = scales.into_values().min_by(|a, b| a.name.cmp(&b.name)) {
-        let missing = match left.name.strip_suffix("_scale_inv") {
-            Some(weight) => weight.to_owned(),
-            None => format!("{}_blocks", left.name.trim_end_matches("_scales")),
+        let missing = match left.name.strip_suffix("_scales") {
+            Some(stem) => format!("{stem}_blocks"),
+            None => left.name.trim_end_matches("_scale_inv").to_owned(),
         };
         return Err(half(&files[left.file], &left.name, missing));
     }
@@ -144,7 +143,7 @@ fn half(path: &Path, tensor: &str, missing: String) -> CheckpointError {
 }
 
 fn mxfp4(
-    path: &Path,
+    files: &[PathBuf],
     name: String,
     blocks: TensorInfo,
     scales: &TensorInfo,
@@ -158,19 +157,19 @@ fn mxfp4(
     };
     let Some(shape) = shape else {
         return Err(CheckpointError::NotBlocks {
-            path: path.to_owned(),
+            path: files[blocks.file].clone(),
             tensor: blocks.name,
             shape: blocks.shape,
         });
     };
     let block = [1, elements];
-    let scales = checked(path, &blocks, scales, block, &blocks.shape[..3])?;
+    let scales = checked(files, scales, block, &blocks.shape[..3])?;
     let (dtype, scales) = (StorageType::MXFP4, Some(scales));
     Ok(TensorInfo { name, dtype, shape, scales, transposed: true, ..blocks })
 }
 
 fn fp8(
-    path: &Path,
+    files: &[PathBuf],
     weight: TensorInfo,
     scales: &TensorInfo,
     quantisation: Quantisation,
@@ -179,42 +178,40 @@ fn fp8(
         (weight.dtype == StorageType::Other("F8_E4M3"), &weight.shape[..])
     else {
         return Err(CheckpointError::NotScaled {
-            path: path.to_owned(),
-            tensor: weight.name,
+            path: files[scales.file].clone(),
+            tensor: scales.name.clone(),
             dtype: weight.dtype,
             shape: weight.shape,
-            scales: scales.name.clone(),
         });
     };
     let block = quantisation.fp8_block.unwrap_or([*rows, *columns]).map(|size| size.max(1));
     let mut grid = stack.to_vec();
     grid.extend([rows.div_ceil(block[0]), columns.div_ceil(block[1])]);
-    let scales = checked(path, &weight, scales, block, &grid)?;
+    let scales = checked(files, scales, block, &grid)?;
     Ok(TensorInfo { dtype: StorageType::F8E4M3, scales: Some(scales), ..weight })
 }
 
 /// The scales, if they are one for each block: `grid` is how many there are along each dimension.
 fn checked(
-    path: &Path,
-    tensor: &TensorInfo,
+    files: &[PathBuf],
     scales: &TensorInfo,
     block: [usize; 2],
     grid: &[usize],
 ) -> Result<Scales, CheckpointError> {
+    let path = files[scales.file].clone();
     let Some(dtype) = ScaleType::of(scales.dtype) else {
-        let (path, tensor, dtype) = (path.to_owned(), scales.name.clone(), scales.dtype);
+        let (tensor, dtype) = (scales.name.clone(), scales.dtype);
         return Err(CheckpointError::ScaleType { path, tensor, dtype });
     };
     // The one scale of a whole matrix may be a number without dimensions.
     let single = grid.iter().all(|count| *count == 1) && scales.shape.iter().all(|n| *n == 1);
     if scales.shape != grid && !single {
         return Err(CheckpointError::ScaleShape {
-            path: path.to_owned(),
-            tensor: tensor.name.clone(),
+            path,
+            tensor: scales.name.clone(),
             block,
-            scales: scales.name.clone(),
-            expected: grid.to_vec(),
-            found: scales.shape.clone(),
+            expected: grid.into(),
+            found: scales.shape.as_slice().into(),
         });
     }
     Ok(Scales { file: scales.file, range: scales.range.clone(), dtype, block })

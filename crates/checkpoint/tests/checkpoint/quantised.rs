@@ -262,7 +262,7 @@ fn scales_that_are_not_one_for_each_block_are_refused() {
         let error = opening(&with_fp8(Tensor::f32(UP_SCALE, shape, &vec![1.0; count])));
         let message = error.to_string();
         assert!(matches!(error, CheckpointError::ScaleShape { .. }), "{message}");
-        for part in [UP, UP_SCALE, "16 × 16", "[2, 1]"] {
+        for part in [UP_SCALE, "16 × 16", "[2, 1]"] {
             assert!(message.contains(part), "{message}");
         }
     }
