@@ -9,16 +9,19 @@
 //!
 //! A choice is made in rounds: each measures the model as it is by then and takes its share.
 
-use std::{fmt, sync::atomic::AtomicBool};
+use std::fmt;
 
 use lns_corpus::Windows;
 use lns_kernels::Workers;
 use lns_model::{LayerSource, Pruned};
-use lns_record::{BlockRecord, DiagnoseRecord, LayerRecord, Probe, PruneStep, RemovalRecord};
+use lns_record::{BlockRecord, LayerRecord, PruneStep, RemovalRecord};
 use lns_score::{Evaluation, ScoreError, evaluate, paired};
 use lns_spec::{LayerIndex, Removal, Site, SpecError};
 
-use crate::{Control, Labels, diagnose};
+use crate::{
+    Probe, Probes, measure,
+    probes::{angular, branches, removal, sublayers},
+};
 
 /// How layers are chosen; see the module's table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,8 +191,8 @@ fn ranked(
     share: usize,
     workers: &Workers,
 ) -> Result<Vec<Ranked>, ScoreError> {
-    let measured = |probe: Probe| -> Result<Vec<LayerRecord>, ScoreError> {
-        Ok(measured(model, text, probe, workers)?.map_or_else(Vec::new, |record| record.layers))
+    let measured = |probe: &'static dyn Probe| -> Result<Vec<LayerRecord>, ScoreError> {
+        Ok(measure(model, text, &Probes::of(&[probe]), workers)?.layers)
     };
     let whole = |layer: usize| Removal { layer: LayerIndex::new(layer), branch: None };
     let rise = |removal, rise: &RemovalRecord| Ranked {
@@ -205,7 +208,7 @@ fn ranked(
     };
     Ok(match choice.rule {
         PruneRule::Removal if choice.branches => {
-            let layers = measured(Probe::Sublayers)?;
+            let layers = measured(&sublayers::Sublayers)?;
             let ranked = |removal: Removal| {
                 let layer = &layers[removal.layer.get()];
                 let delta = match removal.branch? {
@@ -217,13 +220,13 @@ fn ranked(
             lowest(branches(model).into_iter().filter_map(ranked).collect())
         }
         PruneRule::Removal => {
-            let layers = measured(Probe::Removal)?;
+            let layers = measured(&removal::Removal)?;
             let ranked =
                 |layer: &LayerRecord| Some(rise(whole(layer.layer), layer.removal.as_ref()?));
             lowest(layers.iter().filter_map(ranked).collect())
         }
         PruneRule::Influence => {
-            let layers = measured(Probe::Branches)?;
+            let layers = measured(&branches::Branches)?;
             let ranked = |layer: &LayerRecord| {
                 let score = Some(layer.block_influence?);
                 Some(Ranked { removal: whole(layer.layer), score, stderr: None })
@@ -231,9 +234,8 @@ fn ranked(
             lowest(layers.iter().filter_map(ranked).collect())
         }
         PruneRule::Angular => {
-            let record = self::measured(model, text, Probe::Angular, workers)?;
-            let blocks = record.map_or_else(Vec::new, |record| record.blocks);
-            let block = blocks.iter().find(|block| block.n == share);
+            let record = measure(model, text, &Probes::of(&[&angular::Angular]), workers)?;
+            let block = record.blocks.iter().find(|block| block.n == share);
             let layers = |block: &BlockRecord| block.start..block.start + block.n;
             let score = block.map(|block| block.distance);
             let taken = |layer| Ranked { removal: whole(layer), score, stderr: None };
@@ -245,17 +247,4 @@ fn ranked(
             (last - share..last).rev().map(taken).collect()
         }
     })
-}
-
-/// What one probe finds.
-fn measured(
-    model: &dyn LayerSource,
-    text: &Windows,
-    probe: Probe,
-    workers: &Workers,
-) -> Result<Option<DiagnoseRecord>, ScoreError> {
-    let probes = [probe].into_iter().collect();
-    let control = Control { progress: &|_| {}, stop: &AtomicBool::new(false) };
-    let labels = Labels { name: String::new(), files: Vec::new(), spell: &|_| String::new() };
-    diagnose(model, text, &probes, workers, control, labels)
 }

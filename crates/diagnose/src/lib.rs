@@ -4,10 +4,11 @@
 //! memory or from disk, one at a time. Definitions stand with the fields of
 //! [`DiagnoseRecord`].
 
-mod angular;
 mod choose;
-mod gradients;
-mod lens;
+mod derivative;
+mod estimate;
+mod growth;
+mod observer;
 mod pass;
 mod probes;
 mod statistics;
@@ -15,12 +16,15 @@ mod theory;
 mod verdict;
 
 pub use choose::{Choice, ChooseError, Chosen, PruneRule, choose};
-pub use lns_record::Probe;
-pub use probes::{Probes, UnknownProbe, price};
+pub use derivative::Examined;
+pub use growth::fit_growth;
+pub use observer::{AtEnd, AtLayer, Observer, Observers, Passed};
+pub use probes::{Course, Probe, Probes, UnknownProbe, probes};
 pub use theory::{Moment, Subject, theory};
-pub use verdict::{fit_growth, judge};
+pub use verdict::judge;
 
 use std::{
+    path::Path,
     sync::atomic::{AtomicBool, Ordering},
     time::Instant,
 };
@@ -29,7 +33,8 @@ use lns_corpus::Windows;
 use lns_kernels::Workers;
 use lns_model::LayerSource;
 use lns_record::{
-    BaselineRecord, BlockRecord, DiagnoseRecord, ProbeRecord, TextRecord, VerdictRecord,
+    BaselineRecord, DiagnoseRecord, LayerRecord, ProbeRecord, RecordError, TextRecord,
+    VerdictRecord,
 };
 use lns_score::{CountPasses, ScoreError, mean, standard_error, window_length};
 use lns_spec::ModelSpec;
@@ -76,93 +81,104 @@ pub fn diagnose(
 ) -> Result<Option<DiagnoseRecord>, ScoreError> {
     let length = window_length(&text.windows)?;
     let mut ran = Vec::new();
-    let mut timed = |name: &str, start: Instant| {
-        ran.push(ProbeRecord { name: name.to_owned(), seconds: start.elapsed().as_secs_f64() });
+    let mut timed = |name: String, start: Instant| {
+        ran.push(ProbeRecord { name, seconds: start.elapsed().as_secs_f64() });
     };
 
     let start = Instant::now();
-    let pass::Findings { baseline, stream, heavy_tokens, mut layers, angular, lens } =
-        pass::run(source, text, probes, workers, control, labels.spell)?;
-    timed(&probes.of_one_pass(), start);
+    let (names, observers) = shared(probes);
+    let found = pass::run(source, text, &observers, workers, control)?;
+    let baseline = found.baseline();
     if baseline.is_empty() {
         return Ok(None);
     }
-
     let windows = &text.windows[..baseline.len()];
-    if probes.has(Probe::Gradients) {
-        let start = Instant::now();
-        let norms = gradients::gradient_norms(source, windows, workers, control)?;
-        for (layer, norms) in layers.iter_mut().zip(norms) {
-            layer.gradient_norm = Some(norms.parameters);
-            layer.stream_gradient_norm = Some(norms.stream);
-        }
-        timed(Probe::Gradients.name(), start);
-    }
-    if probes.has(Probe::Jacobian) {
-        let start = Instant::now();
-        let distances = gradients::jacobian_distances(source, windows, workers, control)?;
-        for (layer, (distance, stderr)) in layers.iter_mut().zip(distances) {
-            layer.jacobian_identity_distance = Some(distance);
-            layer.jacobian_stderr = stderr;
-        }
-        timed(Probe::Jacobian.name(), start);
-    }
-
     let (nll, nll_stderr) = (mean(&baseline), standard_error(&baseline));
-    let text = TextRecord {
-        files: labels.files,
-        tokens: (windows.len() * length) as u64,
-        windows: windows.len() as u64,
-        window_len: length as u64,
-    };
+    let layer = |layer| LayerRecord { layer, ..LayerRecord::default() };
     let mut record = DiagnoseRecord {
         name: labels.name,
         model: source.spec().to_config(),
-        text,
+        text: TextRecord {
+            files: labels.files,
+            tokens: (windows.len() * length) as u64,
+            windows: windows.len() as u64,
+            window_len: length as u64,
+        },
         baseline: BaselineRecord { nll, perplexity: nll.exp(), nll_stderr },
-        stream,
-        heavy_tokens,
-        layers,
-        blocks: most_redundant(&angular),
-        angular_distance: angular,
-        lens,
+        stream: Vec::new(),
+        heavy_tokens: Vec::new(),
+        layers: (0..source.spec().num_hidden_layers).map(layer).collect(),
+        angular_distance: Vec::new(),
+        blocks: Vec::new(),
+        lens: Vec::new(),
         verdict: VerdictRecord::default(),
-        probes: ran,
+        probes: Vec::new(),
+        described: Vec::new(),
+        estimates: Vec::new(),
     };
+    found.conclude(text, &observers, labels.spell, &mut record);
+    timed(names.join("+"), start);
+
+    let examined = Examined { source, windows, workers, control };
+    for probe in probes.iter() {
+        if let Course::Own { run, .. } = probe.course() {
+            let start = Instant::now();
+            run(&examined, &mut record)?;
+            timed(probe.name().to_owned(), start);
+        }
+    }
+    record.probes = ran;
+    probes::describe(&mut record);
+    record.estimates = estimate::estimates(&record);
     record.verdict = judge(&record);
     Ok(Some(record))
+}
+
+/// What `probes` find in a text, for those that only need the numbers.
+fn measure(
+    source: &dyn LayerSource,
+    text: &Windows,
+    probes: &Probes,
+    workers: &Workers,
+) -> Result<DiagnoseRecord, ScoreError> {
+    let control = Control { progress: &|_| {}, stop: &AtomicBool::new(false) };
+    let labels = Labels { name: String::new(), files: Vec::new(), spell: &|_| String::new() };
+    // Nobody stops it, so that the first window is whole.
+    diagnose(source, text, probes, workers, control, labels)?.ok_or(ScoreError::NoWindows)
+}
+
+/// The probes that watch the one pass, and what that pass is called.
+fn shared(probes: &Probes) -> (Vec<&'static str>, Vec<Box<dyn Observer>>) {
+    let mut shared: (Vec<_>, Vec<_>) = (vec!["baseline"], Vec::new());
+    for probe in probes.iter() {
+        if let Course::Shared(observer) = probe.course() {
+            shared.0.push(probe.name());
+            shared.1.push(observer);
+        }
+    }
+    shared
+}
+
+/// Reads a finished diagnosis, a `diagnose.json` or a folder that holds one. That of an earlier version,
+/// which does not say what its numbers are, is described by the probes of this one.
+///
+/// # Errors
+/// [`RecordError`], naming the file.
+pub fn read(path: &Path) -> Result<DiagnoseRecord, RecordError> {
+    let mut record = DiagnoseRecord::read(path)?;
+    if record.described.is_empty() {
+        probes::describe(&mut record);
+    }
+    Ok(record)
 }
 
 /// Layer passes over one window that [`diagnose`] will report to its progress; a head counts as the
 /// layers it costs as much as.
 pub fn work(spec: &ModelSpec, windows: usize, probes: &Probes) -> u64 {
-    let differentiated = [Probe::Gradients, Probe::Jacobian];
-    let dear = differentiated.into_iter().filter(|probe| probes.has(*probe)).count() as u64;
-    pass::work(spec, windows, probes) + dear * gradients::work(spec.num_hidden_layers, windows)
-}
-
-/// For each n, the block of n layers whose ends are closest (Gromov et al., arXiv 2403.17887):
-/// argmin over i of d(stream\[i\], stream\[i + n\]), the first of equals.
-fn most_redundant(angular: &[Vec<f64>]) -> Vec<BlockRecord> {
-    (1..=angular.len())
-        .filter_map(|n| {
-            let distances =
-                angular.iter().enumerate().filter_map(|(i, row)| Some((i, *row.get(n - 1)?)));
-            let (start, distance) = distances.min_by(|a, b| a.1.total_cmp(&b.1))?;
-            Some(BlockRecord { n, start, distance })
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_most_redundant_block_is_the_closest_pair_of_its_length() {
-        let angular = vec![vec![0.3, 0.5, 0.6], vec![0.1, 0.4], vec![0.1]];
-        let blocks: Vec<_> =
-            most_redundant(&angular).iter().map(|b| (b.n, b.start, b.distance)).collect();
-        assert_eq!(blocks, [(1, 1, 0.1), (2, 1, 0.4), (3, 0, 0.6)]);
-    }
+    let (_, observers) = shared(probes);
+    let own = probes.iter().map(|probe| match probe.course() {
+        Course::Shared(_) => 0,
+        Course::Own { passes, .. } => passes * (spec.num_hidden_layers * windows) as u64,
+    });
+    pass::work(spec, windows, &observers) + own.sum::<u64>()
 }

@@ -6,56 +6,37 @@
 //! worker; sums are taken in a fixed order afterwards, window by window, so that neither threads nor
 //! batches nor an early end change a window's share.
 
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 use burn::tensor::Tensor;
 use layernorm_scaling::{TransformerLayerWithScaling, rotary_table};
 use lns_corpus::{Window, Windows};
 use lns_kernels::{RotaryTable, Workers, with_slices};
 use lns_model::{Head, LayerSource, LoadError};
-use lns_record::{HeavyToken, LayerRecord, LensRecord, RemovalRecord, StreamRecord};
-use lns_score::{
-    CountPasses, ScoreError, margin, mean, require_finite, standard_error, window_length,
-    window_loss,
-};
+use lns_record::{DiagnoseRecord, StreamRecord};
+use lns_score::{CountPasses, ScoreError, mean, require_finite, window_length, window_loss};
 use lns_spec::{LayerIndex, ModelSpec, Site};
 
 use crate::{
-    Control, Probe, Probes,
-    angular::{distance_sum, reciprocal_norms},
-    lens,
-    statistics::{
-        LayerSums, StreamSums, change_sums, content, heavy_tokens, median, stream_sums, variances,
-    },
+    Control,
+    observer::{AtEnd, AtLayer, Observers, Passed},
+    statistics::{StreamSums, content, median, stream_sums},
 };
 
 /// Bytes of residual streams held at once.
 const STREAM_BUDGET: usize = 1 << 30;
 
-/// What the pass found.
-#[derive(Debug, Default)]
-pub(crate) struct Findings {
-    /// Mean loss of each window.
-    pub(crate) baseline: Vec<f64>,
-    pub(crate) stream: Vec<StreamRecord>,
-    pub(crate) heavy_tokens: Vec<HeavyToken>,
-    pub(crate) layers: Vec<LayerRecord>,
-    pub(crate) angular: Vec<Vec<f64>>,
-    pub(crate) lens: Vec<LensRecord>,
-}
-
-/// What a variant lacks.
+/// What a variant lacks: which part of which observer's, in which layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Removed {
-    Layer,
-    Attention,
-    Mlp,
+pub(crate) struct Lacks {
+    pub(crate) observer: usize,
+    pub(crate) part: usize,
+    pub(crate) layer: usize,
 }
 
 /// The stream of a model that lacks something, for one window.
 struct Variant {
-    removed: Removed,
-    layer: usize,
+    lacks: Lacks,
     stream: Tensor<3>,
 }
 
@@ -76,42 +57,41 @@ struct Step {
     variants: Vec<Variant>,
     /// Of the stream that entered the layer.
     entering: StreamSums,
-    layer: LayerSums,
+    /// What an observer found not to be finite.
+    lost: Option<String>,
 }
 
 /// What one window gave; whole once it has left the head.
 #[derive(Default)]
-struct Measured {
-    streams: Vec<StreamSums>,
-    layers: Vec<LayerSums>,
-    /// Σ over content tokens, \[i\]\[n − 1\].
-    angular: Vec<Vec<f64>>,
-    /// Σ over tokens.
-    lens: Vec<(f64, usize)>,
-    baseline: f64,
-    /// Loss and identity of each variant.
-    losses: Vec<(Removed, usize, f64)>,
+pub(crate) struct Measured {
+    pub(crate) streams: Vec<StreamSums>,
+    pub(crate) baseline: f64,
+    /// Loss of each variant.
+    pub(crate) losses: Vec<(Lacks, f64)>,
 }
 
 /// Bytes of streams one window needs at the end of the pass.
-fn bytes_per_window(layers: usize, length: usize, hidden: usize, probes: &Probes) -> usize {
-    let mut streams = if keeps_streams(probes) { layers + 1 } else { 2 };
-    streams += if probes.has(Probe::Removal) { layers } else { 0 };
-    streams += if probes.has(Probe::Sublayers) { 2 * layers } else { 0 };
-    streams * length * hidden * size_of::<f32>()
+fn bytes_per_window(layers: usize, length: usize, hidden: usize, observers: &Observers) -> usize {
+    let streams = if keeps_streams(observers) { layers + 1 } else { 2 };
+    (streams + variants(observers) * layers) * length * hidden * size_of::<f32>()
 }
 
-fn keeps_streams(probes: &Probes) -> bool {
-    probes.has(Probe::Angular) || probes.has(Probe::Lens)
+fn keeps_streams(observers: &Observers) -> bool {
+    observers.iter().any(|observer| observer.keeps_streams())
+}
+
+/// Variants that begin in each layer.
+fn variants(observers: &Observers) -> usize {
+    observers.iter().map(|observer| observer.variants()).sum()
 }
 
 /// Layer passes over one window that [`run`] reports to its progress.
-pub(crate) fn work(spec: &ModelSpec, windows: usize, probes: &Probes) -> u64 {
+pub(crate) fn work(spec: &ModelSpec, windows: usize, observers: &Observers) -> u64 {
     let layers = spec.num_hidden_layers as u64;
-    let kinds = u64::from(probes.has(Probe::Removal)) + 2 * u64::from(probes.has(Probe::Sublayers));
-    let passes = layers + kinds * layers * (layers - 1) / 2;
-    let lenses = if probes.has(Probe::Lens) { 2 * (layers + 1) } else { 0 };
-    let heads = 1 + kinds * layers + lenses;
+    let variants = variants(observers) as u64;
+    let passes = layers + variants * layers * (layers - 1) / 2;
+    let at_end: u64 = observers.iter().map(|observer| observer.heads(layers)).sum();
+    let heads = 1 + variants * layers + at_end;
     (passes + heads * head_passes(spec)) * windows as u64
 }
 
@@ -125,16 +105,15 @@ fn head_passes(spec: &ModelSpec) -> u64 {
 pub(crate) fn run(
     source: &dyn LayerSource,
     text: &Windows,
-    probes: &Probes,
+    observers: &Observers,
     workers: &Workers,
     control: Control<'_>,
-    spell: &dyn Fn(u32) -> String,
 ) -> Result<Findings, ScoreError> {
     let spec = source.spec();
     let length = window_length(&text.windows)?;
     let rotary = rotary_table(spec, length);
     let content = content(text);
-    let batch = batch(source, length, probes, workers);
+    let batch = batch(source, length, observers, workers);
     let mut measured: Vec<Measured> = Vec::with_capacity(text.windows.len());
     'batches: for (windows, content) in text.windows.chunks(batch).zip(content.chunks(batch)) {
         let mut runs = start(source, windows, content)?;
@@ -147,28 +126,32 @@ pub(crate) fn run(
                 weights: &weights,
                 rotary: &rotary,
                 layer,
-                probes,
+                observers,
                 progress: control.progress,
                 first: measured.len(),
             };
             advance(&mut runs, &context, workers)?;
         }
         let report = |heads: u64| (control.progress)(heads * head_passes(spec));
-        finish(&mut runs, &source.head()?, probes, workers, &report, measured.len())?;
+        finish(&mut runs, &source.head()?, observers, workers, &report, measured.len())?;
         measured.extend(runs.into_iter().map(|run| run.measured));
     }
     require_finite_losses(&measured)?;
-    let text = Subject { windows: &text.windows[..measured.len()], content: &content, spell };
-    Ok(conclude(&measured, &text, spec.num_hidden_layers, probes))
+    Ok(Findings { measured, content })
 }
 
 /// Windows that go through the layers together. What is read from disk is read once a batch, so that
 /// a batch is as large as its streams may be; in memory, a few windows keep the workers busy, and the
 /// sooner a batch is whole, the more is there when someone stops the program.
-fn batch(source: &dyn LayerSource, length: usize, probes: &Probes, workers: &Workers) -> usize {
+fn batch(
+    source: &dyn LayerSource,
+    length: usize,
+    observers: &Observers,
+    workers: &Workers,
+) -> usize {
     const BUSY: usize = 4;
     let spec = source.spec();
-    let per_window = bytes_per_window(spec.num_hidden_layers, length, spec.hidden_size, probes);
+    let per_window = bytes_per_window(spec.num_hidden_layers, length, spec.hidden_size, observers);
     let most = (STREAM_BUDGET / per_window.max(1)).max(1);
     match source.layers_at_once() {
         1 => most,
@@ -197,7 +180,7 @@ struct Context<'a> {
     weights: &'a TransformerLayerWithScaling,
     rotary: &'a RotaryTable,
     layer: LayerIndex,
-    probes: &'a Probes,
+    observers: &'a Observers,
     progress: CountPasses<'a>,
     /// Index of the batch's first window in the text.
     first: usize,
@@ -210,7 +193,7 @@ fn advance(
     workers: &Workers,
 ) -> Result<(), ScoreError> {
     let steps = workers.map(runs.len(), |window| {
-        let step = step(&runs[window], context);
+        let step = step(&runs[window], context.first + window, context);
         (context.progress)(1);
         step
     });
@@ -232,12 +215,10 @@ fn advance(
         let run = &mut runs[window];
         let layer = context.layer.get();
         add_stream(run, layer, context.first + window, step.entering)?;
-        if !step.layer.is_finite() {
-            let what = format!("what layer {layer} adds to the stream");
+        if let Some(what) = step.lost {
             return Err(ScoreError::NotFinite { what, window: context.first + window });
         }
-        run.measured.layers.push(step.layer);
-        if !keeps_streams(context.probes) {
+        if !keeps_streams(context.observers) {
             run.streams.clear();
         }
         run.streams.push(step.stream);
@@ -284,36 +265,37 @@ fn stacked(run: &Run<'_>, range: Range<usize>) -> Tensor<3> {
     Tensor::cat(run.variants[range].iter().map(|variant| variant.stream.clone()).collect(), 0)
 }
 
-/// The untouched model through one layer, and the variants that begin there.
-fn step(run: &Run<'_>, context: &Context<'_>) -> Step {
-    let &Context { weights, rotary, layer, probes, .. } = context;
-    let (stream, content) = (&run.streams[run.streams.len() - 1], run.content);
-    let hidden = stream.dims()[2];
+/// The untouched model through one layer, what the observers note of it, and the variants that begin
+/// there.
+fn step(run: &Run<'_>, window: usize, context: &Context<'_>) -> Step {
+    let &Context { weights, rotary, layer, observers, .. } = context;
+    let stream = &run.streams[run.streams.len() - 1];
     let attention = weights.branch(Site::Attention, stream.clone(), rotary);
     let middle = weights.join(Site::Attention, stream.clone(), attention.clone());
     let mlp = weights.branch(Site::Mlp, middle.clone(), rotary);
     let out = weights.join(Site::Mlp, middle.clone(), mlp.clone());
-
-    let mut sums = LayerSums::default();
-    if probes.has(Probe::Branches) {
-        with_slices([stream, &out, &attention, &mlp], |[stream, out, attention, mlp]| {
-            (sums.branch_to_stream, sums.cosine) = change_sums(stream, out, hidden, content);
-            sums.attention_variances = variances(attention, hidden, content);
-            sums.mlp_variances = variances(mlp, hidden, content);
-        });
-    }
-    let variant = |removed, stream| Variant { removed, layer: layer.get(), stream };
+    let at = AtLayer {
+        window,
+        content: run.content,
+        layer,
+        weights,
+        rotary,
+        stream,
+        attention: &attention,
+        middle: &middle,
+        mlp: &mlp,
+        out: &out,
+    };
+    let lost = observers.iter().find_map(|observer| observer.at_layer(&at).err());
     let mut variants = Vec::new();
-    if probes.has(Probe::Removal) {
-        variants.push(variant(Removed::Layer, stream.clone()));
+    for (observer, own) in observers.iter().enumerate() {
+        let variant = |(part, stream)| Variant {
+            lacks: Lacks { observer, part, layer: layer.get() },
+            stream,
+        };
+        variants.extend(own.without(&at).into_iter().enumerate().map(variant));
     }
-    if probes.has(Probe::Sublayers) {
-        let alone = weights.branch(Site::Mlp, stream.clone(), rotary);
-        let without_attention = weights.join(Site::Mlp, stream.clone(), alone);
-        variants.push(variant(Removed::Attention, without_attention));
-        variants.push(variant(Removed::Mlp, middle));
-    }
-    Step { stream: out, variants, entering: sums_of(stream), layer: sums }
+    Step { variants, entering: sums_of(stream), lost, stream: out }
 }
 
 fn sums_of(stream: &Tensor<3>) -> StreamSums {
@@ -321,12 +303,12 @@ fn sums_of(stream: &Tensor<3>) -> StreamSums {
     with_slices([stream], |[stream]| stream_sums(stream, hidden))
 }
 
-/// Losses, angles and lens of the windows of a batch, once they have left the last layer; `first` is
-/// the index of the batch's first window in the text.
+/// Losses of the windows of a batch, and what the observers note of them, once they have left the last
+/// layer; `first` is the index of the batch's first window in the text.
 fn finish(
     runs: &mut [Run<'_>],
     head: &Head,
-    probes: &Probes,
+    observers: &Observers,
     workers: &Workers,
     progress: CountPasses<'_>,
     first: usize,
@@ -334,7 +316,7 @@ fn finish(
     let last = |run: &Run<'_>| run.streams[run.streams.len() - 1].clone();
     let sums = workers.map(runs.len(), |window| sums_of(&last(&runs[window])));
     for (window, sums) in sums.into_iter().enumerate() {
-        let layers = runs[window].measured.layers.len();
+        let layers = runs[window].measured.streams.len();
         add_stream(&mut runs[window], layers, first + window, sums)?;
     }
     let loss_of = |run: &Run<'_>, stream: &Tensor<3>| {
@@ -348,53 +330,23 @@ fn finish(
         .enumerate()
         .flat_map(|(window, run)| run.variants.iter().map(move |variant| (window, variant)))
         .collect();
-    let losses: Vec<(usize, (Removed, usize, f64))> = workers.map(variants.len(), |job| {
+    let losses: Vec<(usize, (Lacks, f64))> = workers.map(variants.len(), |job| {
         let (window, variant) = variants[job];
-        (window, (variant.removed, variant.layer, loss_of(&runs[window], &variant.stream)))
+        (window, (variant.lacks, loss_of(&runs[window], &variant.stream)))
     });
     for (window, loss) in losses {
         runs[window].measured.losses.push(loss);
     }
     for (window, (run, baseline)) in runs.iter_mut().zip(baselines).enumerate() {
-        let not_finite = |what| ScoreError::NotFinite { what, window: first + window };
+        let window = first + window;
         run.measured.baseline = baseline;
-        if probes.has(Probe::Angular) {
-            run.measured.angular = angular_sums(&run.streams, run.content, workers);
-            let lost = |row: &Vec<f64>| row.iter().any(|sum| !sum.is_finite());
-            if let Some(i) = run.measured.angular.iter().position(lost) {
-                return Err(not_finite(format!("the angle of stream {i} to a later one")));
-            }
-        }
-        if probes.has(Probe::Lens) {
-            run.measured.lens = workers.map(run.streams.len(), |i| {
-                let sums = lens::sums(head, &run.streams[i], &last(run));
-                progress(2);
-                sums
-            });
-            if let Some(i) = run.measured.lens.iter().position(|(kl, _)| !kl.is_finite()) {
-                return Err(not_finite(format!("the prediction read off stream {i}")));
-            }
+        let (content, streams) = (run.content, &run.streams[..]);
+        let at = AtEnd { window, content, streams, head, workers, progress };
+        for observer in observers {
+            observer.at_end(&at).map_err(|what| ScoreError::NotFinite { what, window })?;
         }
     }
     Ok(())
-}
-
-/// Σ over one window's content tokens of the angular distance of stream\[i\] and stream\[i + n\], at
-/// \[i\]\[n − 1\].
-fn angular_sums(streams: &[Tensor<3>], content: &[bool], workers: &Workers) -> Vec<Vec<f64>> {
-    let hidden = streams[0].dims()[2];
-    let norms = workers.map(streams.len(), |i| {
-        with_slices([&streams[i]], |[stream]| reciprocal_norms(stream, hidden))
-    });
-    workers.map(streams.len() - 1, |i| {
-        (i + 1..streams.len())
-            .map(|j| {
-                with_slices([&streams[i], &streams[j]], |[a, b]| {
-                    distance_sum((a, &norms[i]), (b, &norms[j]), hidden, content)
-                })
-            })
-            .collect()
-    })
 }
 
 /// Refuses losses that are no numbers, of the untouched model or without a part.
@@ -402,9 +354,9 @@ fn require_finite_losses(measured: &[Measured]) -> Result<(), ScoreError> {
     let baseline: Vec<f64> = measured.iter().map(|window| window.baseline).collect();
     require_finite("the loss", &baseline)?;
     for (window, measured) in measured.iter().enumerate() {
-        if let Some((_, layer, _)) = measured.losses.iter().find(|loss| !loss.2.is_finite()) {
+        if let Some((lacks, _)) = measured.losses.iter().find(|loss| !loss.1.is_finite()) {
             return Err(ScoreError::NotFinite {
-                what: format!("the loss without layer {layer}"),
+                what: format!("the loss without layer {}", lacks.layer),
                 window,
             });
         }
@@ -412,130 +364,59 @@ fn require_finite_losses(measured: &[Measured]) -> Result<(), ScoreError> {
     Ok(())
 }
 
-/// The text that was measured, as the statistics see it.
-struct Subject<'a> {
-    windows: &'a [Window],
-    content: &'a [Vec<bool>],
-    spell: &'a dyn Fn(u32) -> String,
+/// What the pass found.
+pub(crate) struct Findings {
+    measured: Vec<Measured>,
+    content: Vec<Vec<bool>>,
 }
 
-/// Sums over windows, in window order, as means and medians.
-fn conclude(measured: &[Measured], text: &Subject<'_>, layers: usize, probes: &Probes) -> Findings {
-    let mut found = Findings {
-        baseline: measured.iter().map(|window| window.baseline).collect(),
-        ..Findings::default()
-    };
-    if measured.is_empty() {
-        return found;
+impl Findings {
+    /// Mean loss of each window that was whole.
+    pub(crate) fn baseline(&self) -> Vec<f64> {
+        self.measured.iter().map(|window| window.baseline).collect()
     }
-    let tokens = text.windows.iter().map(|window| window.ids.len()).sum::<usize>() as f64;
-    let content = text.content[..measured.len()].iter().flatten().filter(|is| **is).count() as f64;
-    let streams: Vec<StreamRecord> =
-        (0..=layers).map(|index| stream_record(index, measured, text)).collect();
-    for (layer, stream) in streams[..layers].iter().enumerate() {
-        let mut record = match probes.has(Probe::Branches) {
-            true => branches_record(measured, layer, stream.content()),
-            false => LayerRecord::default(),
-        };
-        record.layer = layer;
-        record.removal = removal(measured, Removed::Layer, layer);
-        record.removal_attention = removal(measured, Removed::Attention, layer);
-        record.removal_mlp = removal(measured, Removed::Mlp, layer);
-        found.layers.push(record);
-    }
-    if probes.has(Probe::Stream) {
-        let medians: Vec<f64> = streams.iter().map(StreamRecord::typical).collect();
-        found.heavy_tokens = heavy_tokens(
-            text.windows.iter().map(|window| &window.ids[..]),
-            |index, window| &measured[window].streams[index].variances,
-            &medians,
-            text.spell,
-        );
-        found.stream = streams;
-    }
-    if probes.has(Probe::Angular) {
-        let distance = |i: usize, n: usize| {
-            measured.iter().map(|window| window.angular[i][n]).sum::<f64>() / content
-        };
-        found.angular =
-            (0..layers).map(|i| (0..layers - i).map(|n| distance(i, n)).collect()).collect();
-    }
-    if probes.has(Probe::Lens) {
-        for index in 0..=layers {
-            let sums = measured.iter().map(|window| window.lens[index]);
-            let (kl, agreed) = sums.fold((0.0, 0), |sum, next| (sum.0 + next.0, sum.1 + next.1));
-            found.lens.push(LensRecord {
-                index,
-                kl: kl / tokens,
-                agreement: agreed as f64 / tokens,
-            });
+
+    /// Lets the observers write their numbers, if any window was whole.
+    pub(crate) fn conclude(
+        &self,
+        text: &Windows,
+        observers: &Observers,
+        spell: &dyn Fn(u32) -> String,
+        record: &mut DiagnoseRecord,
+    ) {
+        let windows = &text.windows[..self.measured.len()];
+        let content = &self.content[..windows.len()];
+        let streams: Vec<StreamRecord> = (0..=record.layers.len())
+            .map(|index| stream_record(index, &self.measured, content))
+            .collect();
+        for (at, observer) in observers.iter().enumerate() {
+            let (measured, streams) = (&self.measured[..], &streams[..]);
+            let passed = Passed { windows, content, streams, spell, measured, observer: at };
+            observer.conclude(&passed, record);
         }
     }
-    found
 }
 
-/// What one layer adds to content tokens, and that beside the mean variance of what enters it.
-fn branches_record(measured: &[Measured], layer: usize, entering: f64) -> LayerRecord {
-    let sums = || measured.iter().map(|window| &window.layers[layer]);
-    let attention: Vec<f64> = sums().flat_map(|sums| &sums.attention_variances).copied().collect();
-    let mlp: Vec<f64> = sums().flat_map(|sums| &sums.mlp_variances).copied().collect();
-    let content = mlp.len() as f64;
-    let cosine = sums().map(|sums| sums.cosine).sum::<f64>() / content;
-    let (attention_mean, mlp_mean) = (mean(&attention), mean(&mlp));
-    // A stream without variance has no ratio.
-    let to_stream = |variance: f64| (entering > 0.0).then(|| variance / entering);
-    LayerRecord {
-        attention_variance: Some(attention_mean),
-        mlp_variance: Some(mlp_mean),
-        attention_variance_median: Some(median(attention)),
-        mlp_variance_median: Some(median(mlp)),
-        attention_to_stream: to_stream(attention_mean),
-        mlp_to_stream: to_stream(mlp_mean),
-        branch_to_stream: Some(sums().map(|sums| sums.branch_to_stream).sum::<f64>() / content),
-        cosine: Some(cosine),
-        block_influence: Some(1.0 - cosine),
-        ..LayerRecord::default()
-    }
-}
-
-/// stream\[index\] over all windows.
-fn stream_record(index: usize, measured: &[Measured], text: &Subject<'_>) -> StreamRecord {
+/// stream\[index\] over all windows: sums in window order, as means and medians.
+fn stream_record(index: usize, measured: &[Measured], content: &[Vec<bool>]) -> StreamRecord {
     let (mut all, mut later, mut squares, mut tokens) = (0.0, 0.0, 0.0, 0usize);
-    let mut content = Vec::new();
-    for (window, is_content) in measured.iter().zip(text.content) {
+    let mut counted = Vec::new();
+    for (window, is_content) in measured.iter().zip(content) {
         let StreamSums { variances, mean_square } = &window.streams[index];
         all += variances.iter().sum::<f64>();
         later += variances[1..].iter().sum::<f64>();
         squares += mean_square;
         tokens += variances.len();
         let kept = variances.iter().zip(is_content).filter(|(_, is)| **is);
-        content.extend(kept.map(|(variance, _)| *variance));
+        counted.extend(kept.map(|(variance, _)| *variance));
     }
     StreamRecord {
         index,
         variance: all / tokens as f64,
         variance_without_first: later / (tokens - measured.len()) as f64,
-        variance_content: Some(mean(&content)),
-        variance_median: Some(median(content)),
+        variance_content: Some(mean(&counted)),
+        variance_median: Some(median(counted)),
         rms: (squares / tokens as f64).sqrt(),
+        more: BTreeMap::new(),
     }
-}
-
-/// Mean paired difference over windows; `None` when the variant was not run.
-fn removal(measured: &[Measured], removed: Removed, layer: usize) -> Option<RemovalRecord> {
-    let differences: Vec<f64> = measured
-        .iter()
-        .flat_map(|window| {
-            let own = window.losses.iter().filter(|loss| (loss.0, loss.1) == (removed, layer));
-            own.map(|loss| loss.2 - window.baseline)
-        })
-        .collect();
-    if differences.is_empty() {
-        return None;
-    }
-    Some(RemovalRecord {
-        delta_nll: mean(&differences),
-        stderr: standard_error(&differences),
-        margin: margin(&differences),
-    })
 }

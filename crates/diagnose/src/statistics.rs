@@ -30,26 +30,6 @@ pub(crate) struct StreamSums {
     pub(crate) mean_square: f64,
 }
 
-/// The content tokens of one window in one layer.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct LayerSums {
-    /// Variance over features of each token's attention branch.
-    pub(crate) attention_variances: Vec<f64>,
-    /// The same of the MLP branch.
-    pub(crate) mlp_variances: Vec<f64>,
-    /// Σ ‖out − in‖ / ‖in‖
-    pub(crate) branch_to_stream: f64,
-    /// Σ cosine of in and out.
-    pub(crate) cosine: f64,
-}
-
-impl LayerSums {
-    pub(crate) fn is_finite(&self) -> bool {
-        let branches = self.attention_variances.iter().chain(&self.mlp_variances);
-        branches.chain([&self.branch_to_stream, &self.cosine]).all(|value| value.is_finite())
-    }
-}
-
 /// Mean and population variance of a row.
 fn moments(row: &[f32]) -> (f64, f64) {
     let count = row.len() as f64;

@@ -13,8 +13,6 @@
 
 mod jacobian;
 
-use std::sync::atomic::AtomicBool;
-
 use burn::{
     module::{Module, ModuleVisitor, Param},
     tensor::Tensor,
@@ -33,7 +31,11 @@ use lns_spec::{
     },
 };
 
-use crate::{Control, Probe, pass, statistics::variances};
+use crate::{
+    Probes, measure,
+    probes::{branches, stream},
+    statistics::variances,
+};
 
 /// Tokens of the first window that ‖∂y_L/∂x₁‖₂ is taken over.
 const JACOBIAN_TOKENS: usize = 32;
@@ -81,7 +83,7 @@ pub fn theory(
 ) -> Result<TheoryRecord, ScoreError> {
     let length = window_length(&text.windows)?;
     let ids = &text.windows[0].ids[..length.min(JACOBIAN_TOKENS)];
-    let probes = [Probe::Stream, Probe::Branches].into_iter().collect();
+    let probes = Probes::of(&[&stream::Stream, &branches::Branches]);
     let walks = workers.map(subjects.len(), |subject| {
         let source = subjects[subject].source;
         let spec = source.spec();
@@ -90,9 +92,7 @@ pub fn theory(
     });
     let mut record = TheoryRecord { checks: Vec::new(), curves: Vec::new() };
     for (subject, walk) in subjects.iter().zip(walks) {
-        let control = Control { progress: &|_| {}, stop: &AtomicBool::new(false) };
-        let unnamed = |_| String::new();
-        let found = pass::run(subject.source, text, &probes, workers, control, &unnamed)?;
+        let found = measure(subject.source, text, &probes, workers)?;
         let variance: Vec<f64> = found.stream.iter().map(StreamRecord::content).collect();
         if let Some((law, walk)) = walk? {
             let of = |branch: fn(&lns_record::LayerRecord) -> Option<f64>| {

@@ -1,27 +1,31 @@
 //! From the measurements to a verdict in plain words. Pure: records in, record out.
 
 use lns_record::{
-    BlockRecord, DiagnoseRecord, GrowthModel, HeavyToken, LayerRecord, StreamRecord,
-    VarianceGrowth, VerdictRecord, block_in_words, counted, layers_in_words, with_minus,
+    DiagnoseRecord, EstimateRecord, Group, GrowthModel, VarianceGrowth, VerdictRecord, counted,
+    layers_in_words, with_minus,
 };
 
-/// A layer is idle when its removal surely costs less than this many nats per token: 0.02 nats are
-/// 2 % of perplexity.
-const IDLE_THRESHOLD: f64 = 0.02;
+use crate::{
+    growth::fit_growth,
+    probes::{
+        probes,
+        removal::{IDLE_THRESHOLD, RemovalVerdict},
+    },
+};
 
 /// Judges what was measured, whatever verdict the record has; each part is absent if its probe was not
 /// run.
 pub fn judge(record: &DiagnoseRecord) -> VerdictRecord {
-    let DiagnoseRecord { stream, layers, blocks, .. } = record;
-    let mut evidence = Vec::new();
-    let removal = judge_removal(record, &mut evidence);
-    let growth = fit_growth(stream);
-    if let Some(growth) = &growth {
-        evidence.push(growth_sentence(growth, stream));
-    }
-    evidence.extend(heavy_sentences(record));
-    evidence.extend(influence_sentence(layers));
-    evidence.extend(block_sentence(blocks, layers.len()));
+    let removal = RemovalVerdict::of(record);
+    let growth = fit_growth(&record.stream);
+    // What was done to the loss says more than what can be seen of the stream.
+    let of = |group: Group| {
+        probes()
+            .filter(move |probe| probe.group() == group)
+            .flat_map(move |probe| probe.evidence(record))
+    };
+    let estimates = record.estimates.iter().map(|estimate| estimate_sentence(record, estimate));
+    let evidence = of(Group::Effect).chain(of(Group::Stream)).chain(estimates).collect();
     let text = summary(record, removal.as_ref(), growth.as_ref());
     let is_judged = removal.as_ref().is_some_and(|removal| removal.idle.is_some());
     VerdictRecord {
@@ -32,40 +36,6 @@ pub fn judge(record: &DiagnoseRecord) -> VerdictRecord {
         text,
         evidence,
     }
-}
-
-struct RemovalVerdict {
-    effective_depth: f64,
-    /// The layers whose removal surely costs less than the threshold; `None` when there are too few
-    /// windows to judge.
-    idle: Option<Vec<usize>>,
-    /// Whether every layer's removal surely costs more.
-    all_needed: bool,
-}
-
-fn judge_removal(record: &DiagnoseRecord, evidence: &mut Vec<String>) -> Option<RemovalVerdict> {
-    let layers = &record.layers;
-    let removals: Vec<_> =
-        layers.iter().map(|layer| Some((layer.layer, layer.removal?))).collect::<Option<_>>()?;
-    let dearest = removals.iter().max_by(|a, b| a.1.delta_nll.total_cmp(&b.1.delta_nll))?;
-    let cheapest = removals.iter().min_by(|a, b| a.1.delta_nll.total_cmp(&b.1.delta_nll))?;
-    evidence.push(format!(
-        "Removing one layer costs between {} nats (layer {}) and {} nats (layer {}) per token.",
-        number(cheapest.1.delta_nll),
-        cheapest.0,
-        number(dearest.1.delta_nll),
-        dearest.0
-    ));
-    let idle = (record.text.windows >= VerdictRecord::WINDOWS_TO_JUDGE).then(|| {
-        let idle = removals
-            .iter()
-            .filter(|(_, r)| r.margin.is_some_and(|m| r.delta_nll + m < IDLE_THRESHOLD));
-        idle.map(|(layer, _)| *layer).collect()
-    });
-    let all_needed =
-        removals.iter().all(|(_, r)| r.margin.is_some_and(|m| r.delta_nll - m > IDLE_THRESHOLD));
-    let deltas: Vec<f64> = removals.iter().map(|r| r.1.delta_nll).collect();
-    Some(RemovalVerdict { effective_depth: effective_depth(&deltas), idle, all_needed })
 }
 
 /// Why idle layers are not judged, and what would help.
@@ -80,194 +50,23 @@ fn too_few(record: &DiagnoseRecord) -> String {
     )
 }
 
-/// e^(entropy of the shares): how many layers of equal worth would be as evenly spread. Removals that
-/// help count as worth nothing.
-fn effective_depth(deltas: &[f64]) -> f64 {
-    let worth: Vec<f64> = deltas.iter().map(|delta| delta.max(0.0)).collect();
-    let total: f64 = worth.iter().sum();
-    if total <= 0.0 {
-        return 0.0;
-    }
-    let entropy: f64 = worth
-        .iter()
-        .filter(|worth| **worth > 0.0)
-        .map(|worth| -(worth / total) * (worth / total).ln())
-        .sum();
-    entropy.exp()
-}
-
-/// The growth of the stream's variance with depth: of the curves flat, a + bℓ, aℓ^p and a·e^(kℓ)
-/// through the median variance of stream\[1..=L\], the one with the best Schwarz criterion of the
-/// logarithms' residuals. `None` with fewer than four layers.
-pub fn fit_growth(stream: &[StreamRecord]) -> Option<VarianceGrowth> {
-    let points: Vec<(f64, f64)> = stream
-        .iter()
-        .skip(1)
-        .map(|s| (s.index as f64, s.typical()))
-        .filter(|(_, variance)| *variance > 0.0 && variance.is_finite())
-        .map(|(index, variance)| (index, variance.ln()))
-        .collect();
-    if points.len() < 4 {
-        return None;
-    }
-    let count = points.len() as f64;
-    let exponential = line(&points, |depth| depth);
-    let polynomial = line(&points, f64::ln);
-    let (linear_slope, linear_residual) = linear(&points);
-    let mean_log = points.iter().map(|p| p.1).sum::<f64>() / count;
-    let flat: f64 = points.iter().map(|p| (p.1 - mean_log).powi(2)).sum();
-    // Places in the list below.
-    const LINEAR: usize = 1;
-    const POLYNOMIAL: usize = 2;
-    let candidates = [
-        (GrowthModel::Flat, 0.0, flat, 1.0),
-        (GrowthModel::Linear, linear_slope, linear_residual, 2.0),
-        (GrowthModel::Polynomial, polynomial.0, polynomial.1, 2.0),
-        (GrowthModel::Exponential, exponential.0, exponential.1, 2.0),
-    ];
-    // Residuals below a relative error of 1e-6 are rounding, not evidence.
-    let criterion = |residual: f64, parameters: f64| {
-        count * (residual / count).max(1e-12).ln() + parameters * count.ln()
-    };
-    let scores = candidates.map(|(_, _, residual, parameters)| criterion(residual, parameters));
-    let best = (0..4).min_by(|a, b| scores[*a].total_cmp(&scores[*b]))?;
-    let weights = scores.map(|score| ((scores[best] - score) / 2.0).exp());
-    // A power of one is a line through the origin, and a line is what people call it.
-    let is_line = [LINEAR, POLYNOMIAL].contains(&best) && (polynomial.0 - 1.0).abs() < 0.05;
-    let (model, rate, _, _) = candidates[if is_line { LINEAR } else { best }];
-    let weight = if is_line { weights[LINEAR] + weights[POLYNOMIAL] } else { weights[best] };
-    let confidence = weight / weights.iter().sum::<f64>();
-    let (first, last) = (points[0].1, points[points.len() - 1].1);
-    Some(VarianceGrowth { model, rate, confidence, ratio: (last - first).exp() })
-}
-
-/// Least squares of the log variance on `f(depth)`: slope and sum of squared residuals.
-fn line(points: &[(f64, f64)], f: impl Fn(f64) -> f64) -> (f64, f64) {
-    let count = points.len() as f64;
-    let mean_x = points.iter().map(|p| f(p.0)).sum::<f64>() / count;
-    let mean_y = points.iter().map(|p| p.1).sum::<f64>() / count;
-    let covariance: f64 = points.iter().map(|p| (f(p.0) - mean_x) * (p.1 - mean_y)).sum();
-    let variance: f64 = points.iter().map(|p| (f(p.0) - mean_x).powi(2)).sum();
-    let slope = covariance / variance;
-    let residual = points.iter().map(|p| (p.1 - mean_y - slope * (f(p.0) - mean_x)).powi(2)).sum();
-    (slope, residual)
-}
-
-/// Best a + bℓ with a ≥ 0, b > 0 in the sense of squared residuals of the logarithm: with a = r·b the
-/// fit of ln(ℓ + r) + ln b has a closed form for b, and r is searched over a logarithmic grid.
-fn linear(points: &[(f64, f64)]) -> (f64, f64) {
-    let count = points.len() as f64;
-    let fit = |ratio: f64| {
-        let log_slope = points.iter().map(|p| p.1 - (p.0 + ratio).ln()).sum::<f64>() / count;
-        let residual: f64 =
-            points.iter().map(|p| (p.1 - log_slope - (p.0 + ratio).ln()).powi(2)).sum();
-        (log_slope.exp(), residual)
-    };
-    let ratios =
-        std::iter::once(0.0).chain((-200..=300).map(|step| 10f64.powf(step as f64 * 0.01)));
-    ratios.map(fit).min_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or((0.0, f64::INFINITY))
-}
-
-fn growth_sentence(growth: &VarianceGrowth, stream: &[StreamRecord]) -> String {
-    let shape = match growth.model {
-        GrowthModel::Flat => "level".to_owned(),
-        GrowthModel::Linear => format!("linear, by {} per layer", number(growth.rate)),
-        GrowthModel::Polynomial => format!("depth to the power {}", number(growth.rate)),
-        GrowthModel::Exponential => {
-            format!("exponential, by {} % per layer", number((growth.rate.exp() - 1.0) * 100.0))
-        }
-    };
-    let at = |index: usize| stream.get(index).map_or(f64::NAN, StreamRecord::typical);
+/// How far an estimate can stand for what it estimates.
+fn estimate_sentence(record: &DiagnoseRecord, estimate: &EstimateRecord) -> String {
     format!(
-        "The stream's variance (of the median token) best fits: {shape} (weight among four curves: \
-         {:.0} %); it leaves layer 0 at {} and the last layer at {}, a factor of {}.",
-        growth.confidence * 100.0,
-        number(at(1)),
-        number(at(stream.len().saturating_sub(1))),
-        number(growth.ratio)
+        "{} ranks the {} as {} does with a rank correlation (Spearman) of {}.",
+        record.label(&estimate.quantity),
+        counted(estimate.entries, "layer"),
+        record.label(&estimate.of),
+        number(estimate.rank_correlation)
     )
 }
 
-/// Which tokens carry massive activations, the heaviest first, and what they do to the mean.
-fn heavy_sentences(record: &DiagnoseRecord) -> Vec<String> {
-    /// Kinds of tokens that are named; the record has all.
-    const NAMED: usize = 4;
-    let kinds = HeavyToken::kinds(&record.heavy_tokens);
-    if kinds.is_empty() {
-        return Vec::new();
-    }
-    let named = kinds.iter().take(NAMED).map(|kind| {
-        let times = if kind.count > 1 { format!(", {} times", kind.count) } else { String::new() };
-        format!(
-            "{:?} (id {}{times}) {}, up to {} times",
-            kind.text,
-            kind.id,
-            since(kind.layer),
-            number(kind.ratio)
-        )
-    });
-    let mut named = named.collect::<Vec<_>>().join("; ");
-    if kinds.len() > NAMED {
-        named += &format!("; and {} more", counted(kinds.len() - NAMED, "kind"));
-    }
-    let mut sentences = vec![format!(
-        "Massive activations: {} of {} tokens carry more than {} times the median token's variance: \
-         {named}.",
-        record.heavy_tokens.len(),
-        record.text.tokens,
-        HeavyToken::FACTOR
-    )];
-    let lifted = record.stream.iter().max_by(|a, b| lift(a).total_cmp(&lift(b)));
-    if let Some(most) = lifted.filter(|most| lift(most) > 1.5) {
-        sentences.push(format!(
-            "At stream {} such tokens lift the mean variance over all tokens to {}, where the median \
-             token has {} and the mean without first tokens and separators is {}.",
-            most.index,
-            number(most.variance),
-            number(most.typical()),
-            number(most.content())
-        ));
-    }
-    sentences
-}
-
-/// How far the mean over all tokens is above the median.
-fn lift(stream: &StreamRecord) -> f64 {
-    if stream.typical() > 0.0 { stream.variance / stream.typical() } else { 0.0 }
-}
-
 /// "from layer 11 on"
-fn since(layer: Option<usize>) -> String {
+pub(crate) fn since(layer: Option<usize>) -> String {
     layer.map_or_else(
         || "from the embedding on".to_owned(),
         |layer| format!("from layer {layer} on"),
     )
-}
-
-fn influence_sentence(layers: &[LayerRecord]) -> Option<String> {
-    let influence: Vec<f64> =
-        layers.iter().map(|layer| layer.block_influence).collect::<Option<_>>()?;
-    if influence.len() < 2 {
-        return None;
-    }
-    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
-    let (first, second) = influence.split_at(influence.len() / 2);
-    Some(format!(
-        "Block influence (1 − cosine of a layer's input and output) averages {} in the first half \
-         and {} in the second.",
-        number(mean(first)),
-        number(mean(second))
-    ))
-}
-
-fn block_sentence(blocks: &[BlockRecord], layers: usize) -> Option<String> {
-    let quarter = blocks.iter().find(|block| block.n == (layers / 4).max(1))?;
-    Some(format!(
-        "The most redundant block of {} is {} (angular distance {} across it).",
-        counted(quarter.n, "layer"),
-        block_in_words(quarter.start, quarter.n),
-        number(quarter.distance)
-    ))
 }
 
 fn summary(
@@ -350,7 +149,7 @@ fn growth_in_short(growth: &VarianceGrowth) -> String {
 }
 
 /// Three significant digits.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     let magnitude = value.abs();
     let written = match magnitude {
         _ if magnitude == 0.0 => "0".to_owned(),
@@ -365,7 +164,10 @@ fn number(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use lns_record::{BaselineRecord, RemovalRecord, TextRecord};
+    use lns_record::{
+        BaselineRecord, BlockRecord, HeavyToken, LayerRecord, RemovalRecord, StreamRecord,
+        TextRecord,
+    };
 
     use super::*;
 
@@ -388,6 +190,8 @@ mod tests {
             lens: Vec::new(),
             verdict: VerdictRecord::default(),
             probes: Vec::new(),
+            described: Vec::new(),
+            estimates: Vec::new(),
         }
     }
 
@@ -411,6 +215,7 @@ mod tests {
                 variance_content: Some(1e2),
                 variance_median: Some(variance),
                 rms: variance.sqrt(),
+                more: Default::default(),
             }
         };
         (0..=layers).map(record).collect()
@@ -455,13 +260,6 @@ mod tests {
         assert_eq!(fit_growth(&stream(|l| l + 1.0, 3)), None);
         assert_eq!(fit_growth(&stream(|_| 0.0, 30)), None);
         assert_eq!(fit_growth(&[]), None);
-    }
-
-    #[test]
-    fn effective_depth_counts_equal_layers() {
-        assert!((effective_depth(&[0.3; 12]) - 12.0).abs() < 1e-9);
-        assert!((effective_depth(&[2.0, 0.0, -0.1]) - 1.0).abs() < 1e-12);
-        assert_eq!(effective_depth(&[-0.1, 0.0]), 0.0);
     }
 
     #[test]

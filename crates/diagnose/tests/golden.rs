@@ -12,7 +12,7 @@ use lns_corpus::{Window, Windows};
 use lns_diagnose::{Control, Labels, Probes, diagnose};
 use lns_kernels::Workers;
 use lns_model::{Decoder, LayerSource, StreamingDecoder};
-use lns_record::DiagnoseRecord;
+use lns_record::{Axis, DiagnoseRecord, Numbers, ProbeDescription};
 use lns_score::ScoreError;
 use serde_json::Value;
 
@@ -228,6 +228,51 @@ fn heavy_tokens_are_named_and_move_means_but_not_medians() {
     let (all, content, median) =
         (after.variance, after.content(), after.variance_median.expect("measured"));
     assert!(all > 2.0 * content && content > 2.0 * median, "{all}, {content}, {median}");
+}
+
+#[test]
+fn the_numbers_of_every_probe_are_where_their_descriptions_say() {
+    let text = text(&expected("llama"));
+    let record = run(&model("llama"), &text, "all", 1);
+    let numbers = Numbers::of(&record);
+    for quantity in record.quantities().filter(|quantity| quantity.axis != Axis::Pair) {
+        let fields = [&quantity.stderr, &quantity.margin, &quantity.stand_in].into_iter().flatten();
+        for field in fields.chain([&quantity.field]) {
+            let found = numbers.column(field);
+            let places = record.layers.len() + usize::from(quantity.axis == Axis::Stream);
+            assert_eq!(found.iter().flatten().count(), places, "{field}");
+        }
+    }
+    // What was not asked for is named, and nothing more is said of it.
+    let alone = run(&model("llama"), &text, "stream", 1);
+    let without: Vec<_> = alone.described.iter().filter(|p| p.quantities.is_empty()).collect();
+    assert_eq!(without.len(), alone.described.len() - 1);
+    assert!(without.iter().all(|p| p.charts.is_empty() && !p.measures.is_empty()));
+}
+
+#[test]
+fn the_reports_tests_draw_the_probes_as_they_describe_themselves() {
+    let record = run(&model("llama"), &text(&expected("llama")), "all", 1);
+    let drawn = concat!(env!("CARGO_MANIFEST_DIR"), "/../report/tests/sample/described.json");
+    let text = std::fs::read_to_string(drawn).expect("in the repository");
+    let sample: Vec<ProbeDescription> = serde_json::from_str(&text).expect("descriptions");
+    for probe in sample {
+        let own = record.described.iter().find(|own| own.name == probe.name);
+        let now = serde_json::to_string_pretty(&own).expect("serialises");
+        assert_eq!(own, Some(&probe), "in {drawn} it should be {now}");
+    }
+}
+
+#[test]
+fn a_diagnosis_of_an_earlier_version_is_described_when_it_is_read() {
+    let mut record = run(&model("llama"), &text(&expected("llama")), "default", 1);
+    let described = std::mem::take(&mut record.described);
+    let folder = tempfile::tempdir().expect("a folder");
+    let json = serde_json::to_string(&record).expect("serialises");
+    std::fs::write(folder.path().join(DiagnoseRecord::FILE_NAME), json).expect("written");
+    let read = lns_diagnose::read(folder.path()).expect("read again");
+    assert_eq!(read.described, described);
+    assert_eq!(DiagnoseRecord { described: Vec::new(), ..read }, record);
 }
 
 /// The same text `times` over.

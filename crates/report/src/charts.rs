@@ -1,7 +1,11 @@
-//! Which charts a diagnosis gives: those of arXiv 2502.05795 (variance, angular distance, layer
-//! removal, Jacobians) and their companions, each left out when its probe did not run.
+//! Which charts a diagnosis gives: those that a record describes, and three of their own kind (the
+//! stream's variance with its branches, angular distance, layer removal, as in arXiv 2502.05795). Each
+//! is left out when its probe did not run.
 
-use lns_record::{DiagnoseRecord, LayerRecord, RemovalRecord, StreamRecord};
+use lns_record::{
+    Axis, ChartDescription, ChartScale, DiagnoseRecord, Format, LayerRecord, Numbers, Quantity,
+    SeriesDescription, StreamRecord,
+};
 
 use crate::comparable::incomparable;
 use crate::drawing::{Drawing, Room};
@@ -9,12 +13,7 @@ use crate::heatmap::Heatmap;
 use crate::number::{drawable, idle_below};
 use crate::plot::{Mark, Plot, Series};
 use crate::scale::Scale;
-use crate::text::labels;
-
-/// Reads one number of a layer.
-type Field = fn(&LayerRecord) -> Option<f64>;
-/// Reads one measured difference of a layer.
-type Removal = fn(&LayerRecord) -> Option<RemovalRecord>;
+use crate::text::{clean, labels};
 
 /// A chart as a file of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,20 +37,17 @@ pub(crate) fn chart(drawing: &Drawing) -> Chart {
 
 /// In the order of the page.
 pub(crate) fn drawings(records: &[DiagnoseRecord]) -> Vec<Drawing> {
-    let subjects = Subjects { records, labels: labels(records) };
+    let numbers = records.iter().map(Numbers::of).collect();
+    let subjects = Subjects { records, labels: labels(records), numbers };
     let mut drawings: Vec<Drawing> = subjects.variance().map(Plot::draw).into_iter().collect();
     drawings.extend(subjects.angular());
-    let plots = [
-        subjects.removal(),
-        subjects.removal_sublayers(),
-        subjects.influence(),
-        subjects.ratio(),
-        subjects.gradients(),
-        subjects.jacobian(),
-        subjects.lens_kl(),
-        subjects.lens_agreement(),
-    ];
-    drawings.extend(plots.into_iter().flatten().map(Plot::draw));
+    drawings.extend(subjects.removal().map(Plot::draw));
+    for plot in subjects.described() {
+        // The name is a file's.
+        if drawings.iter().all(|drawing| drawing.name != plot.name) {
+            drawings.push(plot.draw());
+        }
+    }
     if let Some(branches) = subjects.branches() {
         drawings.insert(drawings.len().min(1), branches.draw());
     }
@@ -69,6 +65,21 @@ pub(crate) fn drawings(records: &[DiagnoseRecord]) -> Vec<Drawing> {
 struct Subjects<'a> {
     records: &'a [DiagnoseRecord],
     labels: Vec<String>,
+    numbers: Vec<Numbers>,
+}
+
+/// Numbers along an axis, with what is known of their errors.
+#[derive(Default)]
+struct Values {
+    values: Vec<Option<f64>>,
+    stderrs: Vec<Option<f64>>,
+    reaches: Vec<Option<f64>>,
+}
+
+impl From<Vec<Option<f64>>> for Values {
+    fn from(values: Vec<Option<f64>>) -> Self {
+        Self { values, ..Self::default() }
+    }
 }
 
 impl Subjects<'_> {
@@ -80,24 +91,27 @@ impl Subjects<'_> {
         self.records.iter().map(|record| record.layers.len()).max().unwrap_or(0)
     }
 
-    /// One series for each model and quantity that has any value.
-    fn series<Q: Copy>(
+    /// One series for each model and quantity that has any value. `read` is given a model's index.
+    fn series<Q>(
         &self,
-        quantities: &[(&'static str, usize, Q)],
-        values: impl Fn(&DiagnoseRecord, Q) -> Vec<Option<f64>>,
+        quantities: &[(&str, usize, Q)],
+        read: impl Fn(usize, &Q) -> Values,
     ) -> Vec<Series> {
+        let drawable = |values: Vec<Option<f64>>| -> Vec<Option<f64>> {
+            values.into_iter().map(|value| value.and_then(drawable)).collect()
+        };
         let mut all = Vec::new();
-        for (model, record) in self.records.iter().enumerate() {
-            for (at, (quantity, hue, read)) in quantities.iter().enumerate() {
-                let values = values(record, *read).into_iter().map(|v| v.and_then(drawable));
+        for model in 0..self.records.len() {
+            for (at, (quantity, hue, field)) in quantities.iter().enumerate() {
+                let Values { values, stderrs, reaches } = read(model, field);
                 all.push(Series {
                     model: (!self.alone()).then(|| self.labels[model].clone()),
-                    quantity,
+                    quantity: (*quantity).to_owned(),
                     hue: if self.alone() { *hue } else { model },
                     variant: at,
-                    values: values.collect(),
-                    stderrs: Vec::new(),
-                    reaches: Vec::new(),
+                    values: drawable(values),
+                    stderrs: drawable(stderrs),
+                    reaches: drawable(reaches),
                     idle: Vec::new(),
                 });
             }
@@ -106,30 +120,89 @@ impl Subjects<'_> {
         all
     }
 
-    fn by_layer(&self, quantities: &[(&'static str, usize, Field)]) -> Vec<Series> {
-        self.series(quantities, |record, field| record.layers.iter().map(field).collect())
-    }
-
-    /// Series of measured differences, with their standard errors and intervals.
-    fn removals(&self, quantities: &[(&'static str, usize, Removal)]) -> Vec<Series> {
-        let read = |record: &DiagnoseRecord, removal: Removal| -> Vec<Option<f64>> {
-            record.layers.iter().map(|layer| removal(layer).map(|r| r.delta_nll)).collect()
-        };
-        let stderr = |record: &DiagnoseRecord, removal: Removal| -> Vec<Option<f64>> {
-            record.layers.iter().map(|layer| removal(layer).and_then(|r| r.stderr)).collect()
-        };
-        let reach = |record: &DiagnoseRecord, removal: Removal| -> Vec<Option<f64>> {
-            record.layers.iter().map(|layer| removal(layer).and_then(|r| r.reach())).collect()
-        };
-        let mut series =
-            with_stderrs(self.series(quantities, read), &self.series(quantities, stderr));
-        let reaches = self.series(quantities, reach);
-        for series in &mut series {
-            if let Some(found) = reaches.iter().find(|found| found.same_place(series)) {
-                series.reaches.clone_from(&found.values);
+    /// Charts that the records describe, the wide ones first; of two with one name, the first.
+    fn described(&self) -> Vec<Plot> {
+        let mut charts: Vec<&ChartDescription> = Vec::new();
+        for chart in self.records.iter().flat_map(|r| &r.described).flat_map(|p| &p.charts) {
+            if charts.iter().all(|known| known.name != chart.name) {
+                charts.push(chart);
             }
         }
-        series
+        charts.sort_by_key(|chart| chart.scale != ChartScale::Difference);
+        charts.into_iter().filter_map(|chart| self.chart(chart)).collect()
+    }
+
+    fn chart(&self, chart: &ChartDescription) -> Option<Plot> {
+        let series: Vec<(&SeriesDescription, &Quantity)> =
+            chart.series.iter().filter_map(|s| Some((s, self.quantity(&s.field)?))).collect();
+        let (_, first) = series.first()?;
+        let labels: Vec<String> = series.iter().map(|(series, _)| clean(&series.label)).collect();
+        let read: Vec<(&str, usize, &Quantity)> = series
+            .iter()
+            .zip(&labels)
+            .map(|((series, quantity), label)| (&label[..], series.hue, *quantity))
+            .collect();
+        let series = self.series(&read, |model, quantity| {
+            let mut found = self.values(model, quantity);
+            let own = self.records[model].layers.len();
+            if let Some(end) = found.values.get_mut(own).filter(|_| chart.without_end) {
+                *end = None;
+            }
+            found
+        });
+        let plot = match first.axis {
+            Axis::Layer => self.layer_chart(series)?,
+            Axis::Stream => self.stream_chart(series)?,
+            Axis::Pair => return None,
+        };
+        let unit = if first.unit.is_empty() { String::new() } else { format!(", {}", first.unit) };
+        let plot = Plot {
+            name: file_name(&chart.name),
+            title: clean(&chart.title),
+            caption: clean(&chart.caption),
+            y_caption: clean(&format!("{}{unit}", chart.y)),
+            ..plot
+        };
+        let extent = || plot.series.iter().flat_map(Series::extent);
+        match chart.scale {
+            ChartScale::Difference => {
+                let y = Scale::removal(extent(), common_threshold(self.records));
+                Some(Plot { y, room: Room::Row, mark: Mark::Bars, ..plot })
+            }
+            ChartScale::Logarithmic => {
+                let y = Scale::logarithmic(extent());
+                self.above_zero(Plot { y, ..plot })
+            }
+            ChartScale::Positive if first.format == Format::Percent => {
+                let y = Scale::linear(extent().chain([100.0]));
+                self.above_zero(Plot { y, ..plot })
+            }
+            ChartScale::Positive => self.positive(plot),
+        }
+    }
+
+    /// What a field is, by the first record that says so.
+    fn quantity(&self, field: &str) -> Option<&Quantity> {
+        let mut quantities = self.records.iter().flat_map(DiagnoseRecord::quantities);
+        quantities.find(|quantity| quantity.field == field)
+    }
+
+    /// A described quantity of one model: shares in per cent, and whiskers of the 95 % interval, or of two
+    /// standard errors where there is none.
+    fn values(&self, model: usize, quantity: &Quantity) -> Values {
+        let column = |field: &Option<String>| -> Vec<Option<f64>> {
+            field.iter().flat_map(|field| self.numbers[model].column(field)).collect()
+        };
+        let mut values = self.numbers[model].column(&quantity.field);
+        if quantity.format == Format::Percent {
+            values.iter_mut().flatten().for_each(|share| *share *= 100.0);
+        }
+        let (stderrs, mut reaches) = (column(&quantity.stderr), column(&quantity.margin));
+        reaches.resize(reaches.len().max(stderrs.len()), None);
+        for (reach, stderr) in reaches.iter_mut().zip(&stderrs) {
+            *reach = reach.or_else(|| Some(2.0 * (*stderr)?));
+        }
+        Values { values, stderrs, reaches }
     }
 
     fn variance(&self) -> Option<Plot> {
@@ -142,8 +215,9 @@ impl Subjects<'_> {
                 s.variance_median.is_none().then_some(s.variance_without_first)
             }),
         ];
-        let mut series =
-            self.series(&stream, |record, read| record.stream.iter().map(read).collect());
+        let mut series = self.series(&stream, |model, read| {
+            self.records[model].stream.iter().map(read).collect::<Vec<_>>().into()
+        });
         let mut caption = "Variance over features: the median token's, and the mean over all tokens. \
                            stream[i] enters layer i, the last one leaves the last layer before the final \
                            norm. A few tokens, mostly first tokens and separators, carry massive \
@@ -157,23 +231,24 @@ impl Subjects<'_> {
                         figure 4).";
         }
         self.positive(Plot {
-            name: "variance",
+            name: "variance".to_owned(),
             title: "Variance of the residual stream".to_owned(),
             caption,
             room: Room::Row,
-            columns: self.depth() + 1,
-            column: "stream",
-            x_caption: "i, stream index",
             y_caption: "variance".to_owned(),
-            ..line_chart(series)?
+            ..self.stream_chart(series)?
         })
     }
 
     fn branch_series(&self) -> Vec<Series> {
-        self.by_layer(&[
+        type Read = fn(&LayerRecord) -> Option<f64>;
+        let branches: [(&str, usize, Read); 2] = [
             ("attention branch", 2, LayerRecord::typical_attention),
             ("MLP branch", 3, LayerRecord::typical_mlp),
-        ])
+        ];
+        self.series(&branches, |model, read| {
+            self.records[model].layers.iter().map(read).collect::<Vec<_>>().into()
+        })
     }
 
     /// Beside the stream's variance for one model, a chart of its own for several.
@@ -182,7 +257,7 @@ impl Subjects<'_> {
             return None;
         }
         self.positive(Plot {
-            name: "branches",
+            name: "branches".to_owned(),
             title: "Variance of what each layer adds".to_owned(),
             caption:
                 "Variance over features of the outputs of attention and MLP, the median token's."
@@ -225,169 +300,39 @@ impl Subjects<'_> {
     }
 
     fn removal(&self) -> Option<Plot> {
-        let mut series = self.removals(&[("layer removed", 0, |layer| layer.removal)]);
+        let mut series = self.series(&[("layer removed", 0, ())], |model, ()| {
+            let removals: Vec<_> = self.records[model].layers.iter().map(|l| l.removal).collect();
+            Values {
+                values: removals.iter().map(|r| Some(r.as_ref()?.delta_nll)).collect(),
+                stderrs: removals.iter().map(|r| r.as_ref()?.stderr).collect(),
+                reaches: removals.iter().map(|r| r.as_ref()?.reach()).collect(),
+            }
+        });
         for series in &mut series {
             let model = if self.alone() { 0 } else { series.hue };
             series.idle.clone_from(&self.records[model].verdict.idle_layers);
         }
         let threshold = common_threshold(self.records);
+        let y = Scale::removal(series.iter().flat_map(Series::extent), threshold);
         Some(Plot {
-            name: "removal",
+            name: "removal".to_owned(),
             title: "Cost of removing each layer".to_owned(),
             caption: "Rise of the loss when the layer is left out and nothing else is changed. Whiskers \
                       are 95 % intervals over windows of the paired difference (Student's t). A layer is idle \
                       when even the upper end of its whisker stays below the threshold (the paper's performance drop, in loss instead of task accuracy)."
                 .to_owned(),
-            threshold: threshold.map(|t| (t, idle_below(t))),
-            ..self.removal_chart(series, threshold)?
-        })
-    }
-
-    fn removal_sublayers(&self) -> Option<Plot> {
-        let series = self.removals(&[
-            ("attention removed", 2, |layer| layer.removal_attention),
-            ("MLP removed", 3, |layer| layer.removal_mlp),
-        ]);
-        Some(Plot {
-            name: "removal-sublayers",
-            title: "Cost of removing attention or MLP alone".to_owned(),
-            caption:
-                "As above, with only one branch of the layer left out. The two need not add up to \
-                      the cost of the whole layer."
-                    .to_owned(),
-            ..self.removal_chart(series, common_threshold(self.records))?
-        })
-    }
-
-    fn removal_chart(&self, series: Vec<Series>, threshold: Option<f64>) -> Option<Plot> {
-        let y = Scale::removal(series.iter().flat_map(Series::extent), threshold);
-        Some(Plot {
             room: Room::Row,
             mark: Mark::Bars,
             y_caption: "loss without it − loss with it, nats per token".to_owned(),
             y,
+            threshold: threshold.map(|t| (t, idle_below(t))),
             ..self.layer_chart(series)?
         })
     }
 
-    fn influence(&self) -> Option<Plot> {
-        let series = self.by_layer(&[("block influence", 0, |layer| layer.block_influence)]);
-        self.positive(Plot {
-            name: "influence",
-            title: "Block influence".to_owned(),
-            caption:
-                "1 − mean cosine of a layer's input and output (ShortGPT): 0 when the layer turns \
-                      the stream nowhere."
-                    .to_owned(),
-            y_caption: "1 − cosine".to_owned(),
-            ..self.layer_chart(series)?
-        })
-    }
-
-    fn ratio(&self) -> Option<Plot> {
-        let series = self.by_layer(&[("branch to stream", 0, |layer| layer.branch_to_stream)]);
-        self.positive(Plot {
-            name: "ratio",
-            title: "What a layer adds, against what it gets".to_owned(),
-            caption: "Mean over tokens of ‖stream[i+1] − stream[i]‖ / ‖stream[i]‖.".to_owned(),
-            y_caption: "ratio of norms".to_owned(),
-            ..self.layer_chart(series)?
-        })
-    }
-
-    fn gradients(&self) -> Option<Plot> {
-        let series = self.by_layer(&[
-            ("parameters", 0, |layer| layer.gradient_norm),
-            ("stream", 4, |layer| layer.stream_gradient_norm),
-        ]);
-        self.positive(Plot {
-            name: "gradients",
-            title: "Gradients by layer".to_owned(),
-            caption:
-                "‖∂loss/∂θ‖₂ over the layer's parameters, and ‖∂loss/∂stream[i]‖₂ at its input."
-                    .to_owned(),
-            y_caption: "gradient norm".to_owned(),
-            ..self.layer_chart(series)?
-        })
-    }
-
-    fn jacobian(&self) -> Option<Plot> {
-        let distances = self.by_layer(&[("distance", 0, |l| l.jacobian_identity_distance)]);
-        let stderrs = self.by_layer(&[("distance", 0, |l| l.jacobian_stderr)]);
-        let series = with_stderrs(distances, &stderrs);
-        self.positive(Plot {
-            name: "jacobian",
-            title: "Distance of each layer from the identity".to_owned(),
-            caption: "‖J − I‖ / ‖I‖ (Frobenius) of the layer's Jacobian J = ∂stream[i+1]/∂stream[i]: 0 \
-                      for a layer that passes its input on (the paper's eq. 5 and figure 5). Whiskers \
-                      are ±2 standard errors over random vectors."
-                .to_owned(),
-            y_caption: "‖J − I‖ / ‖I‖".to_owned(),
-            ..self.layer_chart(series)?
-        })
-    }
-
-    fn lens_kl(&self) -> Option<Plot> {
-        let mut series = self.lens("divergence", |lens| lens.kl);
-        for series in &mut series {
-            // The stream that leaves the last layer gives the final prediction itself: what is there is
-            // zero, or rounding that would stretch the axis.
-            let own =
-                if self.alone() { self.depth() } else { self.records[series.hue].layers.len() };
-            if let Some(last) = series.values.get_mut(own) {
-                *last = None;
-            }
-        }
-        let y = Scale::logarithmic(series.iter().flat_map(Series::extent));
-        self.above_zero(Plot {
-            name: "lens-kl",
-            title: "Logit lens: how far from the final prediction".to_owned(),
-            caption: "KL(final prediction ‖ prediction read off stream[i] with the final norm and \
-                      head). The stream that leaves the last layer gives the final prediction itself \
-                      and is left out."
-                .to_owned(),
-            y_caption: "KL, nats per token".to_owned(),
-            y,
-            ..self.lens_chart(series)?
-        })
-    }
-
-    fn lens_agreement(&self) -> Option<Plot> {
-        let series = self.lens("agreement", |lens| lens.agreement * 100.0);
-        let y = Scale::linear(series.iter().flat_map(Series::extent).chain([100.0]));
+    fn stream_chart(&self, series: Vec<Series>) -> Option<Plot> {
         Some(Plot {
-            name: "lens-agreement",
-            title: "Logit lens: when the answer is settled".to_owned(),
-            caption:
-                "Share of tokens whose most likely next token at stream[i] is already the final \
-                      one."
-                    .to_owned(),
-            y_caption: "tokens in agreement, %".to_owned(),
-            y,
-            ..self.lens_chart(series)?
-        })
-    }
-
-    fn lens(
-        &self,
-        quantity: &'static str,
-        read: fn(&lns_record::LensRecord) -> f64,
-    ) -> Vec<Series> {
-        self.series(&[(quantity, 0, read)], |record, read| {
-            let mut values = vec![None; record.layers.len() + 1];
-            for lens in &record.lens {
-                if let Some(place) = values.get_mut(lens.index) {
-                    *place = Some(read(lens));
-                }
-            }
-            values
-        })
-    }
-
-    fn lens_chart(&self, series: Vec<Series>) -> Option<Plot> {
-        let columns = self.depth() + 1;
-        Some(Plot {
-            columns,
+            columns: self.depth() + 1,
             column: "stream",
             x_caption: "i, stream index",
             ..line_chart(series)?
@@ -425,21 +370,17 @@ pub(crate) fn common_threshold<'a>(
     thresholds.all(|threshold| threshold == first).then_some(first)
 }
 
-/// Gives each series the standard errors that were read at the same place.
-fn with_stderrs(mut series: Vec<Series>, stderrs: &[Series]) -> Vec<Series> {
-    for series in &mut series {
-        if let Some(found) = stderrs.iter().find(|found| found.same_place(series)) {
-            series.stderrs.clone_from(&found.values);
-            series.reaches = found.values.iter().map(|stderr| Some(2.0 * (*stderr)?)).collect();
-        }
-    }
-    series
+/// What a chart's file and its place on the page may be called, whoever named it.
+fn file_name(name: &str) -> String {
+    let allowed = |c: &char| c.is_ascii_alphanumeric() || *c == '-';
+    let name: String = name.chars().filter(allowed).take(64).collect();
+    if name.is_empty() { "chart".to_owned() } else { name }
 }
 
 /// The common part of every chart; `None` without series.
 fn line_chart(series: Vec<Series>) -> Option<Plot> {
     (!series.is_empty()).then(|| Plot {
-        name: "",
+        name: String::new(),
         title: String::new(),
         caption: String::new(),
         room: Room::Half,

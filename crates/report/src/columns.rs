@@ -1,25 +1,69 @@
 //! Columns of the tables: one quantity of a record, a cell for each stream index and layer, empty
 //! where it was not measured.
 
-use lns_record::{DiagnoseRecord, LayerRecord, LensRecord, RemovalRecord, StreamRecord};
+use lns_record::{
+    DiagnoseRecord, Format, LayerRecord, Numbers, Quantity, RemovalRecord, StreamRecord,
+};
 
-use crate::number::{figure, measured_alike};
+use crate::number::{figure, measured_alike, percent};
 
 /// Rows that a record's tables need.
 pub(crate) fn rows(record: &DiagnoseRecord) -> usize {
     record.layers.len().max(record.stream.len())
 }
 
-pub(crate) fn stream(record: &DiagnoseRecord, read: fn(&StreamRecord) -> f64) -> Vec<String> {
-    filled(record, record.stream.iter().map(|stream| figure(read(stream))))
+/// Cells of whatever a record describes, on the page.
+pub(crate) fn on_page(
+    record: &DiagnoseRecord,
+    numbers: &Numbers,
+    quantity: &Quantity,
+) -> Vec<String> {
+    written(record, numbers, quantity, numbers.column(&quantity.field), quantity.stderr.is_some())
 }
 
-/// Of a quantity that files of earlier versions lack.
-pub(crate) fn newer_stream(
+/// Cells of whatever a record describes, in a terminal, where an uncertainty has room only if the
+/// quantity is nothing without it.
+pub(crate) fn in_terminal(
     record: &DiagnoseRecord,
-    read: fn(&StreamRecord) -> Option<f64>,
+    numbers: &Numbers,
+    quantity: &Quantity,
 ) -> Vec<String> {
-    filled(record, record.stream.iter().map(|s| read(s).map(figure).unwrap_or_default()))
+    let mut values = numbers.column(&quantity.field);
+    if let Some(stand_in) = &quantity.stand_in {
+        let stand_ins = numbers.column(stand_in);
+        values.resize(values.len().max(stand_ins.len()), None);
+        for (value, stand_in) in values.iter_mut().zip(stand_ins) {
+            *value = value.or(stand_in);
+        }
+    }
+    written(record, numbers, quantity, values, quantity.format == Format::Measured)
+}
+
+fn written(
+    record: &DiagnoseRecord,
+    numbers: &Numbers,
+    quantity: &Quantity,
+    values: Vec<Option<f64>>,
+    with_errors: bool,
+) -> Vec<String> {
+    let plain = |write: fn(f64) -> String| -> Vec<String> {
+        values.iter().map(|value| value.map(write).unwrap_or_default()).collect()
+    };
+    let cells = match quantity.format {
+        Format::Percent => plain(percent),
+        Format::Measured | Format::Figure if with_errors => {
+            let stderrs = quantity.stderr.iter().flat_map(|field| numbers.column(field));
+            let stderrs = stderrs.chain(std::iter::repeat(None));
+            let with_stderr = |(value, stderr): (&Option<f64>, _)| Some(((*value)?, stderr));
+            measured_alike(values.iter().zip(stderrs).map(with_stderr).collect())
+        }
+        Format::Measured | Format::Figure => plain(figure),
+    };
+    filled(record, cells)
+}
+
+pub(crate) fn stream(record: &DiagnoseRecord, read: fn(&StreamRecord) -> f64) -> Vec<String> {
+    filled(record, record.stream.iter().map(|stream| figure(read(stream))))
 }
 
 pub(crate) fn layers(
@@ -35,22 +79,6 @@ pub(crate) fn removals(
 ) -> Vec<String> {
     let measurement = |layer| read(layer).map(|r| (r.delta_nll, r.stderr));
     filled(record, measured_alike(record.layers.iter().map(measurement).collect()))
-}
-
-pub(crate) fn jacobian(record: &DiagnoseRecord) -> Vec<String> {
-    let measurement =
-        |layer: &LayerRecord| Some((layer.jacobian_identity_distance?, layer.jacobian_stderr));
-    filled(record, measured_alike(record.layers.iter().map(measurement).collect()))
-}
-
-pub(crate) fn lens(record: &DiagnoseRecord, write: fn(&LensRecord) -> String) -> Vec<String> {
-    let mut cells = vec![String::new(); rows(record)];
-    for lens in &record.lens {
-        if let Some(cell) = cells.get_mut(lens.index) {
-            *cell = write(lens);
-        }
-    }
-    cells
 }
 
 fn filled(record: &DiagnoseRecord, cells: impl IntoIterator<Item = String>) -> Vec<String> {

@@ -1,8 +1,8 @@
 //! The report: one HTML page that needs nothing beside itself, no script and no network.
 
 use lns_record::{
-    DiagnoseRecord, GrowthModel, HeavyToken, Probe, VarianceGrowth, VerdictRecord, block_in_words,
-    layers_in_words,
+    Axis, DiagnoseRecord, Group, GrowthModel, HeavyToken, Numbers, Quantity, VarianceGrowth,
+    VerdictRecord, block_in_words, layers_in_words,
 };
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::Value;
@@ -257,37 +257,6 @@ pub(crate) fn figures(drawings: &[Drawing]) -> Markup {
     }
 }
 
-/// A column of a table of all numbers: its heading and how to fill it.
-type Column = (&'static str, fn(&DiagnoseRecord) -> Vec<String>);
-
-const STREAM: [Column; 14] = [
-    ("variance, median token", |r| columns::newer_stream(r, |s| s.variance_median)),
-    ("mean, content tokens", |r| columns::newer_stream(r, |s| s.variance_content)),
-    ("mean without first tokens", |r| columns::stream(r, |s| s.variance_without_first)),
-    ("mean, all tokens", |r| columns::stream(r, |s| s.variance)),
-    ("rms", |r| columns::stream(r, |s| s.rms)),
-    ("attention, median token", |r| columns::layers(r, |l| l.attention_variance_median)),
-    ("attention variance", |r| columns::layers(r, |l| l.attention_variance)),
-    ("MLP, median token", |r| columns::layers(r, |l| l.mlp_variance_median)),
-    ("MLP variance", |r| columns::layers(r, |l| l.mlp_variance)),
-    ("attention / stream", |r| columns::layers(r, |l| l.attention_to_stream)),
-    ("MLP / stream", |r| columns::layers(r, |l| l.mlp_to_stream)),
-    ("branch to stream", |r| columns::layers(r, |l| l.branch_to_stream)),
-    ("cosine", |r| columns::layers(r, |l| l.cosine)),
-    ("block influence", |r| columns::layers(r, |l| l.block_influence)),
-];
-
-const EFFECT: [Column; 8] = [
-    ("Δ loss, layer", |r| columns::removals(r, |l| l.removal)),
-    ("Δ loss, attention", |r| columns::removals(r, |l| l.removal_attention)),
-    ("Δ loss, MLP", |r| columns::removals(r, |l| l.removal_mlp)),
-    ("gradient norm", |r| columns::layers(r, |l| l.gradient_norm)),
-    ("stream gradient", |r| columns::layers(r, |l| l.stream_gradient_norm)),
-    ("‖J − I‖ / ‖I‖", columns::jacobian),
-    ("lens KL", |r| columns::lens(r, |lens| figure(lens.kl))),
-    ("lens agreement", |r| columns::lens(r, |lens| percent(lens.agreement))),
-];
-
 fn numbers(records: &[DiagnoseRecord], labels: &[String]) -> Markup {
     html! {
         h2 { "All numbers" }
@@ -298,10 +267,11 @@ fn numbers(records: &[DiagnoseRecord], labels: &[String]) -> Markup {
         }
         @for (record, label) in records.iter().zip(labels) {
             @if records.len() > 1 { h3.model { (label) } }
-            @if Probe::missing_from(record).len() == Probe::ALL.len() { p.small { "No probe left any." } }
+            @let numbers = Numbers::of(record);
+            @if !record.described.iter().any(|probe| probe.is_in(&numbers)) { p.small { "No probe left any." } }
             (heavy(record))
-            (table(record, "Stream and branches", &STREAM))
-            (table(record, "Removal, gradients, predictions", &EFFECT))
+            (table(record, &numbers, Group::Stream, "Stream and branches"))
+            (table(record, &numbers, Group::Effect, "Removal, gradients, predictions"))
             (blocks(record))
             (configuration(record, label))
         }
@@ -347,11 +317,16 @@ fn heavy(record: &DiagnoseRecord) -> Markup {
     }
 }
 
-/// Nothing when every column is empty.
-fn table(record: &DiagnoseRecord, caption: &str, columns: &[Column]) -> Markup {
-    let columns = columns.iter().map(|(name, fill)| (*name, fill(record)));
-    let filled = |(_, cells): &(&str, Vec<String>)| cells.iter().any(|cell| !cell.is_empty());
-    let columns: Vec<(&str, Vec<String>)> = columns.filter(filled).collect();
+/// What is described of one group; nothing when every column is empty.
+fn table(record: &DiagnoseRecord, numbers: &Numbers, group: Group, caption: &str) -> Markup {
+    let of_group = record.described.iter().filter(|probe| probe.group == group);
+    let columns = of_group
+        .flat_map(|probe| &probe.quantities)
+        .filter(|quantity| quantity.axis != Axis::Pair)
+        .map(|quantity| (quantity, columns::on_page(record, numbers, quantity)));
+    let filled = |(_, cells): &(&Quantity, Vec<String>)| cells.iter().any(|cell| !cell.is_empty());
+    let columns: Vec<(&Quantity, Vec<String>)> = columns.filter(filled).collect();
+    let unit = |quantity: &Quantity| (!quantity.unit.is_empty()).then(|| clean(&quantity.unit));
     let rows = columns.iter().map(|(_, cells)| cells.iter().rposition(|c| !c.is_empty()));
     let rows = rows.flatten().max().map_or(0, |last| last + 1);
     let is_idle = |i: &usize| record.verdict.idle_layers.contains(i);
@@ -360,7 +335,7 @@ fn table(record: &DiagnoseRecord, caption: &str, columns: &[Column]) -> Markup {
             div.scroll {
                 table.numbers {
                     caption { (caption) }
-                    thead { tr { th scope="col" { "i" } @for (name, _) in &columns { th scope="col" { (name) } } } }
+                    thead { tr { th scope="col" { "i" } @for (quantity, _) in &columns { th scope="col" title=[unit(quantity)] { (clean(&quantity.label)) } } } }
                     tbody {
                         @for i in 0..rows {
                             tr.idle[is_idle(&i)] {
@@ -472,14 +447,15 @@ fn not_measured(records: &[DiagnoseRecord], labels: &[String]) -> Markup {
     html! {
         h2 { "What was not measured" }
         @for (record, label) in records.iter().zip(labels) {
-            @let missing = Probe::missing_from(record);
+            @let numbers = Numbers::of(record);
+            @let missing: Vec<_> = record.described.iter().filter(|probe| !probe.is_in(&numbers)).collect();
             @if records.len() > 1 { h3 { (label) } }
-            @if missing.is_empty() {
+            @if !record.described.is_empty() && missing.is_empty() {
                 p { "Every probe ran." }
             } @else {
                 ul.evidence {
                     @for probe in missing {
-                        li { code { "--probes " (probe.name()) } ": " (probe.measures()) }
+                        li { code { "--probes " (clean(&probe.name)) } ": " (clean(&probe.measures)) }
                     }
                 }
             }

@@ -34,7 +34,7 @@ pub(crate) enum Mark {
 pub(crate) struct Series {
     /// Whose numbers; `None` when the chart has one model only.
     pub(crate) model: Option<String>,
-    pub(crate) quantity: &'static str,
+    pub(crate) quantity: String,
     /// Which colour.
     pub(crate) hue: usize,
     /// Which kind of stroke or fill, so that colour is never alone in telling series apart.
@@ -55,11 +55,6 @@ impl Series {
 
     fn look(&self) -> String {
         format!("h{} v{}", self.hue % HUES, self.variant)
-    }
-
-    /// Whether `other` belongs to the same model and quantity.
-    pub(crate) fn same_place(&self, other: &Self) -> bool {
-        (self.hue, self.variant) == (other.hue, other.variant)
     }
 
     fn stderr(&self, column: usize) -> Option<f64> {
@@ -83,7 +78,7 @@ impl Series {
 
 /// A chart in words and numbers, not yet in places.
 pub(crate) struct Plot {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) title: String,
     pub(crate) caption: String,
     pub(crate) room: Room,
@@ -131,7 +126,7 @@ impl Area {
 impl Plot {
     pub(crate) fn draw(self) -> Drawing {
         let (title, caption) = (self.title.clone(), self.caption.clone());
-        Drawing::new(self.name, title, caption, self.room, |width| self.sketch(width))
+        Drawing::new(self.name.clone(), title, caption, self.room, |width| self.sketch(width))
     }
 
     fn sketch(&self, width: f64) -> Sketch {
@@ -335,7 +330,7 @@ impl Plot {
                 None => series.look(),
             };
             if !known && (several || series.model.is_none()) {
-                entries.push((series.quantity.to_owned(), self.swatch(&look)));
+                entries.push((series.quantity.clone(), self.swatch(&look)));
             }
         }
         if self.series.iter().any(|series| !series.idle.is_empty()) {

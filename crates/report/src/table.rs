@@ -3,14 +3,14 @@
 use std::fmt::Write;
 
 use lns_record::{
-    DiagnoseRecord, HeavyKind, HeavyToken, LayerRecord, Probe, StreamRecord, layers_in_words,
+    DiagnoseRecord, HeavyKind, HeavyToken, LayerRecord, Numbers, StreamRecord, layers_in_words,
 };
 use unicode_width::UnicodeWidthStr;
 
 use crate::charts::common_threshold;
 use crate::columns;
 use crate::comparable::incomparable;
-use crate::number::{count, counted, figure, measured, number, percent};
+use crate::number::{count, counted, figure, measured, number};
 use crate::scale::Scale;
 use crate::text::{clean, labels, quoted, shortened};
 
@@ -30,9 +30,12 @@ const GAP: usize = 2;
 /// A bar is worth its room from this width on, and takes no more than this.
 const BAR: std::ops::RangeInclusive<usize> = 6..=24;
 
-/// Places in the reading order.
-const VARIANCE_BARS: usize = 2;
-const REMOVAL_BARS: usize = 13;
+/// Places in the reading order: those that quantities ask for lie between, and the layers' names come
+/// before all.
+const NAMES: usize = 0;
+const VARIANCE_BARS: usize = 20;
+const REMOVAL_BARS: usize = 130;
+const IDLE: usize = 140;
 
 #[derive(Clone, Copy)]
 pub(crate) enum Tone {
@@ -186,39 +189,37 @@ fn summary(record: &DiagnoseRecord) -> String {
 }
 
 /// Most telling first, so that [`fit`] leaves the end for a later table; the numbers give the reading order, and
-/// columns with the same number stay or go together.
+/// columns with the same number stay or go together. What is measured says itself how telling it is and
+/// where it stands.
 fn diagnosis_columns(record: &DiagnoseRecord, style: TableStyle) -> Vec<(usize, Column)> {
-    let text = |order, heading: &str, cells: Vec<String>| {
+    let text = |place, heading: &str, cells: Vec<String>| {
         let cells = cells.iter().map(|cell| style.spell(cell)).collect();
-        (order, Column { group: "", heading: style.spell(heading), cells: Cells::Text(cells) })
+        let heading = style.spell(&shortened(&clean(heading), 24));
+        (place, Column { group: "", heading, cells: Cells::Text(cells) })
     };
-    let bars = |order, shares: Vec<Option<f64>>| {
-        (order, Column { group: "", heading: String::new(), cells: Cells::Bars(shares) })
+    let bars = |place, shares: Vec<Option<f64>>| {
+        (place, Column { group: "", heading: String::new(), cells: Cells::Bars(shares) })
     };
     let depth = record.layers.len();
     let name = |i: usize| if i < depth { i.to_string() } else { "out".to_owned() };
     let idle = |i: usize| if record.verdict.idle_layers.contains(&i) { "idle" } else { "" };
     let rows = || 0..columns::rows(record);
-    vec![
-        text(0, "layer", rows().map(name).collect()),
-        text(12, "Δ loss", columns::removals(record, |l| l.removal)),
-        text(14, "", rows().map(|i| idle(i).to_owned()).collect()),
-        bars(REMOVAL_BARS, removal_shares(record)),
-        text(1, "variance", columns::stream(record, StreamRecord::typical)),
-        text(11, "Δ attention", columns::removals(record, |l| l.removal_attention)),
-        text(11, "Δ MLP", columns::removals(record, |l| l.removal_mlp)),
-        text(7, "influence", columns::layers(record, |l| l.block_influence)),
-        text(6, "ratio", columns::layers(record, |l| l.branch_to_stream)),
-        text(8, "‖J−I‖", columns::layers(record, |l| l.jacobian_identity_distance)),
-        text(10, "lens KL", columns::lens(record, |lens| figure(lens.kl))),
-        text(10, "agree", columns::lens(record, |lens| percent(lens.agreement))),
-        text(9, "gradient", columns::layers(record, |l| l.gradient_norm)),
-        text(3, "all tokens", columns::stream(record, |s| s.variance)),
-        text(5, "var attention", columns::layers(record, LayerRecord::typical_attention)),
-        text(5, "var MLP", columns::layers(record, LayerRecord::typical_mlp)),
-        bars(VARIANCE_BARS, variance_shares(record)),
-        text(4, "mean", columns::newer_stream(record, |s| s.variance_content)),
-    ]
+    let numbers = Numbers::of(record);
+    let mut ranked = vec![
+        (11, text(IDLE, "", rows().map(|i| idle(i).to_owned()).collect())),
+        (12, bars(REMOVAL_BARS, removal_shares(record))),
+        (110, bars(VARIANCE_BARS, variance_shares(record))),
+    ];
+    for quantity in record.quantities() {
+        if let Some(column) = &quantity.column {
+            let place = (column.place as usize).max(NAMES + 1);
+            let cells = columns::in_terminal(record, &numbers, quantity);
+            ranked.push((column.rank, text(place, &column.heading, cells)));
+        }
+    }
+    ranked.sort_by_key(|(rank, _)| *rank);
+    let names = text(NAMES, "layer", rows().map(name).collect());
+    std::iter::once(names).chain(ranked.into_iter().map(|(_, column)| column)).collect()
 }
 
 fn removal_scale(record: &DiagnoseRecord) -> Scale {
@@ -263,7 +264,17 @@ fn notes(record: &DiagnoseRecord, tables: &[Table]) -> Vec<String> {
             bars(REMOVAL_BARS, removal_scale(record))
         ));
     }
-    let missing: Vec<&str> = Probe::missing_from(record).into_iter().map(Probe::name).collect();
+    for estimate in &record.estimates {
+        notes.push(format!(
+            "{} estimates {}: their rank correlation (Spearman) over the layers is {}.",
+            clean(record.label(&estimate.quantity)),
+            clean(record.label(&estimate.of)),
+            number(estimate.rank_correlation)
+        ));
+    }
+    let numbers = Numbers::of(record);
+    let missing = record.described.iter().filter(|probe| !probe.is_in(&numbers));
+    let missing: Vec<String> = missing.map(|probe| clean(&probe.name)).collect();
     if !missing.is_empty() {
         notes.push(format!("Not measured: --probes {} would.", missing.join(",")));
     }

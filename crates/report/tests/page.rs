@@ -210,3 +210,30 @@ fn models_that_read_other_text_are_called_incomparable_where_their_charts_are() 
         )
     );
 }
+
+#[test]
+fn a_quantity_that_nobody_here_has_heard_of_is_tabulated_and_drawn() {
+    let record = sample::novel("m", 12);
+    let page = diagnosis_page(std::slice::from_ref(&record));
+    assert!(page.contains("<th scope=\"col\" title=\"furlongs\">how new it is</th>"), "{page}");
+    assert!(page.contains("<td>0.400 ± 0.010</td>"));
+    assert!(page.contains("id=\"novelty\""), "its chart");
+    assert!(page.contains("Novelty by layer") && page.contains("newness, furlongs"));
+    let charts = diagnosis_charts(&[record]);
+    let drawn = charts.iter().find(|chart| chart.name == "novelty").unwrap();
+    assert_eq!(drawn.svg.matches("\nnew: ").count(), 12, "a tooltip for each layer");
+}
+
+#[test]
+fn what_a_stranger_describes_names_no_file_elsewhere_and_replaces_no_chart() {
+    let mut record = sample::novel("m", 4);
+    for (name, known) in [("../../x/<b>", "xb"), ("removal", "removal"), ("", "chart")] {
+        record.described.last_mut().unwrap().charts[0].name = name.to_owned();
+        record.described.last_mut().unwrap().charts[0].title = "<script>\u{202e}".to_owned();
+        let charts = diagnosis_charts(std::slice::from_ref(&record));
+        let found: Vec<_> = charts.iter().filter(|chart| chart.name == known).collect();
+        assert_eq!(found.len(), 1, "{name}");
+        assert!(!found[0].svg.contains("<script") && !found[0].svg.contains('\u{202e}'));
+        assert_eq!(found[0].title == "Cost of removing each layer", known == "removal");
+    }
+}

@@ -145,3 +145,17 @@ fn records_with_nothing_or_with_nonsense_still_make_tables() {
     }
     assert!(comparison_table(&[], PLAIN).contains("layer"));
 }
+
+#[test]
+fn a_quantity_that_nobody_here_has_heard_of_has_its_column_and_its_note() {
+    let record = sample::novel("m", 12);
+    let table = diagnosis_table(&record, TableStyle { width: 200, ..PLAIN });
+    let heading = table.lines().find(|line| line.starts_with("layer ")).unwrap();
+    assert!(heading.contains("Δ loss") && heading.contains("novelty"), "{table}");
+    let of_layer_3 = table.lines().find(|line| line.trim_start().starts_with("3 ")).unwrap();
+    assert!(of_layer_3.contains("0.400 ± 0.010"), "{of_layer_3}");
+    let told = "how new it is estimates Δ loss, layer: their rank correlation (Spearman) over the \
+                layers is 0.76.";
+    let words: Vec<&str> = table.split_whitespace().collect();
+    assert!(words.join(" ").contains(told), "{table}");
+}

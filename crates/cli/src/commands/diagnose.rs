@@ -72,16 +72,16 @@ impl Verb for DiagnoseArgs {
 
 /// The probes and their prices for a 30-layer model.
 fn probe_help() -> String {
-    const LAYERS: usize = 30;
-    let default = Probes::default();
+    const LAYERS: f64 = 30.0;
+    let wide = lns_diagnose::probes().map(|probe| probe.name().len()).max().unwrap_or(0);
     let mut help = format!("Probes, with their price in forward passes for {LAYERS} layers:\n");
-    for probe in lns_diagnose::Probe::ALL {
-        let price = match lns_diagnose::price(probe, LAYERS) {
+    for probe in lns_diagnose::probes() {
+        let price = match probe.price(LAYERS) {
             0.0 => "free".to_owned(),
             price => format!("{price:.0}"),
         };
-        let mark = if default.has(probe) { "*" } else { " " };
-        help += &format!("  {mark} {:<10} {price:>5}  {}\n", probe.name(), probe.measures());
+        let mark = if probe.is_default() { "*" } else { " " };
+        help += &format!("  {mark} {:<wide$} {price:>5}  {}\n", probe.name(), probe.measures());
     }
     help + "  * in the default set. \"free\" shares the one pass that every diagnosis makes."
 }
@@ -198,22 +198,10 @@ impl Other {
         let is_finished = path.join(DiagnoseRecord::FILE_NAME).is_file()
             || path.extension().is_some_and(|extension| extension == "json");
         if is_finished && !is_model {
-            return Ok(Self::Finished(Box::new(DiagnoseRecord::read(path)?)));
+            return Ok(Self::Finished(Box::new(lns_diagnose::read(path)?)));
         }
         Ok(Self::Model(Box::new(request.open(path, printer)?)))
     }
-}
-
-/// The tables, for a person on a terminal.
-pub(crate) fn show(records: &[DiagnoseRecord], printer: &Printer) -> anyhow::Result<()> {
-    let style = printer.table_style();
-    for record in records {
-        printer.table(&lns_report::diagnosis_table(record, style))?;
-    }
-    if records.len() < 2 {
-        return Ok(());
-    }
-    printer.table(&format!("\n{}", lns_report::comparison_table(records, style)))
 }
 
 /// What to measure, for any model.
@@ -260,8 +248,8 @@ impl Request<'_> {
         let dear: Vec<_> = self
             .probes
             .iter()
-            .filter(|probe| !Probes::default().has(*probe))
-            .map(|probe| format!("{} ≈ {:.0}", probe.name(), lns_diagnose::price(probe, layers)))
+            .filter(|probe| !probe.is_default())
+            .map(|probe| format!("{} ≈ {:.0}", probe.name(), probe.price(layers as f64)))
             .collect();
         if !dear.is_empty() {
             printer.note(&format!("Price in forward passes: {}.", dear.join(", ")));

@@ -116,7 +116,19 @@ pub(crate) fn finish_report(
     printer: &Printer,
 ) -> anyhow::Result<()> {
     lns_report::write_report(dir, records)?;
-    super::diagnose::show(records, printer)?;
+    show(records, printer)?;
     printer.note(&format!("Report: {}", dir.join("report.html").display()));
     Ok(())
+}
+
+/// The tables, for a person on a terminal.
+fn show(records: &[DiagnoseRecord], printer: &Printer) -> anyhow::Result<()> {
+    let style = printer.table_style();
+    for record in records {
+        printer.table(&lns_report::diagnosis_table(record, style))?;
+    }
+    if records.len() < 2 {
+        return Ok(());
+    }
+    printer.table(&format!("\n{}", lns_report::comparison_table(records, style)))
 }

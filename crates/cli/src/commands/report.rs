@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::Args;
-use lns_record::{Claim, DiagnoseRecord, FolderKind};
+use lns_record::{Claim, FolderKind};
 use lns_study::StudyConfig;
 
 use super::{Verb, output};
@@ -43,13 +43,13 @@ fn run(args: &ReportArgs, printer: &Printer) -> anyhow::Result<()> {
         return super::study::show(out, &record, printer);
     }
     let mut records =
-        args.runs.iter().map(|run| DiagnoseRecord::read(run)).collect::<Result<Vec<_>, _>>()?;
+        args.runs.iter().map(|run| lns_diagnose::read(run)).collect::<Result<Vec<_>, _>>()?;
     // A diagnosis that was made beside another's keeps it.
     if let [run] = &args.runs[..]
         && let against = run.join(output::AGAINST)
         && against.is_file()
     {
-        records.push(DiagnoseRecord::read(&against)?);
+        records.push(lns_diagnose::read(&against)?);
     }
     let first = &args.runs[0];
     let beside = if first.is_dir() { first.as_path() } else { first.parent().unwrap_or(first) };

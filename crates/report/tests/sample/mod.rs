@@ -5,8 +5,10 @@
 pub(crate) mod study;
 
 use lns_record::{
-    BaselineRecord, BlockRecord, DiagnoseRecord, GrowthModel, HeavyToken, LayerRecord, LensRecord,
-    ProbeRecord, RemovalRecord, StreamRecord, TextRecord, VarianceGrowth, VerdictRecord,
+    BaselineRecord, BlockRecord, ChartDescription, ChartScale, DiagnoseRecord, EstimateRecord,
+    Format, Group, GrowthModel, HeavyToken, LayerRecord, LensRecord, ProbeDescription, ProbeRecord,
+    Quantity, RemovalRecord, SeriesDescription, StreamRecord, TextRecord, VarianceGrowth,
+    VerdictRecord,
 };
 use serde_json::json;
 
@@ -78,6 +80,7 @@ fn layer(layer: usize, layers: usize) -> LayerRecord {
             0.9 * (-6.0 * depth).exp() + 0.21 + 0.05 * noise(layer + 5),
         ),
         jacobian_stderr: Some(0.012),
+        more: Default::default(),
     }
 }
 
@@ -93,6 +96,7 @@ fn stream(index: usize, layers: usize) -> StreamRecord {
         variance_content: Some(1.04 * quiet),
         variance_median: Some(quiet),
         rms: (quiet + massive).sqrt(),
+        more: Default::default(),
     }
 }
 
@@ -112,6 +116,11 @@ fn heavy_tokens(layers: usize) -> Vec<HeavyToken> {
         heavy(2, 311, 0, "<|endoftext|>", 6.9e4),
         heavy(3, 0, 284, " the", 3.1e4),
     ]
+}
+
+/// What `lns-diagnose` says of its probes; a test there holds this file against them.
+fn described() -> Vec<ProbeDescription> {
+    serde_json::from_str(include_str!("described.json")).unwrap()
 }
 
 /// A diagnosis with every probe.
@@ -170,6 +179,8 @@ pub(crate) fn full(name: &str, layers: usize) -> DiagnoseRecord {
         probes: ["stream", "branches", "angular", "removal", "sublayers"]
             .map(|name| ProbeRecord { name: name.to_owned(), seconds: 3.21 + name.len() as f64 })
             .to_vec(),
+        described: described(),
+        estimates: vec![],
     }
 }
 
@@ -185,6 +196,46 @@ pub(crate) fn default_probes(name: &str, layers: usize) -> DiagnoseRecord {
         layer.jacobian_identity_distance = None;
         layer.jacobian_stderr = None;
     }
+    record
+}
+
+/// The same with a probe that this room has never heard of.
+pub(crate) fn novel(name: &str, layers: usize) -> DiagnoseRecord {
+    let mut record = default_probes(name, layers);
+    for layer in &mut record.layers {
+        let value = json!({"value": (layer.layer + 1) as f64 / 10.0, "error": 0.01});
+        layer.more.insert("novelty".to_owned(), value);
+    }
+    let field = "layers[].novelty.value".to_owned();
+    let quantity = Quantity {
+        unit: "furlongs".to_owned(),
+        format: Format::Measured,
+        stderr: Some("layers[].novelty.error".to_owned()),
+        estimates: Some("layers[].removal.delta_nll".to_owned()),
+        ..Quantity::of_layers("novelty.value", "how new it is").in_column("novelty", 35, 115)
+    };
+    let chart = ChartDescription {
+        name: "novelty".to_owned(),
+        title: "Novelty by layer".to_owned(),
+        caption: String::new(),
+        y: "newness".to_owned(),
+        scale: ChartScale::Difference,
+        without_end: false,
+        series: vec![SeriesDescription::of(&quantity, "new", 1)],
+    };
+    record.described.push(ProbeDescription {
+        name: "novelty".to_owned(),
+        measures: "newness".to_owned(),
+        group: Group::Effect,
+        quantities: vec![quantity],
+        charts: vec![chart],
+    });
+    record.estimates = vec![EstimateRecord {
+        quantity: field,
+        of: "layers[].removal.delta_nll".to_owned(),
+        rank_correlation: 0.7601,
+        entries: layers,
+    }];
     record
 }
 
@@ -225,5 +276,7 @@ pub(crate) fn bare(name: &str, layers: usize) -> DiagnoseRecord {
             evidence: vec![],
         },
         probes: vec![],
+        described: described(),
+        estimates: vec![],
     }
 }

@@ -1,0 +1,221 @@
+//! The probes: one file each, and the registry. A probe says what it measures, number by number, and the
+//! report tabulates and draws it from that alone.
+
+pub(crate) mod angular;
+pub(crate) mod branches;
+mod gradients;
+mod jacobian;
+mod lens;
+pub(crate) mod removal;
+pub(crate) mod stream;
+pub(crate) mod sublayers;
+
+use std::{fmt, str::FromStr};
+
+use lns_record::{ChartDescription, DiagnoseRecord, Group, Numbers, ProbeDescription, Quantity};
+use lns_score::ScoreError;
+
+use crate::{derivative::Examined, observer::Observer};
+
+/// Every probe, cheap ones first.
+const REGISTRY: &[&dyn Probe] = &[
+    &stream::Stream,
+    &branches::Branches,
+    &angular::Angular,
+    &removal::Removal,
+    &sublayers::Sublayers,
+    &gradients::Gradients,
+    &jacobian::Jacobian,
+    &lens::Lens,
+];
+
+/// One measurement of a diagnosis.
+pub trait Probe: Sync {
+    /// Its name on the command line.
+    fn name(&self) -> &'static str;
+
+    /// What it measures, in a few words.
+    fn measures(&self) -> &'static str;
+
+    /// Whether it belongs to the default set.
+    fn is_default(&self) -> bool {
+        false
+    }
+
+    /// Its price in forward passes of a model of that many layers, beyond the one pass that every
+    /// diagnosis makes, as measured on SmolLM2-135M.
+    fn price(&self, layers: f64) -> f64;
+
+    /// What its numbers are about.
+    fn group(&self) -> Group;
+
+    /// Its numbers: the names they have in `diagnose.json`, and what they are.
+    fn quantities(&self) -> Vec<Quantity>;
+
+    /// Charts of its numbers.
+    fn charts(&self) -> Vec<ChartDescription> {
+        Vec::new()
+    }
+
+    /// How it runs.
+    fn course(&self) -> Course;
+
+    /// What its numbers come to, in sentences; none where they were not measured.
+    fn evidence(&self, _record: &DiagnoseRecord) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// How a probe runs.
+pub enum Course {
+    /// It watches the one pass that every diagnosis makes.
+    Shared(Box<dyn Observer>),
+    /// It makes passes of its own after that one.
+    Own {
+        /// How often every window passes every layer, as it is reported to the progress.
+        passes: u64,
+        /// Measures, and writes its numbers into the record's layers.
+        run: fn(&Examined<'_>, &mut DiagnoseRecord) -> Result<(), ScoreError>,
+    },
+}
+
+/// Every probe, cheap ones first.
+pub fn probes() -> impl Iterator<Item = &'static dyn Probe> {
+    REGISTRY.iter().copied()
+}
+
+/// Says in the record what its numbers are, and which probes would measure more.
+pub(crate) fn describe(record: &mut DiagnoseRecord) {
+    let numbers = Numbers::of(record);
+    let described = |probe: &dyn Probe| {
+        let description = ProbeDescription {
+            name: probe.name().to_owned(),
+            measures: probe.measures().to_owned(),
+            group: probe.group(),
+            quantities: probe.quantities(),
+            charts: probe.charts(),
+        };
+        match description.is_in(&numbers) {
+            true => description,
+            false => ProbeDescription { quantities: vec![], charts: vec![], ..description },
+        }
+    };
+    record.described = probes().map(described).collect();
+}
+
+/// A set of probes, written `a,b,c`, `default` or `all`.
+#[derive(Clone)]
+pub struct Probes(Vec<&'static dyn Probe>);
+
+impl Default for Probes {
+    fn default() -> Self {
+        Self(probes().filter(|probe| probe.is_default()).collect())
+    }
+}
+
+impl Probes {
+    /// These probes, in this order.
+    pub(crate) fn of(probes: &[&'static dyn Probe]) -> Self {
+        Self(probes.to_vec())
+    }
+
+    /// The probes, cheap ones first.
+    pub fn iter(&self) -> impl Iterator<Item = &'static dyn Probe> + '_ {
+        self.0.iter().copied()
+    }
+}
+
+/// A name that is no probe's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownProbe(String);
+
+impl fmt::Display for UnknownProbe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = probes().map(Probe::name).collect();
+        let names = names.join(", ");
+        write!(f, "\"{}\" is not a probe; the probes are {names}, default, all", self.0)
+    }
+}
+
+impl std::error::Error for UnknownProbe {}
+
+impl FromStr for Probes {
+    type Err = UnknownProbe;
+
+    fn from_str(text: &str) -> Result<Self, UnknownProbe> {
+        let asked: Vec<&str> = text.split(',').map(str::trim).collect();
+        let is_known =
+            |name: &str| matches!(name, "all" | "default") || probes().any(|p| p.name() == name);
+        if let Some(unknown) = asked.iter().find(|name| !is_known(name)) {
+            return Err(UnknownProbe((*unknown).to_owned()));
+        }
+        let is_asked = |probe: &&dyn Probe| {
+            asked.contains(&"all")
+                || asked.contains(&"default") && probe.is_default()
+                || asked.contains(&probe.name())
+        };
+        Ok(Self(probes().filter(is_asked).collect()))
+    }
+}
+
+impl fmt::Display for Probes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.iter().map(Probe::name).collect();
+        f.write_str(&names.join(","))
+    }
+}
+
+impl fmt::Debug for Probes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Probes({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn probes_are_chosen_by_name_and_kept_in_order() {
+        let parse = |text: &str| {
+            text.parse::<Probes>().map(|probes| probes.to_string()).map_err(|error| error.0)
+        };
+        assert_eq!(parse("lens, stream"), Ok("stream,lens".to_owned()));
+        assert_eq!(
+            parse("default,sublayers"),
+            Ok("stream,branches,angular,removal,sublayers".into())
+        );
+        assert_eq!(parse("all").map(|all| all.split(',').count()), Ok(REGISTRY.len()));
+        assert!(parse("Stream").is_err() && parse("").is_err());
+    }
+
+    #[test]
+    fn no_two_probes_share_a_name_a_field_or_a_chart() {
+        let mut seen = HashSet::new();
+        for probe in probes() {
+            assert!(seen.insert(format!("probe {}", probe.name())), "{}", probe.name());
+            for Quantity { field, .. } in probe.quantities() {
+                assert!(seen.insert(field.clone()), "{field}");
+            }
+            for ChartDescription { name, .. } in probe.charts() {
+                assert!(seen.insert(format!("chart {name}")), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn charts_and_estimates_are_of_quantities_that_are_measured() {
+        let quantities: Vec<Quantity> = probes().flat_map(Probe::quantities).collect();
+        let known = |field: &str| quantities.iter().any(|quantity| quantity.field == field);
+        for probe in probes() {
+            let charts = probe.charts();
+            let drawn = charts.iter().flat_map(|chart| &chart.series).map(|s| s.field.clone());
+            let estimated = probe.quantities().into_iter().filter_map(|q| q.estimates);
+            for field in drawn.chain(estimated) {
+                assert!(known(&field), "{}: {field}", probe.name());
+            }
+        }
+    }
+}

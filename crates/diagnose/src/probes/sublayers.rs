@@ -1,0 +1,90 @@
+//! `sublayers`: what the loss rises by when a layer lacks its attention, and when it lacks its MLP.
+//!
+//! The stream passes a site that is left out as it came, under Post-LN without the site's norm too.
+
+use burn::tensor::Tensor;
+use lns_record::{
+    ChartDescription, ChartScale, DiagnoseRecord, Group, Quantity, SeriesDescription,
+};
+use lns_spec::Site;
+
+use super::{Course, Probe};
+use crate::observer::{AtLayer, Observer, Passed};
+
+pub(crate) struct Sublayers;
+
+fn attention() -> Quantity {
+    Quantity::loss_difference("removal_attention", "Δ loss, attention").in_column(
+        "Δ attention",
+        30,
+        110,
+    )
+}
+
+fn mlp() -> Quantity {
+    Quantity::loss_difference("removal_mlp", "Δ loss, MLP").in_column("Δ MLP", 30, 110)
+}
+
+impl Probe for Sublayers {
+    fn name(&self) -> &'static str {
+        "sublayers"
+    }
+
+    fn measures(&self) -> &'static str {
+        "loss without each layer's attention, and without its MLP"
+    }
+
+    fn price(&self, layers: f64) -> f64 {
+        layers * 1.1
+    }
+
+    fn group(&self) -> Group {
+        Group::Effect
+    }
+
+    fn quantities(&self) -> Vec<Quantity> {
+        vec![attention(), mlp()]
+    }
+
+    fn charts(&self) -> Vec<ChartDescription> {
+        vec![ChartDescription {
+            name: "removal-sublayers".to_owned(),
+            title: "Cost of removing attention or MLP alone".to_owned(),
+            caption: "As above, with only one branch of the layer left out. The two need not add up to the \
+                      cost of the whole layer."
+                .to_owned(),
+            y: "loss without it − loss with it".to_owned(),
+            scale: ChartScale::Difference,
+            without_end: false,
+            series: vec![
+                SeriesDescription::of(&attention(), "attention removed", 2),
+                SeriesDescription::of(&mlp(), "MLP removed", 3),
+            ],
+        }]
+    }
+
+    fn course(&self) -> Course {
+        Course::Shared(Box::new(Watch))
+    }
+}
+
+struct Watch;
+
+impl Observer for Watch {
+    fn variants(&self) -> usize {
+        2
+    }
+
+    fn without(&self, at: &AtLayer<'_>) -> Vec<Tensor<3>> {
+        let alone = at.weights.branch(Site::Mlp, at.stream.clone(), at.rotary);
+        let without_attention = at.weights.join(Site::Mlp, at.stream.clone(), alone);
+        vec![without_attention, at.middle.clone()]
+    }
+
+    fn conclude(&self, passed: &Passed<'_>, record: &mut DiagnoseRecord) {
+        for layer in &mut record.layers {
+            layer.removal_attention = passed.removal(0, layer.layer);
+            layer.removal_mlp = passed.removal(1, layer.layer);
+        }
+    }
+}
