@@ -213,6 +213,11 @@ pub struct LayerRecord {
 }
 
 impl LayerRecord {
+    /// Adds `value` under `name`, for a quantity that has no field of its own.
+    pub fn note(&mut self, name: &str, value: &impl Serialize) {
+        self.more.insert(name.to_owned(), serde_json::to_value(value).unwrap_or_default());
+    }
+
     /// The median token's variance of the attention branch; of an earlier version's file, the mean.
     pub fn typical_attention(&self) -> Option<f64> {
         self.attention_variance_median.or(self.attention_variance)
