@@ -35,8 +35,8 @@ pub use events::{
 pub use heavy::{HeavyKind, HeavyToken};
 pub use read::{SMALL_FILE, open_regular, read_regular, read_regular_text, regular};
 pub use study::{
-    CurvePoint, GroupRecord, Interval, PairRecord, RunRecord, StudyRecord, TheoryCheck,
-    TheoryCurve, TheoryRecord,
+    ContrastRecord, CurvePoint, EquivalenceRecord, GroupRecord, Interval, PairRecord, RunRecord,
+    StudyRecord, TheoryCheck, TheoryCurve, TheoryRecord,
 };
 pub use surgery::{FileRecord, ProvenanceRecord, PrunePlan, PruneStep};
 pub use words::{block_in_words, counted, figure, layers_in_words, noun, with_minus, with_prefix};

@@ -18,6 +18,9 @@ pub struct StudyRecord {
     pub groups: Vec<GroupRecord>,
     /// Each other group against the baseline, seed by seed.
     pub pairs: Vec<PairRecord>,
+    /// Comparisons of more than a group and the baseline.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contrasts: Vec<ContrastRecord>,
     /// Loss of a reader that knows the language's grammar, for the built-in language: nobody can do
     /// better than this, in nats per token.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,6 +133,57 @@ pub struct PairRecord {
     /// Whether this pair is the noise probe: the scale before the norm, which changes nothing but
     /// rounding, so its difference is what chance alone does.
     pub noise_probe: bool,
+}
+
+/// A weighted sum of groups' losses, taken within each seed that all of them have finished.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ContrastRecord {
+    /// What it is called.
+    pub name: String,
+    /// Weight of each group's loss.
+    pub weights: Vec<(String, f64)>,
+    /// Whether a claim rests on it.
+    pub primary: bool,
+    /// Over the seeds, in nats per token.
+    pub estimate: Interval,
+    /// Of each seed.
+    pub by_seed: Vec<(u64, f64)>,
+    /// Of Student's t test that it is 0, two-sided; absent with one seed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p: Option<f64>,
+    /// Of a primary contrast, `p` after Holm's correction for the primary contrasts of the plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p_holm: Option<f64>,
+    /// Whether it is inside a margin that was named beforehand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub equivalence: Option<EquivalenceRecord>,
+}
+
+impl ContrastRecord {
+    /// At which a test decides.
+    pub const LEVEL: f64 = 0.05;
+
+    /// Whether it differs from 0, a primary one after correction; undecided where there is no test.
+    pub fn differs(&self) -> bool {
+        let p = if self.primary { self.p_holm } else { self.p };
+        p.is_some_and(|p| p < Self::LEVEL)
+    }
+
+    /// Whether both one-sided tests place it inside the margin.
+    pub fn is_equivalent(&self) -> bool {
+        let p = self.equivalence.as_ref().and_then(|found| found.p);
+        p.is_some_and(|p| p < Self::LEVEL)
+    }
+}
+
+/// Two one-sided tests that a contrast lies between −margin and +margin.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct EquivalenceRecord {
+    /// In nats per token.
+    pub margin: f64,
+    /// The larger of the two p-values; absent with one seed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p: Option<f64>,
 }
 
 /// The paper's statements on variance and gradients beside what was measured.

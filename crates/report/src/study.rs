@@ -2,6 +2,7 @@
 //! ([`findings`]), what is drawn of them, the page and the terminal's table.
 
 mod charts;
+mod contrasts;
 mod findings;
 mod means;
 mod page;

@@ -326,6 +326,10 @@ fn text_of_strangers_is_shown_and_never_obeyed() {
             *text = hostile.to_owned();
         }
     }
+    for contrast in &mut record.contrasts {
+        contrast.name = hostile.to_owned();
+        contrast.weights.iter_mut().for_each(|(name, _)| *name = hostile.to_owned());
+    }
     for curve in &mut record.theory.as_mut().unwrap().curves {
         (curve.scheme, curve.when) = (hostile.to_owned(), hostile.to_owned());
     }
@@ -334,6 +338,27 @@ fn text_of_strangers_is_shown_and_never_obeyed() {
     assert!(!page.contains(['\0', '\u{1b}', '\u{202e}']));
     assert!(!study_table(&record, PLAIN).contains(['\u{1b}', '\u{202e}']));
     study_charts(&record).iter().for_each(check);
+}
+
+#[test]
+fn a_contrast_is_claimed_only_by_its_own_test() {
+    let record = full(4);
+    let page = study_page(&record);
+    for row in [
+        "interaction with the initialisation (primary)<small>lns + 0.5 · sandwich − pre − 0.5 · lns + scaled init",
+        "<td class=\"left\">below 0</td><td>&lt; 0.001</td><td>0.002</td>",
+        "<td class=\"left\">inside ±0.030</td><td>0.900</td><td></td>",
+        "<td class=\"left\">undecided</td>",
+        "Runs are missing: these are not yet the contrasts that were planned.",
+    ] {
+        assert!(page.contains(row), "{row}");
+    }
+    let mut lone = record;
+    lone.contrasts.truncate(1);
+    let contrast = &mut lone.contrasts[0];
+    (contrast.p, contrast.p_holm, contrast.equivalence) = (None, None, None);
+    (contrast.estimate.low, contrast.estimate.high, contrast.estimate.count) = (None, None, 1);
+    assert!(study_table(&lone, PLAIN).contains("one seed: no test: −0.200, 1 seed\n"));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Means of samples, how sure they are, and paired differences. Intervals are Student's: mean ±
+//! Means of samples, how sure they are, paired differences and their tests. Intervals are Student's: mean ±
 //! t(0.975, n − 1)·s/√n, with s² the sample variance.
 //!
 //! ```
@@ -66,6 +66,47 @@ pub fn paired_difference(first: &[f64], second: &[f64]) -> Option<DifferenceReco
     Some(DifferenceRecord { nll: mean, stderr: standard_error(&differences), low, high })
 }
 
+/// The p-value of Student's t test that the mean is 0, two-sided; `None` with fewer than two values.
+pub fn two_sided_p(values: &[f64]) -> Option<f64> {
+    let above = p_above(values, 0.0)?;
+    Some(2.0 * above.min(1.0 - above))
+}
+
+/// The p-value of two one-sided tests that the mean lies beyond ±`margin`: below 0.05, both place it inside
+/// (Schuirmann, J. Pharmacokin. Biopharm. 15, 1987). `None` with fewer than two values.
+pub fn equivalence_p(values: &[f64], margin: f64) -> Option<f64> {
+    let (above, below) = (p_above(values, -margin)?, 1.0 - p_above(values, margin)?);
+    Some(above.max(below))
+}
+
+/// The p-value of Student's t test that the mean is `hypothesis` or less.
+fn p_above(values: &[f64], hypothesis: f64) -> Option<f64> {
+    let (stderr, distance) = (standard_error(values)?, mean(values) - hypothesis);
+    let distribution = StudentsT::new(0.0, 1.0, values.len() as f64 - 1.0).ok()?;
+    // Values that agree to the last bit leave no doubt, unless they agree on the hypothesis.
+    Some(match distance / stderr {
+        _ if distance == 0.0 => 0.5,
+        t if t.is_infinite() => f64::from(t < 0.0),
+        t => distribution.sf(t),
+    })
+}
+
+/// Holm's step-down correction (Scand. J. Statist. 6, 1979) of these p-values among `family` tests: the
+/// k-th smallest is multiplied by family + 1 − k, and none is smaller than the one before it. Tests of the
+/// family that are not among them are taken to be larger, which can only make these larger.
+pub fn holm(p: &[f64], family: usize) -> Vec<f64> {
+    let family = family.max(p.len());
+    let mut order: Vec<usize> = (0..p.len()).collect();
+    order.sort_by(|a, b| p[*a].total_cmp(&p[*b]));
+    let mut adjusted = vec![0.0; p.len()];
+    let mut largest = 0f64;
+    for (before, at) in order.into_iter().enumerate() {
+        largest = largest.max((family - before) as f64 * p[at]).min(1.0);
+        adjusted[at] = largest;
+    }
+    adjusted
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,5 +153,41 @@ mod tests {
         assert_eq!((found.nll, found.stderr, found.low), (0.5, None, None));
         assert_eq!(paired_difference(&[1.0], &[1.0, 2.0]), None);
         assert_eq!(paired_difference(&[], &[]), None);
+    }
+
+    fn is(found: Option<f64>, expected: f64) {
+        let found = found.expect("two values at least");
+        assert!((found - expected).abs() < 1e-9, "{found} is not {expected}");
+    }
+
+    #[test]
+    fn the_test_of_no_difference_is_students() {
+        // scipy.stats.ttest_1samp(x, 0).pvalue
+        is(two_sided_p(&[-0.5, -0.5, -1.5]), 0.129_611_720_221_510_82);
+        is(two_sided_p(&[0.0, 0.0]), 1.0);
+        is(two_sided_p(&[0.1, 0.1]), 0.0);
+        assert_eq!(two_sided_p(&[0.1]), None);
+    }
+
+    #[test]
+    fn two_one_sided_tests_call_none_what_is_inside_the_margin_and_only_that() {
+        // The larger of scipy.stats.ttest_1samp(x, 0.03, alternative="less") and (…, -0.03, "greater").
+        is(equivalence_p(&[0.01, -0.01, 0.015, -0.005], 0.03), 0.009_538_579_407_312_01);
+        is(equivalence_p(&[0.1, -0.1, 0.15, -0.05], 0.03), 0.469_167_742_918_705_9);
+        is(equivalence_p(&[0.05, 0.05, 0.051, 0.049], 0.03), 0.999_990_635_753_666_5);
+        is(equivalence_p(&[0.0; 4], 0.03), 0.0);
+        assert_eq!(equivalence_p(&[0.0], 0.03), None);
+    }
+
+    #[test]
+    fn holms_correction_is_the_textbooks() {
+        // p.adjust(c(0.01, 0.04, 0.03), "holm") = 0.03 0.06 0.06
+        let adjusted = holm(&[0.01, 0.04, 0.03], 3);
+        for (found, expected) in adjusted.iter().zip([0.03, 0.06, 0.06]) {
+            assert!((found - expected).abs() < 1e-12, "{adjusted:?}");
+        }
+        assert_eq!(holm(&[0.8], 2), [1.0]);
+        assert_eq!(holm(&[0.02], 2), [0.04], "a test of another study counts too");
+        assert!(holm(&[], 2).is_empty());
     }
 }

@@ -9,6 +9,8 @@ use lns_train::{ConfigError, RunConfig, RunError, Settings, explained, ranges::S
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use crate::contrast::Contrast;
+
 /// Why a study could not be run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -32,6 +34,8 @@ pub enum StudyError {
     Twice { name: String },
     #[error("the baseline {baseline} is none of the groups: {groups}")]
     NoBaseline { baseline: String, groups: String },
+    #[error("contrast {name}: {reason}")]
+    Contrast { name: String, reason: String },
     #[error("the seed {seed} is too large: seeds go up to {}", SEED.end())]
     Seed { seed: u64 },
     #[error("a study needs at least one group and one seed")]
@@ -55,6 +59,10 @@ pub struct StudyConfig {
     /// SHA-256 of the document that said, before the first run, what is asked and how it is judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan_sha256: Option<String>,
+    /// Primary contrasts of the whole plan, those of its other studies included; as many as are here if
+    /// not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub primaries: Option<u64>,
     /// Hold the paper's lemmas against the first seed's Pre-LN and LNS models.
     #[serde(default = "yes")]
     pub theory: bool,
@@ -69,6 +77,9 @@ pub struct StudyConfig {
     pub run: RunConfig,
     /// What is compared.
     pub groups: Vec<Group>,
+    /// Comparisons of more than a group and the baseline.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contrasts: Vec<Contrast>,
 }
 
 fn yes() -> bool {
@@ -237,6 +248,11 @@ impl StudyConfig {
         if !titles.contains(&self.baseline) {
             let (baseline, groups) = (self.baseline.clone(), titles.join(", "));
             return Err(StudyError::NoBaseline { baseline, groups });
+        }
+        for contrast in &self.contrasts {
+            if let Some(reason) = contrast.fault(&titles) {
+                return Err(StudyError::Contrast { name: contrast.name.clone(), reason });
+            }
         }
         let named = self.groups.iter().filter_map(|group| group.seeds.as_ref()).flatten();
         if let Some(seed) = self.seeds.iter().chain(named).find(|seed| !SEED.contains(seed)) {

@@ -7,9 +7,11 @@
 
 mod compare;
 mod config;
+mod contrast;
 mod presets;
 mod study;
 
 pub use config::{DiagnosisConfig, Group, Planned, StudyConfig, StudyError};
+pub use contrast::Contrast;
 pub use presets::{PRESET_NAMES, pair, preset};
 pub use study::{StudyOutcome, StudyProgress, record, run};

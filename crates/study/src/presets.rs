@@ -106,11 +106,13 @@ pub fn preset(name: &str) -> Option<StudyConfig> {
         baseline,
         seeds,
         plan_sha256: None,
+        primaries: None,
         theory: true,
         ideal_loss: None,
         diagnosis,
         run,
         groups,
+        contrasts: Vec::new(),
     })
 }
 
@@ -129,11 +131,13 @@ pub fn pair(steps: u64) -> StudyConfig {
         baseline: "pre".to_owned(),
         seeds: vec![1],
         plan_sha256: None,
+        primaries: None,
         theory: false,
         ideal_loss: None,
         diagnosis: crate::DiagnosisConfig::default(),
         run,
         groups: ["pre", "lns"].map(|scheme| Group::of(scheme, Initialisation::Normal, None)).into(),
+        contrasts: Vec::new(),
     }
 }
 

@@ -20,6 +20,7 @@ use lns_train::{RunConfig, RunError, check, train};
 use crate::{
     StudyConfig, StudyError, compare,
     config::Planned,
+    contrast::contrasts,
     presets::{SOURCE, published, too_short, unlike_the_paper},
 };
 
@@ -323,12 +324,16 @@ pub fn record(config: &StudyConfig, folder: &Path) -> Result<StudyRecord, StudyE
         })?),
         Err(_) => None,
     };
-    let any_published = groups.iter().any(|(group, _)| group.published_perplexity.is_some());
+    let measured: Vec<GroupRecord> = groups.into_iter().map(|(group, _)| group).collect();
+    let primaries =
+        config.primaries.map_or(0, |count| usize::try_from(count).unwrap_or(usize::MAX));
+    let any_published = measured.iter().any(|group| group.published_perplexity.is_some());
     Ok(StudyRecord {
         name: config.name.clone(),
         settings: settings(config),
         baseline: config.baseline.clone(),
-        groups: groups.into_iter().map(|(group, _)| group).collect(),
+        contrasts: contrasts(&config.contrasts, &measured, primaries),
+        groups: measured,
         pairs: pairs.unwrap_or_default(),
         ideal_loss: config.ideal_loss,
         published_source: any_published.then(|| SOURCE.to_owned()),

@@ -23,6 +23,7 @@ pub fn study_page(record: &StudyRecord) -> String {
         (study.findings())
         (settings(record))
         (study.results())
+        (study.contrasts())
         @if !drawings.is_empty() {
             h2 { "Charts" }
             (figures(&drawings))

@@ -30,6 +30,9 @@ pub fn study_table(record: &StudyRecord, style: TableStyle) -> String {
         false => Tone::Plain,
     };
     write_tables(&tables, record.groups.len(), tone, style, &mut out);
+    for line in study.contrast_lines() {
+        style.wrap(&line, Tone::Plain, &mut out);
+    }
     out.push('\n');
     for note in study.table_notes() {
         style.wrap(&note, Tone::Quiet, &mut out);

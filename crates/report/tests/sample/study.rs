@@ -1,8 +1,8 @@
 //! A study shaped like one that was run: losses of a 24-layer pilot, no model behind them.
 
 use lns_record::{
-    CurvePoint, GroupRecord, Interval, PairRecord, RunRecord, StudyRecord, TheoryCheck,
-    TheoryCurve, TheoryRecord,
+    ContrastRecord, CurvePoint, EquivalenceRecord, GroupRecord, Interval, PairRecord, RunRecord,
+    StudyRecord, TheoryCheck, TheoryCurve, TheoryRecord,
 };
 
 use super::{default_probes, noise};
@@ -42,6 +42,7 @@ pub(crate) fn full(layers: usize) -> StudyRecord {
         .to_vec(),
         baseline: "pre".to_owned(),
         groups,
+        contrasts: contrasts(),
         pairs,
         ideal_loss: None,
         published_source: Some("arXiv 2502.05795, tables 1 and 4, 130M".to_owned()),
@@ -49,6 +50,27 @@ pub(crate) fn full(layers: usize) -> StudyRecord {
         missing_runs: 2,
         caution: None,
     }
+}
+
+/// One that differs, one that is called none, one that is open.
+fn contrasts() -> Vec<ContrastRecord> {
+    let found = |name: &str, values: &[f64], p: f64, equivalent: f64| ContrastRecord {
+        name: name.to_owned(),
+        weights: [("lns", 1.0), ("pre", -1.0), ("lns + scaled init", -0.5), ("sandwich", 0.5)]
+            .map(|(group, weight)| (group.to_owned(), weight))
+            .to_vec(),
+        primary: name.contains("interaction"),
+        estimate: interval(values).expect("values"),
+        by_seed: (0..).zip(values.iter().copied()).collect(),
+        p: Some(p),
+        p_holm: name.contains("interaction").then_some(2.0 * p),
+        equivalence: Some(EquivalenceRecord { margin: 0.03, p: Some(equivalent) }),
+    };
+    vec![
+        found("interaction with the initialisation", &[-0.21, -0.19, -0.2], 0.000_8, 0.999),
+        found("no more than chance", &[0.001, -0.002, 0.0015], 0.9, 0.002),
+        found("open", &[0.1, -0.1, 0.06], 0.8, 0.4),
+    ]
 }
 
 /// Mean and 95 % interval of a few numbers.
@@ -225,6 +247,7 @@ pub(crate) fn empty() -> StudyRecord {
         settings: vec![],
         baseline: "pre".to_owned(),
         groups: vec![],
+        contrasts: Vec::new(),
         pairs: vec![],
         ideal_loss: None,
         published_source: None,
@@ -247,6 +270,6 @@ pub(crate) fn part(names: &[&str], seeds: usize) -> StudyRecord {
     }
     let pairs = record.groups.iter().skip(1).map(|group| pair(group, &record.groups[0]));
     record.pairs = pairs.collect();
-    (record.theory, record.missing_runs) = (None, 0);
+    (record.theory, record.missing_runs, record.contrasts) = (None, 0, Vec::new());
     record
 }
