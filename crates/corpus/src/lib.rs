@@ -54,27 +54,22 @@
 mod corpus;
 mod documents;
 mod error;
-mod instructions;
-mod map;
-mod parquet_rows;
-mod permutation;
-mod piped;
-mod prepare;
-mod sampler;
-mod shard;
-mod synthetic;
+mod language;
+mod preparation;
+mod sampling;
 #[cfg(test)]
 mod tiny;
 mod train_tokenizer;
 mod windows;
 
 pub use corpus::{Corpus, Part, Tokens};
-pub use documents::text_files;
+pub use documents::{keep_piped_text, text_files};
 pub use error::CorpusError;
-pub use instructions::{InstructionOptions, prepare_instructions};
-pub use piped::keep_piped_text;
-pub use prepare::{Limits, PrepareOptions, Validation, prepare, prepare_documents};
-pub use sampler::{IGNORED, Layout, Position, Sampler, Sequences, evaluation_sequences};
-pub use synthetic::{Answer, Document, Language};
+pub use language::{Answer, Document, Language};
+pub use preparation::{
+    InstructionOptions, Limits, PrepareOptions, Validation, prepare, prepare_documents,
+    prepare_instructions,
+};
+pub use sampling::{IGNORED, Layout, Position, Sampler, Sequences, evaluation_sequences};
 pub use train_tokenizer::train_tokenizer;
 pub use windows::{TextOptions, Window, Windows, read_windows};

@@ -16,8 +16,7 @@ use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::split::SplitPattern;
 use tokenizers::{AddedToken, ModelWrapper, SplitDelimiterBehavior, Tokenizer};
 
-use crate::gguf::SPACE;
-use crate::pre_tokenizer::TILING;
+use crate::formats::pre_tokenizer::{SPACE, TILING};
 
 /// What makes a place safe to cut.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -22,28 +22,24 @@
 //! process of its own ([`Rendering::Apart`]).
 
 mod chat;
-mod chat_process;
 mod cut;
-mod ending;
 mod error;
-mod gguf;
-mod model_tokenizer;
-mod pre_tokenizer;
+mod formats;
+mod guard;
+mod limits;
+mod stop_strings;
 mod stream;
 #[cfg(test)]
 mod tiny;
-mod to_gguf;
 mod tokenizer;
-mod tokenizer_files;
-mod tokenizer_limits;
-mod train_bpe;
+mod training;
 
-pub use chat::{ChatTemplate, Message};
-pub use chat_process::{Rendering, RenderingLimits, serve_chat_template};
+pub use chat::{ChatTemplate, Message, Rendering, RenderingLimits, serve_chat_template};
 pub use cut::Cut;
-pub use ending::StopStrings;
 pub use error::TokenizerError;
-pub use model_tokenizer::model_tokenizer;
+pub use formats::folder::{gguf_tokenizer, write_tokenizer};
+pub use formats::model_tokenizer;
+pub use guard::guarded;
+pub use stop_strings::StopStrings;
 pub use stream::StreamDecoder;
-pub use tokenizer::{Encoding, Tokenizer, guarded};
-pub use tokenizer_files::{gguf_tokenizer, write_tokenizer};
+pub use tokenizer::{Encoding, Tokenizer};

@@ -17,11 +17,14 @@ pub struct StreamDecoder<'a> {
     given: usize,
 }
 
-impl<'a> StreamDecoder<'a> {
-    pub(crate) fn new(tokenizer: &'a Tokenizer) -> Self {
-        Self { tokenizer, ids: Vec::new(), given: 0 }
+impl Tokenizer {
+    /// A decoder for tokens that come one at a time.
+    pub fn stream_decoder(&self) -> StreamDecoder<'_> {
+        StreamDecoder { tokenizer: self, ids: Vec::new(), given: 0 }
     }
+}
 
+impl StreamDecoder<'_> {
     /// The same decoder, as if `prompt` had been given out: a word that goes on after it keeps its
     /// leading space.
     #[must_use]

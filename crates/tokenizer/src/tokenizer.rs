@@ -2,41 +2,26 @@
 //! of text that each token stands for.
 
 use std::fmt;
-use std::io::ErrorKind;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::Arc;
 
-use lns_checkpoint::GgufTokenizer;
-use lns_record::{read_regular, sha256};
-use serde::Deserialize;
+use lns_record::sha256;
 use tokenizers::ModelWrapper;
 
+use crate::TokenizerError;
 use crate::cut::Cut;
-use crate::tokenizer_limits::{self, Steps, check_text, ticks, within};
-use crate::{StreamDecoder, TokenizerError, gguf};
+use crate::guard::guarded;
+use crate::limits::{Steps, check_text, ticks, within};
 
-/// The largest `tokenizer.json` that is read; Gemma's, with 262,144 tokens, has 33 MB.
-pub(crate) const MAX_TOKENIZER_JSON: u64 = 512 << 20;
-/// Of a word in an error.
+/// How much of a word an error shows.
 const SHOWN_CHARACTERS: usize = 40;
-/// Far beyond any vocabulary: the library takes time and memory for ids that are not used.
-const MAX_VOCAB: usize = 1 << 24;
-/// The largest `tokenizer_config.json` that is read; a chat template in it takes some kilobytes.
-pub(crate) const MAX_TOKENIZER_CONFIG: u64 = 16 << 20;
-
-/// What Hugging Face puts beside `tokenizer.json`, and this project's own key in it: `eos_token` is
-/// the token that ends a turn where the model is one for chat.
-pub(crate) const CONFIG_FILE: &str = "tokenizer_config.json";
-pub(crate) const END_OF_TEXT_KEY: &str = "lns_end_of_text";
 
 /// Names of the token that ends a text, in the order they are looked for. A model for chat ends its
 /// turns with another token, but between documents stands the one of its pre-training.
-const END_OF_TEXT: [&str; 6] =
+pub(crate) const END_OF_TEXT: [&str; 6] =
     ["<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<｜end▁of▁sentence｜>", "[EOS]"];
 
 /// Names of the token that begins a text.
-const BEGIN_OF_TEXT: [&str; 6] =
+pub(crate) const BEGIN_OF_TEXT: [&str; 6] =
     ["<|begin_of_text|>", "<s>", "<bos>", "<|startoftext|>", "<｜begin▁of▁sentence｜>", "[BOS]"];
 
 /// Text to token ids and back.
@@ -44,7 +29,7 @@ pub struct Tokenizer {
     pub(crate) inner: Arc<tokenizers::Tokenizer>,
     vocab_size: usize,
     bos: Option<u32>,
-    end_of_text: Option<u32>,
+    pub(crate) end_of_text: Option<u32>,
     cut: Option<Cut>,
     normalizer: Arc<Steps>,
     /// Whether a text is given a time: not all that is done with it is known to take time in
@@ -67,58 +52,6 @@ impl Tokenizer {
     /// The longest text, in bytes, that should be tokenised in one piece. The tokenizers library was
     /// seen to take 400 bytes of memory for each byte of text.
     pub const MAX_PIECE_BYTES: usize = 8 << 20;
-
-    /// Reads a Hugging Face `tokenizer.json`. Truncation and padding that it asks for are dropped.
-    ///
-    /// The end-of-text token is the one that [`Tokenizer::save`] noted, if it did. Else that one and
-    /// the beginning-of-sequence token are found by their usual names; the model's `config.json`
-    /// knows better ([`Tokenizer::with_bos`], [`Tokenizer::with_end_of_text`]).
-    pub fn from_json_file(path: &Path) -> Result<Self, TokenizerError> {
-        let failed = |source| TokenizerError::Io { path: path.to_owned(), source };
-        let json = read_regular(path, MAX_TOKENIZER_JSON).map_err(failed)?;
-        let mut tokenizer = Self::from_json(&json, path)?;
-        if let Some(token) = saved_end_of_text(path)? {
-            tokenizer.end_of_text = tokenizer.inner.token_to_id(&token);
-        }
-        Ok(tokenizer)
-    }
-
-    /// The same from the text of a `tokenizer.json`, with nothing beside it; `source` names it in
-    /// messages.
-    pub fn from_json(json: &[u8], source: &Path) -> Result<Self, TokenizerError> {
-        let refused = |reason| TokenizerError::TokenizerJson { path: source.to_owned(), reason };
-        tokenizer_limits::check(json).map_err(refused)?;
-        let inner = guarded(|| tokenizers::Tokenizer::from_bytes(json)).map_err(refused)?;
-        if let ModelWrapper::BPE(bpe) = inner.get_model()
-            && bpe.dropout.is_some_and(|dropout| dropout > 0.0)
-        {
-            return Err(refused("model.dropout makes tokens random; set it to null".to_owned()));
-        }
-        let vocab = inner.get_vocab(true);
-        let vocab_size = vocab.values().max().map_or(0, |&id| id as usize + 1);
-        if vocab_size == 0 {
-            return Err(refused("the vocabulary is empty".to_owned()));
-        }
-        if vocab_size > MAX_VOCAB {
-            return Err(refused(format!("a token has id {}", vocab_size - 1)));
-        }
-        let added = inner.get_added_vocabulary().get_vocab();
-        let named = |names: &[&str]| names.iter().find_map(|name| added.get(*name).copied());
-        let bos = named(&BEGIN_OF_TEXT);
-        let end_of_text = named(&END_OF_TEXT);
-        Self::new(inner, vocab_size, bos, end_of_text).map_err(refused)
-    }
-
-    /// Builds the tokenizer inside a GGUF file; `source` names the file in messages.
-    ///
-    /// Text is split as in the model's original `tokenizer.json`. The end-of-text token is
-    /// `<|endoftext|>` where the vocabulary has it, and else the file's end-of-sequence token.
-    pub fn from_gguf(gguf: &GgufTokenizer, source: &Path) -> Result<Self, TokenizerError> {
-        let inner = gguf::tokenizer(gguf, source)?;
-        let end_of_text = inner.token_to_id("<|endoftext|>").or(gguf.eos_token_id);
-        Self::new(inner, gguf.tokens.len(), gguf.bos_token_id, end_of_text)
-            .map_err(|what| TokenizerError::GgufVocabulary { path: source.to_owned(), what })
-    }
 
     pub(crate) fn new(
         mut inner: tokenizers::Tokenizer,
@@ -235,11 +168,6 @@ impl Tokenizer {
             .map_err(|reason| TokenizerError::Decode { count: ids.len(), reason })
     }
 
-    /// A decoder for tokens that come one at a time.
-    pub fn stream_decoder(&self) -> StreamDecoder<'_> {
-        StreamDecoder::new(self)
-    }
-
     /// The text of a `tokenizer.json` with this tokenizer.
     pub fn to_json(&self) -> String {
         self.inner.to_string(false).expect("what was read from JSON or built here is JSON again")
@@ -306,40 +234,6 @@ impl fmt::Debug for Tokenizer {
     }
 }
 
-/// The bytes of a file, if it is there.
-pub(crate) fn read_if_there(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, TokenizerError> {
-    match read_regular(path, limit) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(TokenizerError::Io { path: path.to_owned(), source }),
-    }
-}
-
-/// The end-of-text token that [`Tokenizer::save`] noted beside a `tokenizer.json`.
-fn saved_end_of_text(tokenizer_json: &Path) -> Result<Option<String>, TokenizerError> {
-    #[derive(Deserialize)]
-    struct Config {
-        lns_end_of_text: Option<String>,
-    }
-    let path = tokenizer_json.with_file_name(CONFIG_FILE);
-    let Some(json) = read_if_there(&path, MAX_TOKENIZER_CONFIG)? else { return Ok(None) };
-    let config: Config = serde_json::from_slice(&json)
-        .map_err(|error| TokenizerError::TokenizerConfig { path, reason: error.to_string() })?;
-    Ok(config.lns_end_of_text)
-}
-
-/// Runs a call into a library that may panic on input that its own checks let through, as that for
-/// tokenizers does on some vocabularies.
-///
-/// # Errors
-/// What the call says, or that the library panicked.
-pub fn guarded<T, E: ToString>(call: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err("the library that reads it panicked".to_owned()),
-    }
-}
-
 /// Shares `length` bytes among tokens by where each one ends.
 fn bytes_per_token(offsets: &[(usize, usize)], length: u32) -> Vec<u32> {
     let mut covered = 0;
@@ -358,36 +252,12 @@ fn bytes_per_token(offsets: &[(usize, usize)], length: u32) -> Vec<u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use lns_testing::vocabularies::{PRE, byte_level, text};
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    use super::*;
+    use crate::formats::tokenizer_json::tests::from_json;
     use crate::tiny::{build, tokenizers};
-
-    /// A `tokenizer.json` of five tokens, changed.
-    fn from_json(change: impl FnOnce(&mut Value)) -> Result<Tokenizer, TokenizerError> {
-        let special = |id: u32, content: &str| {
-            json!({"id": id, "content": content, "single_word": false, "lstrip": false,
-                   "rstrip": false, "normalized": false, "special": true})
-        };
-        let mut json = json!({
-            "version": "1.0", "truncation": null, "padding": null,
-            "added_tokens": [special(3, "<s>"), special(5, "</s>")],
-            "normalizer": null, "post_processor": null,
-            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true},
-            "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true},
-            "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2, "<s>": 3, "Ġ": 4},
-                      "merges": [["a", "b"]]},
-        });
-        change(&mut json);
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("tokenizer.json");
-        fs::write(&path, json.to_string()).unwrap();
-        Tokenizer::from_json_file(&path)
-    }
 
     proptest! {
         #[test]
@@ -426,57 +296,6 @@ mod tests {
     }
 
     #[test]
-    fn a_tokenizer_json_is_read() {
-        let tokenizer = from_json(|_| ()).unwrap();
-        assert_eq!(tokenizer.vocab_size(), 6, "</s> has id 5");
-        assert_eq!((tokenizer.bos_id(), tokenizer.end_of_text_id()), (Some(3), Some(5)));
-        let encoding = tokenizer.encode("ab ab</s>").unwrap();
-        assert_eq!(encoding.ids, [2, 4, 2, 5]);
-        assert_eq!(encoding.bytes, [2, 1, 2, 4]);
-        assert_eq!(tokenizer.decode(&encoding.ids).unwrap(), "ab ab</s>");
-    }
-
-    #[test]
-    fn nothing_is_added_cut_off_or_filled_up() {
-        let tokenizer = from_json(|json| {
-            json["truncation"] = json!({"max_length": 1, "strategy": "LongestFirst", "stride": 0,
-                                        "direction": "Right"});
-            json["padding"] = json!({"strategy": {"Fixed": 8}, "direction": "Right",
-                "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "a"});
-            json["post_processor"] = json!({"type": "TemplateProcessing",
-                "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
-                "pair": [{"Sequence": {"id": "A", "type_id": 0}}],
-                "special_tokens": {"<s>": {"id": "<s>", "ids": [3], "tokens": ["<s>"]}}});
-        })
-        .unwrap();
-        assert_eq!(tokenizer.encode("ab ab").unwrap().ids, [2, 4, 2]);
-    }
-
-    #[test]
-    fn a_bad_tokenizer_json_is_an_error() {
-        let message = |change: fn(&mut Value)| from_json(change).unwrap_err().to_string();
-        assert!(message(|json| *json = json!([1])).contains("not a usable tokenizer.json"));
-        assert!(message(|json| json["model"]["dropout"] = json!(0.5)).contains("dropout"));
-        assert!(
-            message(|json| {
-                json["model"] = json!({"type": "BPE", "vocab": {}, "merges": []});
-                json["added_tokens"] = json!([]);
-            })
-            .contains("the vocabulary is empty")
-        );
-        assert!(message(|json| json["model"]["vocab"]["Ġ"] = json!(u32::MAX)).contains("has id"));
-        let absent = Tokenizer::from_json_file(Path::new("no/such/tokenizer.json")).unwrap_err();
-        assert!(absent.to_string().contains("no/such/tokenizer.json: cannot be read"));
-    }
-
-    #[test]
-    fn a_vocabulary_that_makes_the_library_panic_is_an_error() {
-        // The library keeps room for the longest token only, and this merge makes a longer one.
-        let error = from_json(|json| json["model"]["merges"] = json!([["<s>", "ab"]])).unwrap_err();
-        assert!(error.to_string().contains("panicked"), "{error}");
-    }
-
-    #[test]
     fn patterns_and_vocabularies_made_to_take_for_ever_are_given_up() {
         let pattern = from_json(|json| {
             let split = json!({"type": "Split", "pattern": {"Regex": "(?<=(a|aa)+)b"},
@@ -499,21 +318,6 @@ mod tests {
             assert!(error.contains("16384 bytes of text cannot be tokenised: it takes"), "{error}");
         }
         assert!(tokenizers().iter().all(|tokenizer| !tokenizer.is_watched));
-    }
-
-    #[test]
-    fn files_that_take_all_memory_are_refused_before_they_do() {
-        let charsmap = json!({"type": "Precompiled", "precompiled_charsmap": "/////w=="});
-        let error = from_json(|json| json["normalizer"] = charsmap).unwrap_err().to_string();
-        assert!(error.contains("its trie has 4294967295 bytes"), "{error}");
-        let step = json!({"type": "Replace", "pattern": {"String": "a"},
-            "content": "a".repeat(100)});
-        let bomb = |count| json!({"type": "Sequence", "normalizers": vec![step.clone(); count]});
-        let error = from_json(|json| json["normalizer"] = bomb(6)).unwrap_err().to_string();
-        assert!(error.contains("of its added tokens"), "{error}");
-        let tokenizer = from_json(|json| json["normalizer"] = bomb(3)).unwrap();
-        let error = tokenizer.encode(&"a".repeat(1000)).unwrap_err().to_string();
-        assert!(error.contains("split the text into several documents"), "{error}");
     }
 
     #[test]

@@ -2,14 +2,16 @@
 //! before, so that a run that is resumed sees what it would have seen.
 //!
 //! Draw n of a source is sequence π(n mod S) of its S sequences, where the permutation π is chosen
-//! by the seed, the source and the epoch ⌊n / S⌋ ([`crate::permutation`]): every epoch has each
+//! by the seed, the source and the epoch ⌊n / S⌋ ([`permutation`]): every epoch has each
 //! sequence once, in an order of its own. Of several sources the next one is that which is furthest
 //! behind its share.
 
+mod permutation;
+
 use serde::{Deserialize, Serialize};
 
-use crate::permutation::{Permutation, mix};
-use crate::shard::UNLEARNED;
+use self::permutation::{Permutation, mix};
+use crate::corpus::UNLEARNED;
 use crate::{CorpusError, Tokens};
 
 /// A target that is not predicted.
@@ -244,8 +246,8 @@ mod tests {
 
     use super::*;
     use crate::corpus::tests::words;
-    use crate::prepare::Responses;
-    use crate::prepare::tests::{Marked, prepare_marked, prepare_small};
+    use crate::preparation::Responses;
+    use crate::preparation::tests::{Marked, prepare_marked, prepare_small};
     use crate::{Limits, Part};
 
     const END: u32 = 26;

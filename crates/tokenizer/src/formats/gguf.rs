@@ -20,8 +20,9 @@ use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::metaspace::PrependScheme;
 use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper, Tokenizer};
 
-use crate::tokenizer::guarded;
-use crate::{TokenizerError, pre_tokenizer};
+use super::pre_tokenizer::{self, SPACE};
+use crate::TokenizerError;
+use crate::guard::guarded;
 
 /// Token types of `tokenizer.ggml.token_type`.
 pub(crate) const NORMAL: i32 = 1;
@@ -34,11 +35,21 @@ pub(crate) const BYTE: i32 = 6;
 /// The longest SentencePiece token that merges are looked for in; the work grows with its square.
 const MAX_PIECE_BYTES: usize = 1024;
 
-/// SentencePiece's spelling of a space.
-pub(crate) const SPACE: char = '▁';
+impl crate::Tokenizer {
+    /// Builds the tokenizer inside a GGUF file; `source` names the file in messages.
+    ///
+    /// Text is split as in the model's original `tokenizer.json`. The end-of-text token is
+    /// `<|endoftext|>` where the vocabulary has it, and else the file's end-of-sequence token.
+    pub fn from_gguf(gguf: &GgufTokenizer, source: &Path) -> Result<Self, TokenizerError> {
+        let inner = tokenizer(gguf, source)?;
+        let end_of_text = inner.token_to_id("<|endoftext|>").or(gguf.eos_token_id);
+        Self::new(inner, gguf.tokens.len(), gguf.bos_token_id, end_of_text)
+            .map_err(|what| TokenizerError::GgufVocabulary { path: source.to_owned(), what })
+    }
+}
 
 /// Builds the tokenizer; `source` names the file in messages.
-pub(crate) fn tokenizer(gguf: &GgufTokenizer, source: &Path) -> Result<Tokenizer, TokenizerError> {
+pub(super) fn tokenizer(gguf: &GgufTokenizer, source: &Path) -> Result<Tokenizer, TokenizerError> {
     let contradiction = |what| TokenizerError::GgufVocabulary { path: source.to_owned(), what };
     match gguf.model.as_str() {
         "gpt2" => {

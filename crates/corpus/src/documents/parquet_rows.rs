@@ -10,8 +10,8 @@ use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
+use super::MAX_LINE_BYTES;
 use crate::CorpusError;
-use crate::documents::MAX_LINE_BYTES;
 use lns_tokenizer::guarded;
 
 const COLUMN: &str = "text";

@@ -1,36 +1,23 @@
-//! A model's own chat template: Jinja, rendered as transformers' `apply_chat_template` does
-//! (`transformers/utils/chat_template_utils.py`), by `minijinja`.
+//! A model's own chat template, rendered as transformers' `apply_chat_template` does.
 //!
-//! A template comes from a stranger. The instructions of a rendering, the depth of its calls and the
-//! length of its text are limited here. What one instruction does is not: `chat_process` says what
-//! is done about that.
+//! A template is a program that a stranger wrote: [`jinja`] runs it within limits, [`process`] in a
+//! process of its own.
+
+mod jinja;
+mod process;
 
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use lns_checkpoint::{Checkpoint, GgufTokenizer, TokenizerSource};
-use minijinja::value::{Kwargs, Value, ValueKind};
-use minijinja::{AutoEscape, Environment, Error, State, context, escape_formatter};
-use minijinja_contrib::pycompat;
 use serde::{Deserialize, Serialize};
-use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
-use crate::chat_process::{Apart, Rendering};
-use crate::tokenizer::{CONFIG_FILE, MAX_TOKENIZER_CONFIG, guarded, read_if_there};
-use crate::{Tokenizer, TokenizerError};
-
-/// The file that transformers writes a template into.
-const TEMPLATE_FILE: &str = "chat_template.jinja";
-/// Templates with tools in them have some ten kilobytes.
-const MAX_TEMPLATE: u64 = 1 << 20;
-/// The most instructions of a rendering: a message takes some hundreds.
-const FUEL: u64 = 10_000_000;
-/// The most calls within calls.
-const DEPTH: usize = 100;
-/// The template's name in its environment.
-const NAME: &str = "chat_template";
+use self::jinja::{Fault, Jinja};
+use self::process::Apart;
+pub use self::process::{Rendering, RenderingLimits, serve_chat_template};
+use crate::TokenizerError;
+use crate::formats::tokenizer_config::{TokenizerConfig, chat_template_beside};
 
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,22 +89,12 @@ impl ChatTemplate {
         gguf: Option<(&GgufTokenizer, &Path)>,
         rendering: &Rendering,
     ) -> Result<Option<Self>, TokenizerError> {
-        let config_path = folder.join(CONFIG_FILE);
-        let config = TokenizerConfig::read(&config_path)?;
-        let special_tokens = special_tokens(&config, gguf.map(|(gguf, _)| gguf));
-        let jinja = folder.join(TEMPLATE_FILE);
-        let (path, source) = if let Some(source) = read_text(&jinja)? {
-            (jinja, source)
-        } else if let Some(templates) = config.chat_template {
-            let refused =
-                |reason| TokenizerError::TokenizerConfig { path: config_path.clone(), reason };
-            let source = templates.default().map_err(refused)?;
-            (config_path, source)
-        } else if let Some((GgufTokenizer { chat_template: Some(source), .. }, path)) = gguf {
-            (path.to_owned(), source.clone())
-        } else {
-            return Ok(None);
-        };
+        let config = TokenizerConfig::in_folder(folder)?;
+        let special_tokens = special_tokens(&config, gguf.map(|(gguf, _)| gguf))?;
+        let beside = chat_template_beside(folder, &config)?;
+        let inside =
+            gguf.and_then(|(gguf, path)| Some((path.to_owned(), gguf.chat_template.clone()?)));
+        let Some((path, source)) = beside.or(inside) else { return Ok(None) };
         Self::new(path, &source, special_tokens, rendering).map(Some)
     }
 
@@ -180,378 +157,44 @@ impl ChatTemplate {
         answers.map_err(|reason| self.does_not_render(reason))
     }
 
+    /// What the template puts behind an answer, such as `<|im_end|>`: a model that writes it has
+    /// finished, even if its end tokens lack it. `None` if there is nothing but white space.
+    pub fn end_of_turn(&self) -> Option<String> {
+        const ANSWER: &str = "Some fathoms.";
+        let message =
+            |role: &str, content: &str| Message { role: role.into(), content: content.into() };
+        let messages = [message("user", "How deep is it?"), message(Message::ASSISTANT, ANSWER)];
+        // A template that refuses these two refuses the conversation too, and says why there.
+        let text = self.render(&messages, false).ok()?;
+        let (_, end) = text.rsplit_once(ANSWER)?;
+        end.split_whitespace().next().map(str::to_owned)
+    }
+
     fn does_not_render(&self, reason: String) -> TokenizerError {
         TokenizerError::Render { path: self.path.clone(), reason }
     }
 }
 
-/// Why a template does not compile.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Fault {
-    pub(crate) line: usize,
-    pub(crate) reason: String,
-}
-
-/// A template that is rendered in this process.
-#[derive(Debug)]
-pub(crate) struct Jinja {
-    environment: Environment<'static>,
-    special_tokens: BTreeMap<String, String>,
-}
-
-impl Jinja {
-    pub(crate) fn compile(
-        source: &str,
-        special_tokens: BTreeMap<String, String>,
-    ) -> Result<Self, Fault> {
-        match guarded(|| Ok::<_, String>(environment(source))) {
-            Ok(Ok(environment)) => Ok(Self { environment, special_tokens }),
-            Ok(Err(error)) => Err(Fault { line: error.line().unwrap_or(1), reason: what(&error) }),
-            Err(reason) => Err(Fault { line: 1, reason }),
-        }
-    }
-
-    /// As [`ChatTemplate::render`].
-    pub(crate) fn render(
-        &self,
-        messages: &[Message],
-        add_generation_prompt: bool,
-    ) -> Result<String, String> {
-        self.text(&values(messages), add_generation_prompt)
-    }
-
-    /// As [`ChatTemplate::answers`].
-    pub(crate) fn answers(
-        &self,
-        messages: &[Message],
-        whole: &str,
-        until: usize,
-    ) -> Result<Vec<Range<usize>>, String> {
-        let messages_as_values = values(messages);
-        let render = |count: usize, prompt: bool| self.text(&messages_as_values[..count], prompt);
-        let beginning = |count: usize, prompt: bool| {
-            if count == messages.len() {
-                return Ok(whole.len());
-            }
-            let part = render(count, prompt)?;
-            match parting(&part, whole) {
-                None => Ok(part.len()),
-                Some(parting) => Err(format!(
-                    "it does not render turn by turn: its text of the first {count} messages{} is \
-                     not how its text of all {} begins: {parting}",
-                    if prompt { " with the generation prompt" } else { "" },
-                    messages.len()
-                )),
-            }
-        };
-        let mut answers = Vec::new();
-        for (index, message) in messages.iter().enumerate() {
-            if message.role != Message::ASSISTANT {
-                continue;
-            }
-            let start = beginning(index, true)?;
-            if start >= until {
-                break;
-            }
-            let end = beginning(index + 1, false)?;
-            if start >= end {
-                return Err(format!(
-                    "its text of message {} adds nothing to the prompt",
-                    index + 1
-                ));
-            }
-            answers.push(start..end);
-        }
-        Ok(answers)
-    }
-
-    fn text(&self, messages: &[Value], add_generation_prompt: bool) -> Result<String, String> {
-        let context = context! {
-            messages => messages,
-            tools => (),
-            documents => (),
-            add_generation_prompt => add_generation_prompt,
-            ..Value::from_serialize(&self.special_tokens)
-        };
-        let mut text = LimitedText::default();
-        guarded(|| {
-            let template = self.environment.get_template(NAME).map_err(|error| what(&error))?;
-            match template.render_captured_to(context, &mut text) {
-                Ok(_) => Ok(()),
-                Err(_) if text.is_full => {
-                    Err(format!("its text has more than {} bytes", Tokenizer::MAX_PIECE_BYTES))
-                }
-                Err(error) => match error.line() {
-                    Some(line) => Err(format!("{} (line {line} of the template)", what(&error))),
-                    None => Err(what(&error)),
-                },
-            }
-        })?;
-        String::from_utf8(text.bytes).map_err(|error| error.to_string())
-    }
-}
-
-fn values(messages: &[Message]) -> Vec<Value> {
-    messages.iter().map(Value::from_serialize).collect()
-}
-
-/// What an error says without the engine's words around it.
-fn what(error: &Error) -> String {
-    error.detail().map_or_else(|| error.kind().to_string(), str::to_owned)
-}
-
-/// Where a text is not the beginning of another, in words.
-fn parting(part: &str, whole: &str) -> Option<String> {
-    if whole.starts_with(part) {
-        return None;
-    }
-    let same = part.bytes().zip(whole.bytes()).take_while(|(a, b)| a == b).count();
-    let from = part.floor_char_boundary(same);
-    let excerpt = |text: &str| text[from..].chars().take(40).collect::<String>();
-    Some(format!("at byte {from} {:?} stands for {:?}", excerpt(part), excerpt(whole)))
-}
-
-/// Text that is written up to a limit.
-#[derive(Default)]
-struct LimitedText {
-    bytes: Vec<u8>,
-    is_full: bool,
-}
-
-impl Write for LimitedText {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.is_full = self.bytes.len() + bytes.len() > Tokenizer::MAX_PIECE_BYTES;
-        if self.is_full {
-            return Err(ErrorKind::FileTooLarge.into());
-        }
-        self.bytes.extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// What is read of a `tokenizer_config.json`.
-#[derive(Default, Deserialize)]
-struct TokenizerConfig {
-    chat_template: Option<Templates>,
-    bos_token: Option<Token>,
-    eos_token: Option<Token>,
-    unk_token: Option<Token>,
-    pad_token: Option<Token>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "a chat_template is a string or a list of {name, template}")]
-enum Templates {
-    One(String),
-    Named(Vec<NamedTemplate>),
-}
-
-#[derive(Deserialize)]
-struct NamedTemplate {
-    name: String,
-    template: String,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "a special token is a string or an object with its content")]
-enum Token {
-    Text(String),
-    Added { content: String },
-}
-
-impl TokenizerConfig {
-    /// Nothing is in a file that is not there.
-    fn read(path: &Path) -> Result<Self, TokenizerError> {
-        let Some(json) = read_if_there(path, MAX_TOKENIZER_CONFIG)? else {
-            return Ok(Self::default());
-        };
-        serde_json::from_slice(&json).map_err(|error| TokenizerError::TokenizerConfig {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        })
-    }
-}
-
-impl Templates {
-    fn default(self) -> Result<String, String> {
-        match self {
-            Self::One(template) => Ok(template),
-            Self::Named(mut templates) => {
-                match templates.iter().position(|template| template.name == "default") {
-                    Some(index) => Ok(templates.swap_remove(index).template),
-                    None => {
-                        let names: Vec<_> = templates.into_iter().map(|named| named.name).collect();
-                        Err(format!("of the chat templates {names:?} none is named \"default\""))
-                    }
-                }
-            }
-        }
-    }
-}
-
+/// The texts of the tokens that templates name: what the files beside the weights say of them, else
+/// the GGUF file.
 fn special_tokens(
     config: &TokenizerConfig,
     gguf: Option<&GgufTokenizer>,
-) -> BTreeMap<String, String> {
+) -> Result<BTreeMap<String, String>, TokenizerError> {
     let inside = |id: fn(&GgufTokenizer) -> Option<u32>| {
         gguf.and_then(|gguf| gguf.tokens.get(id(gguf)? as usize).cloned())
     };
-    let named = [
-        ("bos_token", &config.bos_token, inside(|gguf| gguf.bos_token_id)),
-        ("eos_token", &config.eos_token, inside(|gguf| gguf.eos_token_id)),
-        ("unk_token", &config.unk_token, inside(|gguf| gguf.unknown_token_id)),
-        ("pad_token", &config.pad_token, None),
-    ];
-    let text = |(name, token, inside): (_, &Option<Token>, Option<String>)| match token {
-        Some(Token::Text(content) | Token::Added { content }) => Some((name, content.clone())),
-        None => inside.map(|content| (name, content)),
-    };
-    let named = named.into_iter().filter_map(text);
-    named.map(|(name, text): (&str, String)| (name.to_owned(), text)).collect()
-}
-
-fn read_text(path: &Path) -> Result<Option<String>, TokenizerError> {
-    let Some(bytes) = read_if_there(path, MAX_TEMPLATE)? else { return Ok(None) };
-    let text = String::from_utf8(bytes).map_err(|error| TokenizerError::InvalidUtf8 {
-        path: path.to_owned(),
-        offset: error.utf8_error().valid_up_to() as u64,
-    })?;
-    Ok(Some(text))
-}
-
-/// Jinja as transformers sets it up.
-fn environment(source: &str) -> Result<Environment<'static>, Error> {
-    let mut environment = Environment::new();
-    environment.set_trim_blocks(true);
-    environment.set_lstrip_blocks(true);
-    environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.set_fuel(Some(FUEL));
-    environment.set_recursion_limit(DEPTH);
-    environment.set_unknown_method_callback(python_method);
-    // Python's names for what has no text of its own.
-    environment.set_formatter(|output, state, value| match value.kind() {
-        ValueKind::None => Ok(output.write_str("None")?),
-        ValueKind::Bool => Ok(output.write_str(if value.is_true() { "True" } else { "False" })?),
-        _ => escape_formatter(output, state, value),
-    });
-    environment.add_function("raise_exception", raise_exception);
-    environment.add_function("strftime_now", strftime_now);
-    environment.add_filter("tojson", tojson);
-    environment.add_template_owned(NAME, plain(source))?;
-    Ok(environment)
-}
-
-/// The template with Python's line ends, and without transformers' own tags around what the
-/// assistant writes: they add nothing to the text, but have a scope of their own.
-fn plain(source: &str) -> String {
-    let source = source.replace("\r\n", "\n").replace('\r', "\n");
-    let (mut plain, mut rest) = (String::new(), &*source);
-    while let Some((before, tag)) = rest.split_once("{%") {
-        plain += before;
-        plain += "{%";
-        rest = tag;
-        let inner = tag.split_once("%}").map_or("", |(inner, _)| inner);
-        let word = inner.trim_matches(|mark: char| mark.is_whitespace() || "+-".contains(mark));
-        let known = match word {
-            "generation" => "with",
-            "endgeneration" => "endwith",
-            _ => continue,
-        };
-        plain += &inner.replace(word, known);
-        rest = &tag[inner.len()..];
+    let mut tokens = BTreeMap::new();
+    for (name, inside) in [
+        ("bos_token", inside(|gguf| gguf.bos_token_id)),
+        ("eos_token", inside(|gguf| gguf.eos_token_id)),
+        ("unk_token", inside(|gguf| gguf.unknown_token_id)),
+        ("pad_token", None),
+    ] {
+        let token = config.special_token(name)?.map(str::to_owned).or(inside);
+        tokens.extend(token.map(|text| (name.to_owned(), text)));
     }
-    plain + rest
-}
-
-fn failure(what: impl Into<String>) -> Error {
-    Error::new(minijinja::ErrorKind::InvalidOperation, what.into())
-}
-
-fn raise_exception(message: String) -> Result<Value, Error> {
-    Err(failure(message))
-}
-
-/// Of 26 July 2024, a Friday.
-fn strftime_now(format: &str) -> Result<String, Error> {
-    let mut text = String::new();
-    let mut characters = format.chars();
-    while let Some(character) = characters.next() {
-        if character != '%' {
-            text.push(character);
-            continue;
-        }
-        text += match characters.next() {
-            Some('d') => "26",
-            Some('m') => "07",
-            Some('b') => "Jul",
-            Some('B') => "July",
-            Some('y') => "24",
-            Some('Y') => "2024",
-            Some('a') => "Fri",
-            Some('A') => "Friday",
-            Some('H' | 'M' | 'S') => "00",
-            Some('%') => "%",
-            _ => return Err(failure(format!("strftime_now: {format:?} is not understood"))),
-        };
-    }
-    Ok(text)
-}
-
-/// Python's methods; places in a string are counted in characters.
-fn python_method(
-    state: &State<'_, '_>,
-    value: &Value,
-    method: &str,
-    arguments: &[Value],
-) -> Result<Value, Error> {
-    let result = pycompat::unknown_method_callback(state, value, method, arguments)?;
-    match (method, value.as_str(), result.as_usize()) {
-        ("find" | "rfind", Some(text), Some(bytes)) => {
-            Ok(Value::from(text.get(..bytes).map_or(0, |before| before.chars().count())))
-        }
-        _ => Ok(result),
-    }
-}
-
-/// Python's `json.dumps(value, ensure_ascii=False, indent=indent)`.
-fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
-    let indent: Option<u8> = options.get("indent")?;
-    if options.get::<Option<bool>>("ensure_ascii")? == Some(true) {
-        return Err(failure("tojson(ensure_ascii=true) is not understood"));
-    }
-    options.assert_all_used()?;
-    let mut json = Vec::new();
-    let written = match indent {
-        Some(indent) => {
-            let indent = " ".repeat(usize::from(indent));
-            let pretty = PrettyFormatter::with_indent(indent.as_bytes());
-            value.serialize(&mut Serializer::with_formatter(&mut json, pretty))
-        }
-        None => value.serialize(&mut Serializer::with_formatter(&mut json, OneLine)),
-    };
-    written.map_err(|error| failure(error.to_string()))?;
-    String::from_utf8(json).map_err(|error| failure(error.to_string()))
-}
-
-/// JSON in one line, as Python writes it.
-struct OneLine;
-
-impl Formatter for OneLine {
-    fn begin_array_value<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { out.write_all(b", ") }
-    }
-
-    fn begin_object_key<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { out.write_all(b", ") }
-    }
-
-    fn begin_object_value<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
-        out.write_all(b": ")
-    }
+    Ok(tokens)
 }
 
 #[cfg(test)]
@@ -708,7 +351,26 @@ mod tests {
             "{% set x = 1 %}{%- generation -%} {% set x = 2 %}{{ x }}{%+ endgeneration %}{{ x }}";
         assert_eq!(rendered(source), "21");
         assert_eq!(rendered("{% if true %}{% generation %}a{% endgeneration %}{% endif %}"), "a");
-        assert_eq!(plain("{% {{ {% generation"), "{% {{ {% generation");
+        assert_eq!(jinja::plain("{% {{ {% generation"), "{% {{ {% generation");
+    }
+
+    #[test]
+    fn the_end_of_a_turn_is_what_the_template_puts_behind_an_answer() {
+        let end = |source: &str| {
+            let tokens = BTreeMap::from([("eos_token".to_owned(), "</s>".to_owned())]);
+            ChatTemplate::new("chat.jinja".into(), source, tokens, &Rendering::Here)
+                .unwrap()
+                .end_of_turn()
+        };
+        let turns = |end: &str| {
+            format!(
+                "{{% for m in messages %}}{{{{ m.role }}}}: {{{{ m.content }}}}{end}{{% endfor %}}"
+            )
+        };
+        assert_eq!(end(&turns("<|im_end|>\n")).as_deref(), Some("<|im_end|>"));
+        assert_eq!(end(&turns(" {{ eos_token }}")).as_deref(), Some("</s>"));
+        assert_eq!(end(&turns("\n")), None);
+        assert_eq!(end("{{ raise_exception('No.') }}"), None);
     }
 
     #[test]

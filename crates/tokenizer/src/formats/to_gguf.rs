@@ -1,4 +1,4 @@
-//! A tokenizer as the metadata of a GGUF file: the way back from [`gguf`](crate::gguf).
+//! A tokenizer as the metadata of a GGUF file: the way back from [`gguf`](super::gguf).
 //!
 //! Byte-level BPE is a `gpt2` vocabulary, whose way to split text must have a name. SentencePiece BPE
 //! is a `llama` vocabulary: the order in which tokens are merged follows from scores, which are made so
@@ -15,9 +15,10 @@ use serde::Deserialize;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, ModelWrapper, NormalizedString, Normalizer};
 
-use crate::gguf::{BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, is_prefixed};
-use crate::tokenizer::guarded;
-use crate::{Tokenizer, TokenizerError, pre_tokenizer};
+use super::gguf::{BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, is_prefixed};
+use super::pre_tokenizer;
+use crate::guard::guarded;
+use crate::{Tokenizer, TokenizerError};
 
 /// What BPE is, as the library writes it.
 #[derive(Deserialize)]
@@ -187,7 +188,7 @@ fn bpe(tokenizer: &tokenizers::Tokenizer) -> Result<Bpe, String> {
 
 /// The merges that are read from the metadata.
 fn merges_of(gguf: &GgufTokenizer) -> Result<Vec<(String, String)>, String> {
-    let tokenizer = crate::gguf::tokenizer(gguf, Path::new("the tokenizer"))
+    let tokenizer = super::gguf::tokenizer(gguf, Path::new("the tokenizer"))
         .map_err(|error| error.to_string())?;
     bpe(&tokenizer).map(|bpe| bpe.merges)
 }

@@ -1,6 +1,17 @@
-//! The tokenizer of a checkpoint.
+//! The forms that a tokenizer comes in and is written in: Hugging Face's files and GGUF's metadata.
+
+pub(crate) mod folder;
+mod gguf;
+pub(crate) mod pre_tokenizer;
+mod to_gguf;
+pub(crate) mod tokenizer_config;
+pub(crate) mod tokenizer_json;
+
+use std::io::ErrorKind;
+use std::path::Path;
 
 use lns_checkpoint::{Checkpoint, TokenizerSource};
+use lns_record::read_regular;
 
 use crate::{Tokenizer, TokenizerError};
 
@@ -24,4 +35,13 @@ pub fn model_tokenizer(checkpoint: &Checkpoint) -> Result<Option<Tokenizer>, Tok
         (None, Some(id)) => tokenizer.with_bos(id),
         _ => tokenizer,
     }))
+}
+
+/// The bytes of a file, if it is there.
+fn read_if_there(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, TokenizerError> {
+    match read_regular(path, limit) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(TokenizerError::Io { path: path.to_owned(), source }),
+    }
 }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::Compression;
 use crate::CorpusError;
-use crate::documents::Compression;
 
 /// The most that is kept: a pipe may have no end.
 const MAX_BYTES: u64 = 16 << 30;
@@ -107,8 +107,8 @@ mod tests {
     use tempfile::tempdir;
 
     use super::*;
+    use crate::documents::parquet_rows::tests::parquet;
     use crate::documents::{Pieces, text_files};
-    use crate::parquet_rows::tests::parquet;
 
     fn kept(bytes: &[u8]) -> (String, Vec<String>) {
         let folder = tempdir().unwrap();

@@ -23,8 +23,8 @@ use std::sync::{Mutex, PoisonError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::Message;
-use crate::chat::{Fault, Jinja};
+use super::Message;
+use super::jinja::{Fault, Jinja};
 
 /// An answer is a text of at most 8 MiB, whose characters JSON may spell with six bytes each.
 const MAX_ANSWER: u64 = 64 << 20;

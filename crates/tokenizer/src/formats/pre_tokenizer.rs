@@ -28,6 +28,9 @@ const TEKKEN: &str = concat!(
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 );
 
+/// SentencePiece's spelling of a space.
+pub(crate) const SPACE: char = '▁';
+
 /// Patterns whose matches cover any text, and of which none reaches from a character that is not
 /// white space over the space that follows it.
 pub(crate) const TILING: [&str; 3] = [LLAMA3, QWEN2, TEKKEN];

@@ -4,17 +4,13 @@
 //! The library's trainer breaks ties between pairs by their ids and counts words in whole numbers,
 //! so the same text gives the same tokenizer, whatever the number of threads.
 
-use std::path::Path;
-
-use lns_record::replace_file;
-use serde_json::{Map, Value};
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{
     AddedToken, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Trainer,
 };
 
-use crate::tokenizer::{CONFIG_FILE, END_OF_TEXT_KEY, guarded};
+use crate::guard::guarded;
 use crate::{Cut, Tokenizer, TokenizerError};
 
 const END_OF_TEXT: &str = "<|endoftext|>";
@@ -77,33 +73,6 @@ impl Tokenizer {
         let end_of_text = tokenizer.token_to_id(END_OF_TEXT);
         Self::new(tokenizer, vocab_size, None, end_of_text)
             .map_err(|reason| TokenizerError::TrainTokenizer { reason }.into())
-    }
-
-    /// Writes `tokenizer.json` and a `tokenizer_config.json` that names the end-of-text token, for
-    /// transformers and for [`Tokenizer::from_json_file`].
-    ///
-    /// # Errors
-    /// What the operating system says.
-    pub fn save(&self, folder: &Path) -> Result<(), TokenizerError> {
-        let name = |id: Option<u32>| id.and_then(|id| self.token(id)).map(Value::String);
-        let mut config = Map::new();
-        config.insert("tokenizer_class".to_owned(), "PreTrainedTokenizerFast".into());
-        config.insert("clean_up_tokenization_spaces".to_owned(), false.into());
-        let names = [
-            ("bos_token", name(self.bos_id())),
-            ("eos_token", name(self.end_of_text_id())),
-            (END_OF_TEXT_KEY, name(self.end_of_text_id())),
-        ];
-        for (key, name) in names {
-            config.extend(name.map(|name| (key.to_owned(), name)));
-        }
-        let config = format!("{:#}\n", Value::Object(config));
-        for (file, text) in [("tokenizer.json", self.to_json()), (CONFIG_FILE, config)] {
-            let path = folder.join(file);
-            replace_file(&path, text.as_bytes())
-                .map_err(|source| TokenizerError::Write { path, source })?;
-        }
-        Ok(())
     }
 }
 
@@ -302,7 +271,7 @@ mod tests {
         let folder = tempdir().unwrap();
         trained().save(folder.path()).unwrap();
         let read = |config: &str| {
-            fs::write(folder.path().join(CONFIG_FILE), config).unwrap();
+            fs::write(folder.path().join("tokenizer_config.json"), config).unwrap();
             Tokenizer::from_json_file(&folder.path().join("tokenizer.json"))
         };
         let message = read("[").unwrap_err().to_string();

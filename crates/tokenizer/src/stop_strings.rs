@@ -1,7 +1,4 @@
-//! What ends a text that a model writes, besides its own end tokens: strings that the user names, and
-//! what the chat template puts behind an answer.
-
-use crate::{ChatTemplate, Message};
+//! Strings that end a text which a model writes.
 
 /// Watches a text that comes in pieces for strings that end it. The string itself is not part of the
 /// text; what may be the beginning of one is held back until that is known.
@@ -55,29 +52,11 @@ impl StopStrings {
     }
 }
 
-impl ChatTemplate {
-    /// What the template puts behind an answer, such as `<|im_end|>`: a model that writes it has
-    /// finished, even if its end tokens lack it. `None` if there is nothing but white space.
-    pub fn end_of_turn(&self) -> Option<String> {
-        const ANSWER: &str = "Some fathoms.";
-        let message =
-            |role: &str, content: &str| Message { role: role.into(), content: content.into() };
-        let messages = [message("user", "How deep is it?"), message(Message::ASSISTANT, ANSWER)];
-        // A template that refuses these two refuses the conversation too, and says why there.
-        let text = self.render(&messages, false).ok()?;
-        let (_, end) = text.rsplit_once(ANSWER)?;
-        end.split_whitespace().next().map(str::to_owned)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use proptest::prelude::*;
 
     use super::*;
-    use crate::Rendering;
 
     fn stops(stops: &[&str]) -> StopStrings {
         StopStrings::new(stops.iter().map(|stop| (*stop).to_owned()).collect())
@@ -126,24 +105,5 @@ mod tests {
                 None => prop_assert_eq!((given + &watched.finish(), ended), (text, None)),
             }
         }
-    }
-
-    #[test]
-    fn the_end_of_a_turn_is_what_the_template_puts_behind_an_answer() {
-        let end = |source: &str| {
-            let tokens = BTreeMap::from([("eos_token".to_owned(), "</s>".to_owned())]);
-            ChatTemplate::new("chat.jinja".into(), source, tokens, &Rendering::Here)
-                .unwrap()
-                .end_of_turn()
-        };
-        let turns = |end: &str| {
-            format!(
-                "{{% for m in messages %}}{{{{ m.role }}}}: {{{{ m.content }}}}{end}{{% endfor %}}"
-            )
-        };
-        assert_eq!(end(&turns("<|im_end|>\n")).as_deref(), Some("<|im_end|>"));
-        assert_eq!(end(&turns(" {{ eos_token }}")).as_deref(), Some("</s>"));
-        assert_eq!(end(&turns("\n")), None);
-        assert_eq!(end("{{ raise_exception('No.') }}"), None);
     }
 }

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use lns_tokenizer::{ChatTemplate, Message, Tokenizer};
 use serde::Deserialize;
 
+use super::{PrepareOptions, Reading, Responses, prepare_files};
 use crate::documents::{DocumentId, Lines, MAX_PIECE_BYTES, Piece, expand_lines, object};
-use crate::prepare::{Reading, Responses, prepare_files};
-use crate::{Corpus, CorpusError, PrepareOptions};
+use crate::{Corpus, CorpusError};
 
 /// Answers from which on it is worth a tokenisation to know which of them are seen: where one stands
 /// takes two renderings of all that is before it, and 3,000 turns took 16 s.
@@ -254,8 +254,8 @@ mod tests {
     use tempfile::{TempDir, tempdir};
 
     use super::*;
-    use crate::prepare::marked;
-    use crate::shard::UNLEARNED;
+    use crate::corpus::UNLEARNED;
+    use crate::preparation::examples::marked;
     use crate::tiny::build;
     use crate::{IGNORED, Layout, Part, Sequences, Validation, evaluation_sequences};
 

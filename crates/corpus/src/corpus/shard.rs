@@ -20,8 +20,8 @@ use std::path::Path;
 use memmap2::Mmap;
 use sha2::{Digest, Sha256};
 
+use super::map::map;
 use crate::CorpusError;
-use crate::map::map;
 
 const MAGIC: &[u8; 8] = b"LNSTOKEN";
 const VERSION: u32 = 1;

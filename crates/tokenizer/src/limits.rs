@@ -309,7 +309,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::tokenizer::guarded;
+    use crate::guard::guarded;
 
     fn file(normalizer: &Value) -> Vec<u8> {
         let added = json!([{"id": 0, "content": "aaaa"}]);

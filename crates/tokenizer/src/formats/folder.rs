@@ -9,18 +9,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokenizers::PostProcessorWrapper;
 
-use crate::tokenizer::{
-    CONFIG_FILE, END_OF_TEXT_KEY, MAX_TOKENIZER_CONFIG, MAX_TOKENIZER_JSON, read_if_there,
-};
+use super::tokenizer_config::{self, TEMPLATE_FILE, TokenizerConfig, chat_template_beside};
+use super::tokenizer_json::{self, MAX_BYTES};
 use crate::{Tokenizer, TokenizerError};
-
-const TOKENIZER_FILE: &str = "tokenizer.json";
-const TEMPLATE_FILE: &str = "chat_template.jinja";
 
 /// What belongs to a tokenizer in a Hugging Face folder, and how text is made with the model.
 const FILES: [&str; 9] = [
-    TOKENIZER_FILE,
-    CONFIG_FILE,
+    tokenizer_json::FILE,
+    tokenizer_config::FILE,
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
@@ -62,20 +58,23 @@ pub fn gguf_tokenizer(checkpoint: &Checkpoint) -> Result<Option<GgufTokenizer>, 
         TokenizerSource::Json(path) => path,
     };
     let spec = checkpoint.spec();
-    let config = Config::beside(&path)?;
+    let config = TokenizerConfig::beside(&path)?;
     let tokenizer = Tokenizer::from_json_file(&path)?;
-    let mut gguf = tokenizer.to_gguf(spec.vocab_size, config.chat_template(&path)?)?;
-    let named = |key| config.token(key).and_then(|token| tokenizer.inner.token_to_id(token));
-    gguf.unknown_token_id = gguf.unknown_token_id.or(named("unk_token"));
+    let template = chat_template_beside(path.parent().unwrap_or(Path::new("")), &config)?;
+    let mut gguf = tokenizer.to_gguf(spec.vocab_size, template.map(|(_, source)| source))?;
+    let named = |key| -> Result<Option<u32>, TokenizerError> {
+        Ok(config.special_token(key)?.and_then(|token| tokenizer.inner.token_to_id(token)))
+    };
+    gguf.unknown_token_id = gguf.unknown_token_id.or(named("unk_token")?);
     gguf.bos_token_id = spec.bos_token_id().or(gguf.bos_token_id);
     // Of several ends the one that the tokenizer names.
     let ends = spec.eos_token_ids();
-    gguf.eos_token_id = named("eos_token")
+    gguf.eos_token_id = named("eos_token")?
         .filter(|id| ends.is_empty() || ends.contains(id))
         .or(ends.first().copied())
         .or(gguf.eos_token_id);
     let bos = gguf.bos_token_id.and_then(|id| tokenizer.token(id));
-    let adds_bos = match (config.0.get("add_bos_token").and_then(Value::as_bool), bos) {
+    let adds_bos = match (config.add_bos_token(), bos) {
         (Some(adds), _) => adds,
         (None, Some(bos)) => begins_with(&path, &bos)?,
         (None, None) => false,
@@ -84,13 +83,31 @@ pub fn gguf_tokenizer(checkpoint: &Checkpoint) -> Result<Option<GgufTokenizer>, 
     Ok(Some(gguf))
 }
 
+impl Tokenizer {
+    /// Writes `tokenizer.json` and a `tokenizer_config.json` that names the end-of-text token, for
+    /// transformers and for [`Tokenizer::from_json_file`].
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn save(&self, folder: &Path) -> Result<(), TokenizerError> {
+        let name = |id: Option<u32>| id.and_then(|id| self.token(id));
+        let entries = [
+            ("bos_token", name(self.bos_id()).map(Value::from)),
+            ("eos_token", name(self.end_of_text_id()).map(Value::from)),
+        ];
+        let config = tokenizer_config::written(name(self.end_of_text_id()), entries);
+        write_file(&folder.join(tokenizer_json::FILE), self.to_json().as_bytes())?;
+        write_file(&folder.join(tokenizer_config::FILE), config.as_bytes())
+    }
+}
+
 fn copy_files(from: &Path, to: &Path) -> Result<Vec<String>, TokenizerError> {
     let mut copied = Vec::new();
     for name in FILES {
         let source = from.join(name);
         // A link to a regular file is one: model caches are made of them.
         if fs::metadata(&source).is_ok_and(|metadata| metadata.is_file()) {
-            write_file(&to.join(name), &read_file(&source, MAX_TOKENIZER_JSON)?)?;
+            write_file(&to.join(name), &read_file(&source, MAX_BYTES)?)?;
             copied.push(name.to_owned());
         }
     }
@@ -115,21 +132,17 @@ fn write_from_gguf(
         what: error.to_string(),
     })?;
     let entries = [
-        ("tokenizer_class", Some(json!("PreTrainedTokenizerFast"))),
-        ("clean_up_tokenization_spaces", Some(json!(false))),
         ("model_max_length", Some(json!(checkpoint.spec().max_position_embeddings))),
         ("bos_token", name(gguf.bos_token_id).map(Value::from)),
         ("eos_token", name(gguf.eos_token_id).map(Value::from)),
         ("unk_token", name(gguf.unknown_token_id).map(Value::from)),
         ("add_bos_token", gguf.add_bos_token.map(Value::from)),
         ("chat_template", gguf.chat_template.clone().map(Value::from)),
-        (END_OF_TEXT_KEY, name(tokenizer.end_of_text_id()).map(Value::from)),
     ];
-    let entries = entries.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
-    let config = format!("{:#}\n", Value::Object(entries.collect()));
-    write_file(&folder.join(TOKENIZER_FILE), json.as_bytes())?;
-    write_file(&folder.join(CONFIG_FILE), config.as_bytes())?;
-    Ok(vec![TOKENIZER_FILE.to_owned(), CONFIG_FILE.to_owned()])
+    let config = tokenizer_config::written(name(tokenizer.end_of_text_id()), entries);
+    write_file(&folder.join(tokenizer_json::FILE), json.as_bytes())?;
+    write_file(&folder.join(tokenizer_config::FILE), config.as_bytes())?;
+    Ok(vec![tokenizer_json::FILE.to_owned(), tokenizer_config::FILE.to_owned()])
 }
 
 /// Puts a token in front of every text.
@@ -156,55 +169,11 @@ fn begins_with(path: &Path, token: &str) -> Result<bool, TokenizerError> {
         path: path.to_owned(),
         reason: error.to_string(),
     };
-    let bytes = read_file(path, MAX_TOKENIZER_JSON)?;
+    let bytes = read_file(path, MAX_BYTES)?;
     let whole: Whole = serde_json::from_slice(&bytes).map_err(refused)?;
     let one = std::slice::from_ref(&whole.post_processor);
     let steps = whole.post_processor["processors"].as_array().map_or(one, Vec::as_slice);
     Ok(steps.iter().any(|step| step["single"][0]["SpecialToken"]["id"] == token))
-}
-
-/// `tokenizer_config.json`, empty if it is not there.
-struct Config(Value);
-
-impl Config {
-    fn beside(tokenizer_json: &Path) -> Result<Self, TokenizerError> {
-        let path = tokenizer_json.with_file_name(CONFIG_FILE);
-        let Some(bytes) = read_if_there(&path, MAX_TOKENIZER_CONFIG)? else {
-            return Ok(Self(Value::Null));
-        };
-        serde_json::from_slice(&bytes)
-            .map(Self)
-            .map_err(|error| TokenizerError::TokenizerConfig { path, reason: error.to_string() })
-    }
-
-    /// The text of a special token, which is a string or an object with its content.
-    fn token(&self, key: &str) -> Option<&str> {
-        let token = self.0.get(key)?;
-        token.as_str().or_else(|| token.get("content")?.as_str())
-    }
-
-    /// The template of a conversation: its own file, else the only one here or the one of several
-    /// that is named `default`.
-    fn chat_template(&self, tokenizer_json: &Path) -> Result<Option<String>, TokenizerError> {
-        let path = tokenizer_json.with_file_name(TEMPLATE_FILE);
-        if let Some(bytes) = read_if_there(&path, MAX_TOKENIZER_CONFIG)? {
-            return match String::from_utf8(bytes) {
-                Ok(template) => Ok(Some(template)),
-                Err(error) => {
-                    let offset = error.utf8_error().valid_up_to() as u64;
-                    Err(TokenizerError::InvalidUtf8 { path, offset })
-                }
-            };
-        }
-        let template = match self.0.get("chat_template") {
-            Some(Value::Array(several)) => {
-                let default = several.iter().find(|template| template["name"] == "default");
-                default.and_then(|template| template["template"].as_str())
-            }
-            one => one.and_then(Value::as_str),
-        };
-        Ok(template.map(str::to_owned))
-    }
 }
 
 fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>, TokenizerError> {
@@ -317,9 +286,10 @@ mod tests {
             let with_special = whole.encode("the", true).unwrap().get_ids().to_vec();
             assert_eq!(with_special, if adds { [&[1], &*text].concat() } else { text });
             assert_eq!(begins_with(&json, &gguf.tokens[1]).unwrap(), adds);
-            let config: Value =
-                serde_json::from_slice(&fs::read(folder.path().join(CONFIG_FILE)).unwrap())
-                    .unwrap();
+            let config: Value = serde_json::from_slice(
+                &fs::read(folder.path().join(tokenizer_config::FILE)).unwrap(),
+            )
+            .unwrap();
             assert_eq!(config["add_bos_token"], adds);
             assert_eq!(config["model_max_length"], 64);
             assert_eq!(config["tokenizer_class"], "PreTrainedTokenizerFast");
@@ -352,7 +322,7 @@ mod tests {
             fs::write(folder.path().join(name), [0, 255, index as u8]).unwrap();
         }
         fs::write(folder.path().join("README.md"), "no").unwrap();
-        fs::create_dir(folder.path().join(TOKENIZER_FILE)).unwrap();
+        fs::create_dir(folder.path().join(tokenizer_json::FILE)).unwrap();
         let out = tempdir().unwrap();
         let checkpoint = Checkpoint::open(folder.path()).unwrap();
         assert_eq!(write_tokenizer(&checkpoint, out.path()).unwrap(), &FILES[1..]);
