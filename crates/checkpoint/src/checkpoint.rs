@@ -8,29 +8,8 @@ use lns_record::{FileRecord, ProvenanceRecord, file_sha256, open_regular, sha256
 use lns_spec::ModelSpec;
 use serde_json::Value;
 
-use crate::map::FileMap;
-use crate::safetensors_folder::folder_of;
-use crate::{CheckpointError, GgufTokenizer, TensorAudit, TensorInfo, gguf, safetensors_folder};
-
-/// File format of a checkpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// `.safetensors` files with a `config.json`.
-    Safetensors,
-    /// One `.gguf` file.
-    Gguf,
-}
-
-/// Where a checkpoint's tokenizer is.
-#[derive(Debug, Clone, PartialEq)]
-pub enum TokenizerSource {
-    /// In a `tokenizer.json` beside the weights.
-    Json(PathBuf),
-    /// In the GGUF file's metadata.
-    Gguf(Box<GgufTokenizer>),
-    /// Nowhere.
-    None,
-}
+use crate::opened::{Format, Parts, TokenizerSource, folder_of};
+use crate::{CheckpointError, TensorAudit, TensorInfo, gguf, safetensors_folder};
 
 /// An opened checkpoint. Opening parses headers only. Tensor names are Hugging Face's and shapes
 /// `[out, in]`, whatever the file format.
@@ -42,20 +21,6 @@ pub enum TokenizerSource {
 pub struct Checkpoint {
     pub(crate) path: PathBuf,
     pub(crate) parts: Parts,
-}
-
-/// What a format's reader makes of its files.
-#[derive(Debug)]
-pub(crate) struct Parts {
-    pub(crate) format: Format,
-    pub(crate) spec: ModelSpec,
-    /// One for each of `files`.
-    pub(crate) maps: Vec<FileMap>,
-    pub(crate) files: Vec<PathBuf>,
-    pub(crate) tensors: Vec<TensorInfo>,
-    pub(crate) tokenizer: TokenizerSource,
-    /// Of a GGUF file the record that it holds.
-    pub(crate) provenance: Option<ProvenanceRecord>,
 }
 
 impl Checkpoint {

@@ -10,11 +10,11 @@ use lns_spec::{ModelSpec, SpecError};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::checkpoint::Parts;
 use crate::map::FileMap;
+use crate::opened::{Format, Parts, folder_of, tokenizer_in};
 use crate::pairs::{Quantisation, join};
 use crate::safetensors_header::{UniqueEntries, read_header};
-use crate::{CheckpointError, Format, TensorInfo, TokenizerSource};
+use crate::{CheckpointError, TensorInfo};
 
 /// Far above any real `config.json` or index (a 1000-shard index has a few MB).
 const MAX_JSON: u64 = 64 << 20;
@@ -46,20 +46,6 @@ pub(crate) fn open_folder(folder: &Path) -> Result<Parts, CheckpointError> {
 pub(crate) fn open_file(file: &Path) -> Result<Parts, CheckpointError> {
     let folder = folder_of(file);
     open_file_with(read_config(folder)?, folder, file)
-}
-
-/// Where `tokenizer.json` is, if it is in `folder`.
-pub(crate) fn tokenizer_in(folder: &Path) -> TokenizerSource {
-    let path = folder.join("tokenizer.json");
-    if path.exists() { TokenizerSource::Json(path) } else { TokenizerSource::None }
-}
-
-/// The folder a file is in.
-pub(crate) fn folder_of(file: &Path) -> &Path {
-    match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
 }
 
 /// What `config.json` says of the model and of how its weights are stored.
@@ -185,11 +171,5 @@ mod tests {
         {
             assert!(!is_inside(shard), "{shard} was accepted");
         }
-    }
-
-    #[test]
-    fn a_bare_file_name_is_in_the_current_folder() {
-        assert_eq!(folder_of(Path::new("a.gguf")), Path::new("."));
-        assert_eq!(folder_of(Path::new("m/a.gguf")), Path::new("m"));
     }
 }

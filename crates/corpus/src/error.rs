@@ -15,14 +15,14 @@ pub enum CorpusError {
     /// The tokenizer, or the chat template, is at fault.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// The operating system refused.
+    /// The operating system refused to read.
     #[error("{}: cannot be read: {source}", path.display())]
     Io { path: PathBuf, source: std::io::Error },
-    /// The operating system refused.
+    /// The operating system refused to write.
     #[error("{}: cannot be written: {source}", path.display())]
     Write { path: PathBuf, source: std::io::Error },
 
-    /// What was told of the progress asked for an end.
+    /// The function that is told of the progress asked for an end.
     #[error("stopped, as asked, before the text was prepared")]
     Stopped,
 
@@ -168,7 +168,7 @@ pub enum CorpusError {
     )]
     OtherTokenizer { path: PathBuf, expected: String, found: String },
 
-    /// Nothing to draw from.
+    /// There is no text to draw sequences from.
     #[error("no text to train on; name at least one")]
     NoSource,
     /// A weight that cannot be a share.
@@ -179,7 +179,7 @@ pub enum CorpusError {
         "the text has {tokens} tokens, one sequence needs {needed}; give more text or shorter sequences"
     )]
     SourceTooShort { tokens: u64, needed: usize },
-    /// The same of the part that is held out.
+    /// A part that is held out does not fill one sequence.
     #[error(
         "what is held out has {tokens} tokens, one sequence needs {needed}; name more text to hold out \
          (--validation), or give shorter sequences (--length)"

@@ -61,7 +61,7 @@ const KINDS: [([&str; 4], [&str; 4]); 4] = [
     (["river", "stream", "sea", "lake"], ["flows", "freezes", "floods", "glitters"]),
     (["tree", "flower", "bush", "vine"], ["grows", "blooms", "withers", "sways"]),
 ];
-/// As far as half the circle: the fifth behind is the third in front.
+/// Questions reach half the circle: whoever is fifth behind is third in front.
 const ORDINALS: [&str; 4] = ["first", "second", "third", "fourth"];
 const FUNCTION_WORDS: [&str; 5] = ["leads", "the", "behind", "is", "."];
 const END_OF_TEXT: &str = "<|endoftext|>";

@@ -49,7 +49,7 @@
 //!
 //! Of instruction data ([`prepare_instructions`]), laid out by a model's own
 //! [`ChatTemplate`](lns_tokenizer::ChatTemplate), only
-//! the responses are learned: the sampler's targets are [`IGNORED`] elsewhere.
+//! the responses are learned: the sampler's targets are [`IGNORED`](lns_spec::IGNORED) elsewhere.
 
 mod corpus;
 mod documents;
@@ -70,6 +70,6 @@ pub use preparation::{
     InstructionOptions, Limits, PrepareOptions, Validation, prepare, prepare_documents,
     prepare_instructions,
 };
-pub use sampling::{IGNORED, Layout, Position, Sampler, Sequences, evaluation_sequences};
+pub use sampling::{Layout, Position, Sampler, Sequences, evaluation_sequences};
 pub use train_tokenizer::train_tokenizer;
 pub use windows::{TextOptions, Window, Windows, read_windows};

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use lns_tokenizer::{Encoding, Tokenizer};
 
-use crate::CorpusError;
 use crate::documents::{Piece, Pieces, text_files};
+use crate::{Corpus, CorpusError, Layout, Part, evaluation_sequences};
 
 /// Which text to read, and how much.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,9 +28,9 @@ pub struct TextOptions {
 pub struct Window {
     /// Token ids.
     pub ids: Vec<u32>,
-    /// Bytes of text that each token stands for; 0 for the tokens that begin a window and that
-    /// stand between documents.
-    pub bytes: Vec<u32>,
+    /// Bytes of text that each token stands for, 0 for the tokens that begin a window and that stand
+    /// between documents; `None` where that was not kept, as in a prepared text.
+    pub text_bytes: Option<Vec<u32>>,
 }
 
 /// A text, ready for the model.
@@ -44,6 +44,27 @@ pub struct Windows {
     pub files: Vec<PathBuf>,
     /// Ids of [`Tokenizer::separators`].
     pub separators: Vec<u32>,
+}
+
+impl Windows {
+    /// The beginning of the held-out part of a prepared text, cut into windows of `window` tokens, at
+    /// most `max_tokens` of them in all.
+    ///
+    /// # Errors
+    /// A text or a limit too short for one window.
+    pub fn held_out(corpus: &Corpus, window: usize, max_tokens: u64) -> Result<Self, CorpusError> {
+        let padding = corpus.tokenizer().end_of_text_id().unwrap_or(0);
+        let part = corpus.tokens(Part::Validation);
+        let sequences =
+            evaluation_sequences(part, Layout::Packed, window, Some(max_tokens), padding)?;
+        let windows = sequences.inputs.chunks_exact(window);
+        Ok(Self {
+            window,
+            windows: windows.map(|ids| Window { ids: ids.to_vec(), text_bytes: None }).collect(),
+            files: Vec::new(),
+            separators: corpus.tokenizer().separators(),
+        })
+    }
 }
 
 /// Reads documents, puts the end-of-text token between them and cuts their tokens into windows. No
@@ -84,7 +105,8 @@ struct Cutter<'a> {
     wanted: u64,
     /// What every window begins with.
     bos: Option<u32>,
-    current: Window,
+    /// The ids of the window that is being filled, and the bytes each stands for.
+    current: Encoding,
     windows: Vec<Window>,
     /// A document has begun, so that the next one is to be set off from it.
     begun: bool,
@@ -115,7 +137,7 @@ impl<'a> Cutter<'a> {
             window,
             wanted,
             bos,
-            current: Window { ids: Vec::new(), bytes: Vec::new() },
+            current: Encoding::default(),
             windows: Vec::new(),
             begun: false,
         };
@@ -151,8 +173,8 @@ impl<'a> Cutter<'a> {
         self.current.ids.push(id);
         self.current.bytes.push(bytes);
         if self.current.ids.len() == self.window {
-            let empty = Window { ids: Vec::new(), bytes: Vec::new() };
-            self.windows.push(std::mem::replace(&mut self.current, empty));
+            let Encoding { ids, bytes } = std::mem::take(&mut self.current);
+            self.windows.push(Window { ids, text_bytes: Some(bytes) });
             self.begin_window()?;
         }
         Ok(())
@@ -188,6 +210,9 @@ mod tests {
     use tempfile::{TempDir, tempdir};
 
     use super::*;
+    use crate::Limits;
+    use crate::corpus::tests::words;
+    use crate::preparation::tests::prepare_small;
     use crate::tiny::{build, tokenizers};
 
     struct Texts {
@@ -222,6 +247,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_held_out_is_cut_from_its_beginning_and_has_no_bytes() {
+        let folder = tempdir().unwrap();
+        let place = folder.path().join("corpus");
+        let tokenizer = words(&["a", "b", "c"], 3);
+        let documents =
+            [(Part::Train, "a b"), (Part::Validation, "a b c a"), (Part::Validation, "c")];
+        prepare_small(&documents, &tokenizer, Limits::default(), 40, &place).unwrap();
+        let corpus = Corpus::open(&place).unwrap();
+        let held_out = |most| Windows::held_out(&corpus, 2, most).unwrap();
+        assert_eq!(ids(&held_out(100)), [0, 1, 2, 0, 3, 2]);
+        assert_eq!(ids(&held_out(5)), [0, 1, 2, 0]);
+        assert!(held_out(5).windows.iter().all(|window| window.text_bytes.is_none()));
+        assert_eq!(held_out(5).separators, tokenizer.separators());
+        let message = Windows::held_out(&corpus, 7, 100).unwrap_err().to_string();
+        assert!(message.contains("what is held out has 7 tokens"), "{message}");
+    }
+
+    #[test]
     fn windows_follow_each_other_and_the_incomplete_one_is_dropped() {
         let text = "The river rose in the night and by morning";
         let whole = build(&byte_level("smollm")).encode(text).unwrap();
@@ -231,7 +274,7 @@ mod tests {
         assert_eq!(windows.windows.len(), whole.ids.len() / 4);
         for (index, window) in windows.windows.iter().enumerate() {
             assert_eq!(window.ids, whole.ids[4 * index..][..4]);
-            assert_eq!(window.bytes, whole.bytes[4 * index..][..4]);
+            assert_eq!(window.text_bytes.as_deref().unwrap(), &whole.bytes[4 * index..][..4]);
         }
         assert_eq!((windows.window, &windows.files), (4, &texts.options.files));
     }
@@ -274,7 +317,7 @@ mod tests {
         let expected = [encode("a b"), vec![0], encode("c"), vec![0], encode("d b")].concat();
         let windows = read(&texts).unwrap();
         assert_eq!(ids(&windows), expected);
-        assert_eq!(windows.windows[0].bytes, [1, 2, 0, 1, 0, 1, 2]);
+        assert_eq!(windows.windows[0].text_bytes.as_deref().unwrap(), [1, 2, 0, 1, 0, 1, 2]);
     }
 
     #[test]
@@ -294,7 +337,7 @@ mod tests {
         assert_eq!(windows.windows.len(), 2);
         for (index, window) in windows.windows.iter().enumerate() {
             assert_eq!(window.ids[0], 1);
-            assert_eq!(window.bytes[0], 0);
+            assert_eq!(window.text_bytes.as_ref().unwrap()[0], 0);
             assert_eq!(window.ids[1..], plain[3 * index..][..3]);
         }
         texts.options.max_tokens = Some(4);

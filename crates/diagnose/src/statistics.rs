@@ -178,7 +178,8 @@ mod tests {
     }
 
     fn text(ids: &[&[u32]]) -> Windows {
-        let window = |ids: &&[u32]| Window { ids: ids.to_vec(), bytes: vec![1; ids.len()] };
+        let window =
+            |ids: &&[u32]| Window { ids: ids.to_vec(), text_bytes: Some(vec![1; ids.len()]) };
         Windows {
             window: ids[0].len(),
             windows: ids.iter().map(window).collect(),

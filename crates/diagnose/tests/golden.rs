@@ -28,7 +28,7 @@ fn expected(name: &str) -> Value {
 fn text(expected: &Value) -> Windows {
     let length = expected["text"]["window_len"].as_u64().expect("a number") as usize;
     let ids: Vec<u32> = flatten(&expected["ids"]).into_iter().map(|id| id as u32).collect();
-    let window = |ids: &[u32]| Window { ids: ids.to_vec(), bytes: vec![1; length] };
+    let window = |ids: &[u32]| Window { ids: ids.to_vec(), text_bytes: Some(vec![1; length]) };
     let separators = flatten(&expected["separators"]).into_iter().map(|id| id as u32).collect();
     let windows = ids.chunks(length).map(window).collect();
     Windows { window: length, windows, files: Vec::new(), separators }
@@ -170,7 +170,7 @@ fn threads_streaming_and_repeats_give_the_same_bits() {
 #[test]
 fn a_half_precision_checkpoint_gives_no_nan_anywhere() {
     let ids: Vec<u32> = (0..24).map(|i| i * 5 % 32).collect();
-    let window = Window { ids, bytes: vec![1; 24] };
+    let window = Window { ids, text_bytes: Some(vec![1; 24]) };
     let text =
         Windows { window: 24, windows: vec![window], files: Vec::new(), separators: Vec::new() };
     for name in ["llama-bf16-sharded", "qwen3-bf16-sharded", "llama-f16"] {

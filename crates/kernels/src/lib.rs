@@ -36,12 +36,10 @@ use burn::tensor::{DType, Gradients, Int, Tensor};
 
 pub use burn::tensor::{Device, DeviceKind};
 pub use compute::{Compute, Exchange, cpu_device, is_cpu};
+pub use lns_spec::IGNORED;
 pub use rotary::RotaryTable;
 pub use update::{AdamW, Buffer, Muon, adamw, muon, squared_norm};
 pub use workers::{Workers, with_threads};
-
-/// The target of a position whose loss is not counted.
-pub const IGNORED: u32 = u32::MAX;
 
 /// Heads of a grouped-query attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -105,7 +105,8 @@ pub fn evaluate(
     };
     let window_nll = jobs.run(source, workers)?;
     require_finite("the loss", &window_nll)?;
-    let bytes = windows.iter().flat_map(|window| &window.bytes[1..]).map(|n| u64::from(*n)).sum();
+    let bytes = windows.iter().filter_map(|window| window.text_bytes.as_ref());
+    let bytes = bytes.flat_map(|bytes| &bytes[1..]).map(|n| u64::from(*n)).sum();
     Ok(Evaluation {
         window_nll,
         predicted: length.saturating_sub(1),

@@ -103,7 +103,7 @@ fn sharing_a_context_threads_and_the_place_of_the_layers_change_nothing() {
 fn the_likelihood_after_a_windows_first_token_is_the_windows_loss() {
     let model = model("qwen3");
     let ids: Vec<u32> = (0..17).map(|i| (i * 11 + 1) % 96).collect();
-    let windows = [Window { ids: ids.clone(), bytes: vec![1; 17] }];
+    let windows = [Window { ids: ids.clone(), text_bytes: Some(vec![1; 17]) }];
     let workers = Workers::new(1).expect("a thread starts");
     let nll = evaluate(&model, &windows, &workers, &|_| {}).expect("evaluates").nll();
     let found = found(&model, &[request(&ids[..1], &ids[1..])], 64)[0];
@@ -159,7 +159,7 @@ fn a_damaged_model_gives_scores_that_are_no_numbers_and_nothing_greedy() {
     let found = found(&model, &[request(&[1], &[2, 3])], 8)[0];
     assert!(!found.log_probability.is_finite() && !found.greedy, "{found:?}");
     let workers = Workers::new(1).expect("a thread starts");
-    let windows = [Window { ids: vec![1, 2, 3], bytes: vec![1; 3] }];
+    let windows = [Window { ids: vec![1, 2, 3], text_bytes: None }];
     let error = evaluate(&model, &windows, &workers, &|_| {}).expect_err("no loss either");
     assert!(matches!(error, ScoreError::NotFinite { .. }));
 }

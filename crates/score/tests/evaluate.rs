@@ -25,7 +25,7 @@ fn windows(count: u32, length: u32) -> Vec<Window> {
     (0..count)
         .map(|window| Window {
             ids: (0..length).map(|i| (i * 11 + window * 29 + 1) % 96).collect(),
-            bytes: (0..length).map(|i| i % 4).collect(),
+            text_bytes: Some((0..length).map(|i| i % 4).collect()),
         })
         .collect()
 }

@@ -40,3 +40,6 @@ pub use roles::{ModelTensor, Part, Role, StoredTensor, TensorId};
 pub use rope::{RopeFrequencies, RopeScaling, RopeSpec};
 pub use schemes::{Anneal, DepthScale, NormScheme, Placement};
 pub use surgery::{ConversionError, Removal};
+
+/// What stands for a target, the id of the token to predict, at a position whose loss is not counted.
+pub const IGNORED: u32 = u32::MAX;

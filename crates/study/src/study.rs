@@ -6,7 +6,7 @@ use std::{
 };
 
 use lns_checkpoint::Checkpoint;
-use lns_corpus::{Corpus, Part, Window, Windows, evaluation_sequences};
+use lns_corpus::{Corpus, Windows};
 use lns_diagnose::{Control, Labels, Moment, Probes, Subject, diagnose, theory};
 use lns_kernels::Compute;
 use lns_model::Decoder;
@@ -193,14 +193,8 @@ fn held_out(
 ) -> Result<(Windows, Corpus), StudyError> {
     let source = &config.data.sources[0];
     let corpus = Corpus::open(&source.corpus)?;
-    let padding = corpus.tokenizer().end_of_text_id().unwrap_or(0);
-    let part = corpus.tokens(Part::Validation);
-    let layout = lns_corpus::Layout::Packed;
-    let sequences = evaluation_sequences(part, layout, length, Some(tokens), padding)?;
-    let windows = sequences.inputs.chunks_exact(length);
-    let windows = windows.map(|ids| Window { ids: ids.to_vec(), bytes: vec![0; length] }).collect();
-    let separators = corpus.tokenizer().separators();
-    Ok((Windows { window: length, windows, files: Vec::new(), separators }, corpus))
+    let windows = Windows::held_out(&corpus, length, tokens)?;
+    Ok((windows, corpus))
 }
 
 fn model(folder: &Path, planned: &Planned, compute: &Compute) -> Result<Decoder, StudyError> {

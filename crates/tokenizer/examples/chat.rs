@@ -34,8 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ChatTemplate::of(&checkpoint, &Rendering::Here)?.ok_or("the model has no chat template")?;
     for line in std::fs::read_to_string(conversations)?.lines() {
         let Line { messages } = serde_json::from_str(line)?;
-        for prompt in [false, true] {
-            let text = template.render(&messages, prompt)?;
+        for text in [template.render(&messages)?, template.prompt(&messages)?] {
             let ids = tokenizer.encode(&text)?.ids;
             let ids_digest = digest(&format!("{ids:?}"));
             writeln!(std::io::stdout(), "{} {} {ids_digest}", digest(&text), ids.len())?;

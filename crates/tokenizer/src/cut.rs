@@ -114,7 +114,7 @@ enum Reach {
     Splits,
     /// It may or may not split there, but treats both sides as if the other were absent.
     Local,
-    /// Not known.
+    /// What it does there is not known.
     Unknown,
 }
 

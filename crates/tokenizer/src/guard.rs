@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// tokenizers does on some vocabularies.
 ///
 /// # Errors
-/// What the call says, or that the library panicked.
+/// The text of the call's own error, or that the library panicked.
 pub fn guarded<T, E: ToString>(call: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(result) => result.map_err(|error| error.to_string()),

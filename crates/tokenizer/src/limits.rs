@@ -26,7 +26,7 @@ use tokenizers::{NormalizedString, Normalizer};
 /// The library keeps 17 bytes for each byte of normalized text. A text has at most 8 MiB, and
 /// SentencePiece's steps make up to three bytes of one.
 const MAX_NORMALIZED: usize = 128 << 20;
-/// Tokenizers have five steps at most.
+/// The tokenizers that are in use have five steps at most.
 const MAX_STEPS: usize = 64;
 /// A space becomes a mark of three bytes, and a byte a letter of two.
 const MAX_PRE_TOKENIZER_GROWTH: f64 = 64.0;

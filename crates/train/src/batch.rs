@@ -3,9 +3,6 @@
 use lns_kernels::IGNORED;
 use lns_score::counted;
 
-// A target that the text leaves out is one that the loss leaves out.
-const _: () = assert!(IGNORED == lns_corpus::IGNORED);
-
 /// Why ids make no batch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

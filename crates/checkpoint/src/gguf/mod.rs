@@ -16,10 +16,9 @@ use std::path::Path;
 use lns_record::ProvenanceRecord;
 use lns_spec::{Role, StoredTensor};
 
-use crate::checkpoint::Parts;
+use crate::CheckpointError;
 use crate::map::FileMap;
-use crate::safetensors_folder::{folder_of, tokenizer_in};
-use crate::{CheckpointError, Format, TokenizerSource};
+use crate::opened::{Format, Parts, TokenizerSource, folder_of, tokenizer_in};
 use metadata::{Metadata, Reader};
 pub use plan::{GgufTensor, gguf_tensors};
 pub(crate) use quantise::encode;

@@ -139,7 +139,7 @@ fn run(args: &GenerateArgs, printer: &Printer) -> anyhow::Result<()> {
         printer,
     };
     let rendered = match (&template, &prompt) {
-        (Some(template), Some(prompt)) => Some(template.render(&[message("user", prompt)], true)?),
+        (Some(template), Some(prompt)) => Some(template.prompt(&[message("user", prompt)])?),
         _ => None,
     };
     // A prompt that cannot be continued is refused before the weights are read.
@@ -152,7 +152,7 @@ fn run(args: &GenerateArgs, printer: &Printer) -> anyhow::Result<()> {
             (None, Some(template)) => {
                 printer.note("/clear begins a new conversation; /exit, or Ctrl-D, ends it.");
                 converse(&mut io::stdin().lock(), printer, &mut |messages| {
-                    let text = template.render(messages, true)?;
+                    let text = template.prompt(messages)?;
                     let ids = writer.ids(&text, false, &checkpoint)?;
                     Ok(writer.write(&model, &ids, Begin::Answer)?.text)
                 })

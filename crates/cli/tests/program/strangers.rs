@@ -30,7 +30,7 @@ fn said(content: &str) -> [Message; 1] {
 
 /// What becomes of a template, in words.
 fn outcome(source: &str) -> String {
-    match compile(source).and_then(|template| template.render(&said("hi"), false)) {
+    match compile(source).and_then(|template| template.render(&said("hi"))) {
         Ok(text) => format!("{} bytes", text.len()),
         Err(error) => error.to_string(),
     }
@@ -150,8 +150,8 @@ fn a_process_that_ended_is_started_again() {
                 {% for i in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}{% endif %}ok";
     let template = compile(bomb).expect("it compiles");
     for _ in 0..2 {
-        assert_eq!(template.render(&said("hi"), false).expect("harmless"), "ok");
-        template.render(&said("bomb"), false).expect_err("refused");
+        assert_eq!(template.render(&said("hi")).expect("harmless"), "ok");
+        template.render(&said("bomb")).expect_err("refused");
     }
     let error = compile("a\n{% for %}").expect_err("no Jinja").to_string();
     assert!(error.contains("chat.jinja: the chat template does not compile: line 2: "), "{error}");

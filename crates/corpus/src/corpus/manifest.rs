@@ -22,7 +22,7 @@ pub(crate) struct Manifest {
     pub(crate) format: String,
     /// Where the documents came from, in words.
     pub(crate) source: String,
-    /// Fingerprint of the tokenizer.
+    /// The fingerprint of the tokenizer that made the ids.
     pub(crate) tokenizer: String,
     pub(crate) vocab_size: usize,
     pub(crate) end_of_text: u32,
@@ -31,7 +31,7 @@ pub(crate) struct Manifest {
     pub(crate) responses_only: bool,
     pub(crate) train: Vec<ShardEntry>,
     pub(crate) validation: Vec<ShardEntry>,
-    /// Of everything above: of this JSON with nothing here.
+    /// The sha256 of this JSON with nothing here: of everything above.
     pub(crate) sha256: String,
 }
 
@@ -40,15 +40,21 @@ pub(crate) struct Manifest {
 pub(crate) struct ShardEntry {
     pub(crate) documents: u64,
     pub(crate) tokens: u64,
-    /// Of text.
-    pub(crate) bytes: u64,
+    /// Bytes of text that the tokens stand for.
+    #[serde(rename = "bytes")]
+    pub(crate) text_bytes: u64,
     pub(crate) sha256: String,
 }
 
 impl From<&Header> for ShardEntry {
     fn from(header: &Header) -> Self {
-        let Header { tokens, documents, bytes, sha256, .. } = header;
-        Self { documents: *documents, tokens: *tokens, bytes: *bytes, sha256: hex(sha256) }
+        let Header { tokens, documents, text_bytes, sha256, .. } = header;
+        Self {
+            documents: *documents,
+            tokens: *tokens,
+            text_bytes: *text_bytes,
+            sha256: hex(sha256),
+        }
     }
 }
 

@@ -22,9 +22,9 @@ use crate::CorpusError;
 /// What documents are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Part {
-    /// To learn from.
+    /// They are learned from.
     Train,
-    /// Held out, to measure what was learnt.
+    /// They are held out, to measure what was learned.
     Validation,
 }
 
@@ -38,7 +38,7 @@ impl fmt::Display for Part {
 }
 
 impl Part {
-    /// Its shard number `index`.
+    /// The path of shard `index` of this part.
     pub(crate) fn shard(self, index: usize, folder: &Path) -> PathBuf {
         folder.join(format!("{self}-{index:05}.tokens"))
     }
@@ -93,8 +93,9 @@ impl Corpus {
         self.responses_only
     }
 
-    /// The same for the same tokens of the same tokenizer, wherever they came from, if the same of
-    /// them are learned: a sha256 in hexadecimal digits.
+    /// What tells this text from others, a sha256 in hexadecimal digits. Two texts have the same one if
+    /// they have the same tokens of the same tokenizer, and learn the same of them; where the text
+    /// came from does not matter.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }

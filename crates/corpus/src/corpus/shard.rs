@@ -32,19 +32,19 @@ const CHECKED_BYTES: usize = 1 << 18;
 /// The bit of an id that is not to be predicted: far above any vocabulary.
 pub(crate) const UNLEARNED: u32 = 1 << 31;
 
-/// A sha256.
+/// The 32 bytes of a sha256.
 pub(crate) type Sha = [u8; 32];
 
 /// What a shard's first bytes say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Header {
-    /// Bytes of an id: 2 or 4.
+    /// How many bytes an id takes: 2 or 4.
     pub(crate) width: u32,
     pub(crate) tokens: u64,
     pub(crate) documents: u64,
-    /// Of text.
-    pub(crate) bytes: u64,
-    /// Fingerprint of the tokenizer.
+    /// Bytes of text that the tokens stand for.
+    pub(crate) text_bytes: u64,
+    /// The fingerprint of the tokenizer that made the ids.
     pub(crate) tokenizer: Sha,
     pub(crate) sha256: Sha,
 }
@@ -66,7 +66,7 @@ impl Header {
         put(MAGIC);
         put(&VERSION.to_le_bytes());
         put(&self.width.to_le_bytes());
-        for number in [self.tokens, self.documents, self.bytes] {
+        for number in [self.tokens, self.documents, self.text_bytes] {
             put(&number.to_le_bytes());
         }
         put(&self.tokenizer);
@@ -94,33 +94,39 @@ impl ShardWriter {
     pub(crate) fn create(path: &Path, width: u32, tokenizer: Sha) -> io::Result<Self> {
         let mut file = BufWriter::with_capacity(1 << 20, File::create_new(path)?);
         file.write_all(&[0; HEADER])?;
-        let header =
-            Header { width, tokens: 0, documents: 0, bytes: 0, tokenizer, sha256: Sha::default() };
+        let header = Header {
+            width,
+            tokens: 0,
+            documents: 0,
+            text_bytes: 0,
+            tokenizer,
+            sha256: Sha::default(),
+        };
         Ok(Self { file, sha256: Sha256::new(), ends: Vec::new(), header })
     }
 
-    /// Bytes of ids so far.
+    /// How many bytes the ids so far take in the file.
     pub(crate) fn id_bytes(&self) -> u64 {
         self.header.tokens * u64::from(self.header.width)
     }
 
     /// Adds ids that stand for this many bytes of text.
-    pub(crate) fn push(&mut self, ids: &[u32], bytes: u64) -> io::Result<()> {
+    pub(crate) fn push(&mut self, ids: &[u32], text_bytes: u64) -> io::Result<()> {
         let width = self.header.width as usize;
         let encoded: Vec<u8> =
             ids.iter().flat_map(|id| id.to_le_bytes().into_iter().take(width)).collect();
         self.header.tokens += ids.len() as u64;
-        self.header.bytes += bytes;
+        self.header.text_bytes += text_bytes;
         self.write(&encoded)
     }
 
-    /// The ids since the last document's end are a document.
+    /// Ends a document: the ids since the end of the document before it.
     pub(crate) fn end_document(&mut self) {
         self.ends.push(self.header.tokens);
         self.header.documents += 1;
     }
 
-    /// Writes what is missing.
+    /// Writes where documents end, and the header.
     pub(crate) fn finish(mut self) -> io::Result<Header> {
         let padding = self.id_bytes().next_multiple_of(8) - self.id_bytes();
         self.write(&[0; 8][..padding as usize])?;

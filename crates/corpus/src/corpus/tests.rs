@@ -52,7 +52,7 @@ fn what_was_written_is_read() {
         let (train, held_out) = (corpus.tokens(Part::Train), corpus.tokens(Part::Validation));
         assert_eq!(ids(train), [0, 1, 2, end, 2, 0, end]);
         assert_eq!([train.document(0), train.document(1)], [0..4, 4..7]);
-        assert_eq!((train.len(), train.documents(), train.bytes()), (7, 2, 8));
+        assert_eq!((train.len(), train.documents(), train.text_bytes()), (7, 2, 8));
         assert_eq!((ids(held_out), held_out.documents()), (vec![1, end], 1));
         assert_eq!(corpus.vocab_size(), end_of_text + 1);
         assert_eq!(corpus.tokenizer().end_of_text_id(), Some(end));

@@ -17,11 +17,11 @@ pub struct Tokens(Arc<Shards>);
 #[derive(Debug)]
 struct Shards {
     shards: Vec<Shard>,
-    /// Tokens before each shard, and in all.
+    /// How many tokens stand before each shard and, at the end, how many there are.
     tokens: Vec<u64>,
-    /// Documents before each shard, and in all.
+    /// How many documents stand before each shard and, at the end, how many there are.
     documents: Vec<usize>,
-    bytes: u64,
+    text_bytes: u64,
 }
 
 impl Tokens {
@@ -30,7 +30,7 @@ impl Tokens {
         manifest: &Manifest,
         part: Part,
     ) -> Result<Self, CorpusError> {
-        let mut all = Shards { shards: vec![], tokens: vec![0], documents: vec![0], bytes: 0 };
+        let mut all = Shards { shards: vec![], tokens: vec![0], documents: vec![0], text_bytes: 0 };
         let (mut tokens, mut documents) = (0u64, 0usize);
         for (index, entry) in manifest.shards(part).iter().enumerate() {
             let path = part.shard(index, folder);
@@ -45,7 +45,7 @@ impl Tokens {
             documents += shard.documents();
             all.tokens.push(tokens);
             all.documents.push(documents);
-            all.bytes = all.bytes.saturating_add(entry.bytes);
+            all.text_bytes = all.text_bytes.saturating_add(entry.text_bytes);
             all.shards.push(shard);
         }
         if tokens == 0 {
@@ -62,7 +62,7 @@ impl Tokens {
         self.0.tokens[self.0.shards.len()]
     }
 
-    /// Never: a prepared text has tokens in both parts.
+    /// Whether there are none, which is never so: a prepared text has tokens in both parts.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -73,8 +73,8 @@ impl Tokens {
     }
 
     /// Bytes of text that the tokens stand for.
-    pub fn bytes(&self) -> u64 {
-        self.0.bytes
+    pub fn text_bytes(&self) -> u64 {
+        self.0.text_bytes
     }
 
     /// Appends the ids of a range of tokens to `out`; what is beyond the last token is left out.
@@ -84,7 +84,7 @@ impl Tokens {
         out[first..].iter_mut().for_each(|id| *id &= !UNLEARNED);
     }
 
-    /// The same with [`UNLEARNED`] set in ids that are not to be predicted.
+    /// Does what [`read`](Self::read) does, and leaves [`UNLEARNED`] set in ids that are not to be predicted.
     pub(crate) fn read_marked(&self, range: Range<u64>, out: &mut Vec<u32>) {
         let Shards { shards, tokens, .. } = &*self.0;
         let first = tokens.partition_point(|&before| before <= range.start).saturating_sub(1);
@@ -118,7 +118,7 @@ fn header(manifest: &Manifest, entry: &ShardEntry) -> Option<Header> {
         width: width(manifest.vocab_size, manifest.responses_only),
         tokens: entry.tokens,
         documents: entry.documents,
-        bytes: entry.bytes,
+        text_bytes: entry.text_bytes,
         tokenizer: unhex(&manifest.tokenizer)?,
         sha256: unhex(&entry.sha256)?,
     })

@@ -15,7 +15,7 @@ pub(crate) enum Compression {
 }
 
 impl Compression {
-    /// Reads what the file holds; buffered.
+    /// A buffered reader of what the file holds.
     pub(crate) fn reader<R: BufRead + Send + 'static>(
         self,
         file: R,

@@ -32,7 +32,7 @@ enum Format {
 }
 
 impl Format {
-    /// By the end of the file's name, whatever its case.
+    /// Known by the end of the file's name, whatever its case.
     fn of(path: &Path) -> Result<Self, CorpusError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
         let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
@@ -55,7 +55,7 @@ impl Format {
         }
     }
 
-    /// The same where only lines of JSON will do.
+    /// The compression of a file that must hold lines of JSON.
     fn of_lines(path: &Path) -> Result<Compression, CorpusError> {
         match Self::of(path) {
             Ok(Self::Lines(compression)) => Ok(compression),
@@ -72,7 +72,7 @@ pub fn text_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, CorpusError> {
     expand_to(paths, Format::of)
 }
 
-/// The same for files of lines of JSON.
+/// Does what [`text_files`] does where only files of lines of JSON will do.
 pub(crate) fn expand_lines(paths: &[PathBuf]) -> Result<Vec<PathBuf>, CorpusError> {
     expand_to(paths, Format::of_lines)
 }

@@ -22,7 +22,7 @@ const BATCH_ROWS: usize = 64;
 pub(crate) struct ParquetRows {
     path: PathBuf,
     file: SerializedFileReader<File>,
-    /// Of the texts.
+    /// The index of the column of texts.
     column: usize,
     /// Row groups that were begun.
     groups: usize,

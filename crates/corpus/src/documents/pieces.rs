@@ -22,9 +22,9 @@ pub(crate) const MAX_PIECE_BYTES: usize = Tokenizer::MAX_PIECE_BYTES;
 #[derive(Debug, PartialEq)]
 pub(crate) struct Piece {
     pub(crate) text: String,
-    /// It goes on with the document of the piece before it.
+    /// Whether it goes on with the document of the piece before it.
     pub(crate) continues: bool,
-    /// The whole document's, with its first piece, if ids were asked for.
+    /// The id of the whole document, with its first piece, if ids were asked for.
     pub(crate) id: Option<DocumentId>,
     /// The bytes that are learned, if not all are: an example, which is one piece.
     pub(crate) learned: Option<Vec<Range<usize>>>,
@@ -34,7 +34,7 @@ pub(crate) struct Piece {
 #[derive(Debug, Default)]
 pub(crate) struct Whole {
     text: String,
-    /// How much is in pieces.
+    /// How many bytes of it are in pieces.
     position: usize,
 }
 
@@ -91,7 +91,7 @@ struct TextSource {
     buffer: Vec<u8>,
     /// Where in the text the buffer begins.
     offset: u64,
-    /// To be given with the first piece.
+    /// The document's id, until the first piece takes it along.
     id: Option<DocumentId>,
 }
 
@@ -120,7 +120,7 @@ impl Pieces {
         Ok(Self { path: path.to_owned(), cut, ids: false, source })
     }
 
-    /// The same with the id of each document. A `.txt` file is read once more for it.
+    /// Gives the id of each document along with its first piece. A `.txt` file is read once more for it.
     pub(crate) fn with_ids(mut self) -> Result<Self, CorpusError> {
         self.ids = true;
         if let Source::Text(text) = &mut self.source {

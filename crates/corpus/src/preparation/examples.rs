@@ -15,8 +15,7 @@ pub(crate) struct Responses {
     pub(crate) learn_end_of_text: bool,
 }
 
-/// The same tokens, marked where they do not lie within one of the spans of the text, which are in
-/// their order.
+/// Marks the tokens that do not lie within one of these spans of the text, which are in their order.
 pub(crate) fn marked(mut encoding: Encoding, learned: &[Range<usize>]) -> Encoding {
     let (mut end, mut within) = (0, false);
     for (id, &bytes) in encoding.ids.iter_mut().zip(&encoding.bytes) {
@@ -37,12 +36,13 @@ pub(crate) fn marked(mut encoding: Encoding, learned: &[Range<usize>]) -> Encodi
 /// How many examples there are, and what is learned of them.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Examples {
+    /// How many examples are in the text.
     pub(super) kept: u64,
-    /// Tokens, of those that fit in a sequence.
+    /// How many tokens of responses are learned: those that fit in a sequence.
     pub(super) learned: u64,
-    /// Longer than a sequence.
+    /// How many examples are longer than a sequence.
     pub(super) cut: u64,
-    /// Without a token to learn in a sequence.
+    /// How many examples have no token to learn before a sequence ends.
     pub(super) left_out: u64,
 }
 

@@ -8,17 +8,17 @@ use lns_tokenizer::Cut;
 use super::{Limits, Names, Reading};
 use crate::CorpusError;
 
-/// Of few documents at least so many bytes are held out, some 2,000 tokens where a sequence has some
-/// hundreds …
+/// Of few documents at least so many bytes are held out: some 2,000 tokens, where a sequence has some
+/// hundreds.
 const LEAST_HELD_OUT: f64 = 8192.0;
-/// … but at most this part of them.
+/// Of few documents at most this part of their bytes is held out.
 const MOST_HELD_OUT: f64 = 0.25;
-/// So many documents are never few.
+/// From so many documents on, they are not few, whatever the share.
 const MOST_FEW: usize = 100;
 
 /// Documents of which too few are there to hold some out as a whole.
 pub(super) struct Few {
-    /// Bytes of each, in their order, equal ones included.
+    /// The bytes of text of each, in their order, equal ones included.
     pub(super) bytes: Vec<u64>,
 }
 

@@ -96,7 +96,7 @@ impl LayingOut<'_> {
         template: &ChatTemplate,
         messages: &[Message],
     ) -> Result<(String, Vec<Range<usize>>), CorpusError> {
-        let whole = template.render(messages, false)?;
+        let whole = template.render(messages)?;
         let answers = messages.iter().filter(|message| message.role == Message::ASSISTANT).count();
         let until = if answers < MANY_ANSWERS {
             whole.len()
@@ -150,7 +150,7 @@ struct Line {
     _answer: serde::de::IgnoredAny,
 }
 
-/// What is learned from.
+/// One example, whatever its spelling.
 enum Example {
     Pair { prompt: String, response: String },
     Conversation(Vec<Message>),
@@ -201,7 +201,7 @@ impl Example {
         }
     }
 
-    /// The same for the same conversation, however it is spelt.
+    /// What tells examples apart: the conversation, however it is spelt.
     fn id(&self) -> DocumentId {
         let json = serde_json::to_vec(&*self.messages());
         DocumentId::of(&json.expect("two strings are JSON"))
@@ -248,6 +248,7 @@ mod tests {
     use std::fs;
     use std::io::Write;
 
+    use lns_spec::IGNORED;
     use lns_testing::chat_templates::{Laid, Template, chat_templates};
     use lns_testing::vocabularies::byte_level;
     use lns_tokenizer::Rendering;
@@ -257,7 +258,7 @@ mod tests {
     use crate::corpus::UNLEARNED;
     use crate::preparation::examples::marked;
     use crate::tiny::build;
-    use crate::{IGNORED, Layout, Part, Sequences, Validation, evaluation_sequences};
+    use crate::{Layout, Part, Sequences, Validation, evaluation_sequences};
 
     const TEMPLATE: &str = "\
         {% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('No tools.') }}{% endif %}\

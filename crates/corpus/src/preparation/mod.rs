@@ -48,12 +48,12 @@ pub struct PrepareOptions {
     pub max_validation_tokens: Option<u64>,
 }
 
-/// At most how many tokens of made documents, as in [`PrepareOptions`].
+/// At most how many tokens there are of documents that are made, as in [`PrepareOptions`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
-    /// To train on.
+    /// At most how many tokens to train on.
     pub train: Option<u64>,
-    /// Held out.
+    /// At most how many tokens to hold out.
     pub validation: Option<u64>,
 }
 
@@ -84,7 +84,7 @@ pub(crate) struct Reading<'a> {
     /// The files that paths stand for.
     pub(crate) expand: fn(&[PathBuf]) -> Result<Vec<PathBuf>, CorpusError>,
     pub(crate) open: &'a Open<'a>,
-    /// Of examples of which only responses are learned.
+    /// How examples are learned, if that is what the files hold: then only responses are.
     pub(crate) responses: Option<Responses>,
 }
 
@@ -153,7 +153,7 @@ pub(crate) fn prepare_files(
     preparation.finish(source)
 }
 
-/// The same for documents that are made, not read. A document that was in one part is left out of
+/// Does what [`prepare`] does with documents that are made, not read. A document that was in one part is left out of
 /// the other. No more documents are asked for than the limits need.
 ///
 /// # Errors
@@ -170,7 +170,11 @@ pub fn prepare_documents(
     for (part, text) in documents {
         let id = DocumentId::of(text.as_bytes());
         let first = *preparation.seen.entry(id).or_insert(part);
-        preparation.begin(part, first == part);
+        if first == part {
+            preparation.begin(part)
+        } else {
+            preparation.leave_out()
+        }
         let mut document = Whole::new(text);
         while let Some(piece) = document.next_piece(Path::new(source), tokenizer.cut())? {
             preparation.add(piece)?;
@@ -182,7 +186,7 @@ pub fn prepare_documents(
     preparation.finish(source.to_owned())
 }
 
-/// Files, in few words.
+/// The names of files, in few words.
 struct Names<'a>(&'a [PathBuf]);
 
 impl fmt::Display for Names<'_> {

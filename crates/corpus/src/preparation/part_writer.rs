@@ -13,13 +13,13 @@ pub(super) struct PartWriter {
     pub(super) part: Part,
     pub(super) folder: PathBuf,
     pub(super) width: u32,
-    /// Of the tokenizer.
+    /// The fingerprint of the tokenizer.
     pub(super) fingerprint: Sha,
     pub(super) end_of_text: u32,
     pub(super) limit: u64,
     pub(super) shard_bytes: u64,
     pub(super) tokens: u64,
-    /// Tokens of the document that has not ended.
+    /// How many tokens the document has that is being written.
     pub(super) document_tokens: u64,
     pub(super) examples: Examples,
     pub(super) shard: Option<ShardWriter>,
@@ -113,7 +113,7 @@ impl PartWriter {
         Ok(())
     }
 
-    /// Of the shard that is being written.
+    /// The path of the shard that is being written.
     fn path(&self) -> PathBuf {
         self.part.shard(self.finished.len(), &self.folder)
     }

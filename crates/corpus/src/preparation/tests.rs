@@ -29,7 +29,7 @@ pub(crate) fn prepare_small(
     preparation.train.shard_bytes = shard_bytes;
     preparation.validation.shard_bytes = shard_bytes;
     for (part, text) in documents {
-        preparation.begin(*part, true);
+        preparation.begin(*part);
         let mut document = Whole::new((*text).to_owned());
         while let Some(piece) = document.next_piece(place, tokenizer.cut())? {
             preparation.add(piece)?;
@@ -59,7 +59,7 @@ pub(crate) fn prepare_marked(
         )?;
     preparation.train.shard_bytes = 40;
     for (part, text, learned) in examples {
-        preparation.begin(*part, true);
+        preparation.begin(*part);
         let learned = Some(learned.clone());
         preparation.add(Piece { text: text.clone(), continues: false, id: None, learned })?;
     }
@@ -397,7 +397,7 @@ fn limits_cut_the_last_document_and_end_the_reading() {
         prepare_documents(&mut endless, "made", &tokenizer, limits, &place, &progress).unwrap();
     let train = documents(corpus.tokens(Part::Train));
     assert_eq!(train, [vec![0, 1, 2, 3], vec![0, 1, 2, 1, 3]]);
-    assert_eq!(corpus.tokens(Part::Train).bytes(), 6 + 7);
+    assert_eq!(corpus.tokens(Part::Train).text_bytes(), 6 + 7);
     assert_eq!(documents(corpus.tokens(Part::Validation)), [[0, 1, 2, 1, 3]]);
     assert_eq!(told.get(), 9 + 5);
     assert!(made.get() < 20, "{}", made.get());
@@ -414,7 +414,7 @@ fn a_document_of_many_pieces_is_one_document() {
         prepare(&paths[..1], &tokenizer, &options, &place, &|_| ControlFlow::Continue(())).unwrap();
     let train = documents(corpus.tokens(Part::Train));
     assert_eq!(train, [encoded(&tokenizer, "b"), encoded(&tokenizer, &text)]);
-    assert_eq!(corpus.tokens(Part::Train).bytes(), text.len() as u64 + 1);
+    assert_eq!(corpus.tokens(Part::Train).text_bytes(), text.len() as u64 + 1);
 }
 
 #[test]

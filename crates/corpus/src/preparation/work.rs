@@ -27,14 +27,14 @@ const BATCH_BYTES: u64 = 4 << 20;
 /// each token that is missing is read ahead.
 const BYTES_PER_TOKEN: u64 = 8;
 
-/// What files had.
+/// What there was in files.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Added {
-    /// No document.
+    /// There was no document.
     Nothing,
-    /// Only documents that another part has.
+    /// There were only documents that the other part has.
     OnlyHeldOut,
-    /// Documents.
+    /// There were documents.
     Some,
 }
 
@@ -129,7 +129,7 @@ impl<'a> Preparation<'a> {
                         _ if wanted => Added::Some,
                         _ => Added::OnlyHeldOut,
                     };
-                    self.begin(part, wanted);
+                    if wanted { self.begin(part) } else { self.leave_out() }
                 }
                 self.add(piece)?;
             }
@@ -155,7 +155,7 @@ impl<'a> Preparation<'a> {
                 if piece.id.take().is_some() {
                     let bytes = documents.next().copied().unwrap_or(0);
                     left = Some(bytes - ((bytes as f64 * end).ceil() as u64).min(bytes));
-                    self.begin(Part::Train, true);
+                    self.begin(Part::Train);
                 }
                 let bytes = piece.text.len() as u64;
                 let Some(wanted) = left else {
@@ -173,16 +173,21 @@ impl<'a> Preparation<'a> {
                     self.add(piece)?;
                 }
                 left = None;
-                self.begin(Part::Validation, true);
+                self.begin(Part::Validation);
                 self.add(Piece { text, continues: false, id: None, learned: None })?;
             }
         }
         Ok(())
     }
 
-    /// The pieces that come are a document for this part.
-    pub(super) fn begin(&mut self, part: Part, wanted: bool) {
-        self.current = (wanted && !self.is_full(&[part])).then_some(part);
+    /// Begins a document, whose pieces come next, for this part.
+    pub(super) fn begin(&mut self, part: Part) {
+        self.current = (!self.is_full(&[part])).then_some(part);
+    }
+
+    /// Leaves out the document whose pieces come next.
+    pub(super) fn leave_out(&mut self) {
+        self.current = None;
     }
 
     pub(super) fn add(&mut self, piece: Piece) -> Result<(), CorpusError> {

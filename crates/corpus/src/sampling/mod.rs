@@ -8,14 +8,12 @@
 
 mod permutation;
 
+use lns_spec::IGNORED;
 use serde::{Deserialize, Serialize};
 
 use self::permutation::{Permutation, mix};
 use crate::corpus::UNLEARNED;
 use crate::{CorpusError, Tokens};
-
-/// A target that is not predicted.
-pub const IGNORED: u32 = u32::MAX;
 
 /// How documents become sequences of T inputs, each with the token that follows it as its target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +50,7 @@ impl Sequences {
     }
 }
 
-/// How many sequences were drawn from each source: all that a run needs to go on.
+/// How many sequences were drawn from each source, which is all that a run needs to go on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     /// One number for each source.
@@ -69,7 +67,7 @@ pub struct Sampler {
 #[derive(Debug, Clone)]
 struct Source {
     rows: Rows,
-    /// Of all draws, the part that comes from here.
+    /// The part of all draws that comes from here.
     share: f64,
     sequences: u64,
 }
@@ -110,7 +108,7 @@ impl Sampler {
         Ok(Self { sources, seed })
     }
 
-    /// Nothing drawn yet.
+    /// The position before anything is drawn.
     pub fn start(&self) -> Position {
         Position { drawn: vec![0; self.sources.len()] }
     }

@@ -51,7 +51,7 @@ impl Jinja {
         }
     }
 
-    /// As [`ChatTemplate::render`].
+    /// The text of a conversation, with the generation prompt if it is asked for.
     pub(super) fn render(
         &self,
         messages: &[Message],
@@ -60,7 +60,7 @@ impl Jinja {
         self.text(&values(messages), add_generation_prompt)
     }
 
-    /// As [`ChatTemplate::answers`].
+    /// Does what [`ChatTemplate::answers`](super::ChatTemplate::answers) promises.
     pub(super) fn answers(
         &self,
         messages: &[Message],
@@ -225,7 +225,7 @@ fn raise_exception(message: String) -> Result<Value, Error> {
     Err(failure(message))
 }
 
-/// Of 26 July 2024, a Friday.
+/// Formats the day that every template is given: 26 July 2024, a Friday.
 fn strftime_now(format: &str) -> Result<String, Error> {
     let mut text = String::new();
     let mut characters = format.chars();

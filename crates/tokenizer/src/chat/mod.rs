@@ -25,7 +25,7 @@ use crate::formats::tokenizer_config::{TokenizerConfig, chat_template_beside};
 pub struct Message {
     /// Who speaks: `system`, `user`, `assistant` or whom else the template knows.
     pub role: String,
-    /// What is said.
+    /// What they say.
     pub content: String,
 }
 
@@ -43,7 +43,7 @@ impl Message {
 /// let checkpoint = Checkpoint::open("SmolLM2-135M-Instruct".as_ref())?;
 /// let template = ChatTemplate::of(&checkpoint, &Rendering::Here)?.expect("a model for chat has a template");
 /// let question = Message { role: "user".into(), content: "How deep is the sea?".into() };
-/// let prompt = template.render(&[question], true)?;
+/// let prompt = template.prompt(&[question])?;
 /// assert!(prompt.ends_with("<|im_start|>assistant\n"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -122,11 +122,24 @@ impl ChatTemplate {
         }
     }
 
-    /// The text of a conversation; with a generation prompt it ends where the model is to go on.
+    /// The text of a conversation.
     ///
     /// # Errors
     /// [`TokenizerError::Render`], with the template's own reason if it has one.
-    pub fn render(
+    pub fn render(&self, messages: &[Message]) -> Result<String, TokenizerError> {
+        self.text(messages, false)
+    }
+
+    /// The text of a conversation with the generation prompt behind it: it ends where the model is to
+    /// go on.
+    ///
+    /// # Errors
+    /// As [`render`](Self::render).
+    pub fn prompt(&self, messages: &[Message]) -> Result<String, TokenizerError> {
+        self.text(messages, true)
+    }
+
+    fn text(
         &self,
         messages: &[Message],
         add_generation_prompt: bool,
@@ -165,7 +178,7 @@ impl ChatTemplate {
             |role: &str, content: &str| Message { role: role.into(), content: content.into() };
         let messages = [message("user", "How deep is it?"), message(Message::ASSISTANT, ANSWER)];
         // A template that refuses these two refuses the conversation too, and says why there.
-        let text = self.render(&messages, false).ok()?;
+        let text = self.render(&messages).ok()?;
         let (_, end) = text.rsplit_once(ANSWER)?;
         end.split_whitespace().next().map(str::to_owned)
     }
@@ -219,7 +232,7 @@ mod tests {
         template: &ChatTemplate,
         messages: &[Message],
     ) -> Result<(String, Vec<Range<usize>>), TokenizerError> {
-        let whole = template.render(messages, false)?;
+        let whole = template.render(messages)?;
         let answers = template.answers(messages, &whole, usize::MAX)?;
         Ok((whole, answers))
     }
@@ -230,11 +243,11 @@ mod tests {
 
     /// What a template makes of one question.
     fn rendered(source: &str) -> String {
-        compile(source).unwrap().render(&[message("user", "hé, ho")], false).unwrap()
+        compile(source).unwrap().render(&[message("user", "hé, ho")]).unwrap()
     }
 
     fn refusal(source: &str) -> String {
-        let render = |template: ChatTemplate| template.render(&[message("user", "hi")], false);
+        let render = |template: ChatTemplate| template.render(&[message("user", "hi")]);
         compile(source).and_then(render).unwrap_err().to_string()
     }
 
@@ -250,13 +263,13 @@ mod tests {
             for (messages, result) in golden.conversations.iter().zip(results) {
                 match result {
                     Laid::Refusal { raises } => {
-                        let message = template.render(messages, false).unwrap_err().to_string();
+                        let message = template.render(messages).unwrap_err().to_string();
                         assert!(message.contains(&raises), "{name}: {message}");
                         refusals += 1;
                     }
                     Laid::Out { text, prompt, ids, .. } => {
-                        assert_eq!(template.render(messages, false).unwrap(), text, "{name}");
-                        assert_eq!(template.render(messages, true).unwrap(), prompt, "{name}");
+                        assert_eq!(template.render(messages).unwrap(), text, "{name}");
+                        assert_eq!(template.prompt(messages).unwrap(), prompt, "{name}");
                         assert_eq!(tokenizer.encode(&text).unwrap().ids, ids, "{name}");
                         texts += 1;
                     }
@@ -388,7 +401,7 @@ mod tests {
         let inside = Some((&gguf, Path::new("model.gguf")));
         let found = |gguf| {
             let template = ChatTemplate::beside(folder.path(), gguf, &Rendering::Here)?;
-            template.map(|template| template.render(&[], false)).transpose()
+            template.map(|template| template.render(&[])).transpose()
         };
         assert_eq!(found(None).unwrap(), None);
         assert_eq!(found(inside).unwrap().unwrap(), "gguf <s></s>");
@@ -446,7 +459,7 @@ mod tests {
         assert!(of(folder.path()).is_none());
         fs::write(folder.path().join("chat_template.jinja"), "beside").unwrap();
         for path in [folder.path(), &folder.path().join("model.safetensors")] {
-            assert_eq!(of(path).unwrap().render(&[], true).unwrap(), "beside");
+            assert_eq!(of(path).unwrap().prompt(&[]).unwrap(), "beside");
         }
     }
 }

@@ -395,7 +395,14 @@ mod tests {
         write("chat_template.jinja", b"ab\xff");
         let message = refused();
         assert!(message.contains("chat_template.jinja: not UTF-8 at byte 2"), "{message}");
-        write("tokenizer_config.json", b"{");
-        assert!(refused().contains("tokenizer_config.json"));
+        fs::remove_file(folder.path().join("chat_template.jinja")).unwrap();
+        let tools = r#"{"chat_template": [{"name": "tools", "template": ""}]}"#;
+        write("tokenizer_config.json", tools.as_bytes());
+        let message = refused();
+        assert!(message.contains("[\"tools\"] none is named \"default\""), "{message}");
+        for bad in ["{", "[]"] {
+            write("tokenizer_config.json", bad.as_bytes());
+            assert!(refused().contains("tokenizer_config.json: not a usable"));
+        }
     }
 }

@@ -39,13 +39,17 @@ impl TokenizerConfig {
     }
 
     fn read(path: PathBuf) -> Result<Self, TokenizerError> {
-        let entries = match read_if_there(&path, MAX_BYTES)? {
-            None => Map::new(),
-            Some(json) => serde_json::from_slice(&json).map_err(|error| {
-                TokenizerError::TokenizerConfig { path: path.clone(), reason: error.to_string() }
-            })?,
+        let Some(json) = read_if_there(&path, MAX_BYTES)? else {
+            return Ok(Self { path, entries: Map::new() });
         };
-        Ok(Self { path, entries })
+        match serde_json::from_slice(&json) {
+            Ok(Value::Object(entries)) => Ok(Self { path, entries }),
+            Ok(_) => Err(TokenizerError::TokenizerConfig {
+                path,
+                reason: "not a JSON object".to_owned(),
+            }),
+            Err(error) => Err(TokenizerError::TokenizerConfig { path, reason: error.to_string() }),
+        }
     }
 
     /// The value of a key that is there and not null.
