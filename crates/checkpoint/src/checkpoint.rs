@@ -1,8 +1,10 @@
 //! The opened checkpoint: one face for both file formats.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use lns_record::{FileRecord, ProvenanceRecord, file_sha256, open_regular, sha256};
 use lns_spec::ModelSpec;
@@ -21,6 +23,8 @@ use crate::{CheckpointError, TensorAudit, TensorInfo, gguf, safetensors_folder};
 pub struct Checkpoint {
     pub(crate) path: PathBuf,
     pub(crate) parts: Parts,
+    /// The sha256 of each file that was asked for: hashing takes as long as reading all of it.
+    pub(crate) digests: Mutex<HashMap<PathBuf, String>>,
 }
 
 impl Checkpoint {
@@ -57,7 +61,7 @@ impl Checkpoint {
                 second: parts.files[twice[1].file].clone(),
             });
         }
-        Ok(Self { path: path.to_owned(), parts })
+        Ok(Self { path: path.to_owned(), parts, digests: Mutex::default() })
     }
 
     /// What the model is.
@@ -97,7 +101,7 @@ impl Checkpoint {
             Ok(FileRecord {
                 name: path.strip_prefix(self.folder()).unwrap_or(path).display().to_string(),
                 bytes: path.metadata().map_err(io)?.len(),
-                sha256: file_sha256(path).map_err(io)?,
+                sha256: self.digest(path)?,
             })
         };
         Ok(ProvenanceRecord {
@@ -141,12 +145,22 @@ impl Checkpoint {
     pub fn fingerprint(&self) -> Result<String, CheckpointError> {
         let mut lines = vec![self.spec().to_config().to_string()];
         for file in self.files() {
-            lines.push(
-                file_sha256(file)
-                    .map_err(|error| CheckpointError::Io { path: file.clone(), error })?,
-            );
+            lines.push(self.digest(file)?);
         }
         Ok(sha256(lines.join("\n").as_bytes()))
+    }
+
+    /// The sha256 of a file of this model, in hexadecimal digits.
+    fn digest(&self, file: &Path) -> Result<String, CheckpointError> {
+        // A thread that panicked while it held the lock left no half of an entry.
+        let mut digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = digests.get(file) {
+            return Ok(known.clone());
+        }
+        let digest = file_sha256(file)
+            .map_err(|error| CheckpointError::Io { path: file.to_owned(), error })?;
+        digests.insert(file.to_owned(), digest.clone());
+        Ok(digest)
     }
 
     /// Which format the files have.

@@ -305,6 +305,11 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
+    /// Whether what was given is at fault, and not the machine.
+    pub fn is_input(&self) -> bool {
+        !matches!(self, Self::Write { .. } | Self::OutOfMemory { .. })
+    }
+
     /// What [`lns_record::open_regular`] and its like say of a file.
     pub(crate) fn of_reading(path: &Path, error: io::Error) -> Self {
         let path = path.to_owned();

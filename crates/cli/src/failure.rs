@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use lns_checkpoint::CheckpointError;
+use lns_convert::{ConvertError, PlaceError};
 use lns_corpus::CorpusError;
 use lns_diagnose::ChooseError;
 use lns_model::{LoadError, LoraError};
@@ -38,12 +39,9 @@ fn is_tokenizer_input(error: &TokenizerError) -> bool {
 pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
     let input = error.chain().any(|cause| {
         cause.is::<Usage>()
-            || cause.downcast_ref::<CheckpointError>().is_some_and(|error| {
-                !matches!(
-                    error,
-                    CheckpointError::Write { .. } | CheckpointError::OutOfMemory { .. }
-                )
-            })
+            || cause.downcast_ref().is_some_and(CheckpointError::is_input)
+            || cause.downcast_ref().is_some_and(ConvertError::is_input)
+            || cause.downcast_ref().is_some_and(PlaceError::is_input)
             || cause.is::<LoadError>()
             || cause.is::<ScoreError>()
             || cause.downcast_ref::<TokenizerError>().is_some_and(is_tokenizer_input)

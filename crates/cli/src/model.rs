@@ -8,12 +8,12 @@ use std::{
 
 use lns_checkpoint::Checkpoint;
 use lns_kernels::{Compute, Workers};
-use lns_model::{Decoder, LayerSource, StreamingDecoder};
+use lns_model::{Decoder, LayerSource, Layers, f32_bytes, fits, open_layers};
 use lns_record::{Event, FolderKind, FolderMarker};
 use lns_spec::ModelSpec;
 use lns_study::StudyConfig;
 use lns_tokenizer::{Tokenizer, model_tokenizer};
-use lns_train::{RunConfig, available_memory, ranges::THREADS};
+use lns_train::{RunConfig, ranges::THREADS};
 
 use crate::{
     arguments::{ComputeArgs, PlaceArgs},
@@ -131,40 +131,34 @@ pub(crate) fn load(
     compute: &ComputeArgs,
     printer: &Printer,
 ) -> anyhow::Result<Box<dyn LayerSource>> {
-    let needed = f32_bytes(checkpoint.spec());
-    if compute.stream || is_too_large(checkpoint.spec()) {
+    let (path, spec) = (checkpoint.path().to_owned(), checkpoint.spec().clone());
+    let needed = bytes(f32_bytes(&spec));
+    let on_disk = compute.layers().are_on_disk(&spec);
+    if on_disk {
         let why = if compute.stream { "as asked" } else { "it would fill half of the free memory" };
         printer.note(&format!(
-            "Reading layers from disk one at a time ({why}; all at once would take {}).",
-            bytes(needed)
+            "Reading layers from disk one at a time ({why}; all at once would take {needed})."
         ));
-        let decoder = StreamingDecoder::new(checkpoint, compute.place.device.clone())?;
-        return Ok(Box::new(decoder.with_precision(compute.place.precision)));
     }
     let start = Instant::now();
-    let decoder = Decoder::from_checkpoint(&checkpoint, &compute.place.device)?;
-    printer.note(&format!(
-        "Loaded {} ({}, {} in memory) in {:.1} s.",
-        checkpoint.path().display(),
-        checkpoint.spec(),
-        bytes(needed),
-        start.elapsed().as_secs_f64()
-    ));
-    Ok(Box::new(decoder.with_precision(compute.place.precision)))
-}
-
-/// As [`load`], saying nothing.
-pub(crate) fn load_quietly(
-    checkpoint: Checkpoint,
-    compute: &ComputeArgs,
-) -> anyhow::Result<Box<dyn LayerSource>> {
-    load(checkpoint, compute, &Printer::new(true, false))
+    let PlaceArgs { device, precision } = &compute.place;
+    // What is said is what is done, whatever becomes of the free memory.
+    let layers = if on_disk { Layers::OnDisk } else { Layers::InMemory };
+    let source = open_layers(checkpoint, layers, device, *precision)?;
+    if !on_disk {
+        printer.note(&format!(
+            "Loaded {} ({spec}, {needed} in memory) in {:.1} s.",
+            path.display(),
+            start.elapsed().as_secs_f64()
+        ));
+    }
+    Ok(source)
 }
 
 /// The whole model in memory, for what cannot be done layer by layer.
 pub(crate) fn load_whole(checkpoint: &Checkpoint, place: &PlaceArgs) -> anyhow::Result<Decoder> {
     let spec = checkpoint.spec();
-    if is_too_large(spec) {
+    if !fits(spec) {
         return Err(usage(format!(
             "{} needs {} in memory, more than half of what is free; use a smaller model or a larger \
              machine",
@@ -174,11 +168,6 @@ pub(crate) fn load_whole(checkpoint: &Checkpoint, place: &PlaceArgs) -> anyhow::
     }
     let decoder = Decoder::from_checkpoint(checkpoint, &place.device)?;
     Ok(decoder.with_precision(place.precision))
-}
-
-/// Whether the weights would fill more than half of the free memory.
-fn is_too_large(spec: &ModelSpec) -> bool {
-    available_memory().is_some_and(|available| f32_bytes(spec) > available / 2)
 }
 
 /// A short name for a model: that of its file, or of the nearest folder, which tells it from others.
@@ -219,11 +208,6 @@ pub(crate) fn workers(threads: Option<usize>) -> anyhow::Result<Workers> {
 pub(crate) fn thread_count(threads: Option<usize>) -> usize {
     let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     threads.unwrap_or_else(|| cores().min(*THREADS.end() as usize))
-}
-
-/// Bytes of the weights once they are f32 in memory.
-pub(crate) fn f32_bytes(spec: &ModelSpec) -> u64 {
-    spec.parameter_count().total() * 4
 }
 
 /// A size for a person.

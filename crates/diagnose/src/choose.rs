@@ -87,8 +87,10 @@ pub struct Choice {
 /// What was chosen.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chosen {
-    /// Loss before.
-    pub baseline_nll: f64,
+    /// The model before, on the text.
+    pub baseline: Evaluation,
+    /// The model without what is to go, on the text; `None` if nothing goes.
+    pub pruned: Option<Evaluation>,
     /// What goes, in order, by index in the model before any pruning.
     pub steps: Vec<PruneStep>,
     /// The step that would have raised the loss too far, if one stopped the choice.
@@ -135,7 +137,7 @@ pub fn choose(
     }
     let baseline = loss(source)?;
     let baseline_nll = baseline.nll();
-    let mut chosen = Chosen { baseline_nll, steps: Vec::new(), refused: None };
+    let mut chosen = Chosen { baseline, pruned: None, steps: Vec::new(), refused: None };
     let mut removals: Vec<Removal> = Vec::new();
     for round in 0..choice.rounds {
         let share = (choice.count - removals.len()).div_ceil(choice.rounds - round);
@@ -150,7 +152,8 @@ pub fn choose(
                 score,
                 score_stderr: stderr,
                 nll: Some(nll),
-                rise_stderr: paired(&baseline, &pruned).and_then(|difference| difference.stderr),
+                rise_stderr: paired(&chosen.baseline, &pruned)
+                    .and_then(|difference| difference.stderr),
             };
             if choice.max_increase.is_some_and(|most| nll - baseline_nll > most) {
                 chosen.refused = Some(step);
@@ -158,6 +161,7 @@ pub fn choose(
             }
             observe(&step, baseline_nll);
             chosen.steps.push(step);
+            chosen.pruned = Some(pruned);
         }
     }
     Ok(chosen)

@@ -26,6 +26,15 @@ pub enum Retrofit {
 }
 
 impl Retrofit {
+    /// Its name on the command line and in records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Preserve => "preserve",
+            Self::Replace => "replace",
+            Self::Anneal { .. } => "anneal",
+        }
+    }
+
     /// The scale that the model begins with, and whether its gains make up for it.
     pub fn begin(self, scale: DepthScale) -> (DepthScale, bool) {
         match self {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use lns_model::LoraConfig;
+use lns_model::{LoraConfig, available_memory};
 use lns_record::with_prefix;
 use lns_spec::{ModelSpec, ModelTensor};
 use serde::Serialize;
@@ -153,14 +153,6 @@ impl Estimate {
             self.adapted,
         ])
     }
-}
-
-/// Memory that can be had now, in bytes, where the system says.
-pub fn available_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
 }
 
 /// Refuses a run that needs more memory than there is, before any of it is taken: the system would end

@@ -26,7 +26,7 @@ pub use config::{
     OptimiserConfig, RunConfig, Settings, SnapshotConfig, SourceConfig, StatisticsConfig,
     explained, path_in_file, scheme_as_table,
 };
-pub use estimate::{Estimate, available_memory, check_memory, flops_per_token};
+pub use estimate::{Estimate, check_memory, flops_per_token};
 pub use guard::{GuardConfig, NotFinite};
 pub use lns_kernels::{Compute, Exchange};
 pub use optimisers::{Adam, AdamW, Decay, Muon, Optimiser};

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use lns_kernels::{Device, Precision};
+use lns_model::Layers;
 use lns_train::ranges::THREADS;
 
 use super::{names::any_of, numbers::whole};
@@ -20,6 +21,13 @@ pub(crate) struct ComputeArgs {
     /// would fill more than half of the free memory
     #[arg(long)]
     pub(crate) stream: bool,
+}
+
+impl ComputeArgs {
+    /// Where the flags want the layers.
+    pub(crate) fn layers(&self) -> Layers {
+        if self.stream { Layers::OnDisk } else { Layers::WhereTheyFit }
+    }
 }
 
 /// On what device, and in which precision.

@@ -10,9 +10,10 @@ use clap::{Args, ValueEnum};
 use lns_bench::{Effort, Load, Workload};
 use lns_checkpoint::Checkpoint;
 use lns_kernels::{Workers, is_cpu, with_threads};
+use lns_model::available_memory;
 use lns_record::{BenchRecord, BenchResult, NormRecord};
 use lns_train::{
-    Estimate, TrainingOptions, available_memory,
+    Estimate, TrainingOptions,
     ranges::{SEQUENCES, THREADS},
 };
 use serde::Serialize;

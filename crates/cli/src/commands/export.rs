@@ -1,26 +1,14 @@
 //! `lns export`: a model as other programs read it.
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::{Args, builder::TypedValueParser};
-use lns_checkpoint::{
-    Checkpoint, CheckpointError, Conversion, GgufOptions, GgufTokenizer, StorageType, gguf_tensors,
-    write_gguf,
-};
-use lns_record::{NewFile, ProvenanceRecord};
-use lns_spec::NormScheme;
-use lns_tokenizer::gguf_tokenizer;
+use lns_checkpoint::{Conversion, StorageType};
+use lns_convert::{GgufExport, Job, Made, export, export_gguf};
 use serde_json::json;
 
-use super::{
-    Verb,
-    convert::{self, Existing, Job, Made},
-    output,
-};
+use super::{Verb, convert, output};
 use crate::{
     arguments::{names::one_of, numbers::positive},
     failure::usage,
@@ -122,127 +110,60 @@ impl Target {
 fn run(args: &ExportArgs, printer: &Printer) -> anyhow::Result<()> {
     let target = Target::valid(args)?;
     let checkpoint = model::open(&args.model)?;
-    let spec = checkpoint.spec();
-    let conversion = Conversion::of(&checkpoint)?.for_stock_runtimes()?;
+    match target {
+        Target::Gguf(dtype) => gguf(args, &export_gguf(&checkpoint, dtype)?, printer),
+        Target::Safetensors(dtype) => {
+            safetensors(args, &export(&checkpoint, dtype, args.shard_size)?, printer)
+        }
+    }
+}
+
+/// A note when the model was folded.
+fn note_folding(conversion: &Conversion<'_>, printer: &Printer) {
+    let spec = conversion.source().spec();
     if !spec.is_stock() {
         printer.note(&format!("Folded: {spec} → {}.", conversion.spec().norm_scheme));
     }
-    match target {
-        Target::Gguf(dtype) => gguf(args, dtype, conversion, printer),
-        Target::Safetensors(dtype) => safetensors(args, dtype, conversion, printer),
-    }
 }
 
-fn safetensors(
-    args: &ExportArgs,
-    dtype: Option<StorageType>,
-    mut conversion: Conversion<'_>,
-    printer: &Printer,
-) -> anyhow::Result<()> {
-    if let Some(dtype) = dtype {
-        conversion = conversion.cast(dtype);
-    }
+fn safetensors(args: &ExportArgs, job: &Job<'_>, printer: &Printer) -> anyhow::Result<()> {
+    note_folding(&job.conversion, printer);
     let Some(out) = args.out.as_ref().filter(|_| !args.output.dry_run) else {
-        return convert::show_edits(&conversion, printer);
+        return convert::show_edits(&job.conversion, printer);
     };
-    let existing = Existing::under_force(args.output.force);
-    convert::check_place(conversion.source(), out, existing, Made::Folder)?;
-    let dtype = dtype.map(StorageType::name);
-    let options = json!({
-        "format": "safetensors", "dtype": dtype, "shard_gb": args.shard_size,
-        "folded": folded(&conversion),
-    });
-    let shard_bytes = (args.shard_size * 1e9) as u64;
-    let job = Job { verb: "export", conversion, options, more: vec![], shard_bytes };
-    let folder = convert::new_folder(out, existing)?;
-    let record = job.write(folder.path(), printer).with_context(|| convert::not_written(out))?;
-    convert::finish(folder, out, &record)?;
-    printer.result(&format!("model        {}\n", out.display()))?;
-    printer.json(&record)
+    let existing = convert::under_force(args.output.force);
+    convert::check_place(job.conversion.source(), out, existing, Made::Folder)?;
+    let record = convert::write(job, out, existing, printer)?.commit()?;
+    convert::show_result(out, &record, printer)
 }
 
-fn gguf(
-    args: &ExportArgs,
-    dtype: StorageType,
-    conversion: Conversion<'_>,
-    printer: &Printer,
-) -> anyhow::Result<()> {
-    let spec = conversion.spec();
-    let tensors = gguf_tensors(spec, dtype)?;
+fn gguf(args: &ExportArgs, export: &GgufExport<'_>, printer: &Printer) -> anyhow::Result<()> {
+    let source = export.conversion.source();
+    note_folding(&export.conversion, printer);
     let Some(out) = args.out.as_ref().filter(|_| !args.output.dry_run) else {
-        return show(&conversion, &tensors, printer);
+        return show(export, printer);
     };
-    let existing = Existing::under_force(args.output.force);
-    convert::check_place(conversion.source(), out, existing, Made::File)?;
-    let tokenizer = tokenizer(conversion.source(), spec.vocab_size, printer)?;
-    let name = model::short_name(conversion.source().path());
-    let told = json!({"format": "gguf", "dtype": dtype.name(), "folded": folded(&conversion)});
-    let record = conversion.source().provenance("export", spec, told)?;
-    let provenance = serde_json::to_string(&record)?;
-    let options = GgufOptions {
-        name: &name,
-        dtype,
-        tokenizer: tokenizer.as_ref(),
-        provenance: Some(&provenance),
-    };
-    let total = tensors.iter().map(lns_checkpoint::GgufTensor::bytes).sum();
-    let bar = printer.bytes("Writing", total);
-    let file = NewFile::create(out, args.output.force)
-        .with_context(|| format!("{} cannot be made", out.display()))?;
-    let mut read = |tensor: &lns_spec::StoredTensor| -> Result<Vec<f32>, CheckpointError> {
-        conversion.read_f32(&tensor.name, &tensor.shape)
-    };
-    write_gguf(file.path(), spec, &options, &mut read, &|written| bar.set(written))
-        .with_context(|| convert::not_written(out))?;
-    drop(bar);
-    file.commit().with_context(|| format!("{} was not put in place", out.display()))?;
-    remove_older_record(out);
-    printer.result(&format!("model        {} ({})\n", out.display(), bytes(total)))?;
-    printer.json(&record)
-}
-
-/// Earlier versions put the record beside the file: that of the file which was replaced goes with it.
-fn remove_older_record(out: &Path) {
-    let beside = ProvenanceRecord::beside(out);
-    if ProvenanceRecord::read(&beside).is_some() {
-        let _ = std::fs::remove_file(beside);
-    }
-}
-
-/// The scheme that was folded away, if one was.
-fn folded(conversion: &Conversion<'_>) -> Option<NormScheme> {
-    let spec = conversion.source().spec();
-    (spec.norm_scheme != spec.family.own_scheme()).then(|| spec.norm_scheme.clone())
-}
-
-/// The model's tokenizer, of as many tokens as the embedding has rows.
-fn tokenizer(
-    source: &Checkpoint,
-    vocab_size: usize,
-    printer: &Printer,
-) -> anyhow::Result<Option<GgufTokenizer>> {
-    let tokenizer = gguf_tokenizer(source)?;
+    let existing = convert::under_force(args.output.force);
+    convert::check_place(source, out, existing, Made::File)?;
+    let tokenizer = export.tokenizer()?;
     if tokenizer.is_none() {
         printer.note(&format!(
             "{} has no tokenizer: the file will have none either.",
             source.path().display()
         ));
     }
-    let known = tokenizer.as_ref().map_or(vocab_size, |tokenizer| tokenizer.tokens.len());
-    if known != vocab_size {
-        return Err(usage(format!(
-            "the tokenizer has {known} tokens and the embedding {vocab_size} rows; a GGUF file needs as \
-             many of one as of the other"
-        )));
-    }
-    Ok(tokenizer)
+    let name = model::short_name(source.path());
+    let bar = printer.bytes("Writing", export.bytes());
+    let record = export
+        .write(out, existing, &name, tokenizer.as_ref(), &|written| bar.set(written))
+        .with_context(|| convert::not_written(out))?;
+    drop(bar);
+    printer.result(&format!("model        {} ({})\n", out.display(), bytes(export.bytes())))?;
+    printer.json(&record)
 }
 
-fn show(
-    conversion: &Conversion<'_>,
-    tensors: &[lns_checkpoint::GgufTensor],
-    printer: &Printer,
-) -> anyhow::Result<()> {
+fn show(export: &GgufExport<'_>, printer: &Printer) -> anyhow::Result<()> {
+    let GgufExport { conversion, tensors, .. } = export;
     let lines: String = tensors
         .iter()
         .map(|tensor| {
@@ -254,12 +175,11 @@ fn show(
             format!("  {:<28} {shape:<16} {:<5} {source}{factor}\n", tensor.name, tensor.dtype)
         })
         .collect();
-    let total = tensors.iter().map(lns_checkpoint::GgufTensor::bytes).sum();
     printer.result(&format!(
         "{}\n{lines}{} tensors, {}\n",
         conversion.spec(),
         tensors.len(),
-        bytes(total)
+        bytes(export.bytes())
     ))?;
     let list: Vec<_> = tensors
         .iter()

@@ -13,7 +13,7 @@ use lns_train::{
 };
 use toml::{Table, Value};
 
-use super::{Verb, convert, output, train};
+use super::{Verb, output, train};
 use crate::{
     arguments::{
         SettingArgs,
@@ -173,7 +173,7 @@ fn run(args: &FinetuneArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
     if there.is_none() {
         check_memory(&config, checkpoint.spec())?;
     }
-    if convert::holds(out, &checkpoint) {
+    if lns_convert::holds(out, &checkpoint) {
         return Err(usage(format!(
             "--out {} holds the checkpoint, which is never changed in place; name another folder",
             out.display()

@@ -3,12 +3,10 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use lns_checkpoint::Conversion;
-use serde_json::json;
 
 use super::{
     Verb,
-    convert::{self, Function, Job, SHARD_BYTES},
+    convert::{self, Function},
 };
 use crate::{arguments::ConversionArgs, model, printer::Printer};
 
@@ -45,8 +43,5 @@ fn run(args: &FoldArgs, printer: &Printer) -> anyhow::Result<()> {
             spec.norm_scheme
         ));
     }
-    let options = json!({"folded": spec.norm_scheme});
-    let conversion = Conversion::of(&checkpoint)?.folded()?;
-    let job = Job { verb: "fold", options, conversion, more: vec![], shard_bytes: SHARD_BYTES };
-    convert::run(job, &args.conversion, Function::Kept, printer)
+    convert::run(lns_convert::fold(&checkpoint)?, &args.conversion, Function::Kept, printer)
 }

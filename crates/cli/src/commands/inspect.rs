@@ -4,13 +4,14 @@ use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use lns_checkpoint::{Checkpoint, Format, TensorInfo, TokenizerSource};
+use lns_model::f32_bytes;
 use lns_record::{counted, layers_in_words, with_prefix};
 use lns_spec::{Removal, Site};
 use serde_json::json;
 
 use super::Verb;
 use crate::{
-    model::{self, bytes, f32_bytes},
+    model::{self, bytes},
     printer::Printer,
 };
 

@@ -3,25 +3,21 @@
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Instant,
 };
 
 use anyhow::Context;
 use clap::Args;
 use lns_checkpoint::{Checkpoint, Conversion, StorageType};
-use lns_corpus::{Window, Windows};
+use lns_convert::{ConvertError, Effect, Made, chosen_plan, effect, given_plan, read_plan};
+use lns_corpus::Windows;
 use lns_diagnose::{Choice, Chosen, PruneRule, choose};
 use lns_kernels::Workers;
-use lns_model::{LayerSource, Pruned};
+use lns_model::{LayerSource, f32_bytes};
 use lns_record::{PrunePlan, PruneStep, pretty_json, replace_file};
 use lns_spec::{LayerSelection, ModelSpec, Removal, Site};
 use lns_train::ranges::LAYERS;
-use serde_json::{Value, json};
 
-use super::{
-    Verb,
-    convert::{self, Existing, Job, Made, SHARD_BYTES},
-};
+use super::{Verb, convert};
 use crate::{
     arguments::{
         ComputeArgs, CutArgs, OutputArgs,
@@ -143,14 +139,11 @@ fn help() -> String {
     )
 }
 
-/// Windows that speed is measured on, and how often, the two models taking turns.
-const SPEED: (usize, usize) = (4, 3);
-
 fn run(args: &PruneArgs, printer: &Printer) -> anyhow::Result<()> {
     let asked = Asked::valid(args)?;
     let checkpoint = model::open(&args.model)?;
     let output = &args.output;
-    let existing = Existing::under_force(output.force);
+    let existing = convert::under_force(output.force);
     if let Some(out) = output.out.as_ref().filter(|_| !output.dry_run) {
         convert::check_place(&checkpoint, out, existing, Made::Folder)?;
     }
@@ -166,7 +159,8 @@ fn run(args: &PruneArgs, printer: &Printer) -> anyhow::Result<()> {
     if args.files.is_empty() && args.held_out.is_empty() {
         convert::refuse_idle(&args.cut, &args.compute)?;
     }
-    let conversion = Conversion::of(&checkpoint)?;
+    // What is wrong with the files is said before anything is measured.
+    Conversion::of(&checkpoint)?;
     let read = |files: &[_]| match files {
         [] => Ok(None),
         files => text::for_model(&checkpoint, files, &args.cut, printer).map(Some),
@@ -189,7 +183,7 @@ fn run(args: &PruneArgs, printer: &Printer) -> anyhow::Result<()> {
             Some(Measured { source, text, from, workers })
         }
     };
-    let plan = plan(asked, &checkpoint, chosen_on.as_ref(), measured.as_ref(), printer)?;
+    let (plan, chosen) = plan(asked, &checkpoint, chosen_on.as_ref(), measured.as_ref(), printer)?;
     let removals = plan.removals();
     if removals.is_empty() {
         printer.json(&plan)?;
@@ -199,29 +193,33 @@ fn run(args: &PruneArgs, printer: &Printer) -> anyhow::Result<()> {
             None => "nothing can go within --max-ppl-increase; nothing is written",
         });
     }
-    let mut conversion = conversion.without(&removals)?;
-    if let Some(dtype) = args.dtype {
-        conversion = conversion.cast(dtype);
-    }
+    let job = lns_convert::prune(&checkpoint, &plan)?.stored_as(args.dtype);
     printer.note(&described(checkpoint.spec(), &removals));
     if let Some(path) = &args.save_plan {
         replace_file(path, &pretty_json(&plan)?).with_context(|| convert::not_written(path))?;
         printer.note(&format!("Plan: {}", path.display()));
     }
     let Some(out) = output.out.as_ref().filter(|_| !output.dry_run) else {
-        return convert::show_edits(&conversion, printer);
+        return convert::show_edits(&job.conversion, printer);
     };
-    let (gained, measured) = gained(&checkpoint, &conversion, &removals, measured.as_ref())?;
-    let options = json!({"rule": plan.rule, "removals": removals});
-    let more = vec![(PrunePlan::FILE_NAME, pretty_json(&plan)?)];
-    let job = Job { verb: "prune", conversion, options, more, shard_bytes: SHARD_BYTES };
-    let folder = convert::new_folder(out, existing)?;
-    let mut record =
-        job.write(folder.path(), printer).with_context(|| convert::not_written(out))?;
-    record.measured = measured;
-    convert::finish(folder, out, &record)?;
-    printer.result(&format!("{gained}model        {}\n", out.display()))?;
-    printer.json(&record)
+    let effect = match &measured {
+        None => None,
+        Some(Measured { source, text, from, workers }) => {
+            // The choice measured both, if it was made on this text.
+            let known = chosen.as_ref().filter(|_| held_out.is_none());
+            let known = known.and_then(|chosen| Some([&chosen.baseline, chosen.pruned.as_ref()?]));
+            Some((effect(&**source, &removals, text, known, workers)?, from))
+        }
+    };
+    let mut gained = size(&job.conversion);
+    if let Some((effect, from)) = &effect {
+        gained += &cost(effect, from);
+    }
+    let mut written = convert::write(&job, out, existing, printer)?;
+    written.record.measured = effect.map(|(effect, _)| effect.record());
+    let record = written.commit()?;
+    printer.result(&gained)?;
+    convert::show_result(out, &record, printer)
 }
 
 /// The model in memory or on disk, and the text it is measured on.
@@ -233,62 +231,38 @@ struct Measured<'a> {
     workers: Workers,
 }
 
-/// What is to go: named, planned before, or chosen.
+/// What is to go: named, planned before, or chosen; then with what the choice measured.
 fn plan(
     asked: Asked<'_>,
     checkpoint: &Checkpoint,
     chosen_on: Option<&Windows>,
     measured: Option<&Measured<'_>>,
     printer: &Printer,
-) -> anyhow::Result<PrunePlan> {
-    let spec = checkpoint.spec();
-    let mut plan = PrunePlan {
-        format: PrunePlan::FORMAT.to_owned(),
-        model: spec.to_string(),
-        fingerprint: checkpoint.fingerprint()?,
-        rule: "given".to_owned(),
-        baseline_nll: None,
-        steps: Vec::new(),
-    };
+) -> anyhow::Result<(PrunePlan, Option<Chosen>)> {
     match asked {
-        Asked::Planned(path) => {
-            let there = PrunePlan::read(path)?;
-            if there.fingerprint != plan.fingerprint {
-                return Err(usage(format!(
-                    "{} was made for another model ({}), not for {} ({spec}); choose anew with --drop, or \
-                     name the layers with --layers",
-                    path.display(),
-                    there.model,
-                    checkpoint.path().display(),
-                )));
-            }
-            return Ok(there);
-        }
+        Asked::Planned(path) => match read_plan(path, checkpoint) {
+            Err(error @ ConvertError::OtherPlan { .. }) => Err(usage(format!(
+                "{error}; choose anew with --drop, or name the layers with --layers"
+            ))),
+            plan => Ok((plan?, None)),
+        },
         Asked::Chosen(choice) => {
             // clap takes --drop only with --text.
             let (Some(text), Some(measured)) = (chosen_on, measured) else {
                 return Err(usage("--drop chooses on a text: give --text FILE"));
             };
             let chosen = chosen(&choice, text, measured, printer)?;
-            plan.rule = choice.rule.to_string();
-            plan.baseline_nll = Some(chosen.baseline_nll);
-            plan.steps = chosen.steps;
+            Ok((chosen_plan(checkpoint, choice.rule, &chosen)?, Some(chosen)))
         }
         Asked::Named(selections) => {
-            let given = |removal| PruneStep {
-                removal,
-                score: None,
-                score_stderr: None,
-                nll: None,
-                rise_stderr: None,
-            };
+            let mut removals = Vec::new();
             for (selection, branch) in selections {
-                let layers = selection.resolve(spec.num_hidden_layers)?;
-                plan.steps.extend(layers.into_iter().map(|layer| given(Removal { layer, branch })));
+                let layers = selection.resolve(checkpoint.spec().num_hidden_layers)?;
+                removals.extend(layers.into_iter().map(|layer| Removal { layer, branch }));
             }
+            Ok((given_plan(checkpoint, removals)?, None))
         }
     }
-    Ok(plan)
 }
 
 /// What is to go, as it was asked for.
@@ -370,7 +344,7 @@ fn chosen(
         printer.note(&format!(
             "Stopped: without {} the perplexity would be {:+.1} %.",
             named(step.removal),
-            100.0 * (step.nll.unwrap_or(f64::NAN) - chosen.baseline_nll).exp_m1()
+            100.0 * (step.nll.unwrap_or(f64::NAN) - chosen.baseline.nll()).exp_m1()
         ));
     }
     Ok(chosen)
@@ -416,70 +390,41 @@ fn described(spec: &ModelSpec, removals: &[Removal]) -> String {
     )
 }
 
-/// Parameters, memory and, if a text was given, speed and perplexity, before and after.
-fn gained(
-    checkpoint: &Checkpoint,
-    conversion: &Conversion<'_>,
-    removals: &[Removal],
-    measured: Option<&Measured<'_>>,
-) -> anyhow::Result<(String, Option<Value>)> {
-    let (before, after) = (checkpoint.spec(), conversion.spec());
+/// Layers, parameters and memory, before and after.
+fn size(conversion: &Conversion<'_>) -> String {
+    let (before, after) = (conversion.source().spec(), conversion.spec());
     let count = |spec: &ModelSpec| spec.parameter_count().total();
-    let share = |a: f64, b: f64| 100.0 * (b / a - 1.0);
-    let mut out = format!(
+    format!(
         "layers       {} → {}\nparameters   {:.2} M → {:.2} M ({:+.1} %)\nmemory       {} → {} as \
          f32; {} stored\n",
         before.num_hidden_layers,
         after.num_hidden_layers,
         count(before) as f64 / 1e6,
         count(after) as f64 / 1e6,
-        share(count(before) as f64, count(after) as f64),
-        model::bytes(model::f32_bytes(before)),
-        model::bytes(model::f32_bytes(after)),
+        change(count(before) as f64, count(after) as f64),
+        model::bytes(f32_bytes(before)),
+        model::bytes(f32_bytes(after)),
         model::bytes(conversion.bytes()),
-    );
-    let Some(Measured { source, text, from, workers }) = measured else { return Ok((out, None)) };
-    let pruned = Pruned::new(&**source, removals)?;
-    let models: [&dyn LayerSource; 2] = [&**source, &pruned];
-    let loss = |model| lns_score::evaluate(model, &text.windows, workers, &|_| {});
-    let [before, after] = [loss(models[0])?, loss(models[1])?];
-    let [a, b] = [before.nll(), after.nll()];
-    let difference = lns_score::paired(&before, &after);
-    let stderr = difference.and_then(|difference| difference.stderr);
-    let error = stderr.map_or(String::new(), |stderr| format!(" ± {stderr:.4}"));
-    let [slow, fast] = speeds(models, &text.windows, workers)?;
-    out += &format!(
-        "speed        {slow:.0} → {fast:.0} tokens/s, losses of whole windows ({:+.1} %)\nmeasured on  \
-         {from}\nnll          {a:.4} → {b:.4} nats per token ({}{error})\nperplexity   {:.3} → {:.3} ({:+.1} %)\n",
-        share(slow, fast),
-        signed(b - a),
-        a.exp(),
-        b.exp(),
-        share(a.exp(), b.exp()),
-    );
-    let record = json!({
-        "nll_before": a, "nll_after": b, "nll_rise_stderr": stderr,
-        "tokens_per_second_before": slow, "tokens_per_second_after": fast,
-    });
-    Ok((out, Some(record)))
+    )
 }
 
-/// Tokens per second of each, the best of some turns.
-fn speeds(
-    models: [&dyn LayerSource; 2],
-    windows: &[Window],
-    workers: &Workers,
-) -> anyhow::Result<[f64; 2]> {
-    let (most, turns) = SPEED;
-    let windows = &windows[..windows.len().min(most)];
-    let tokens = windows.iter().map(|window| window.ids.len()).sum::<usize>() as f64;
-    let mut best = [0f64; 2];
-    for _ in 0..turns {
-        for (best, model) in best.iter_mut().zip(models) {
-            let start = Instant::now();
-            lns_score::evaluate(model, windows, workers, &|_| {})?;
-            *best = best.max(tokens / start.elapsed().as_secs_f64());
-        }
-    }
-    Ok(best)
+/// Speed, loss and perplexity on the text that was read `from` a flag's files, before and after.
+fn cost(effect: &Effect, from: &str) -> String {
+    let ([before, after], [slow, fast]) = (effect.nll, effect.tokens_per_second);
+    let error = effect.rise_stderr.map_or(String::new(), |stderr| format!(" ± {stderr:.4}"));
+    format!(
+        "speed        {slow:.0} → {fast:.0} tokens/s, losses of whole windows ({:+.1} %)\nmeasured on  \
+         {from}\nnll          {before:.4} → {after:.4} nats per token ({}{error})\nperplexity   {:.3} → \
+         {:.3} ({:+.1} %)\n",
+        change(slow, fast),
+        signed(after - before),
+        before.exp(),
+        after.exp(),
+        change(before.exp(), after.exp()),
+    )
+}
+
+/// From one number to another, in percent of the first.
+fn change(before: f64, after: f64) -> f64 {
+    100.0 * (after / before - 1.0)
 }

@@ -3,15 +3,13 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use lns_checkpoint::Conversion;
 use lns_model::Retrofit;
 use lns_spec::DepthScale;
 use lns_train::ranges::STEPS;
-use serde_json::json;
 
 use super::{
     Verb,
-    convert::{self, Function, Job, SHARD_BYTES},
+    convert::{self, Function},
 };
 use crate::{
     arguments::{ConversionArgs, ScaleArgs, numbers::whole},
@@ -29,17 +27,6 @@ pub(crate) enum RetrofitMode {
     Replace,
     /// The scale is brought in over the first steps of `lns finetune`
     Anneal,
-}
-
-impl RetrofitMode {
-    /// Its name on the command line and in records.
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Preserve => "preserve",
-            Self::Replace => "replace",
-            Self::Anneal => "anneal",
-        }
-    }
 }
 
 /// Give a trained Pre-LN model LayerNorm Scaling
@@ -108,11 +95,8 @@ fn valid(args: &RetrofitArgs) -> anyhow::Result<Retrofit> {
 fn run(args: &RetrofitArgs, printer: &Printer) -> anyhow::Result<()> {
     let mode = valid(args)?;
     let checkpoint = model::open(&args.model)?;
-    let (begin, preserve) = mode.begin(args.scale.over(DepthScale::default()));
-    let conversion = Conversion::of(&checkpoint)?.with_layernorm_scaling(begin, preserve)?;
-    let scheme = &conversion.spec().norm_scheme;
-    let options = json!({"mode": args.mode.name(), "norm_scheme": scheme});
-    let job = Job { verb: "retrofit", options, conversion, more: vec![], shard_bytes: SHARD_BYTES };
+    let scale = args.scale.over(DepthScale::default());
+    let job = lns_convert::retrofit(&checkpoint, mode, scale)?;
     let function = match mode {
         Retrofit::Preserve | Retrofit::Anneal { .. } => Function::Kept,
         Retrofit::Replace => Function::Changed,

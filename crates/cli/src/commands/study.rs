@@ -6,10 +6,10 @@ use std::{
 };
 
 use clap::Args;
+use lns_model::available_memory;
 use lns_record::{Claim, FolderKind, StudyRecord, counted, with_prefix};
 use lns_study::{PRESET_NAMES, Planned, StudyConfig, StudyOutcome, StudyProgress, preset};
 use lns_train::{
-    available_memory,
     ranges::{SEED, THREADS},
     run_preset,
 };

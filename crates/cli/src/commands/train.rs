@@ -6,10 +6,11 @@ use std::{
 };
 
 use clap::Args;
+use lns_model::available_memory;
 use lns_record::{Claim, FolderKind, Outcome, counted, with_prefix};
 use lns_spec::{Initialisation, ModelSpec};
 use lns_train::{
-    Compute, Estimate, RUN_PRESETS, RunConfig, RunPreset, Settings, available_memory,
+    Compute, Estimate, RUN_PRESETS, RunConfig, RunPreset, Settings,
     ranges::{SEED, THREADS},
     run_preset,
 };

@@ -3,13 +3,12 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use lns_checkpoint::{Checkpoint, Conversion};
-use lns_spec::{DepthScale, NormScheme};
-use serde_json::json;
+use lns_convert::folded_from;
+use lns_spec::NormScheme;
 
 use super::{
     Verb,
-    convert::{self, Function, Job, SHARD_BYTES},
+    convert::{self, Function},
 };
 use crate::{
     arguments::{ConversionArgs, ScaleArgs},
@@ -55,21 +54,10 @@ fn run(args: &UnfoldArgs, printer: &Printer) -> anyhow::Result<()> {
         printer.note(&format!("The model was folded from {}.", NormScheme::Lns(noted)));
     }
     let scale = args.scale.over(noted.unwrap_or_default());
-    let conversion = Conversion::of(&checkpoint)?.with_layernorm_scaling(scale, true)?;
-    let options = json!({"norm_scheme": conversion.spec().norm_scheme});
-    let job = Job { verb: "unfold", options, conversion, more: vec![], shard_bytes: SHARD_BYTES };
-    convert::run(job, &args.conversion, Function::Kept, printer)
-}
-
-/// The scale that `lns fold` or `lns export` noted, however long ago.
-fn folded_from(checkpoint: &Checkpoint) -> Option<DepthScale> {
-    let mut record = checkpoint.own_provenance().map(Box::new);
-    while let Some(found) = record {
-        let scheme = found.options.get("folded").cloned();
-        if let Some(Ok(NormScheme::Lns(scale))) = scheme.map(serde_json::from_value) {
-            return Some(DepthScale { anneal: None, ..scale });
-        }
-        record = found.before;
-    }
-    None
+    convert::run(
+        lns_convert::unfold(&checkpoint, scale)?,
+        &args.conversion,
+        Function::Kept,
+        printer,
+    )
 }
