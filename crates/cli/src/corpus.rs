@@ -9,6 +9,7 @@ use lns_corpus::{
     Validation, prepare, prepare_documents, prepare_instructions, text_files, train_tokenizer,
 };
 use lns_record::{NewFolder, SMALL_FILE, file_sha256, read_regular_text};
+use lns_show::{counted, grouped};
 use lns_study::StudyConfig;
 use lns_tokenizer::{ChatTemplate, Tokenizer};
 use lns_train::{RunConfig, SourceConfig, check_memory, path_in_file};
@@ -135,11 +136,13 @@ fn prepared(
             };
             if tokens > LANGUAGE_MOST {
                 return Err(usage(format!(
-                    "the run needs {tokens} tokens, and the built-in language is for small ones \
-                     ({LANGUAGE_MOST} at most); give --text"
+                    "the run needs {}, and the built-in language is for small ones \
+                     ({} at most); give --text",
+                    counted(tokens, "token"),
+                    grouped(LANGUAGE_MOST)
                 )));
             }
-            printer.note(&format!("Preparing {tokens} tokens of it …"));
+            printer.note(&format!("Preparing {} of it …", counted(tokens, "token")));
             write_language(folder, tokens, printer, stop)
         } else {
             tokenized(&args.text, &args.validation, &args.tokenizer, folder, printer, stop)

@@ -10,6 +10,7 @@ use lns_checkpoint::Checkpoint;
 use lns_kernels::{Compute, Workers};
 use lns_model::{Decoder, LayerSource, Layers, f32_bytes, fits, open_layers};
 use lns_record::{Event, FolderKind, FolderMarker};
+use lns_show::with_prefix;
 use lns_spec::ModelSpec;
 use lns_study::StudyConfig;
 use lns_tokenizer::{Tokenizer, model_tokenizer};
@@ -212,12 +213,7 @@ pub(crate) fn thread_count(threads: Option<usize>) -> usize {
 
 /// A size for a person.
 pub(crate) fn bytes(count: u64) -> String {
-    let count = count as f64;
-    match count {
-        c if c >= 1e9 => format!("{:.2} GB", c / 1e9),
-        c if c >= 1e6 => format!("{:.1} MB", c / 1e6),
-        c => format!("{:.1} kB", c / 1e3),
-    }
+    with_prefix(count as f64, "B")
 }
 
 #[cfg(test)]

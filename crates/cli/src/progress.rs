@@ -7,7 +7,8 @@ use std::{
 
 use indicatif::ProgressBar;
 use lns_model::LoraConfig;
-use lns_record::{Event, Outcome, StartEvent, counted};
+use lns_record::{Event, Outcome, StartEvent};
+use lns_show::{counted, grouped};
 use lns_train::RunConfig;
 use lns_watch::TensorBoard;
 
@@ -47,13 +48,13 @@ impl<'a> RunProgress<'a> {
         self.write_tensorboard(event);
         match event {
             Event::Start(start) => self.say(&format!(
-                "Training: scheme {}, {}, {} parameters{}, {} of {} tokens, seed {}.",
+                "Training: scheme {}, {}, {}{}, {} of {}, seed {}.",
                 start.scheme,
                 counted(start.layers, "layer"),
-                start.parameters,
+                counted(start.parameters, "parameter"),
                 self.trained(start),
                 counted(start.steps, "step"),
-                start.tokens_per_step,
+                counted(start.tokens_per_step, "token"),
                 start.seed
             )),
             Event::Resume { step, .. } => self.say(&format!("Going on after step {step}.")),
@@ -78,7 +79,7 @@ impl<'a> RunProgress<'a> {
                         "step {:>6}  held-out loss {loss:.4}  perplexity {:.2}  ({} tokens seen)",
                         event.step,
                         loss.exp(),
-                        event.tokens
+                        grouped(event.tokens)
                     ));
                 }
             }
@@ -126,7 +127,8 @@ impl<'a> RunProgress<'a> {
             return String::new();
         };
         format!(
-            ", of which the {trainable} of adapters of rank {} on {} are trained",
+            ", of which the {} of adapters of rank {} on {} are trained",
+            grouped(trainable),
             lora.rank,
             lora.targets.join(", ")
         )

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use lns_checkpoint::Checkpoint;
 use lns_corpus::{CorpusError, Language, TextOptions, Windows, read_windows};
-use lns_record::counted;
+use lns_show::counted;
 use lns_spec::ModelSpec;
 use lns_tokenizer::{Tokenizer, TokenizerError};
 

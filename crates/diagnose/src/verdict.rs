@@ -1,9 +1,9 @@
 //! From the measurements to a verdict in plain words. Pure: records in, record out.
 
 use lns_record::{
-    DiagnoseRecord, EstimateRecord, Group, GrowthModel, VarianceGrowth, VerdictRecord, counted,
-    layers_in_words, with_minus,
+    DiagnoseRecord, EstimateRecord, Group, GrowthModel, VarianceGrowth, VerdictRecord,
 };
+use lns_show::{counted, layers_in_words, with_minus};
 
 use crate::{
     growth::fit_growth,

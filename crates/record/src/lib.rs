@@ -13,7 +13,6 @@ mod heavy;
 mod read;
 mod study;
 mod surgery;
-mod words;
 mod write;
 
 use serde::{Deserialize, Serialize};
@@ -39,7 +38,6 @@ pub use study::{
     StudyRecord, TheoryCheck, TheoryCurve, TheoryRecord,
 };
 pub use surgery::{FileRecord, ProvenanceRecord, PrunePlan, PruneStep};
-pub use words::{block_in_words, counted, figure, layers_in_words, noun, with_minus, with_prefix};
 pub use write::{NewFile, NewFolder, pretty_json, remove_unfinished, replace_file};
 
 /// `bench --json`.

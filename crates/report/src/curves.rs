@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use unicode_width::UnicodeWidthStr;
 
 use crate::drawing::{Drawing, NARROW, Room, Sketch, axis_caption, beside, px};
-use crate::number::count;
+use crate::number::grouped;
 use crate::palette::HUES;
 use crate::scale::Scale;
 use crate::text::shortened;
@@ -379,7 +379,7 @@ impl Curves {
         });
         let mut there: Vec<(&Curve, Point)> = there.collect();
         there.sort_by(|a, b| b.1.mean.total_cmp(&a.1.mean));
-        let mut text = format!("{} {}", self.column, count(x));
+        let mut text = format!("{} {}", self.column, grouped(x));
         for (curve, point) in there {
             let _ = write!(text, "\n{}: {}", curve.label, (self.write)(point.mean));
             if point.runs > 1 {

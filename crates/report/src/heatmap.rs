@@ -1,7 +1,8 @@
 //! Angular distances of all pairs of stream points (the paper's eq. 1), as measured: neither
 //! clipped nor stretched row by row.
 
-use lns_record::{BlockRecord, block_in_words, noun};
+use lns_record::BlockRecord;
+use lns_show::{block_in_words, noun};
 use maud::{Markup, html};
 
 use crate::drawing::{Drawing, NARROW, Room, Sketch, px};

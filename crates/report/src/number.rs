@@ -1,8 +1,8 @@
-//! Numbers as people write them: three significant digits, an uncertainty cut where it starts to
-//! matter, thousands set apart.
+//! Numbers in a report: an uncertainty cut where it starts to matter, zeros that tell nothing left out.
+//! How a number is spelt is [`lns_show`]'s.
 
-pub(crate) use lns_record::figure;
-use lns_record::{noun, with_minus};
+use lns_show::with_minus;
+pub(crate) use lns_show::{counted, figure, grouped};
 
 /// Below this a number is drawn as zero, above its inverse it is not drawn: scales take logarithms
 /// and differences, which must stay finite.
@@ -63,24 +63,6 @@ fn decimals(value: f64, stderr: Option<f64>) -> Option<usize> {
 
 fn fixed(value: f64, stderr: f64, decimals: usize) -> String {
     format!("{} ± {stderr:.decimals$}", with_minus(&format!("{value:.decimals$}")))
-}
-
-/// `12 345 678`, with thin spaces that do not break.
-pub(crate) fn count(value: u64) -> String {
-    let digits = value.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push('\u{202f}');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// `1 window`, `2 048 tokens`
-pub(crate) fn counted(value: u64, what: &str) -> String {
-    format!("{} {}", count(value), noun(value, what))
 }
 
 /// What the line across a chart of removal costs means.
@@ -154,14 +136,6 @@ mod tests {
         ]);
         let expected = ["8.050 ± 0.400", "", "0.110 ± 0.011", "0.200", "0.5000000 ± 0.0000010"];
         assert_eq!(column, expected);
-    }
-
-    #[test]
-    fn counts_are_grouped_by_thousands() {
-        assert_eq!(count(0), "0");
-        assert_eq!(count(999), "999");
-        assert_eq!(count(2048), "2\u{202f}048");
-        assert_eq!(count(1_234_567), "1\u{202f}234\u{202f}567");
     }
 
     #[test]

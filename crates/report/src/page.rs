@@ -1,9 +1,7 @@
 //! The report: one HTML page that needs nothing beside itself, no script and no network.
 
-use lns_record::{
-    Axis, DiagnoseRecord, Group, GrowthModel, HeavyToken, Numbers, Quantity, VarianceGrowth,
-    VerdictRecord, block_in_words, layers_in_words,
-};
+use lns_record::{Axis, DiagnoseRecord, Group, GrowthModel, HeavyToken, Numbers, Quantity, VarianceGrowth, VerdictRecord};
+use lns_show::{block_in_words, layers_in_words};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::Value;
 
@@ -11,7 +9,7 @@ use crate::charts::drawings;
 use crate::columns;
 use crate::comparable::incomparable;
 use crate::drawing::{Drawing, Room, rules};
-use crate::number::{count, counted, figure, measured, number, percent};
+use crate::number::{counted, figure, grouped, measured, number, percent};
 use crate::palette::{HUES, properties, themed};
 use crate::text::{clean, clean_lines, labels, quoted};
 
@@ -206,9 +204,9 @@ fn facts_of(record: &DiagnoseRecord) -> Vec<(&'static str, String)> {
     let perplexity_stderr = baseline.nll_stderr.map(|stderr| baseline.perplexity * stderr);
     let tokens = format!(
         "{} = {} × {}",
-        count(text.tokens),
+        grouped(text.tokens),
         counted(text.windows, "window"),
-        count(text.window_len)
+        grouped(text.window_len)
     );
     vec![
         ("Model", clean(&record.name)),

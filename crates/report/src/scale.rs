@@ -1,6 +1,6 @@
 //! Axes: from a value to a place between 0 and 1, and the ticks that let one read it back.
 
-use lns_record::with_minus;
+use lns_show::with_minus;
 use unicode_width::UnicodeWidthStr;
 
 use crate::number::{drawable, trimmed};

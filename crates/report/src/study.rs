@@ -10,7 +10,8 @@ mod table;
 
 use std::collections::BTreeSet;
 
-use lns_record::{GroupRecord, Interval, PairRecord, StudyRecord, with_minus};
+use lns_record::{GroupRecord, Interval, PairRecord, StudyRecord};
+use lns_show::with_minus;
 
 use findings::Told;
 use means::{Outcomes, common_seeds};

@@ -2,15 +2,14 @@
 
 use std::fmt::Write;
 
-use lns_record::{
-    DiagnoseRecord, HeavyKind, HeavyToken, LayerRecord, Numbers, StreamRecord, layers_in_words,
-};
+use lns_record::{DiagnoseRecord, HeavyKind, HeavyToken, LayerRecord, Numbers, StreamRecord};
+use lns_show::layers_in_words;
 use unicode_width::UnicodeWidthStr;
 
 use crate::charts::common_threshold;
 use crate::columns;
 use crate::comparable::incomparable;
-use crate::number::{count, counted, figure, measured, number};
+use crate::number::{grouped, counted, figure, measured, number};
 use crate::scale::Scale;
 use crate::text::{clean, labels, quoted, shortened};
 
@@ -307,7 +306,7 @@ fn heavy_table(record: &DiagnoseRecord, style: TableStyle) -> String {
     style.wrap(
         &format!(
             "Massive activations: {} of {} carry more than {} times the median token's variance.",
-            count(record.heavy_tokens.len() as u64),
+            grouped(record.heavy_tokens.len() as u64),
             counted(record.text.tokens, "token"),
             HeavyToken::FACTOR
         ),

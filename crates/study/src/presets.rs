@@ -57,11 +57,11 @@ pub(crate) fn too_short(config: &StudyConfig) -> Option<String> {
     let (run, laptop) = (&config.run, run_preset("laptop")?.config);
     (tokens(run) < tokens(&laptop)).then(|| {
         format!(
-            "{} of {} tokens are far too few to judge a scheme, or which layers a model needs: most \
+            "{} of {} are far too few to judge a scheme, or which layers a model needs: most \
              layers have hardly learnt anything yet, so most look idle. These numbers show how a \
              comparison is read; `lns study laptop` trains long enough to say something.",
-            lns_record::counted(run.steps, "step"),
-            run.tokens_per_step()
+            lns_show::counted(run.steps, "step"),
+            lns_show::counted(run.tokens_per_step(), "token")
         )
     })
 }

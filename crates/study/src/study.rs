@@ -12,8 +12,9 @@ use lns_kernels::Compute;
 use lns_model::Decoder;
 use lns_record::{
     CurvePoint, DiagnoseRecord, Event, GroupRecord, Outcome, RunRecord, SMALL_FILE, StudyRecord,
-    TheoryRecord, counted, pretty_json, read_events, read_regular, read_regular_text, replace_file,
+    TheoryRecord, pretty_json, read_events, read_regular, read_regular_text, replace_file,
 };
+use lns_show::counted;
 use lns_spec::{Initialisation, NormScheme};
 use lns_train::{RunConfig, RunError, check, train};
 
@@ -420,11 +421,11 @@ fn settings(config: &StudyConfig) -> Vec<(String, String)> {
         (
             "length",
             format!(
-                "{} of {} × {} tokens: {} tokens",
+                "{} of {} × {} tokens: {}",
                 counted(run.steps, "step"),
                 counted(run.batch.sequences, "sequence"),
                 run.data.length,
-                run.steps * run.tokens_per_step()
+                counted(run.steps * run.tokens_per_step(), "token")
             ),
         ),
         ("optimiser", optimiser),

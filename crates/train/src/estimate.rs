@@ -3,7 +3,7 @@
 use std::fmt;
 
 use lns_model::{LoraConfig, available_memory};
-use lns_record::with_prefix;
+use lns_show::with_prefix;
 use lns_spec::{ModelSpec, ModelTensor};
 use serde::Serialize;
 

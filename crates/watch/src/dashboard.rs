@@ -291,6 +291,6 @@ mod tests {
         assert!(study.advance().unwrap() && !study.summary(0.0).contains("lns-1"));
 
         let run = Watched::open(&folder.path().join("runs/lns-0"), Vec::new()).unwrap();
-        assert!(run.summary(0.0).contains("at step 20 of 2,441"));
+        assert!(run.summary(0.0).contains("at step 20 of 2\u{202f}441"));
     }
 }

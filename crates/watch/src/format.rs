@@ -1,6 +1,7 @@
 //! Numbers, times and strangers' text as a person reads them on a terminal.
 
-use lns_show::clean;
+use lns_show::{clean, with_minus, with_prefix};
+pub(crate) use lns_show::{counted, grouped};
 
 /// What stands where there is no number.
 pub(crate) const NONE: &str = "–";
@@ -15,33 +16,13 @@ pub(crate) fn plain(text: &str) -> String {
     clean(&line.collect::<String>())
 }
 
-/// 1234567 → `1,234,567`
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// 4912640 → `4.91 M`
+/// A count in three digits and the prefix that fits: `4.91 M`.
 pub(crate) fn compact(number: u64) -> String {
-    let value = number as f64;
-    // The bounds are where two decimals would round up to the next unit.
-    match value {
-        v if v < 999.5 => number.to_string(),
-        v if v < 999.5e3 => format!("{} k", significant(v / 1e3)),
-        v if v < 999.5e6 => format!("{} M", significant(v / 1e6)),
-        v if v < 999.5e9 => format!("{} G", significant(v / 1e9)),
-        v => format!("{} T", significant(v / 1e12)),
-    }
+    with_prefix(number as f64, "")
 }
 
-/// Three significant digits: `0.0123`, `4.91`, `340`, `12345`, `3.00e-4`, `1.20e7`.
+/// Three significant digits: `0.0123`, `4.91`, `340`, `12345`, `3.00e-4`, `1.20e7`. Longer numbers than
+/// [`lns_show::figure`] writes stay plain, because axes and columns have room for five digits.
 pub(crate) fn significant(number: f64) -> String {
     let size = number.abs();
     if !number.is_finite() {
@@ -51,9 +32,9 @@ pub(crate) fn significant(number: f64) -> String {
     } else if (0.00995..99_999.5).contains(&size) {
         // 9.995 is shown as 10.0, so its decimals are those of 10.
         let exponent = (size * 1.0005).log10().floor();
-        format!("{number:.*}", (2.0 - exponent).max(0.0) as usize)
+        with_minus(&format!("{number:.*}", (2.0 - exponent).max(0.0) as usize))
     } else {
-        format!("{number:.2e}")
+        with_minus(&format!("{number:.2e}"))
     }
 }
 
@@ -87,11 +68,6 @@ pub(crate) fn duration(seconds: f64) -> String {
     }
 }
 
-/// `1 run`, `3 runs`
-pub(crate) fn counted(count: usize, what: &str) -> String {
-    format!("{} {}", grouped(count as u64), lns_record::noun(count, what))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,12 +81,11 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_grouped_and_have_three_digits() {
-        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    fn numbers_have_three_digits() {
         assert_eq!([999, 1000, 4_912_640].map(compact), ["999", "1.00 k", "4.91 M"]);
         assert_eq!([999_600, 134_515_008].map(compact), ["1.00 M", "135 M"]);
         let shown = [0.0, 0.0123, 9.996, 340.2, 12345.6, 3e-4, -2.5, 1.2e7, f64::NAN];
-        let expected = ["0", "0.0123", "10.0", "340", "12346", "3.00e-4", "-2.50", "1.20e7", NONE];
+        let expected = ["0", "0.0123", "10.0", "340", "12346", "3.00e-4", "−2.50", "1.20e7", NONE];
         assert_eq!(shown.map(significant), expected);
         assert_eq!(loss(Some(4.02519)), "4.0252");
         assert_eq!(perplexity(Some(1e6)), NONE);

@@ -494,12 +494,15 @@ mod tests {
         for (width, height) in [(80, 24), (100, 30), (120, 40)] {
             let screen = screen(&run(), width, height);
             has(&screen, &["books-lns · lns · seed 7 · 4.91 M parameters", " running "]);
-            has(&screen, &["step 1,220 / 2,441", "50.0 %", "10 min 10 s left"]);
+            has(&screen, &["step 1\u{202f}220 / 2\u{202f}441", "50.0 %", "10 min 10 s left"]);
             has(&screen, &["last step", &last, "validation", "4.3664", "78.8", "1.50e-3"]);
             has(&screen, &["loss, nats per token", "─ training, averaged", "• validation"]);
-            has(&screen, &["stream variance, log scale", "• step 20", "─ step 1,220", "17.9"]);
+            has(
+                &screen,
+                &["stream variance, log scale", "• step 20", "─ step 1\u{202f}220", "17.9"],
+            );
             has(&screen, &["step       700  the loss rose by 1.92", "q quit"]);
-            assert_eq!(screen.contains("layers at step 1,220"), width >= 100);
+            assert_eq!(screen.contains("layers at step 1\u{202f}220"), width >= 100);
         }
         has(&screen(&run(), 120, 40), &["10 min 11 s elapsed", "normal(0.02) init"]);
     }
@@ -507,7 +510,7 @@ mod tests {
     #[test]
     fn a_low_narrow_terminal_shows_the_essentials_and_a_tiny_one_says_so() {
         let screen = |width, height| screen(&run(), width, height);
-        has(&screen(40, 10), &["books-lns · lns", "running", "step 1,220 / 2,441"]);
+        has(&screen(40, 10), &["books-lns · lns", "running", "step 1\u{202f}220 / 2\u{202f}441"]);
         has(&screen(40, 10), &["last step", "validation", "4.3664", "loss, nats per token"]);
         has(&screen(40, 40), &["stream variance", "loss, nats per token"]);
         has(&screen(30, 8), &["The terminal has 30 × 8 cells;"]);
@@ -569,7 +572,7 @@ mod tests {
             has(&screen, &["books-lns: 1 of 3 runs done", "lns-1", "4.3664", "running"]);
             has(&screen, &["pre-1", "finished", "validation loss"]);
             assert_eq!(screen.contains("1 to come, about"), width >= 80);
-            assert_eq!(screen.contains("50 %") && screen.contains("2,441"), width >= 80);
+            assert_eq!(screen.contains("50 %") && screen.contains("2\u{202f}441"), width >= 80);
         }
         let of = |i| (format!("run-{i}"), if i < 29 { &two } else { &one });
         let many: Vec<_> = (0..30).map(of).collect();

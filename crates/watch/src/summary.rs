@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use lns_record::{Event, LayersEvent, figure};
+use lns_record::{Event, LayersEvent};
+use lns_show::figure;
 
 use crate::{format, run::Run, study::Study};
 
@@ -197,17 +198,17 @@ mod tests {
     #[test]
     fn a_summary_says_how_far_how_well_and_how_the_stream_grew() {
         let expected = "\
-state           finished at step 1,220 of 2,441 after 10 min 10 s
+state           finished at step 1\u{202f}220 of 2\u{202f}441 after 10 min 10 s
 model           lns, normal(0.02) initialisation, 24 layers, 4.91 M parameters
 run             seed 7, 2 threads, version 0.1.0
-tokens          1.25 M in training, 2,065/s in the last step
+tokens          1.25 M in training, 2\u{202f}065/s in the last step
 training loss   4.4361 in the last step, 4.3372 on average over the last 50 steps
-validation loss 4.3664, perplexity 78.8, at step 1,200
+validation loss 4.3664, perplexity 78.8, at step 1\u{202f}200
 skipped         1 update
-snapshot        snapshots/step-00001000, step 1,000
+snapshot        snapshots/step-00001000, step 1\u{202f}000
 stream variance       step    into layer 0   into layer 12 out of the last
                         20          0.0282           0.104           0.145
-                     1,220           0.520            8.73            17.9
+                     1\u{202f}220           0.520            8.73            17.9
 notes           step 700: the loss rose by 1.92 in one step: this update was left out
 ";
         assert_eq!(summary(&sample::finished(1220, 24), 2e9), expected);
@@ -220,10 +221,13 @@ notes           step 700: the loss rose by 1.92 in one step: this update was lef
         let runs = [("lns-1".to_owned(), &one), ("none".to_owned(), &none)];
         let text = of_study(Study { runs: &runs, planned: &[] }, 1.7e9);
         assert!(text.starts_with("0 of 2 runs done, 1 running, 1 silent, about"), "{text}");
-        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let words = |line: &str| {
+            line.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+        };
         let lines: Vec<_> = text.lines().skip(2).map(words).collect();
         assert_eq!(lines.len(), 3);
-        let expected = ["lns-1", "lns", "7", "200", "/", "2,441", "5.4175", "225", "running"];
+        let expected =
+            ["lns-1", "lns", "7", "200", "/", "2\u{202f}441", "5.4175", "225", "running"];
         assert_eq!(lines[1], expected);
         assert_eq!(lines[2][..2], ["none", format::NONE]);
     }

@@ -8,6 +8,7 @@ use lns_checkpoint::{Checkpoint, Conversion, TensorEdit};
 use lns_convert::{Existing, Job, Made, PlaceError, Tolerance, Written};
 use lns_record::ProvenanceRecord;
 use lns_score::Comparison;
+use lns_show::with_minus;
 use serde_json::{Value, json};
 
 use super::output;
@@ -214,9 +215,9 @@ fn expected(conversion: &Conversion<'_>, printer: &Printer) -> anyhow::Result<To
 fn show_comparison(found: &Comparison, printer: &Printer) -> anyhow::Result<()> {
     let [before, after] = found.nll;
     printer.result(&format!(
-        "nll          {before:.6} → {after:.6} nats per token ({:+.2e})\nperplexity   {:.4} → {:.4}\n\
+        "nll          {before:.6} → {after:.6} nats per token ({})\nperplexity   {:.4} → {:.4}\n\
          logits       largest difference {:.2e}, {:.1e} of the largest logit\n",
-        after - before,
+        with_minus(&format!("{:+.2e}", after - before)),
         before.exp(),
         after.exp(),
         found.logit_difference,

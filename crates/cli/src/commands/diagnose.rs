@@ -11,7 +11,8 @@ use lns_corpus::Windows;
 use lns_diagnose::{Control, Labels, Probes};
 use lns_kernels::Workers;
 use lns_model::LayerSource;
-use lns_record::{Claim, ClaimError, DiagnoseRecord, FolderKind, counted};
+use lns_record::{Claim, ClaimError, DiagnoseRecord, FolderKind};
+use lns_show::counted;
 
 use super::{Verb, output};
 use crate::{

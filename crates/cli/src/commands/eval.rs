@@ -8,8 +8,9 @@ use std::{
 use clap::Args;
 use lns_corpus::Window;
 use lns_kernels::Workers;
-use lns_record::{EvalRecord, counted};
+use lns_record::EvalRecord;
 use lns_score::{Evaluation, paired};
+use lns_show::{counted, grouped, signed};
 
 use super::Verb;
 use crate::{
@@ -123,7 +124,7 @@ fn described(record: &EvalRecord) -> String {
         record.perplexity,
         counted(record.windows, "window"),
         counted(record.window_len, "token"),
-        record.tokens,
+        grouped(record.tokens),
         counted(record.bytes, "byte"),
         (record.windows * record.window_len) as f64 / record.seconds,
     )
@@ -132,7 +133,7 @@ fn described(record: &EvalRecord) -> String {
 /// `difference  −0.0123 ± 0.0021 nats per token to A, paired over 16 windows; 95 %: −0.0168 to −0.0078`
 fn difference(record: &EvalRecord, first: &str) -> Option<String> {
     let difference = record.difference?;
-    let signed = |value: f64| format!("{value:+.4}").replace('-', "−");
+    let signed = |value: f64| signed(value, 4);
     let error = match (difference.stderr, difference.low, difference.high) {
         (Some(stderr), Some(low), Some(high)) => {
             let windows = record.windows;

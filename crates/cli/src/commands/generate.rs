@@ -12,6 +12,7 @@ use clap::Args;
 use lns_checkpoint::Checkpoint;
 use lns_kernels::with_threads;
 use lns_model::{Decoder, Sampling};
+use lns_show::counted;
 use lns_tokenizer::{ChatTemplate, Message, StopStrings, Tokenizer};
 use lns_train::ranges::{SEED, THREADS};
 use serde::Serialize;
@@ -407,8 +408,7 @@ impl Writer<'_> {
             Ending::Context => format!("; the model's context of {context} tokens is full"),
         };
         let rate = tokens as f64 / seconds;
-        self.printer
-            .note(&format!("{}, {rate:.1} tokens/s{why}", lns_record::counted(tokens, "token")));
+        self.printer.note(&format!("{}, {rate:.1} tokens/s{why}", counted(tokens, "token")));
         Ok(Written { text, tokens, stop, stop_string, seconds })
     }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 use clap::Args;
 use lns_checkpoint::{Checkpoint, Format, TensorInfo, TokenizerSource};
 use lns_model::f32_bytes;
-use lns_record::{counted, layers_in_words, with_prefix};
+use lns_show::{counted, layers_in_words, with_prefix};
 use lns_spec::{Removal, Site};
 use serde_json::json;
 
@@ -116,11 +116,7 @@ fn as_json(checkpoint: &Checkpoint) -> serde_json::Value {
 fn as_text(checkpoint: &Checkpoint, every_tensor: bool) -> String {
     let spec = checkpoint.spec();
     let count = spec.parameter_count();
-    let millions = |n: u64| match n {
-        // As 0.0 M or 0.1 M a tiny model would have lost its size.
-        0..1_000_000 => with_prefix(n as f64, "").trim_end().to_owned(),
-        n => format!("{:.1} M", n as f64 / 1e6),
-    };
+    let parameters = |count: u64| with_prefix(count as f64, "");
     let format = match checkpoint.format() {
         Format::Safetensors => "safetensors",
         Format::Gguf => "GGUF",
@@ -129,7 +125,7 @@ fn as_text(checkpoint: &Checkpoint, every_tensor: bool) -> String {
         .into_iter()
         .map(|(dtype, (tensors, size))| format!("{tensors} {dtype} ({})", bytes(size)))
         .collect();
-    let head = if spec.tie_word_embeddings { "tied".to_owned() } else { millions(count.head) };
+    let head = if spec.tie_word_embeddings { "tied".to_owned() } else { parameters(count.head) };
     let window = match spec.windows().flatten().max() {
         Some(window) => {
             let layers = spec.windows().flatten().count();
@@ -171,9 +167,9 @@ fn as_text(checkpoint: &Checkpoint, every_tensor: bool) -> String {
             "parameters",
             format!(
                 "{} (layers {}, embedding {}, head {head})",
-                millions(count.total()),
-                millions(count.layers),
-                millions(count.embedding)
+                parameters(count.total()),
+                parameters(count.layers),
+                parameters(count.embedding)
             ),
         ),
         ("stored", stored.join(", ")),
@@ -235,8 +231,5 @@ fn scaling(spec: &lns_spec::ModelSpec) -> &'static str {
 }
 
 fn files(checkpoint: &Checkpoint) -> String {
-    match checkpoint.files().len() {
-        1 => "1 file".to_owned(),
-        count => format!("{count} files"),
-    }
+    counted(checkpoint.files().len(), "file")
 }

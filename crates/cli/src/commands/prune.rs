@@ -14,6 +14,7 @@ use lns_diagnose::{Choice, Chosen, PruneRule, choose};
 use lns_kernels::Workers;
 use lns_model::{LayerSource, f32_bytes};
 use lns_record::{PrunePlan, PruneStep, pretty_json, replace_file};
+use lns_show::{block_in_words, signed, with_prefix};
 use lns_spec::{LayerSelection, ModelSpec, Removal, Site};
 use lns_train::ranges::LAYERS;
 
@@ -26,7 +27,8 @@ use crate::{
         stored_type,
     },
     failure::usage,
-    model, pipes,
+    model::{self, bytes},
+    pipes,
     printer::Printer,
     text,
 };
@@ -342,9 +344,9 @@ fn chosen(
     let chosen = choose(&*measured.source, text, choice, &measured.workers, &mut observe)?;
     if let Some(step) = &chosen.refused {
         printer.note(&format!(
-            "Stopped: without {} the perplexity would be {:+.1} %.",
+            "Stopped: without {} the perplexity would be {} %.",
             named(step.removal),
-            100.0 * (step.nll.unwrap_or(f64::NAN) - chosen.baseline.nll()).exp_m1()
+            signed(100.0 * (step.nll.unwrap_or(f64::NAN) - chosen.baseline.nll()).exp_m1(), 1)
         ));
     }
     Ok(chosen)
@@ -364,18 +366,13 @@ fn step_line(step: &PruneStep, rule: PruneRule, baseline: f64) -> String {
     let error = |stderr: Option<f64>| stderr.map_or(String::new(), |e| format!(" ± {e:.4}"));
     let mut line = format!("{:<12}", step.removal.to_string());
     if let Some(score) = step.score {
-        line += &format!("  {rule} {}{}", signed(score), error(step.score_stderr));
+        line += &format!("  {rule} {}{}", signed(score, 4), error(step.score_stderr));
     }
     if let Some(nll) = step.nll {
-        let rise = signed(nll - baseline);
+        let rise = signed(nll - baseline, 4);
         line += &format!("  loss then {nll:.4} ({rise}{})", error(step.rise_stderr));
     }
     line
-}
-
-/// With its sign, a true minus.
-fn signed(value: f64) -> String {
-    format!("{value:+.4}").replace('-', "−")
 }
 
 /// Every index spelt out.
@@ -385,7 +382,7 @@ fn described(spec: &ModelSpec, removals: &[Removal]) -> String {
     let names: Vec<String> = sorted.iter().map(ToString::to_string).collect();
     format!(
         "Of layers {}, these go: {}.",
-        lns_record::block_in_words(0, spec.num_hidden_layers),
+        block_in_words(0, spec.num_hidden_layers),
         names.join(", ")
     )
 }
@@ -395,16 +392,16 @@ fn size(conversion: &Conversion<'_>) -> String {
     let (before, after) = (conversion.source().spec(), conversion.spec());
     let count = |spec: &ModelSpec| spec.parameter_count().total();
     format!(
-        "layers       {} → {}\nparameters   {:.2} M → {:.2} M ({:+.1} %)\nmemory       {} → {} as \
+        "layers       {} → {}\nparameters   {} → {} ({} %)\nmemory       {} → {} as \
          f32; {} stored\n",
         before.num_hidden_layers,
         after.num_hidden_layers,
-        count(before) as f64 / 1e6,
-        count(after) as f64 / 1e6,
+        with_prefix(count(before) as f64, ""),
+        with_prefix(count(after) as f64, ""),
         change(count(before) as f64, count(after) as f64),
-        model::bytes(f32_bytes(before)),
-        model::bytes(f32_bytes(after)),
-        model::bytes(conversion.bytes()),
+        bytes(f32_bytes(before)),
+        bytes(f32_bytes(after)),
+        bytes(conversion.bytes()),
     )
 }
 
@@ -413,11 +410,11 @@ fn cost(effect: &Effect, from: &str) -> String {
     let ([before, after], [slow, fast]) = (effect.nll, effect.tokens_per_second);
     let error = effect.rise_stderr.map_or(String::new(), |stderr| format!(" ± {stderr:.4}"));
     format!(
-        "speed        {slow:.0} → {fast:.0} tokens/s, losses of whole windows ({:+.1} %)\nmeasured on  \
+        "speed        {slow:.0} → {fast:.0} tokens/s, losses of whole windows ({} %)\nmeasured on  \
          {from}\nnll          {before:.4} → {after:.4} nats per token ({}{error})\nperplexity   {:.3} → \
-         {:.3} ({:+.1} %)\n",
+         {:.3} ({} %)\n",
         change(slow, fast),
-        signed(after - before),
+        signed(after - before, 4),
         before.exp(),
         after.exp(),
         change(before.exp(), after.exp()),
@@ -425,6 +422,6 @@ fn cost(effect: &Effect, from: &str) -> String {
 }
 
 /// From one number to another, in percent of the first.
-fn change(before: f64, after: f64) -> f64 {
-    100.0 * (after / before - 1.0)
+fn change(before: f64, after: f64) -> String {
+    signed(100.0 * (after / before - 1.0), 1)
 }

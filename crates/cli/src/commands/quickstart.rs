@@ -16,7 +16,8 @@ use anyhow::{Context, bail};
 use clap::Args;
 use lns_diagnose::Probes;
 use lns_kernels::{Precision, cpu_device};
-use lns_record::{Claim, FolderKind, StudyRecord, counted};
+use lns_record::{Claim, FolderKind, StudyRecord};
+use lns_show::counted;
 use lns_train::ranges::{STEPS, THREADS};
 
 use super::{Verb, diagnose::Request, output};

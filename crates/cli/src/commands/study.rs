@@ -7,7 +7,8 @@ use std::{
 
 use clap::Args;
 use lns_model::available_memory;
-use lns_record::{Claim, FolderKind, StudyRecord, counted, with_prefix};
+use lns_record::{Claim, FolderKind, StudyRecord};
+use lns_show::{counted, with_prefix};
 use lns_study::{PRESET_NAMES, Planned, StudyConfig, StudyOutcome, StudyProgress, preset};
 use lns_train::{
     ranges::{SEED, THREADS},

@@ -7,7 +7,8 @@ use std::{
 
 use clap::Args;
 use lns_model::available_memory;
-use lns_record::{Claim, FolderKind, Outcome, counted, with_prefix};
+use lns_record::{Claim, FolderKind, Outcome};
+use lns_show::{counted, grouped, with_prefix};
 use lns_spec::{Initialisation, ModelSpec};
 use lns_train::{
     Compute, Estimate, RUN_PRESETS, RunConfig, RunPreset, Settings,
@@ -281,11 +282,11 @@ pub(crate) fn train(
     })?;
     match summary.outcome {
         Outcome::Finished => printer.result(&format!(
-            "loss        {:.4} nats per token, held out\nperplexity  {:.3}\ntrained on  {} tokens in {}\n\
+            "loss        {:.4} nats per token, held out\nperplexity  {:.3}\ntrained on  {} in {}\n\
              model       {}\n",
             summary.loss.unwrap_or(f64::NAN),
             perplexity.unwrap_or(f64::NAN),
-            summary.tokens,
+            counted(summary.tokens, "token"),
             counted(summary.step, "step"),
             out.join(RunConfig::MODEL).display()
         ))?,
@@ -362,11 +363,11 @@ pub(crate) fn estimate(
     let needs = Needs::of(config, spec, peak(config)?);
     printer.json(&needs)?;
     printer.result(&format!(
-        "{spec}\n{}\n{}  steps        {}, {} tokens\n{}",
+        "{spec}\n{}\n{}  steps        {}, {}\n{}",
         needs.estimate,
         free(needs.memory_bytes),
-        needs.steps,
-        needs.tokens,
+        grouped(needs.steps),
+        counted(needs.tokens, "token"),
         expected(needs.flops, needs.hours, needs.peak_gflops, "without evaluations"),
     ))
 }

@@ -143,7 +143,7 @@ fn quickstart_without_a_network_trains_a_pair() {
     assert!(text.contains("baseline") && text.contains("no interval"), "{text}");
     let page =
         fs::read_to_string(bench.path("start/pair-language-2/report.html")).expect("written");
-    let caution = "2 steps of 2048 tokens are far too few";
+    let caution = "2 steps of 2\u{202f}048 tokens are far too few";
     assert!(page.contains(caution) && text.contains(caution), "{text}");
     assert!(!bench.path("start/report.html").exists(), "that is the page of a fetched model");
     assert!(bench.path("start/pair-language-2/runs/lns-seed1/model/config.json").is_file());

@@ -3,7 +3,8 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use lns_record::{counted, read_regular, sha256};
+use lns_record::{read_regular, sha256};
+use lns_show::counted;
 use serde::{Deserialize, Serialize};
 
 use super::Part;

@@ -8,7 +8,8 @@ use std::f64::consts::PI;
 
 use burn::tensor::Tensor;
 use lns_kernels::{Workers, with_slices};
-use lns_record::{Axis, BlockRecord, DiagnoseRecord, Group, Quantity, block_in_words, counted};
+use lns_record::{Axis, BlockRecord, DiagnoseRecord, Group, Quantity};
+use lns_show::{block_in_words, counted};
 
 use super::{Course, Probe};
 use crate::{

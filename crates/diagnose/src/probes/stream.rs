@@ -1,8 +1,7 @@
 //! `stream`: how large the residual stream is on its way through the layers.
 
-use lns_record::{
-    DiagnoseRecord, Group, GrowthModel, HeavyToken, Quantity, StreamRecord, VarianceGrowth, counted,
-};
+use lns_record::{DiagnoseRecord, Group, GrowthModel, HeavyToken, Quantity, StreamRecord, VarianceGrowth};
+use lns_show::counted;
 
 use super::{Course, Probe};
 use crate::{

@@ -15,7 +15,7 @@ use crate::charts::{Chart, chart, common_threshold};
 use crate::curves::{Curve, Curves, Look, Point, window};
 use crate::drawing::{Drawing, Room};
 use crate::intervals::{Intervals, Row};
-use crate::number::{count, drawable, number};
+use crate::number::{drawable, grouped, number};
 use crate::panels::{self, Angles, CostPanels, Costs};
 use crate::scale::Scale;
 
@@ -149,7 +149,7 @@ impl Study<'_> {
             .collect();
         match each.first() {
             Some(Some(tokens)) if each.len() == 1 && *tokens > 0 => {
-                format!("training step, {} tokens each", count(*tokens))
+                format!("training step, {} tokens each", grouped(*tokens))
             }
             _ => "training step".to_owned(),
         }

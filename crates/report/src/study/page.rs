@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use super::findings::{ends, range};
 use super::means::Outcomes;
 use super::{Study, label, nats, perplexities, perplexity};
-use crate::number::{count, counted, drawable, figure, number};
+use crate::number::{counted, drawable, figure, grouped, number};
 use crate::page::{document, figures, stat};
 use crate::text::{clean, prose};
 
@@ -217,8 +217,8 @@ impl Study<'_> {
                                     th.words scope="row" { (label(&group.name)) }
                                     td { (run.seed) }
                                     td.words { (clean(&run.outcome)) }
-                                    td { (count(run.steps)) }
-                                    td { (count(run.tokens)) }
+                                    td { (grouped(run.steps)) }
+                                    td { (grouped(run.tokens)) }
                                     td { (run.loss.map(nats).unwrap_or_default()) }
                                     td.words { code { (clean(&run.folder)) } }
                                 }
