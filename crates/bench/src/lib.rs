@@ -29,7 +29,7 @@ const LEARNING_RATE: f64 = 1e-3;
 /// Steps before the clock starts.
 const WARM_UP: u64 = 2;
 
-/// How long to measure, and how.
+/// How a measurement is made, and for how long.
 #[derive(Debug, Clone)]
 pub struct Effort {
     /// Seconds of measured steps, at least five of them.
@@ -38,7 +38,7 @@ pub struct Effort {
     pub options: TrainingOptions,
     /// Steps whose loss is recorded, from the first.
     pub losses: u64,
-    /// GFLOP/s of [`peak_gflops`], for the shares.
+    /// GFLOP/s of [`peak_gflops`], of which the results are given as shares.
     pub peak_gflops: f64,
     /// Where and how the workloads are computed.
     pub compute: Compute,
@@ -58,7 +58,7 @@ pub fn training_options() -> TrainingOptions {
     }
 }
 
-/// Forward, backward and update of a workload.
+/// Measures training steps of a workload: forward, backward and update.
 ///
 /// # Errors
 /// Never for the workloads of [`Workload::all`].
@@ -90,7 +90,7 @@ pub fn train(workload: &Workload, effort: &Effort) -> Result<BenchResult, BatchE
     ))
 }
 
-/// The losses of a workload's batches, without gradients.
+/// Measures the losses of a workload's batches, without gradients.
 ///
 /// # Errors
 /// Never for the workloads of [`Workload::all`].
@@ -139,8 +139,9 @@ fn batch_loss(model: &Decoder, workload: &Workload, batch: &Batch, workers: &Wor
     sums.into_iter().map(f64::from).sum::<f64>() / batch.predicted() as f64
 }
 
-/// A prompt of `length` tokens, up to the first new token: prefill; then one token at a time: decode.
-/// One sequence, the products spread over `threads` by rayon's current pool.
+/// Measures prefill, a prompt of `length` tokens up to the first new token, and decode, one new
+/// token at a time. There is one sequence, and matrix products are spread over the threads of
+/// rayon's current pool.
 pub fn generate(
     name: &str,
     model: &Decoder,
@@ -164,7 +165,7 @@ pub fn generate(
         decode.push(before.elapsed().as_secs_f64() / made.max(1) as f64);
     }
     let flops = |context: usize| flops_per_token(model.spec(), context) / 3.0;
-    // Of a prompt only the last token goes through the head.
+    // Only the last token of a prompt goes through the head.
     let spec = model.spec();
     let head = (2 * spec.vocab_size * spec.hidden_size) as f64 * (1.0 - 1.0 / length as f64);
     [

@@ -17,14 +17,14 @@ pub fn peak_gflops(compute: &Compute) -> f64 {
     let sizes = if on_cpu { [256, 512, 768] } else { [1024, 2048, 4096] };
     let seconds = SECONDS / sizes.len() as f64;
     let rate = |size: usize| -> f64 {
-        // Together, because cores share their power and clock.
+        // All cores at once, because they share their power and clock.
         let jobs = if on_cpu { busy(workers) } else { 1 };
         workers.map(jobs, |_| product_gflops(compute, size, seconds)).into_iter().sum()
     };
     sizes.into_iter().map(rate).fold(0.0, f64::max)
 }
 
-/// Workers that have a core to themselves, if any has.
+/// The number of workers that can each have a core.
 pub(crate) fn busy(workers: &Workers) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     workers.count().min(cores)
@@ -67,7 +67,7 @@ pub fn copy_gigabytes(workers: &Workers, bytes: usize) -> f64 {
     rates.into_iter().sum()
 }
 
-/// Middle value; 0 of nothing.
+/// The middle one of the values; 0 if there are none.
 pub(crate) fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(0.0)
@@ -91,9 +91,9 @@ pub struct Load {
 /// Processor time so far, in the system's ticks of a hundredth of a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Ticks {
-    /// Of all programs.
+    /// Ticks that all programs took.
     all: u64,
-    /// Of this one.
+    /// Ticks that this program took.
     own: u64,
     cores: u64,
 }
@@ -121,7 +121,7 @@ impl Ticks {
         Self::parse(&read("/proc/stat")?, &read("/proc/self/stat")?)
     }
 
-    /// From `/proc/stat` and `/proc/self/stat` (proc(5)).
+    /// Reads the texts of `/proc/stat` and `/proc/self/stat` (see proc(5)).
     fn parse(machine: &str, process: &str) -> Option<Self> {
         let total = machine.lines().find_map(|line| line.strip_prefix("cpu "))?;
         let times: Vec<u64> =

@@ -33,7 +33,7 @@ pub fn norm_traffic(workers: &Workers, rounds: usize) -> NormTraffic {
     let (mut copies, mut norms, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds.max(1) {
         copies.push(copy_gigabytes(workers, bytes));
-        // In turns, so that what comes first has no advantage.
+        // The two take turns, so that neither has the advantage of coming first.
         let (plain, scaled) = match round % 2 {
             0 => (seconds(workers, 1.0), seconds(workers, 0.5)),
             _ => {
@@ -49,7 +49,7 @@ pub fn norm_traffic(workers: &Workers, rounds: usize) -> NormTraffic {
         copy: median(&mut copies),
         norm: median(&mut norms),
         lns_over_plain: median(&mut ratios),
-        // The median has sorted them.
+        // Taking the median has sorted the ratios.
         lns_over_plain_range: (ratios[0], ratios[ratios.len() - 1]),
     }
 }

@@ -13,9 +13,9 @@ use lns_train::{Batch, BatchError, flops_per_token};
 /// A model's shape and a batch's.
 #[derive(Debug, Clone)]
 pub struct Workload {
-    /// One letter.
+    /// The workload's name, one letter.
     pub name: &'static str,
-    /// What it is.
+    /// The workload in words.
     pub title: &'static str,
     /// The model.
     pub spec: ModelSpec,
@@ -25,7 +25,7 @@ pub struct Workload {
     pub sequences: usize,
 }
 
-/// Different batches; step s takes batch s mod 4.
+/// How many different batches there are; step s takes batch s mod 4.
 const BATCHES: u64 = 4;
 
 impl Workload {

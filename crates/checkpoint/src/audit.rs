@@ -7,7 +7,7 @@ use lns_spec::{ModelSpec, Role, StoredTensor, TensorId};
 
 use crate::{StorageType, TensorInfo};
 
-/// Names shown of each kind before the rest is only counted.
+/// How many names of a kind a message lists before it only counts the rest.
 const SHOWN: usize = 8;
 
 /// Differences between a checkpoint's tensors and its specification's.

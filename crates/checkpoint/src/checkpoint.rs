@@ -74,7 +74,7 @@ impl Checkpoint {
         &self.path
     }
 
-    /// The folder that it is in: of a model folder the folder itself.
+    /// The folder that holds the files; for a model that is a folder, that folder itself.
     pub fn folder(&self) -> &Path {
         if self.path.is_dir() { &self.path } else { folder_of(&self.path) }
     }
@@ -137,8 +137,8 @@ impl Checkpoint {
         &self.parts.files
     }
 
-    /// What tells this model from others: the sha256 of those of its weight files and of what it is,
-    /// in hexadecimal digits. The same wherever the files are.
+    /// What tells this model from others, wherever its files are: a sha256, in hexadecimal digits,
+    /// of the sha256 of each weight file and of the specification.
     ///
     /// # Errors
     /// [`CheckpointError::Io`].
@@ -180,7 +180,8 @@ impl Checkpoint {
         tensors.get(found)
     }
 
-    /// The tokenizer: of a GGUF file the one inside, otherwise `tokenizer.json` beside the weights.
+    /// Where the tokenizer is: inside a GGUF file, otherwise in a `tokenizer.json` beside the
+    /// weights.
     pub fn tokenizer(&self) -> TokenizerSource {
         self.parts.tokenizer.clone()
     }

@@ -7,16 +7,16 @@ use half::slice::HalfFloatSliceExt;
 use crate::gguf::dequantise;
 use crate::{StorageType, scales};
 
-/// What is to be known of a type that is read.
+/// How a type stores numbers, and the function that reads them.
 pub(crate) struct Layout {
     pub(crate) name: &'static str,
-    /// ggml's number of it; `None` if GGUF files do not have it.
+    /// The number by which ggml knows the type; `None` if GGUF files do not have it.
     pub(crate) ggml: Option<u32>,
-    /// Of a block; plain numbers are blocks of one.
+    /// Numbers in a block; plain numbers are blocks of one.
     pub(crate) elements: usize,
-    /// Of a block.
+    /// Bytes of a block.
     pub(crate) bytes: usize,
-    /// Converts whole blocks.
+    /// Converts whole blocks to f32.
     decode: fn(&[u8], &mut [f32]),
 }
 
@@ -51,7 +51,7 @@ impl StorageType {
         Self::MXFP4,
     ];
 
-    /// ggml's number of it; `None` if GGUF files do not have it.
+    /// The number by which ggml knows the type; `None` if GGUF files do not have it.
     pub(crate) fn ggml(self) -> Option<u32> {
         self.layout()?.ggml
     }
@@ -114,7 +114,7 @@ fn blocks<const BYTES: usize, const ELEMENTS: usize>(
     }
 }
 
-/// Through an aligned buffer, so that the conversion can use the processor's own.
+/// Converts f16 through an aligned buffer, so that the processor's own instruction can be used.
 fn decode_f16(stored: &[u8], out: &mut [f32]) {
     const CHUNK: usize = 256;
     let mut aligned = [f16::ZERO; CHUNK];

@@ -27,16 +27,16 @@ pub enum CheckpointError {
     /// A folder lacks a file that makes it a model.
     #[error("no {file} in {folder}; {remedy}")]
     MissingFile { folder: PathBuf, file: &'static str, remedy: &'static str },
-    /// A pipe, a socket or a folder where a file is needed.
+    /// A pipe, a socket or a folder is where a file is needed.
     #[error("{path} is not a regular file")]
     NotAFile { path: PathBuf },
     /// A file could not be written.
     #[error("{path} cannot be written: {reason}")]
     Write { path: PathBuf, reason: String },
-    /// The operating system refused.
+    /// The operating system refused to read a file.
     #[error("{path}: {error}")]
     Io { path: PathBuf, error: io::Error },
-    /// A JSON file that is too large to be what its name says.
+    /// A JSON file is too large to be what its name says.
     #[error("{path} has more than the {limit} bytes that are read of such a file")]
     JsonTooLarge { path: PathBuf, limit: u64 },
     /// The specification is not one this project runs.
@@ -46,7 +46,7 @@ pub enum CheckpointError {
     /// The index is not an object with a `weight_map`.
     #[error("{path}: not an index of shards: {reason}")]
     Index { path: PathBuf, reason: String },
-    /// The index leads out of its folder.
+    /// The index names a shard outside its folder.
     #[error("{path}: shard {shard:?} of tensor {tensor:?} is not a path inside the model's folder")]
     ShardPath { path: PathBuf, tensor: String, shard: String },
     /// A shard that the index lists is absent.
@@ -58,7 +58,7 @@ pub enum CheckpointError {
          shards are not of one model"
     )]
     NotInShard { path: PathBuf, tensor: String, shard: PathBuf },
-    /// Two tensors of one name.
+    /// Two tensors have the same name.
     #[error("tensor {tensor:?} is twice there: in {first} and in {second}")]
     DuplicateTensor { tensor: String, first: PathBuf, second: PathBuf },
 
@@ -77,7 +77,7 @@ pub enum CheckpointError {
     /// The header is not what the format says.
     #[error("{path}: the header is not valid: {reason}")]
     Header { path: PathBuf, reason: String },
-    /// Dimensions whose product is beyond any file.
+    /// The product of a tensor's dimensions is larger than any file.
     #[error("{path}: tensor {tensor:?} of shape {shape:?} has more elements than can be counted")]
     ShapeOverflow { path: PathBuf, tensor: String, shape: Vec<u64> },
     /// Tensors overlap, leave a gap, or are out of order.
@@ -86,7 +86,7 @@ pub enum CheckpointError {
          {expected}, where those of the tensor before end"
     )]
     Offsets { path: PathBuf, tensor: String, begin: usize, end: usize, expected: usize },
-    /// Offsets that contradict shape and type.
+    /// A tensor's offsets contradict its shape and type.
     #[error("{path}: tensor {tensor:?}, {dtype} {shape:?}, takes {expected} bytes but has {found}")]
     TensorSize {
         path: PathBuf,
@@ -96,7 +96,7 @@ pub enum CheckpointError {
         expected: usize,
         found: usize,
     },
-    /// More or fewer bytes than the header describes.
+    /// The file has more or fewer bytes than the header describes.
     #[error(
         "{path} has {found} bytes but its header describes {expected}; the file is truncated or \
          damaged: fetch it again"
@@ -155,13 +155,13 @@ pub enum CheckpointError {
     /// The magic number is missing.
     #[error("{path} does not begin with \"GGUF\"; it is not a GGUF file")]
     NotGguf { path: PathBuf },
-    /// A version other than 2 and 3.
+    /// The GGUF version is neither 2 nor 3.
     #[error("{path} is GGUF version {version}; versions 2 and 3 are read: convert it again")]
     GgufVersion { path: PathBuf, version: u32 },
-    /// A file for big-endian machines.
+    /// The GGUF file was written for big-endian machines.
     #[error("{path} is a big-endian GGUF file; only little-endian ones are read")]
     GgufBigEndian { path: PathBuf },
-    /// One file of several.
+    /// The file is one part of a model that was split into several.
     #[error("{path} is one of {parts} parts of a GGUF file; merge them with llama-gguf-split")]
     GgufSplit { path: PathBuf, parts: u64 },
     /// Something is announced that cannot fit into the rest of the file.
@@ -170,54 +170,55 @@ pub enum CheckpointError {
          file is truncated or damaged: fetch it again"
     )]
     GgufTruncated { path: PathBuf, offset: usize, reading: String, needed: u64, remaining: usize },
-    /// A name longer than the format allows.
+    /// A name is longer than the format allows.
     #[error("{path}: at byte {offset}, {reading} has {length} bytes; at most {limit} are allowed")]
     GgufNameTooLong { path: PathBuf, offset: usize, reading: String, length: u64, limit: u64 },
-    /// A string that is not UTF-8.
+    /// A string is not UTF-8.
     #[error("{path}: at byte {offset}, {reading} is not UTF-8")]
     GgufNotUtf8 { path: PathBuf, offset: usize, reading: String },
-    /// A metadata type that the format does not have.
+    /// A metadata value has a type that the format does not have.
     #[error("{path}: at byte {offset}, {reading} has type {number}, which GGUF does not have")]
     GgufValueType { path: PathBuf, offset: usize, reading: String, number: u32 },
-    /// Arrays of arrays of arrays …
+    /// Arrays are nested deeper than any real file nests them.
     #[error("{path}: at byte {offset}, {reading} nests arrays deeper than {limit}")]
     GgufNesting { path: PathBuf, offset: usize, reading: String, limit: usize },
-    /// A key twice.
+    /// A metadata key occurs twice.
     #[error("{path}: metadata key {key:?} is there twice")]
     GgufDuplicateKey { path: PathBuf, key: String },
     /// A key the model cannot be built without is absent.
     #[error("{path}: metadata key {key:?} is missing")]
     GgufMissingKey { path: PathBuf, key: String },
-    /// A key whose value has the wrong type or is out of range.
+    /// The value of a metadata key has the wrong type or is out of range.
     #[error("{path}: metadata key {key:?} is {found}; expected {expected}")]
     GgufKey { path: PathBuf, key: String, found: String, expected: &'static str },
-    /// A key whose value would change the function and is not implemented.
+    /// The value of a metadata key asks for something that would change the function and is not
+    /// implemented.
     #[error("{path}: metadata key {key:?} = {value} is not supported: {why}")]
     GgufUnsupported { path: PathBuf, key: String, value: String, why: &'static str },
-    /// A model of another kind.
+    /// The model's architecture is not one that this project runs.
     #[error("{path}: architecture {architecture:?} is not supported; supported: {supported}")]
     GgufArchitecture { path: PathBuf, architecture: String, supported: String },
-    /// Rotary factors that no supported scaling explains.
+    /// The file has rotary factors that no supported scaling explains.
     #[error(
         "{path}: the rotary factors in rope_freqs.weight are not supported: {reason}; use the \
          safetensors folder this file was made from"
     )]
     GgufRopeFactors { path: PathBuf, reason: String },
-    /// More than four dimensions.
+    /// A tensor has more dimensions than the format allows.
     #[error("{path}: tensor {tensor:?} has {count} dimensions; at most {limit} are allowed")]
     GgufDimensions { path: PathBuf, tensor: String, count: u32, limit: usize },
-    /// A block format that is not read.
+    /// A tensor is stored in a block format that is not read.
     #[error("{path}: tensor {tensor:?} has ggml type {number}{name}; supported: {supported}")]
     GgufTensorType { path: PathBuf, tensor: String, number: u32, name: String, supported: String },
-    /// Rows that are not whole blocks.
+    /// The rows of a tensor are not whole blocks.
     #[error(
         "{path}: tensor {tensor:?} has rows of {row} elements, not whole {dtype} blocks of {block}"
     )]
     GgufRow { path: PathBuf, tensor: String, row: usize, dtype: StorageType, block: usize },
-    /// An offset off the grid.
+    /// A tensor's offset is not a multiple of the file's alignment.
     #[error("{path}: the data of tensor {tensor:?} are at {offset}, not a multiple of {alignment}")]
     GgufMisaligned { path: PathBuf, tensor: String, offset: u64, alignment: u64 },
-    /// Data beyond the file's end.
+    /// A tensor's data end beyond the end of the file.
     #[error(
         "{path}: the data of tensor {tensor:?} end at byte {end} in a file of {size}; the file is \
          truncated or damaged: fetch it again"
@@ -227,67 +228,67 @@ pub enum CheckpointError {
     #[error("{path}: the data of tensors {first:?} and {second:?} overlap")]
     GgufOverlap { path: PathBuf, first: String, second: String },
 
-    /// A scheme that the programs which read GGUF files do not know.
+    /// The model has a norm scheme that the programs which read GGUF files do not know.
     #[error(
         "a model of scheme {scheme} cannot be a GGUF file: every program would run it as plain \
          Pre-LN. An LNS model can be folded first (lns fold)"
     )]
     GgufScheme { scheme: String },
-    /// A family whose GGUF files are not known here.
+    /// It is not known here how GGUF files of this family look.
     #[error("GGUF files of model_type \"{model_type}\" are not written; use a safetensors folder")]
     GgufFamily { model_type: &'static str },
-    /// A window that would silently be lost.
+    /// The model has a sliding window that a GGUF file could not say.
     #[error(
         "attention sees {window} tokens back in a context of {context}, which a GGUF file of \
          architecture {architecture:?} cannot say; with max_position_embeddings {window} or less in \
          config.json it need not"
     )]
     GgufWindow { architecture: &'static str, window: usize, context: usize },
-    /// Biases for which the architecture has no tensors.
+    /// The model has biases for which a GGUF file of this architecture has no tensors.
     #[error(
         "the model has biases that a GGUF file of architecture {architecture:?} has no place for"
     )]
     GgufBias { architecture: &'static str },
-    /// A rotary scaling that would silently be lost.
+    /// The model has a rotary scaling that a GGUF file could not say.
     #[error("the model has {what}, which a GGUF file of architecture {architecture:?} cannot say")]
     GgufRopeScaling { architecture: &'static str, what: &'static str },
-    /// A tensor of a kind that GGUF has no name for.
+    /// GGUF has no name for a tensor of this kind.
     #[error("tensor {tensor:?} has no name in GGUF files")]
     GgufNoName { tensor: String },
-    /// A type that files are not written with.
+    /// GGUF files are not written with this type.
     #[error("GGUF files are written with F32, F16, BF16 or Q8_0, not with {dtype}")]
     GgufWriteType { dtype: StorageType },
-    /// A tokenizer of another size than the embedding.
+    /// The tokenizer has another number of tokens than the embedding has rows.
     #[error(
         "the tokenizer for {path} has {tokens} tokens but the model has embeddings for \
          {vocab_size}; a GGUF file needs as many of the one as of the other"
     )]
     GgufTokens { path: PathBuf, tokens: usize, vocab_size: usize },
 
-    /// Tensors are not those of the config.
+    /// The files' tensors are not those that the `config.json` describes.
     #[error("{path}: the tensors are not those of its config.json\n{audit}")]
     Incomplete { path: PathBuf, audit: String },
-    /// A number that is lost in the type that was asked for.
+    /// A number is too large for the type it was to be stored in.
     #[error(
         "{path}: {value} in tensor {tensor:?} is beyond what {dtype} can hold; write BF16 or F32"
     )]
     Unstorable { path: PathBuf, tensor: String, value: f32, dtype: StorageType },
-    /// No tensor of that name.
+    /// There is no tensor of that name.
     #[error("{path}: there is no tensor {tensor:?}")]
     MissingTensor { path: PathBuf, tensor: String },
-    /// A shape other than the model's.
+    /// A tensor has another shape than the model needs.
     #[error("{path}: tensor {tensor:?} has shape {found:?}; the model needs {expected:?}")]
     WrongShape { path: PathBuf, tensor: String, expected: Vec<usize>, found: Vec<usize> },
-    /// A type that holds no real numbers this crate reads.
+    /// A tensor has a type that weights are not read from.
     #[error(
         "{path}: tensor {tensor:?} is {dtype}; weights are read from F64, F32, F16 and BF16 tensors, from \
          F8_E4M3 and MXFP4 with their scales, and from GGUF blocks"
     )]
     WrongType { path: PathBuf, tensor: String, dtype: StorageType },
-    /// Rows asked of something without rows.
+    /// Rows were asked of a tensor that is not a matrix.
     #[error("{path}: tensor {tensor:?} of shape {shape:?} is not a matrix")]
     NotAMatrix { path: PathBuf, tensor: String, shape: Vec<usize> },
-    /// A row beyond the last.
+    /// A row beyond the last was asked for.
     #[error("{path}: row {row} of tensor {tensor:?} was asked for; it has {rows}")]
     RowOutOfRange { path: PathBuf, tensor: String, row: u32, rows: usize },
     /// One matrix asked of something that is no stack of them.
@@ -296,10 +297,10 @@ pub enum CheckpointError {
     /// A matrix beyond the last.
     #[error("{path}: matrix {index} of tensor {tensor:?} was asked for; it has {count}")]
     MatrixOutOfRange { path: PathBuf, tensor: String, index: usize, count: usize },
-    /// Query or key rows that are not whole heads.
+    /// The rows of queries or keys are not whole heads.
     #[error("{path}: tensor {tensor:?} has {rows} rows, not whole heads of {head_dim}")]
     NotWholeHeads { path: PathBuf, tensor: String, rows: usize, head_dim: usize },
-    /// The machine is too small for the tensor.
+    /// There is not enough memory for a tensor.
     #[error("{path}: no memory for the {bytes} bytes of tensor {tensor:?}")]
     OutOfMemory { path: PathBuf, tensor: String, bytes: usize },
 }

@@ -23,7 +23,7 @@ const CONFIG: &str = "config.json";
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// Opens a folder.
+/// Opens a model folder.
 pub(crate) fn open_folder(folder: &Path) -> Result<Parts, CheckpointError> {
     let config = read_config(folder)?;
     let single = folder.join(SINGLE);

@@ -21,7 +21,7 @@ use crate::{CheckpointError, StorageType, TensorInfo};
 /// The format's own limit.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// A JSON object without duplicate keys; `__metadata__` is passed over.
+/// The entries of a JSON object that has no duplicate keys; `__metadata__` is passed over.
 pub(crate) struct UniqueEntries<T>(pub(crate) BTreeMap<String, T>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for UniqueEntries<T> {
@@ -74,7 +74,7 @@ pub(crate) fn read_header(
         let limit = MAX_HEADER;
         return Err(CheckpointError::HeaderTooLarge { path: path.to_owned(), header, limit });
     }
-    // At most `rest.len()`, so it is a usize.
+    // The length is at most `rest.len()`, so it fits a usize.
     let (json, data) = rest.split_at(header as usize);
     let entries: UniqueEntries<safetensors::tensor::TensorInfo> = serde_json::from_slice(json)
         .map_err(|error| CheckpointError::Header {

@@ -22,7 +22,7 @@ use crate::gguf::encode;
 use crate::write::{failed, header, write_config};
 use crate::{Checkpoint, CheckpointError, StorageType};
 
-/// Values that are converted at a time.
+/// How many values are converted at a time.
 const CHUNK: usize = 1 << 21;
 
 /// One tensor of a [`Conversion`]'s result.
@@ -56,7 +56,7 @@ pub struct Rounding {
     /// Largest relative error that storing a number in the gains' type can make: 2⁻⁸ in bf16, 2⁻¹¹
     /// in f16, 2⁻²⁴ in f32.
     pub bound: f64,
-    /// The largest that was made.
+    /// The largest relative error that storing a gain has made.
     pub measured: f64,
     /// Gain tensors that are multiplied by something other than 1.
     pub tensors: usize,
@@ -92,7 +92,7 @@ impl<'a> Conversion<'a> {
                 let stored = source.tensor(&name)?;
                 let dtype = match stored.dtype {
                     StorageType::F16 | StorageType::BF16 => stored.dtype,
-                    // Which holds every number of it.
+                    // BF16 holds every number of it.
                     StorageType::MXFP4 => StorageType::BF16,
                     _ => StorageType::F32,
                 };
@@ -101,7 +101,7 @@ impl<'a> Conversion<'a> {
                 Some((place, TensorEdit { name, parts, shape, dtype, source, factor: 1.0 }))
             })
             .collect();
-        // In the order of the files, which are then read from front to back.
+        // Tensors stay in the order of the files, which are then read from front to back.
         tensors.sort_by_key(|(place, _)| *place);
         Ok(Self { source, spec, tensors: tensors.into_iter().map(|(_, edit)| edit).collect() })
     }
@@ -119,7 +119,7 @@ impl<'a> Conversion<'a> {
         Ok(self.become_spec(after, preserve))
     }
 
-    /// As plain Pre-LN of whole layers, the function unchanged.
+    /// The same function as a plain Pre-LN model of whole layers.
     ///
     /// # Errors
     /// [`ConversionError::NotScaled`] when there is nothing to fold.
@@ -128,7 +128,7 @@ impl<'a> Conversion<'a> {
         Ok(self.become_spec(after, true))
     }
 
-    /// What every runtime can run: folded if need be.
+    /// The same as a model that every runtime can run: folded if need be.
     ///
     /// # Errors
     /// [`ConversionError::NotScaled`] for a scheme that does not fold.
@@ -157,7 +157,8 @@ impl<'a> Conversion<'a> {
         self
     }
 
-    /// Without some layers or branches. The layers that remain move up.
+    /// The model without some layers or branches. The layers that remain take the indices of those
+    /// before them that are gone.
     ///
     /// # Errors
     /// As [`ModelSpec::without`].
@@ -177,7 +178,7 @@ impl<'a> Conversion<'a> {
         Ok(self)
     }
 
-    /// With every tensor stored as `dtype`.
+    /// The same with every tensor stored as `dtype`.
     ///
     /// # Panics
     /// If `dtype` is none of F32, BF16 and F16.
@@ -280,7 +281,7 @@ impl<'a> Conversion<'a> {
         shard_bytes: u64,
         progress: &dyn Fn(u64),
     ) -> Result<Vec<PathBuf>, CheckpointError> {
-        // What most of the weights are.
+        // The type that most of the weights have.
         let dtype = |edit: &&TensorEdit| edit.shape.len() == 2;
         let matrix = self.tensors.iter().find(dtype);
         write_config(folder, &self.spec, matrix.map_or(StorageType::F32, |edit| edit.dtype))?;
@@ -383,7 +384,8 @@ impl<'a> Conversion<'a> {
             })
     }
 
-    /// From file to file; `std::io::copy` leaves that to the kernel where it can.
+    /// Copies bytes from file to file; `std::io::copy` leaves that to the operating system where it
+    /// can.
     fn copy(
         &self,
         name: &str,
@@ -429,7 +431,8 @@ fn scaled(values: &[f32], factor: f64) -> Vec<f32> {
     values.iter().map(|value| (f64::from(*value) * factor) as f32).collect()
 }
 
-/// The same parts once only the layers `kept` are left; `None` if their layer is gone.
+/// The parts of a tensor by the indices that layers have once only those in `kept` are left; `None`
+/// if the tensor's layer is gone.
 fn moved(parts: &[TensorId], kept: &[LayerIndex]) -> Option<Vec<TensorId>> {
     let place = |layer| kept.iter().position(|kept| *kept == layer).map(LayerIndex::new);
     parts
@@ -441,7 +444,8 @@ fn moved(parts: &[TensorId], kept: &[LayerIndex]) -> Option<Vec<TensorId>> {
         .collect()
 }
 
-/// Consecutive tensors in files of at most so many bytes each, or of one tensor.
+/// Cuts the tensors, in their order, into files of at most `shard_bytes` bytes; a larger tensor has
+/// a file of its own.
 fn shards(tensors: &[TensorEdit], shard_bytes: u64) -> Vec<Vec<&TensorEdit>> {
     let mut shards: Vec<Vec<&TensorEdit>> = vec![Vec::new()];
     let mut size = 0;

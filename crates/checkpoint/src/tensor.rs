@@ -66,9 +66,9 @@ pub struct TensorInfo {
     pub shape: Vec<usize>,
     /// Which of the checkpoint's files holds it.
     pub(crate) file: usize,
-    /// Where in that file.
+    /// The bytes of that file that hold it.
     pub(crate) range: Range<usize>,
-    /// Set if the rows of each head of so many features are in interleaved rotary order.
+    /// The number of features of a head, if the rows of each head are in interleaved rotary order.
     pub(crate) interleaved_heads_of: Option<usize>,
     /// Of numbers whose scales are another tensor of the files.
     pub(crate) scales: Option<Scales>,
@@ -77,7 +77,7 @@ pub struct TensorInfo {
 }
 
 impl TensorInfo {
-    /// Elements in all.
+    /// Number of elements.
     pub fn elements(&self) -> usize {
         // Checked against overflow when the header was read.
         self.shape.iter().product()

@@ -101,7 +101,7 @@ pub enum Gate {
 /// What matrix products compute in. Parameters, the stream, norms and softmax stay as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Precision {
-    /// As the tensors are: f32.
+    /// Products of f32 numbers, as the tensors hold them.
     #[default]
     F32,
     /// Both factors rounded to bf16 for the product, its result widened again; gradients arrive at the
@@ -133,7 +133,7 @@ pub struct LossTerms {
 }
 
 impl Default for LossTerms {
-    /// The plain sum.
+    /// The plain sum of the losses, without z-loss.
     fn default() -> Self {
         Self { weight: 1.0, z_loss: 0.0 }
     }

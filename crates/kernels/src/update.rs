@@ -13,15 +13,15 @@ use crate::{cpu, is_cpu};
 pub struct AdamW {
     /// Multiplies the summed gradient: 1, or what clipping asks for.
     pub gradient_scale: f64,
-    /// η
+    /// The learning rate η.
     pub learning_rate: f64,
-    /// β₁
+    /// The decay β₁ of the first moment.
     pub beta1: f64,
-    /// β₂
+    /// The decay β₂ of the second moment.
     pub beta2: f64,
     /// Added to the root of the second moment.
     pub eps: f64,
-    /// λ, decoupled; 0 is Adam.
+    /// The decoupled weight decay λ; 0 makes it Adam.
     pub weight_decay: f64,
     /// This step's number, from 1: for the bias corrections.
     pub steps: u64,
@@ -34,11 +34,11 @@ pub struct AdamW {
 pub struct Muon {
     /// Multiplies the summed gradient: 1, or what clipping asks for.
     pub gradient_scale: f64,
-    /// η
+    /// The learning rate η.
     pub learning_rate: f64,
-    /// μ
+    /// The momentum μ.
     pub momentum: f64,
-    /// λ, decoupled.
+    /// The decoupled weight decay λ.
     pub weight_decay: f64,
 }
 
@@ -111,14 +111,14 @@ impl Buffer {
         if !is_cpu(&tensor.device()) || tensor.device().is_autodiff() {
             return Self(FlexTensor::from_data(tensor.into_data()));
         }
-        // By value, so that no second handle makes the memory shared.
+        // The tensor is taken by value, because a second handle would make the memory shared.
         match tensor.try_into_primitive::<Flex>() {
             Ok(primitive) => Self(primitive.to_contiguous()),
             Err(error) => unreachable!("a tensor on the CPU's device: {error:?}"),
         }
     }
 
-    /// Whether changing it copies nothing.
+    /// Whether it can be changed without a copy.
     pub fn is_unique(&self) -> bool {
         self.0.is_unique()
     }
@@ -135,7 +135,7 @@ impl Buffer {
         &mut self.0.storage_mut::<f32>()[start..start + length]
     }
 
-    /// The tensor again.
+    /// The tensor with the changed elements.
     pub fn into_tensor<const D: usize>(self) -> Tensor<D> {
         Tensor::from_primitive::<Flex>(self.0)
     }

@@ -26,7 +26,7 @@ impl Workers {
         Ok(Self { pools: (0..threads.max(1)).map(pool).collect::<Result<_, _>>()? })
     }
 
-    /// Number of workers.
+    /// The number of workers.
     pub fn count(&self) -> usize {
         self.pools.len()
     }

@@ -1,6 +1,9 @@
 //! The report: one HTML page that needs nothing beside itself, no script and no network.
 
-use lns_record::{Axis, DiagnoseRecord, Group, GrowthModel, HeavyToken, Numbers, Quantity, VarianceGrowth, VerdictRecord};
+use lns_record::{
+    Axis, DiagnoseRecord, Group, GrowthModel, HeavyToken, Numbers, Quantity, VarianceGrowth,
+    VerdictRecord,
+};
 use lns_show::{block_in_words, layers_in_words};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::Value;

@@ -9,7 +9,7 @@ use unicode_width::UnicodeWidthStr;
 use crate::charts::common_threshold;
 use crate::columns;
 use crate::comparable::incomparable;
-use crate::number::{grouped, counted, figure, measured, number};
+use crate::number::{counted, figure, grouped, measured, number};
 use crate::scale::Scale;
 use crate::text::{clean, labels, quoted, shortened};
 

@@ -46,7 +46,7 @@ impl Initialisation {
 /// What the values of a tensor are before training.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Start {
-    /// All the same.
+    /// Every value is this number.
     Constant(f64),
     /// Drawn from N(0, std²).
     Normal {
@@ -56,7 +56,8 @@ pub enum Start {
 }
 
 impl ModelSpec {
-    /// What a tensor of this model is before training, `embedding_std` being the embedding's deviation.
+    /// What the values of a tensor of this model are before training; `embedding_std` is the
+    /// standard deviation of the embedding.
     pub fn start(&self, id: TensorId, initialisation: Initialisation, embedding_std: f64) -> Start {
         let site = match id.role {
             Role::BranchGate(site) => Some(site),

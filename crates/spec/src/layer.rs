@@ -78,10 +78,10 @@ pub enum Site {
 }
 
 impl Site {
-    /// Both, in the order in which the stream meets them.
+    /// Both sites, in the order in which the stream meets them.
     pub const ALL: [Self; 2] = [Self::Attention, Self::Mlp];
 
-    /// The word for it in files and on the command line.
+    /// The site's name in files and on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Attention => "attention",
@@ -96,7 +96,7 @@ impl fmt::Display for Site {
     }
 }
 
-/// A subset of a layer's two sites, written `["attention", "mlp"]`.
+/// Some of a layer's two sites, written `["attention", "mlp"]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sites {
     /// The attention takes part.
@@ -106,7 +106,7 @@ pub struct Sites {
 }
 
 impl Sites {
-    /// Both, as in the paper.
+    /// Both sites, as in the paper.
     pub const BOTH: Self = Self { attention: true, mlp: true };
 
     /// Whether `site` is in the set.
@@ -117,7 +117,7 @@ impl Sites {
         }
     }
 
-    /// Whether there is any.
+    /// Whether the set has any site.
     pub const fn any(self) -> bool {
         self.attention || self.mlp
     }

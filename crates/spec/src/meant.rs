@@ -1,12 +1,14 @@
 //! Which of some names was meant by one that is none of them.
 
-/// How many letters differ, exchanged neighbours being one, if at most a third of those given do.
+/// In how many letters a name differs from the one that was given, two neighbours that changed
+/// places counting once; `None` if more than a third of the given letters differ.
 pub fn differs_little(given: &str, known: &str) -> Option<usize> {
     let differs = strsim::damerau_levenshtein(given, known);
     (3 * differs <= given.chars().count()).then_some(differs)
 }
 
-/// The name that differs least from the one given, if it is close; capitals count for nothing.
+/// Of the known names, the one that differs least from the given one, if any is close. Capital and
+/// small letters count as the same.
 pub fn meant<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let given = given.to_lowercase();
     let close = known.into_iter().filter_map(|name| Some((differs_little(&given, name)?, name)));

@@ -14,7 +14,7 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Activation {
-    /// x·σ(x): SwiGLU
+    /// x·σ(x), which makes the gated MLP a SwiGLU.
     Silu,
 }
 
@@ -23,7 +23,7 @@ pub enum Activation {
 pub struct ParameterCount {
     /// The token embedding.
     pub embedding: u64,
-    /// All layers.
+    /// Every tensor of every layer.
     pub layers: u64,
     /// The final norm and norms outside layers.
     pub norms: u64,
@@ -32,7 +32,7 @@ pub struct ParameterCount {
 }
 
 impl ParameterCount {
-    /// Every parameter once.
+    /// The number of all parameters, each counted once.
     pub const fn total(&self) -> u64 {
         self.embedding + self.layers + self.norms + self.head
     }
@@ -68,7 +68,7 @@ impl LayerSpec {
 /// a [`Preset`](crate::Preset) or a literal, and check it with [`ModelSpec::validate`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ModelSpec {
-    /// Family; decides defaults, biases and q/k norms.
+    /// The family, which decides defaults and the names of tensors.
     pub family: Family,
     /// Rows of the embedding and of the head.
     pub vocab_size: usize,
@@ -98,14 +98,14 @@ pub struct ModelSpec {
     pub mlp_bias: bool,
     /// RMS norm on each head of q and k before the rotation.
     pub qk_norm: bool,
-    /// Gate activation.
+    /// The activation of the gate in every MLP.
     pub hidden_act: Activation,
-    /// Head shares the embedding's weight.
+    /// Whether the head is the embedding, transposed.
     pub tie_word_embeddings: bool,
     /// RMS norm with a gain between the embedding and layer 0, whatever the scheme; `peri` has one
     /// of its own accord.
     pub embedding_norm: bool,
-    /// Norm scheme.
+    /// The norm scheme of the whole model.
     pub norm_scheme: NormScheme,
     /// What each layer has of its own, first to last.
     pub per_layer: Vec<LayerSpec>,
@@ -139,7 +139,7 @@ impl ModelSpec {
         self.per_layer.iter().all(|layer| layer.branches == Sites::BOTH)
     }
 
-    /// Whether every layer has the depth of its index, and none is gone.
+    /// Whether the model has all the layers it was trained with.
     pub fn is_unpruned(&self) -> bool {
         self.trained_layers == self.num_hidden_layers
             && self.layers().zip(&self.per_layer).all(|(index, layer)| layer.depth == index.depth())

@@ -8,19 +8,19 @@ use crate::{Activation, Family, LayerSpec, ModelSpec, NormScheme, RopeScaling, R
 /// One size of the paper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Preset {
-    /// `130m`, …
+    /// The size as the paper calls it, such as `130m`.
     pub name: &'static str,
     /// Features of the stream.
     pub hidden_size: usize,
     /// Features inside the MLP.
     pub intermediate_size: usize,
-    /// Heads; no grouping.
+    /// Query heads, and as many key/value heads.
     pub num_attention_heads: usize,
-    /// Layers.
+    /// Number of layers.
     pub num_hidden_layers: usize,
     /// Rows of the embedding: 32,000, but 32,100 in the 100M configuration.
     pub vocab_size: usize,
-    /// Context.
+    /// Context in tokens.
     pub max_position_embeddings: usize,
 }
 
@@ -99,7 +99,8 @@ mod tests {
 
     #[test]
     fn presets_have_the_papers_parameter_counts() {
-        // Untied, vocabulary 32,000 (PAPER §2.1).
+        // Counted from the sizes of arXiv 2502.05795, Table 1, and its official code, with an
+        // untied head and a vocabulary of 32,000.
         for (name, millions) in [("130m", 134.1), ("250m", 247.4), ("350m", 368.0), ("1b", 1339.0)]
         {
             let spec = Preset::named(name).expect(name).spec(NormScheme::pre());

@@ -21,33 +21,33 @@ pub enum Role {
     FinalNorm,
     /// The output head, \[vocab_size, H\].
     Head,
-    /// N_in of a branch.
+    /// The norm N_in of a branch.
     InputNorm(Site),
-    /// N_out of a branch.
+    /// The norm N_out of a branch.
     OutputNorm(Site),
-    /// N_join of a branch.
+    /// The norm N_join of a branch.
     JoinNorm(Site),
     /// The learned λ of a branch.
     BranchGate(Site),
     /// The learned a by which a layer's sums are damped.
     StreamGate,
-    /// q_proj
+    /// The projection to queries, `q_proj` in a Llama.
     Query,
-    /// k_proj
+    /// The projection to keys, `k_proj`.
     Key,
-    /// v_proj
+    /// The projection to values, `v_proj`.
     Value,
-    /// o_proj
+    /// The attention's output projection, `o_proj`.
     AttentionOutput,
     /// The norm on each head of the queries.
     QueryNorm,
     /// The norm on each head of the keys.
     KeyNorm,
-    /// gate_proj: what the activation is taken of.
+    /// The projection that the activation is taken of, `gate_proj`.
     MlpGate,
-    /// up_proj
+    /// The projection that the activated gate multiplies, `up_proj`.
     MlpUp,
-    /// down_proj
+    /// The MLP's output projection, `down_proj`.
     MlpDown,
 }
 
@@ -68,7 +68,7 @@ impl Role {
         Self::PROJECTIONS.contains(&self)
     }
 
-    /// Whether its branch ends with it, so that scaled initialisations divide it.
+    /// Whether a branch ends with it: such matrices are divided by scaled initialisations.
     pub fn is_output_projection(self) -> bool {
         matches!(self, Self::AttentionOutput | Self::MlpDown)
     }
@@ -106,9 +106,9 @@ impl Role {
 /// The matrix or gain of a role, or the bias beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Part {
-    /// What multiplies.
+    /// The matrix or gain that multiplies.
     Weight,
-    /// What is added.
+    /// The bias that is added.
     Bias,
 }
 
@@ -117,7 +117,7 @@ pub enum Part {
 pub struct TensorId {
     /// The layer; none for a tensor outside the layers.
     pub layer: Option<LayerIndex>,
-    /// What it is for.
+    /// The role it plays.
     pub role: Role,
     /// Weight or bias.
     pub part: Part,
@@ -152,7 +152,7 @@ impl fmt::Display for TensorId {
 /// One tensor of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelTensor {
-    /// Which it is.
+    /// Its role and its layer.
     pub id: TensorId,
     /// Dimensions, outermost first (`[out, in]`).
     pub shape: Vec<usize>,
@@ -285,7 +285,7 @@ impl ModelSpec {
     }
 }
 
-/// Tensors as they are listed.
+/// The inventory while it is being put together.
 struct List<'a> {
     spec: &'a ModelSpec,
     layer: Option<LayerIndex>,

@@ -49,7 +49,7 @@ pub enum ConversionError {
 pub struct Removal {
     /// 0-based index in the model it is taken out of.
     pub layer: LayerIndex,
-    /// The branch; the whole layer if there is none.
+    /// The site whose branch goes; `None` for the whole layer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<Site>,
 }
@@ -158,8 +158,9 @@ impl ModelSpec {
             layer.branches = branches;
         }
         spec.per_layer = pick(&spec.per_layer, &kept);
-        // Lists of one entry per layer that mean nothing here mean something to others; lists of ids
-        // may be as long.
+        // A key that is unknown here may list one entry for each layer, and somebody else reads it:
+        // the entries of removed layers go too. Lists of token ids stay whole, even one that
+        // happens to be as long.
         for (key, value) in &mut spec.other_keys {
             if let serde_json::Value::Array(list) = value
                 && list.len() == layers

@@ -45,26 +45,26 @@ fn recursion(layers: usize, next: impl Fn(f64, f64) -> f64) -> Vec<f64> {
 /// A and B of the bounds on ‖∂y_L/∂x₁‖₂.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BoundConstants {
-    /// Multiplies 1/σ.
+    /// A, which multiplies 1/σ.
     pub a: f64,
-    /// Multiplies 1/σ².
+    /// B, which multiplies 1/σ².
     pub b: f64,
 }
 
 /// What the constants of eq. 36 are made of.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BoundSizes {
-    /// d
+    /// Features of the stream, the paper's d.
     pub hidden: usize,
-    /// d_ffn
+    /// Features inside the MLP, the paper's d_ffn.
     pub intermediate: usize,
-    /// h
+    /// Query heads, the paper's h.
     pub heads: usize,
-    /// d_head
+    /// Features of a head, the paper's d_head.
     pub head_dim: usize,
-    /// s, the tokens of the sequence.
+    /// Tokens of the sequence, the paper's s.
     pub tokens: usize,
-    /// σ², the variance of the entries of the weight matrices.
+    /// Variance of the entries of the weight matrices, the paper's σ².
     pub weight_variance: f64,
 }
 
@@ -116,9 +116,9 @@ pub fn log_bound_lns(
 /// A straight line through points.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Fit {
-    /// Value at 0.
+    /// The line's value at x = 0.
     pub intercept: f64,
-    /// Rise per unit.
+    /// The line's rise for each unit of x.
     pub slope: f64,
     /// Share of the variance of y that the line explains; 1 for points of one height.
     pub r_squared: f64,

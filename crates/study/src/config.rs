@@ -50,7 +50,7 @@ pub enum StudyError {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StudyConfig {
-    /// What it is called.
+    /// The study's name.
     pub name: String,
     /// Name of the group that the others are compared to.
     pub baseline: String,
@@ -75,7 +75,7 @@ pub struct StudyConfig {
     /// What every run has in common.
     #[serde(default)]
     pub run: RunConfig,
-    /// What is compared.
+    /// The groups that are compared.
     pub groups: Vec<Group>,
     /// Comparisons of more than a group and the baseline.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -104,7 +104,7 @@ impl Default for DiagnosisConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Group {
-    /// What it is called; from what it is, if not given.
+    /// The group's name; without one it is made of its scheme, its initialisation and its settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Norm scheme: a name, or a table with a `name` and options.
@@ -112,7 +112,7 @@ pub struct Group {
     /// How weights start.
     #[serde(default)]
     pub initialisation: Initialisation,
-    /// Its own seeds.
+    /// The seeds of this group, if they are not the study's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seeds: Option<Vec<u64>>,
     /// Any other settings of a run, laid over those in common.
@@ -127,7 +127,7 @@ pub struct Planned {
     pub group: String,
     /// Its seed.
     pub seed: u64,
-    /// Relative to the study's folder.
+    /// Folder of the run, relative to the study's.
     pub folder: String,
     /// Its settings.
     pub config: RunConfig,
@@ -140,7 +140,8 @@ impl Group {
         Self { name: None, scheme, initialisation, seeds, settings: Table::new() }
     }
 
-    /// What it is called.
+    /// The name of the group: the one it was given, or the one that its scheme, its initialisation
+    /// and its settings make.
     pub fn title(&self) -> String {
         if let Some(name) = &self.name {
             return name.clone();
@@ -192,7 +193,7 @@ impl StudyConfig {
         })
     }
 
-    /// As it is written to `study.toml`.
+    /// The text of a `study.toml` that says this study.
     pub fn to_toml(&self) -> String {
         match toml::to_string_pretty(self) {
             Ok(text) => text,
@@ -286,7 +287,7 @@ impl StudyConfig {
     }
 }
 
-/// A name that is fit for a folder.
+/// The title with every character replaced that does not belong into a folder's name.
 fn slug(title: &str) -> String {
     let kept =
         title.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' });

@@ -5,7 +5,7 @@ use lns_train::{EvaluationConfig, RunConfig, Schedule, StatisticsConfig, run_pre
 
 use crate::{Group, StudyConfig};
 
-/// Every preset's name.
+/// The names of all presets.
 pub const PRESET_NAMES: [&str; 6] =
     ["smoke", "laptop", "paper-130m", "paper-250m", "paper-350m", "paper-1b"];
 
@@ -45,7 +45,7 @@ pub(crate) fn published(config: &StudyConfig, group: &Group) -> Option<f64> {
     figures[column].filter(|_| same_group && same_run)
 }
 
-/// In what a paper's preset differs from the official code, on purpose.
+/// The ways in which a preset of the paper's differs from the official code, on purpose.
 pub(crate) fn unlike_the_paper(config: &StudyConfig) -> Vec<&'static str> {
     run_preset(&config.name).map_or_else(Vec::new, |preset| preset.notes)
 }

@@ -35,9 +35,9 @@ const THEORY_TOKENS: usize = 64;
 pub enum StudyProgress<'a> {
     /// Run `index` of `count` begins, goes on or is found finished.
     Run {
-        /// From 0.
+        /// Number of this run, from 0.
         index: usize,
-        /// All runs.
+        /// Number of all runs.
         count: usize,
         /// Name of its group.
         group: &'a str,
@@ -108,7 +108,8 @@ pub fn run(
                 if !path.join(DiagnoseRecord::FILE_NAME).exists() {
                     observe(StudyProgress::Diagnosing);
                     let found = diagnosis(config, planned, &path, compute, stop)?;
-                    // Of a part of the text it would not compare with the other models'.
+                    // A diagnosis that was stopped saw a part of the text only and would not
+                    // compare with the other models'.
                     let Some(record) = found.filter(|_| !stop.load(Ordering::Relaxed)) else {
                         return Ok(StudyOutcome::Interrupted);
                     };
@@ -145,12 +146,12 @@ fn refuse_others(config: &StudyConfig, plan: &[Planned], folder: &Path) -> Resul
     Ok(())
 }
 
-/// Writes the study's settings.
+/// Writes the study's settings into its folder.
 fn settle(config: &StudyConfig, folder: &Path) -> Result<(), StudyError> {
     let path = folder.join(StudyConfig::FILE_NAME);
     let mine = config.to_toml();
     if read_regular_text(&path, SMALL_FILE).is_ok_and(|there| there != mine) {
-        // It may be another pair of models now.
+        // The study may have grown, so that another pair of models is to be measured.
         let _ = std::fs::remove_file(folder.join(THEORY));
     }
     replace_file(&path, mine.as_bytes()).map_err(|source| StudyError::Io { path, source })

@@ -23,9 +23,10 @@ use crate::{
     summary,
 };
 
-/// How often the file is looked at.
+/// How long the dashboard waits before it looks at the file of events again.
 const LOOK: Duration = Duration::from_millis(250);
-/// How often the screen is drawn when nothing happens: its clocks go on.
+/// How long the screen stays as it is when nothing happens; then it is drawn again, because its
+/// clocks go on.
 const CLOCK: Duration = Duration::from_secs(1);
 
 /// How to watch.
@@ -33,7 +34,7 @@ const CLOCK: Duration = Duration::from_secs(1);
 pub struct WatchOptions {
     /// Print the summary and return, also on a terminal.
     pub summary: bool,
-    /// What a study has planned; empty where that is not known, or for a run.
+    /// The runs that a study has planned; empty where that is not known, and for a single run.
     pub planned: Vec<PlannedRun>,
 }
 
@@ -116,7 +117,7 @@ fn now() -> f64 {
 }
 
 impl View {
-    /// Does what the key says; `false` to quit.
+    /// Does what a key asks for; `false` when it asks to quit.
     fn take(&mut self, key: KeyEvent) -> bool {
         if key.kind == KeyEventKind::Release {
             return true;
@@ -145,7 +146,7 @@ impl View {
     }
 }
 
-/// A run, or the runs of a study, and where they are.
+/// What is watched: a run or the runs of a study, each with its folder.
 #[derive(Debug)]
 enum Watched {
     Run { name: String, follower: Follower },
@@ -175,7 +176,8 @@ impl Watched {
         Ok(study)
     }
 
-    /// Reads what is new and says whether anything is. A study's runs come and go.
+    /// Reads what was appended since the last look and says whether there was anything. A study's
+    /// runs come and go meanwhile.
     fn advance(&mut self) -> Result<bool, EventsError> {
         match self {
             Self::Run { follower, .. } => follower.advance(),

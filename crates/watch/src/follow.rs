@@ -14,7 +14,7 @@ use crate::{format::plain, run::Run};
 #[derive(Debug)]
 pub(crate) struct Follower {
     path: PathBuf,
-    /// Bytes and lines read, all of them whole lines.
+    /// Bytes and lines that were read so far, up to the end of a line.
     position: u64,
     lines: usize,
     run: Run,
@@ -33,8 +33,9 @@ impl Follower {
         &self.run
     }
 
-    /// Reads what was appended; all of it again if the file is shorter than before, hence another.
-    /// A last line that is not whole yet waits. Says whether anything is new.
+    /// Reads what was appended and says whether there was anything. A file that is shorter than
+    /// before is another one and is read from its beginning; a last line that is not whole yet
+    /// waits for the next look.
     pub(crate) fn advance(&mut self) -> Result<bool, EventsError> {
         let mut file = open_regular(&self.path).map_err(|error| self.unreadable(error))?;
         let length = file.metadata().map_err(|error| self.unreadable(error))?.len();
@@ -97,7 +98,7 @@ pub(crate) fn find_runs(folder: &Path) -> Vec<PathBuf> {
     runs
 }
 
-/// A folder's own name, to be shown.
+/// The name of a folder without its path, made safe to show.
 pub(crate) fn name(folder: &Path) -> String {
     let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     plain(&whole.file_name().unwrap_or(whole.as_os_str()).to_string_lossy())

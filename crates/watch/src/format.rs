@@ -38,7 +38,7 @@ pub(crate) fn significant(number: f64) -> String {
     }
 }
 
-/// A number that may be missing, by [`significant`].
+/// A number as [`significant`] writes it, or the sign for none.
 pub(crate) fn significant_or_none(number: Option<f64>) -> String {
     number.map_or(NONE.to_owned(), significant)
 }
@@ -51,7 +51,7 @@ pub(crate) fn loss(loss: Option<f64>) -> String {
     }
 }
 
-/// e^loss
+/// The perplexity e^loss.
 pub(crate) fn perplexity(loss: Option<f64>) -> String {
     significant_or_none(loss.map(f64::exp))
 }

@@ -19,7 +19,7 @@ pub(crate) const GREEN: Color = Color::Indexed(36);
 pub(crate) const PURPLE: Color = Color::Indexed(175);
 pub(crate) const VERMILLION: Color = Color::Indexed(166);
 pub(crate) const BLUE: Color = Color::Indexed(32);
-/// For what matters less.
+/// The colour of what matters less.
 pub(crate) const GREY: Color = Color::Indexed(245);
 
 /// Larger numbers than this are a diverged run's and would flatten everything else.
@@ -40,11 +40,11 @@ pub(crate) enum Scale {
 /// A curve, in the units of its axes.
 #[derive(Debug)]
 pub(crate) struct Curve {
-    /// For the legend; without one it is not in it.
+    /// The curve's name in the legend; without a name it is not listed.
     pub(crate) name: Option<String>,
     pub(crate) points: Vec<(f64, f64)>,
     pub(crate) colour: Color,
-    /// A line; else a dot for each point.
+    /// Whether the points are joined by a line; otherwise each is a dot.
     pub(crate) joined: bool,
     /// Whether the vertical axis must hold all of it.
     pub(crate) framed: bool,
@@ -190,7 +190,7 @@ fn is_whole(number: f64) -> bool {
     (number - number.round()).abs() < 1e-6 * number.abs().max(1e-3)
 }
 
-/// The ends of a logarithmic axis, as logarithms, and evenly spaced labels.
+/// The ends of a logarithmic axis, as logarithms to the base 10, and evenly spaced labels.
 fn log_axis(low: f64, high: f64, labels: usize) -> ([f64; 2], Vec<String>) {
     let low = low.log10();
     let span = (high.log10() - low).max(0.01);
@@ -198,7 +198,8 @@ fn log_axis(low: f64, high: f64, labels: usize) -> ([f64; 2], Vec<String>) {
     ([low, low + span], (0..labels).map(|i| significant(value(i))).collect())
 }
 
-/// At most about `most` of the points: of each stretch its lowest and its highest.
+/// About `most` of the points: of each stretch of the curve its lowest and its highest, so that no
+/// spike is lost.
 fn thinned(points: &[(f64, f64)], most: usize) -> Vec<(f64, f64)> {
     let length = (2 * points.len()).div_ceil(most.max(2));
     if length <= 2 {

@@ -24,11 +24,11 @@ pub(crate) enum Activity {
 const SILENCE: f64 = 60.0;
 const SILENT_STEPS: f64 = 30.0;
 
-/// Steps that the time per step is measured over.
+/// How many of the last steps the time per step is measured over.
 const PACE_WINDOW: usize = 200;
 
 impl Run {
-    /// Adds what happened next. [`Event::Resume`] undoes what came after its step, as in
+    /// Adds the event that happened next. [`Event::Resume`] undoes what came after its step, as in
     /// [`lns_record::read_events`].
     pub(crate) fn push(&mut self, mut event: Event) {
         match &mut event {
@@ -92,7 +92,7 @@ impl Run {
         })
     }
 
-    /// Step and text.
+    /// The notes of the run, each with its step.
     pub(crate) fn notes(&self) -> impl DoubleEndedIterator<Item = (u64, &str)> {
         self.events.iter().filter_map(|event| match event {
             Event::Note { step, text, .. } => Some((*step, text.as_str())),
@@ -100,7 +100,7 @@ impl Run {
         })
     }
 
-    /// Step and folder of the last snapshot.
+    /// The step and the folder of the last snapshot.
     pub(crate) fn snapshot(&self) -> Option<(u64, &str)> {
         self.events.iter().rev().find_map(|event| match event {
             Event::Snapshot { step, folder, .. } => Some((*step, folder.as_str())),
@@ -168,7 +168,7 @@ impl Run {
         }
     }
 
-    /// Over the last steps of which none was interrupted.
+    /// Seconds that a step takes, over the last steps between which the run was not interrupted.
     fn seconds_per_step(&self) -> Option<f64> {
         let unbroken = self.events.rsplit(|event| matches!(event, Event::Resume { .. })).next()?;
         let mut steps = unbroken.iter().rev().filter(|event| matches!(event, Event::Step(_)));
@@ -188,7 +188,7 @@ impl FromIterator<Event> for Run {
 }
 
 impl Activity {
-    /// In words.
+    /// What the run is doing, in words.
     pub(crate) fn text(self) -> String {
         match self {
             Self::Running => "running".to_owned(),
@@ -210,7 +210,7 @@ fn time(event: &Event) -> f64 {
         | Event::Snapshot { time, .. }
         | Event::Note { time, .. }
         | Event::End { time, .. } => *time,
-        // The enum may grow; what has no known time moves no clock.
+        // An event that a later version adds has no known time and moves no clock.
         _ => 0.0,
     }
 }

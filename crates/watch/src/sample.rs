@@ -8,17 +8,18 @@ const SECONDS_PER_STEP: f64 = 0.5;
 const TOKENS_PER_STEP: u64 = 1024;
 const PLANNED: u64 = 2441;
 
-/// When a step was done.
+/// The time at which a step was done.
 fn time(step: u64) -> f64 {
     START + SECONDS_PER_STEP * step as f64
 }
 
-/// Without the noise of batches.
+/// The loss at a step without the noise of batches.
 fn loss(step: u64) -> f64 {
     4.0 + 3.7 / (1.0 + step as f64 / 120.0)
 }
 
-/// The first `steps` of a run of 2,441 steps and so many layers, not ended.
+/// The events of the first `steps` of 2,441 planned steps of a model with `layers` layers; the run
+/// has not ended.
 pub(crate) fn run(steps: u64, layers: usize) -> Vec<Event> {
     let mut events = vec![Event::Start(start(layers))];
     events.push(eval(0));
@@ -42,14 +43,14 @@ pub(crate) fn run(steps: u64, layers: usize) -> Vec<Event> {
     events
 }
 
-/// The same, finished.
+/// The same run, finished.
 pub(crate) fn finished(steps: u64, layers: usize) -> Vec<Event> {
     let mut events = run(steps, layers);
     events.push(Event::End { step: steps, time: time(steps), outcome: Outcome::Finished });
     events
 }
 
-/// As `events.jsonl` holds them.
+/// The events as `events.jsonl` holds them.
 pub(crate) fn lines(events: &[Event]) -> Vec<u8> {
     let line = |event| [serde_json::to_vec(event).unwrap(), vec![b'\n']].concat();
     events.iter().flat_map(line).collect()
@@ -73,7 +74,7 @@ fn start(layers: usize) -> StartEvent {
 }
 
 fn train(step: u64) -> StepEvent {
-    // Irrational turns: a noise that is the same everywhere.
+    // Sines of irrational steps: a noise that is the same on every machine.
     let noise = (step as f64 * 2.399_963).sin() + (step as f64 * 1.618_034).sin();
     let progress = step as f64 / PLANNED as f64;
     StepEvent {

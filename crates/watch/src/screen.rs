@@ -17,17 +17,17 @@ use crate::{
     study::Study,
 };
 
-/// Smaller terminals show nothing useful.
+/// The smallest terminal, in columns and rows, that has room for something useful.
 const SMALLEST: (u16, u16) = (36, 9);
-/// Of a label and its value in the header.
+/// Columns that a label and its value take in the header.
 const FACT_WIDTH: u16 = 24;
 /// From this width on, loss and layers stand side by side.
 const TWO_COLUMNS: u16 = 76;
-/// Of the table of layers: five columns and a frame.
+/// Width of the table of layers: five columns of numbers and a frame.
 const TABLE_WIDTH: u16 = 43;
-/// Notes shown.
+/// How many of the last notes are shown.
 const NOTES: usize = 3;
-/// Steps that the shown speed is the mean of.
+/// How many of the last steps the shown speed is the mean of.
 const SPEED_STEPS: usize = 20;
 
 /// What was chosen with keys.
@@ -49,7 +49,7 @@ pub(crate) enum Smoothing {
 /// Everything there is to draw.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct State<'a> {
-    /// Of the run's or the study's folder.
+    /// Name of the run's or the study's folder.
     pub(crate) name: &'a str,
     pub(crate) subject: Subject<'a>,
     pub(crate) view: View,
@@ -71,7 +71,7 @@ impl Default for View {
 }
 
 impl Smoothing {
-    /// Of the past, in the moving average.
+    /// The weight of the past in the moving average.
     fn weight(self) -> f64 {
         match self {
             Self::None => 0.0,
@@ -196,7 +196,7 @@ fn draw_header(
     frame.render_widget(Paragraph::new(lines.collect::<Vec<_>>()), rest);
 }
 
-/// Name and model, as much of it as there is room for.
+/// The title: name and model, as much of them as there is room for.
 fn title(name: &str, run: &Run, room: usize) -> Line<'static> {
     let mut parts = vec![name.to_owned()];
     if let Some(start) = run.start() {
@@ -228,7 +228,7 @@ fn colour_of(activity: Activity) -> Color {
     }
 }
 
-/// Steps, a bar and times; fewer of them where there is little room.
+/// The line of progress: steps, a bar and times, fewer of them where there is little room.
 fn progress(run: &Run, now: f64, width: usize) -> Line<'static> {
     let (step, planned) = (run.step(), run.planned());
     let share = (step as f64 / planned.max(1) as f64).min(1.0);
@@ -365,7 +365,8 @@ fn draw_table(frame: &mut Frame, area: Rect, event: &LayersEvent, block: Block) 
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
 
-/// All of `count` indices, or `room` of them, evenly spread, the first and the last among them.
+/// The indices from 0 to `count`, or `room` of them where there is no room for all: evenly spread,
+/// the first and the last among them.
 fn spread(count: usize, room: usize) -> Vec<usize> {
     match (count, room) {
         (count, room) if count <= room => (0..count).collect(),

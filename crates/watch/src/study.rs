@@ -22,7 +22,7 @@ pub struct PlannedRun {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Study<'a> {
     pub(crate) runs: &'a [(String, &'a Run)],
-    /// Empty where it is not known.
+    /// The runs that the study has planned; empty where that is not known.
     pub(crate) planned: &'a [PlannedRun],
 }
 

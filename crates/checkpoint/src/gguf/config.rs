@@ -11,7 +11,8 @@ use super::metadata::Metadata;
 use crate::decode::decode;
 use crate::{CheckpointError, TensorInfo};
 
-/// Keys (after the architecture's name) that change the function, and the value that does not.
+/// Keys (after the architecture's name) that ask for what is not implemented, each with the value
+/// at which it asks for nothing.
 const REFUSED: [(&str, f64, &str); 16] = [
     ("expert_count", 0.0, "mixtures of experts are not"),
     ("attention.clamp_kqv", 0.0, "clamped queries, keys and values are not"),
@@ -82,7 +83,7 @@ impl Keys<'_, '_> {
     }
 }
 
-/// The specification, from the metadata and from which tensors there are.
+/// The specification that the metadata and the list of tensors describe.
 pub(super) fn read_spec(
     metadata: &Metadata<'_>,
     family: Family,
@@ -161,7 +162,7 @@ fn facts_of_tensors(
     Ok(config)
 }
 
-/// The window, where it is shorter than the context.
+/// The sliding window in tokens, where it is shorter than the context.
 fn window(keys: &Keys<'_, '_>) -> Result<Option<u64>, CheckpointError> {
     let (window, context) = (keys.size("attention.sliding_window")?, keys.size("context_length")?);
     Ok(window.filter(|window| *window > 0 && context.is_some_and(|context| *window < context)))

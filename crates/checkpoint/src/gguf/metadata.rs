@@ -12,15 +12,15 @@ use crate::CheckpointError;
 
 /// The format's own limit for a key; tensor names are shorter still.
 const MAX_NAME: u64 = 65_535;
-/// Arrays within arrays; real files have none.
+/// How deep arrays may be nested; real files nest none.
 const MAX_NESTING: usize = 4;
 
-/// Reads one thing after the other, never beyond the end.
+/// Reads the values of a file one after the other, never beyond its end.
 pub(super) struct Reader<'a> {
     pub(super) path: &'a Path,
     bytes: &'a [u8],
     at: usize,
-    /// What is being read, for messages.
+    /// The name of what is being read, for messages.
     pub(super) reading: String,
 }
 
@@ -52,7 +52,7 @@ impl<'a> Reader<'a> {
             return Err(self.truncated(length));
         }
         let start = self.at;
-        // At most what remains, so it is a usize.
+        // At most as long as what remains, so it fits a usize.
         self.at += length as usize;
         Ok(start..self.at)
     }
@@ -168,8 +168,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The number a file meant: the shortest decimal that is this f32, so that an epsilon written as
-/// 1e-5 is 1e-5 and not 9.999999747378752e-6.
+/// The number that the writer of a file meant: the shortest decimal that rounds to this f32, so
+/// that an epsilon of 1e-5 is 1e-5 and not 9.999999747378752e-6.
 fn shortest(number: f32) -> f64 {
     number.to_string().parse().unwrap_or_else(|_| number.into())
 }
@@ -193,7 +193,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// In the order of the format's numbers.
+    /// Every kind; its place in the list is the number it has in the format.
     const ALL: [Self; 13] = [
         Self::U8,
         Self::I8,
@@ -368,7 +368,8 @@ impl<'a> Metadata<'a> {
         }
     }
 
-    /// A whole number, or an array with the same one for each layer.
+    /// The value of a key that is a whole number, or an array that holds the same number for each
+    /// layer.
     pub(super) fn same_for_all_layers(&self, key: &str) -> Result<Option<u64>, CheckpointError> {
         let Some(Value::Array(array)) = self.values.get(key) else {
             return self.whole(key);

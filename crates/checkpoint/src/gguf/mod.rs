@@ -33,7 +33,7 @@ const PROVENANCE: &str = "lns.provenance";
 /// The table of Llama 3's rotary factors: a tensor, but not a weight of the model.
 const ROPE_FACTORS: &str = "rope_freqs.weight";
 
-/// Key's length, type, a one-byte value.
+/// Bytes of the smallest metadata entry: the key's length, the type and a value of one byte.
 const LEAST_ENTRY: u64 = 8 + 4 + 1;
 const DEFAULT_ALIGNMENT: u64 = 32;
 const MAX_ALIGNMENT: u64 = 1 << 16;
@@ -84,7 +84,7 @@ pub(crate) fn open(path: &Path) -> Result<Parts, CheckpointError> {
         Some(tokenizer) => TokenizerSource::Gguf(Box::new(tokenizer)),
         None => tokenizer_in(folder_of(path)),
     };
-    // What is no record says nothing.
+    // A record that cannot be read is as good as none.
     let provenance = metadata.text(PROVENANCE).ok().flatten().and_then(ProvenanceRecord::from_json);
     Ok(Parts {
         format: Format::Gguf,

@@ -96,7 +96,7 @@ fn refuse_what_cannot_be_said(spec: &ModelSpec) -> Result<(), CheckpointError> {
     if let Some(window) = spec.windows().flatten().find(|window| *window < context) {
         return Err(CheckpointError::GgufWindow { architecture, window, context });
     }
-    // Qwen 2 always has those of queries, keys and values.
+    // Qwen 2 always has biases of queries, keys and values.
     let always = spec.family == Family::QWEN2;
     let biases = spec.attention_output_bias || spec.mlp_bias || (spec.qkv_bias && !always);
     if biases && !gguf.optional_biases {
@@ -108,7 +108,7 @@ fn refuse_what_cannot_be_said(spec: &ModelSpec) -> Result<(), CheckpointError> {
     }
 }
 
-/// What about the rotary scaling the file could not say.
+/// What part of the rotary scaling a GGUF file of this architecture could not say.
 fn rope_scaling_fault(spec: &ModelSpec, gguf: Gguf) -> Option<&'static str> {
     match spec.rope.scaling {
         RopeScaling::Default | RopeScaling::Linear { .. } => None,

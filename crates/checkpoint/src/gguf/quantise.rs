@@ -36,7 +36,7 @@ fn each<T: Copy, const N: usize>(
     Ok(())
 }
 
-/// By slices, so that the conversion can use the processor's own.
+/// Converts to f16 slice by slice, so that the processor's own instruction can be used.
 fn encode_f16(values: &[f32], out: &mut Vec<u8>) -> Result<(), f32> {
     const CHUNK: usize = 256;
     let mut chunk = [f16::ZERO; CHUNK];
@@ -53,7 +53,7 @@ fn encode_f16(values: &[f32], out: &mut Vec<u8>) -> Result<(), f32> {
     Ok(())
 }
 
-/// A scale d = max|x|/127 (f16) and round(x/d), halves away from zero.
+/// A block as its scale d = max|x|/127 (f16) and round(x/d), halves rounded away from zero.
 fn q8_0(block: [f32; 32]) -> Option<[u8; 34]> {
     let largest = block.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
     let d = largest / 127.0;

@@ -6,7 +6,8 @@ use super::metadata::Reader;
 use crate::{CheckpointError, StorageType, TensorInfo};
 
 const MAX_DIMENSIONS: usize = 4;
-/// Name's length, dimension count, type, offset.
+/// Bytes of the smallest entry: the name's length, the number of dimensions, the type and the
+/// offset.
 pub(super) const LEAST_BYTES: u64 = 8 + 4 + 4 + 8;
 
 /// Types that exist but are not read, so that the message can name them.
@@ -106,7 +107,7 @@ fn unknown_type(path: &Path, tensor: String, number: u32) -> CheckpointError {
     }
 }
 
-/// Shape and bytes, if both can be counted.
+/// Shape and size in bytes; `None` where one of them overflows.
 fn size(dimensions: &[u64], dtype: StorageType) -> Option<(Vec<usize>, usize)> {
     let shape = dimensions.iter().map(|n| usize::try_from(*n).ok()).collect::<Option<Vec<_>>>()?;
     let elements = shape.iter().try_fold(1usize, |product, n| product.checked_mul(*n))?;
@@ -129,7 +130,7 @@ pub(super) fn place(
             let (path, tensor) = (path.to_owned(), tensor.name);
             return Err(CheckpointError::GgufRange { path, tensor, end, size });
         }
-        // Within the file, so both are usizes.
+        // Both ends lie within the file, so they fit a usize.
         tensor.range = start as usize..end as usize;
         tensors.push(tensor);
     }

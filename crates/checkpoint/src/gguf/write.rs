@@ -16,16 +16,16 @@ use crate::write::failed;
 use crate::{CheckpointError, GgufTokenizer, StorageType};
 
 const VERSION: u32 = 3;
-/// Values that are encoded before they are written.
+/// How many values are encoded before they are written.
 const CHUNK: usize = 1 << 18;
 
 /// What a GGUF file is written with.
 #[derive(Debug, Clone, Copy)]
 pub struct GgufOptions<'a> {
-    /// `general.name`
+    /// The model's name, `general.name`.
     pub name: &'a str,
-    /// Type of the matrices: F32, F16, BF16 or Q8_0. Norms and biases stay F32, as llama.cpp has
-    /// them.
+    /// How matrices are stored: F32, F16, BF16 or Q8_0. Norms and biases stay F32, as llama.cpp
+    /// expects.
     pub dtype: StorageType,
     /// The tokenizer, if there is one.
     pub tokenizer: Option<&'a GgufTokenizer>,
@@ -80,7 +80,8 @@ pub fn write_gguf(
     file.finish()
 }
 
-/// Set if llama.cpp wants the rows of each head of so many features in interleaved rotary order.
+/// The number of features of a head, if llama.cpp wants the rows of each head in interleaved rotary
+/// order.
 fn interleaved_heads_of(spec: &ModelSpec, gguf: Gguf, tensor: &GgufTensor) -> Option<usize> {
     let source = tensor.source.as_ref()?;
     let wanted = gguf.interleaved_rotary && is_query_or_key(source);
@@ -94,7 +95,7 @@ fn rotate_half(row: usize, head_dim: usize) -> usize {
     head * head_dim + feature % 2 * half + feature / 2
 }
 
-/// By what Llama 3's scaling divides each rotary frequency.
+/// The numbers by which Llama 3's scaling divides each rotary frequency.
 fn rope_factors(spec: &ModelSpec) -> Vec<f32> {
     let inverse = |scaling: RopeScaling| {
         let rope = RopeSpec { theta: spec.rope.theta, scaling };
@@ -116,7 +117,7 @@ enum Value<'a> {
 }
 
 impl Value<'_> {
-    /// Appends type and value.
+    /// Appends the value's type and the value.
     fn write(&self, out: &mut Vec<u8>) {
         let number = |out: &mut Vec<u8>, number: u32| out.extend(number.to_le_bytes());
         match self {
@@ -166,7 +167,7 @@ fn write_text(text: &str, out: &mut Vec<u8>) {
 type Entries<'a> = Vec<(String, Value<'a>)>;
 
 fn metadata<'a>(spec: &ModelSpec, gguf: Gguf, options: &GgufOptions<'a>) -> Entries<'a> {
-    // `llama_ftype`: what most of the file is.
+    // The number of `llama_ftype` for the type that most of the file has.
     let file_type = match options.dtype {
         StorageType::F16 => 1,
         StorageType::Q8_0 => 7,
@@ -192,7 +193,7 @@ fn metadata<'a>(spec: &ModelSpec, gguf: Gguf, options: &GgufOptions<'a>) -> Entr
 }
 
 fn sizes(spec: &ModelSpec) -> Vec<(&'static str, Value<'static>)> {
-    // Far below 2³² (`ModelSpec::validate`).
+    // Sizes are far below 2³² (`ModelSpec::validate`).
     let size = |size: usize| Value::U32(size as u32);
     vec![
         ("vocab_size", size(spec.vocab_size)),
@@ -258,7 +259,7 @@ fn listed<T>(list: &[T]) -> Option<&[T]> {
     (!list.is_empty()).then_some(list)
 }
 
-/// Everything before the data, filled up to where they begin.
+/// Everything before the tensors' data, filled up with zeros to where the data begin.
 fn header(metadata: &Entries<'_>, tensors: &[GgufTensor]) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
     out.extend(VERSION.to_le_bytes());

@@ -1,6 +1,8 @@
 //! `stream`: how large the residual stream is on its way through the layers.
 
-use lns_record::{DiagnoseRecord, Group, GrowthModel, HeavyToken, Quantity, StreamRecord, VarianceGrowth};
+use lns_record::{
+    DiagnoseRecord, Group, GrowthModel, HeavyToken, Quantity, StreamRecord, VarianceGrowth,
+};
 use lns_show::counted;
 
 use super::{Course, Probe};

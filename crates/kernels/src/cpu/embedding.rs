@@ -1,4 +1,4 @@
-//! Rows of a table, and back.
+//! Rows of a table by their ids, and the gradient that goes back to them.
 
 use super::{buffer::Unwritten, dispatch, simd::add_to};
 

@@ -19,7 +19,7 @@ fn silu(g: f32) -> (f32, f32) {
     (g * s, s * (1.0 + g * (1.0 - s)))
 }
 
-/// As [`silu`]: g · σ(2z) with z = √(2/π)(g + 0.044715 g³).
+/// GELU of `g` in its tanh form and its derivative: g · σ(2z) with z = √(2/π)(g + 0.044715 g³).
 #[inline(always)]
 fn gelu(g: f32) -> (f32, f32) {
     let z = 2.0 * ROOT * g * (1.0 + CUBE * g * g);
@@ -35,7 +35,8 @@ pub(crate) fn gated(kind: Gate, y: &mut [MaybeUninit<f32>], gate: &[f32], up: &[
     }
 }
 
-/// `dgate` is written; `dup` holds dy and becomes dup.
+/// Backward of the gated product: `dgate` is written, and `dup`, which holds the gradient of the
+/// output, becomes the gradient of `up`.
 pub(crate) fn gated_backward(
     kind: Gate,
     dgate: &mut [MaybeUninit<f32>],

@@ -39,11 +39,11 @@ impl Strides {
     }
 }
 
-/// Where a product goes.
+/// What becomes of a product.
 pub(super) enum Target<'a> {
-    /// Written over.
+    /// It is written, over whatever is there.
     New(&'a mut Unwritten),
-    /// Added to what is there.
+    /// It is added to what is there.
     Added(&'a mut [f32]),
 }
 
@@ -136,7 +136,7 @@ pub(super) fn linear_weight_gradient(target: Target<'_>, dy: &[f32], x: &[f32], 
     );
 }
 
-/// dweight of [`linear`], written over what is there.
+/// The weight's gradient of [`linear`], dyᵀ · x, written over what is there.
 pub(crate) fn new_weight_gradient(dw: &mut Unwritten, dy: &[f32], x: &[f32], input: usize) {
     linear_weight_gradient(Target::New(dw), dy, x, input);
 }

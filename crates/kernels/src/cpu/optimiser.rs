@@ -125,7 +125,7 @@ fn orthogonalise(x: &mut [f32], [rows, columns]: [usize; 2]) {
     const A: f32 = 3.4445;
     const B: f32 = -4.7750;
     const C: f32 = 2.0315;
-    // The short side's view of the same memory.
+    // The same memory seen from its shorter side.
     let (short, long, view) = if rows <= columns {
         (rows, columns, Strides::row_major(columns))
     } else {

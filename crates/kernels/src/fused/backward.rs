@@ -267,7 +267,7 @@ struct LossState {
     head: FlexTensor,
     targets: Arc<[u32]>,
     terms: LossTerms,
-    /// Of hidden, and of the head.
+    /// The gradients of `hidden` and, where it was made in the forward pass, of the head.
     gradients: Option<(FlexTensor, Option<FlexTensor>)>,
 }
 

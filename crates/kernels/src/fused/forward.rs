@@ -61,7 +61,7 @@ pub(super) fn attend(
     (tensor(out, shape), log_sums)
 }
 
-/// Each sequence of contiguous q, k and v.
+/// The parts of contiguous q, k and v that belong to each sequence.
 pub(super) fn sequences<'a>(
     q: &'a FlexTensor,
     k: &'a FlexTensor,
@@ -234,7 +234,7 @@ pub(super) fn rotated(
 ) -> FlexTensor {
     let shape = dims(&x);
     let (sequences, tokens, width) = (shape[0], shape[1], shape[2]);
-    // Blocks of whole sequences, or of one sequence's tokens.
+    // A block is several whole sequences, or some tokens of one.
     let rows = match sequences {
         1 => rows_per_thread(tokens * width, width),
         _ => tokens,

@@ -50,7 +50,7 @@ pub(crate) trait FusedOps: Backend {
     ) -> FloatTensor<Self>;
     /// See [`crate::linear`], without the bias.
     fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
-    /// y + bias, along the last dimension.
+    /// Adds `bias` along the last dimension of `y`.
     fn add_bias(y: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
     /// See [`crate::rotate`].
     fn rotate(x: FloatTensor<Self>, table: RotaryTable, start: usize) -> FloatTensor<Self>;

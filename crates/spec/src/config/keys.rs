@@ -54,7 +54,7 @@ pub(crate) fn invalid(key: &str, value: &Value, expected: &str) -> SpecError {
     SpecError::Invalid { key: key.to_owned(), value: shown(value), expected: expected.to_owned() }
 }
 
-/// A value for a message, cut to a line.
+/// A value as a message quotes it, cut to the length of a line.
 pub(crate) fn shown(value: &Value) -> String {
     let text = value.to_string();
     if text.chars().count() > 80 {

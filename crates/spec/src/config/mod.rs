@@ -46,7 +46,7 @@ const UNSUPPORTED: [(&str, Option<f64>, &str); 14] = [
 const SCHEME_PREFIX: &str = "lns_";
 
 impl ModelSpec {
-    /// Parses the text of a `config.json`.
+    /// The specification that the text of a `config.json` describes.
     ///
     /// # Errors
     /// Any [`SpecError`].
@@ -56,7 +56,7 @@ impl ModelSpec {
         Self::from_config(&value)
     }
 
-    /// Reads a parsed `config.json`.
+    /// The specification that a parsed `config.json` describes.
     ///
     /// # Errors
     /// Any [`SpecError`]: a missing or impossible value, an unknown architecture, an unsupported
@@ -200,7 +200,7 @@ impl ModelSpec {
     }
 }
 
-/// Family, scheme, and whether `model_type` is this project's own.
+/// The family, the scheme, and whether `model_type` is this project's own.
 fn family_and_scheme(keys: &mut Keys) -> Result<(Family, NormScheme, bool), SpecError> {
     let model_type = keys
         .text("model_type")?

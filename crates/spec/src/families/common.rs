@@ -21,7 +21,8 @@ pub(super) struct Defaults {
     pub(super) rms_norm_eps: f64,
 }
 
-/// A decoder without biases, head norms and windows, from the keys that all have.
+/// The decoder that the keys common to all families describe, without biases, head norms and
+/// windows.
 pub(super) fn read(
     family: Family,
     keys: &mut Keys,
@@ -62,7 +63,7 @@ pub(super) fn read(
         .size("max_position_embeddings")?
         .or(older?)
         .unwrap_or(defaults.max_position_embeddings);
-    // Checked here, before anything is made per layer.
+    // Checked before anything is made for each layer, so that a hostile number takes no memory.
     if num_hidden_layers > 1 << 12 {
         let expected = "a number from 1 to 4096";
         return Err(invalid("num_hidden_layers", &json!(num_hidden_layers), expected));
@@ -147,7 +148,7 @@ fn window_of_type(kind: &str, window: Option<usize>) -> Result<Option<usize>, Sp
     }
 }
 
-/// Puts what [`read_windows`] reads.
+/// Writes the keys that [`read_windows`] reads.
 pub(super) fn write_windows(spec: &ModelSpec, config: &mut Map<String, Value>) {
     let window = spec.windows().find_map(|window| window);
     let types = spec.windows().map(|window| match window {

@@ -50,7 +50,7 @@ fn read(keys: &mut Keys) -> Result<ModelSpec, SpecError> {
     spec.qkv_bias = keys.flag("attention_bias")?.unwrap_or(false);
     spec.attention_output_bias = spec.qkv_bias;
     spec.mlp_bias = keys.flag("mlp_bias")?.unwrap_or(false);
-    // A window here belongs to another implementation.
+    // Llamas have no window; a configuration that names one belongs to another implementation.
     match keys.size("sliding_window")? {
         None => Ok(spec),
         Some(window) => Err(SpecError::Unsupported {

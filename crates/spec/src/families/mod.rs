@@ -22,7 +22,7 @@ use crate::{ModelSpec, NormScheme, Part, Role, Site, SpecError, TensorId, config
 static REGISTRY: [&Description; 5] =
     [&llama::FAMILY, &mistral::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY, &phi3::FAMILY];
 
-/// What is to be known of a family.
+/// Everything in which families differ.
 pub(crate) struct Description {
     /// `model_type` of a stock model.
     model_type: &'static str,
@@ -33,18 +33,18 @@ pub(crate) struct Description {
     names: &'static [StoredName],
     /// The scheme that a stock model has.
     own_scheme: fn() -> NormScheme,
-    /// Takes what it knows out of a `config.json`.
+    /// Reads a model from a `config.json`, taking the keys it understands out of it.
     read: fn(&mut Keys) -> Result<ModelSpec, SpecError>,
-    /// Puts what [`read`](Self::read) takes beyond what all families have in common.
+    /// Writes the keys that [`read`](Self::read) takes beyond those that all families share.
     write: fn(&ModelSpec, &mut Map<String, Value>),
-    /// How llama.cpp has it, if its GGUF files are read and written.
+    /// The family's place in GGUF files; `None` if they are neither read nor written.
     gguf: Option<Gguf>,
 }
 
 /// A family's place in GGUF files, as llama.cpp reads and writes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gguf {
-    /// `general.architecture`.
+    /// The value of `general.architecture`.
     pub architecture: &'static str,
     /// Whether files of that architecture are this family's only if they have a sliding window.
     pub sliding_window: bool,
@@ -62,9 +62,11 @@ pub struct Gguf {
 pub struct StoredName {
     /// The roles it holds, one after the other along the rows: usually one.
     pub roles: &'static [Role],
-    /// In a Hugging Face folder; in a layer, without `model.layers.3.`; without `.weight`.
+    /// The name in a Hugging Face folder, without `.weight` and, in a layer, without
+    /// `model.layers.3.`.
     pub hugging_face: &'static str,
-    /// In a GGUF file; in a layer, without `blk.3.`; without `.weight`. Empty if there is none.
+    /// The name in a GGUF file, without `.weight` and, in a layer, without `blk.3.`. Empty if GGUF
+    /// has no name for it.
     pub gguf: &'static str,
 }
 
@@ -144,7 +146,7 @@ impl Family {
         self.0.names.iter().chain(&SCHEME_NAMES)
     }
 
-    /// The name in a Hugging Face folder.
+    /// The name of a tensor in a Hugging Face folder of this family.
     pub fn stored_name(self, id: TensorId) -> String {
         let named = self.names().find(|name| name.roles.contains(&id.role));
         let stem = named.map_or("", |name| name.hugging_face);
@@ -164,7 +166,8 @@ impl Family {
         self.names().any(|name| name.roles.len() > 1 && name.roles.contains(&role))
     }
 
-    /// Hugging Face's name of a GGUF tensor; `None` if it has none.
+    /// The name in a Hugging Face folder of the tensor that a GGUF file calls `gguf`; `None` if
+    /// there is no such tensor.
     pub fn hugging_face_name(self, gguf: &str) -> Option<String> {
         let (stem, suffix) = gguf.rsplit_once('.')?;
         if !matches!(suffix, "weight" | "bias") {
@@ -184,7 +187,7 @@ impl Family {
         Some(format!("model.layers.{layer}.{}.{suffix}", named(part, true)?.hugging_face))
     }
 
-    /// The name in a GGUF file; `None` if it has none.
+    /// The name of a tensor in a GGUF file of this family; `None` if GGUF has none for it.
     pub fn gguf_name(self, id: TensorId) -> Option<String> {
         let name = self.names().find(|name| name.roles.contains(&id.role))?;
         let suffix = if id.part == Part::Bias { "bias" } else { "weight" };

@@ -12,7 +12,7 @@ use crate::{Branch, BranchGate};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BranchScale {
-    /// What c is.
+    /// How c depends on the depth or on the number of layers.
     pub rule: BranchRule,
 }
 

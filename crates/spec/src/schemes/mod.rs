@@ -44,11 +44,11 @@ use crate::{Branch, Depth, Role, Site, SpecError, meant};
 /// A layer's place in the model it was trained in.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Place {
-    /// ℓ
+    /// The depth ℓ that the layer was trained at.
     pub depth: Depth,
-    /// L
+    /// Number of layers L that the model was trained with.
     pub layers: usize,
-    /// Which branch.
+    /// Which of the layer's two branches.
     pub site: Site,
 }
 
@@ -59,8 +59,8 @@ impl Place {
     }
 }
 
-/// What one scheme says. Only [`branch`](Self::branch) and [`variants`](Self::variants) have no usual
-/// answer.
+/// What one scheme says of a model. Where most schemes say the same, that is the default: nothing
+/// is normed, scaled or moved.
 trait Scheme {
     /// What the branch at a place does.
     fn branch(&self, place: Place) -> Branch;
@@ -92,7 +92,7 @@ trait Scheme {
         None
     }
 
-    /// In words, beginning with the name.
+    /// Writes the scheme in words, beginning with its name.
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
 }
 
@@ -155,7 +155,7 @@ schemes! {
 }
 
 impl NormScheme {
-    /// Pre-LN.
+    /// Pre-LN, x + F(N(x)).
     pub fn pre() -> Self {
         Self::Pre(Pre {})
     }

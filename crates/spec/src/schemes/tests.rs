@@ -70,7 +70,7 @@ fn deepnorm_constants_match_the_published_ones() {
 
 #[test]
 fn mix_ln_is_post_for_the_first_quarter() {
-    // PAPER Table: 3 Post-LN layers of 12, 6 of 24.
+    // ⌊L/4⌋, the share of arXiv 2412.13795: 3 Post-LN layers of 12, 6 of 24.
     for (layers, posts) in [(12, 3), (24, 6), (30, 7), (3, 0)] {
         let scheme = NormScheme::MixLn(MixLn { post_fraction: 0.25 });
         let count = (0..layers).filter(|layer| at(&scheme, *layer, layers) == Branch::POST).count();
