@@ -132,7 +132,9 @@ fn prepared(
             // A row holds one document at most, a window one more token than it has inputs.
             let tokens = match config.data.layout {
                 Layout::Rows => sequences.saturating_mul(Language::MAX_TOKENS as u64),
-                Layout::Packed => sequences.saturating_mul(config.data.length as u64) + 1,
+                Layout::Packed | Layout::PackedMasked => {
+                    sequences.saturating_mul(config.data.length as u64) + 1
+                }
             };
             if tokens > LANGUAGE_MOST {
                 return Err(usage(format!(

@@ -41,7 +41,7 @@ struct Variant {
 }
 
 /// One window on its way through the layers.
-struct Run<'a> {
+struct WindowState<'a> {
     window: &'a Window,
     /// Which tokens are content.
     content: &'a [bool],
@@ -163,9 +163,9 @@ fn start<'a>(
     source: &dyn LayerSource,
     windows: &'a [Window],
     content: &'a [Vec<bool>],
-) -> Result<Vec<Run<'a>>, LoadError> {
+) -> Result<Vec<WindowState<'a>>, LoadError> {
     let run = |(window, content): (&'a Window, &'a Vec<bool>)| {
-        Ok(Run {
+        Ok(WindowState {
             window,
             content,
             streams: vec![source.embed_ids(&window.ids)?],
@@ -188,7 +188,7 @@ struct Context<'a> {
 
 /// Takes every stream of every window through one layer.
 fn advance(
-    runs: &mut [Run<'_>],
+    runs: &mut [WindowState<'_>],
     context: &Context<'_>,
     workers: &Workers,
 ) -> Result<(), ScoreError> {
@@ -230,7 +230,7 @@ fn advance(
 /// Notes the statistics of stream\[index\] of a window. Refuses what is not a number: no statistic of
 /// such a model would mean anything.
 fn add_stream(
-    run: &mut Run<'_>,
+    run: &mut WindowState<'_>,
     index: usize,
     window: usize,
     sums: StreamSums,
@@ -251,8 +251,8 @@ fn add_stream(
 const STACK: usize = 4;
 
 /// The variants of every window, as (window, range of its variants), at most [`STACK`] together.
-fn stacks(runs: &[Run<'_>]) -> Vec<(usize, Range<usize>)> {
-    let of = |(window, run): (usize, &Run<'_>)| {
+fn stacks(runs: &[WindowState<'_>]) -> Vec<(usize, Range<usize>)> {
+    let of = |(window, run): (usize, &WindowState<'_>)| {
         let count = run.variants.len();
         let range = move |start: usize| (window, start..(start + STACK).min(count));
         (0..count).step_by(STACK).map(range).collect::<Vec<_>>()
@@ -261,13 +261,13 @@ fn stacks(runs: &[Run<'_>]) -> Vec<(usize, Range<usize>)> {
 }
 
 /// Streams of some variants as one tensor, \[variants, T, H\].
-fn stacked(run: &Run<'_>, range: Range<usize>) -> Tensor<3> {
+fn stacked(run: &WindowState<'_>, range: Range<usize>) -> Tensor<3> {
     Tensor::cat(run.variants[range].iter().map(|variant| variant.stream.clone()).collect(), 0)
 }
 
 /// The untouched model through one layer, what the observers note of it, and the variants that begin
 /// there.
-fn step(run: &Run<'_>, window: usize, context: &Context<'_>) -> Step {
+fn step(run: &WindowState<'_>, window: usize, context: &Context<'_>) -> Step {
     let &Context { weights, rotary, layer, observers, .. } = context;
     let stream = &run.streams[run.streams.len() - 1];
     let attention = weights.branch(Site::Attention, stream.clone(), rotary);
@@ -306,20 +306,20 @@ fn sums_of(stream: &Tensor<3>) -> StreamSums {
 /// Losses of the windows of a batch, and what the observers note of them, once they have left the last
 /// layer; `first` is the index of the batch's first window in the text.
 fn finish(
-    runs: &mut [Run<'_>],
+    runs: &mut [WindowState<'_>],
     head: &Head,
     observers: &Observers,
     workers: &Workers,
     progress: CountPasses<'_>,
     first: usize,
 ) -> Result<(), ScoreError> {
-    let last = |run: &Run<'_>| run.streams[run.streams.len() - 1].clone();
+    let last = |run: &WindowState<'_>| run.streams[run.streams.len() - 1].clone();
     let sums = workers.map(runs.len(), |window| sums_of(&last(&runs[window])));
     for (window, sums) in sums.into_iter().enumerate() {
         let layers = runs[window].measured.streams.len();
         add_stream(&mut runs[window], layers, first + window, sums)?;
     }
-    let loss_of = |run: &Run<'_>, stream: &Tensor<3>| {
+    let loss_of = |run: &WindowState<'_>, stream: &Tensor<3>| {
         let loss = window_loss(head, stream, &run.window.ids);
         progress(1);
         loss

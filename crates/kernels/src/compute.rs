@@ -26,7 +26,7 @@ pub trait Exchange: Debug + Send + Sync {
     /// Replaces `values` by their sum over all processes.
     fn sum(&self, values: &mut [f32]);
 
-    /// As [`sum`](Self::sum), for counts and losses.
+    /// The same for counts and losses, which are summed in f64.
     fn sum_counts(&self, values: &mut [f64]);
 }
 
@@ -53,7 +53,7 @@ pub struct Compute {
 }
 
 impl Compute {
-    /// With `threads` workers, at least one; alone.
+    /// On a device with `threads` workers, at least one, and with no other process.
     ///
     /// # Errors
     /// When the operating system does not start the threads.
@@ -74,13 +74,13 @@ impl Compute {
         Self::new(cpu_device(), Precision::F32, threads)
     }
 
-    /// With matrix products in another precision.
+    /// The same with matrix products in another precision.
     #[must_use]
     pub fn with_precision(self, precision: Precision) -> Self {
         Self { precision, ..self }
     }
 
-    /// With another number of threads; those that there are stay if they are as many.
+    /// The same with another number of threads; those that there are stay if they are as many.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -91,7 +91,7 @@ impl Compute {
         Ok(Self { workers: Arc::new(Workers::new(threads)?), ..self })
     }
 
-    /// Together with other processes, each with its own part of every batch.
+    /// The same together with other processes, each with its own part of every batch.
     #[must_use]
     pub fn with_exchange(self, exchange: Arc<dyn Exchange>) -> Self {
         Self { exchange: Some(exchange), ..self }

@@ -4,15 +4,41 @@
 //! sees it, and no loss is taken of it. Sequences with such an end are therefore laid end to end, as
 //! documents that do not see each other and whose positions begin at 0 each
 //! ([`packed_rotary_table`]): the same losses and gradients up to the rounding of sums, for the work of
-//! the tokens that count.
+//! the tokens that count. The documents of one sequence are kept apart in the same way where that is
+//! asked for.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use layernorm_scaling::{packed_rotary_table, rotary_table};
 use lns_kernels::{IGNORED, RotaryTable, is_cpu};
 use lns_spec::ModelSpec;
 
-/// A sequence's inputs and targets, one of each per token; a target may be [`IGNORED`].
-pub type Sequence<'a> = (&'a [u32], &'a [u32]);
+/// A sequence of tokens and what follows each.
+#[derive(Debug, Clone, Copy)]
+pub struct Sequence<'a> {
+    /// The tokens' ids.
+    pub inputs: &'a [u32],
+    /// The id that follows each, or [`IGNORED`].
+    pub targets: &'a [u32],
+    /// The lengths of the documents in it, in order, if no token is to see another document's; empty if each
+    /// sees all before it.
+    pub documents: &'a [usize],
+}
+
+impl Sequence<'_> {
+    /// The lengths of the parts of its first `tokens` tokens that do not see each other.
+    pub fn parts(&self, tokens: usize) -> Vec<usize> {
+        if self.documents.len() < 2 {
+            return vec![tokens];
+        }
+        let mut left = tokens;
+        let mut part = |document: &usize| {
+            let own = left.min(*document);
+            left -= own;
+            own
+        };
+        self.documents.iter().map(&mut part).collect()
+    }
+}
 
 /// Tokens of a sequence up to the last one with a target.
 pub fn counted(targets: &[u32]) -> usize {
@@ -33,9 +59,9 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// Sequences of `length` tokens, packed if one of them has padding; `None` if none of them has a
-    /// target. On other devices than the CPU the attention of a packed sequence would be computed
-    /// between all its documents, so there the padding stays.
+    /// Sequences of `length` tokens, packed if one of them has padding or documents to be kept apart;
+    /// `None` if none of them has a target. On other devices than the CPU the attention of a packed
+    /// sequence would be computed between all its documents, so there padding alone stays.
     pub fn new(
         spec: &ModelSpec,
         device: &Device,
@@ -43,21 +69,25 @@ impl Pass {
         length: usize,
     ) -> Option<Self> {
         let mut lengths: Vec<usize> =
-            sequences.iter().map(|(_, targets)| counted(targets)).collect();
+            sequences.iter().map(|sequence| counted(sequence.targets)).collect();
         if lengths.iter().all(|tokens| *tokens == 0) {
             return None;
         }
-        let packs = is_cpu(device);
-        let rotary = if !packs || lengths.iter().all(|tokens| *tokens == length) {
+        let apart = sequences.iter().any(|sequence| sequence.documents.len() > 1);
+        let padded = lengths.iter().any(|tokens| *tokens != length);
+        let rotary = if apart || (padded && is_cpu(device)) {
+            let parts = sequences.iter().zip(&lengths);
+            let parts: Vec<usize> =
+                parts.flat_map(|(sequence, tokens)| sequence.parts(*tokens)).collect();
+            packed_rotary_table(spec, length, &parts)
+        } else {
             lengths.fill(length);
             rotary_table(spec, length)
-        } else {
-            packed_rotary_table(spec, length, &lengths)
         };
         let (mut ids, mut targets) = (Vec::new(), Vec::new());
         for (sequence, tokens) in sequences.iter().zip(lengths) {
-            ids.extend_from_slice(&sequence.0[..tokens]);
-            targets.extend_from_slice(&sequence.1[..tokens]);
+            ids.extend_from_slice(&sequence.inputs[..tokens]);
+            targets.extend_from_slice(&sequence.targets[..tokens]);
         }
         let sequences = if rotary.documents().is_some() { 1 } else { sequences.len() };
         Some(Self { ids, sequences, targets, rotary })
@@ -74,6 +104,17 @@ impl Pass {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn documents_are_cut_where_the_sequence_is() {
+        let documents = [3, 4, 2];
+        let of = |documents, tokens| {
+            Sequence { inputs: &[0; 9], targets: &[0; 9], documents }.parts(tokens)
+        };
+        assert_eq!(of(&documents, 9), [3, 4, 2]);
+        assert_eq!(of(&documents, 5), [3, 2, 0]);
+        assert_eq!(of(&[], 5), [5]);
+    }
 
     #[test]
     fn what_follows_the_last_target_does_not_count() {

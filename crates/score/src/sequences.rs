@@ -33,8 +33,13 @@ pub fn evaluate_sequences(
 ) -> Result<HeldOut, ScoreError> {
     let (spec, device) = (source.spec(), source.device());
     let length = sequences.length;
-    let rows: Vec<Sequence<'_>> =
-        sequences.inputs.chunks(length).zip(sequences.targets.chunks(length)).collect();
+    let rows = sequences.inputs.chunks(length).zip(sequences.targets.chunks(length)).enumerate();
+    let rows: Vec<Sequence<'_>> = rows
+        .map(|(index, (inputs, targets))| {
+            let documents = sequences.documents.get(index).map_or(&[][..], Vec::as_slice);
+            Sequence { inputs, targets, documents }
+        })
+        .collect();
     let groups: Vec<&[Sequence<'_>]> = rows.chunks(AT_ONCE).collect();
     let jobs = Jobs {
         count: groups.len(),

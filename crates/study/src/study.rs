@@ -178,7 +178,7 @@ fn publish(
     Ok(())
 }
 
-/// As many threads as the run was trained with.
+/// `compute` with as many threads as the run was trained with.
 fn with_threads(compute: &Compute, planned: &Planned) -> Result<Compute, StudyError> {
     let threads = planned.config.threads;
     compute.clone().with_threads(threads).map_err(|error| StudyError::Diagnosis {

@@ -1,7 +1,7 @@
 //! Sequences of tokens and what follows each.
 
 use lns_kernels::IGNORED;
-use lns_score::counted;
+use lns_score::{Sequence, counted};
 
 /// Why ids make no batch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -14,6 +14,11 @@ pub enum BatchError {
         "a batch has {inputs} inputs and {targets} targets; there must be one target per input"
     )]
     Unpaired { inputs: usize, targets: usize },
+    #[error(
+        "the documents of {sequences} sequences of {length} tokens must be {sequences} lists of lengths \
+         from 1 on whose sum is {length}"
+    )]
+    NotDocuments { sequences: usize, length: usize },
     #[error("a batch needs at least one token whose successor is known")]
     NothingToPredict,
     #[error("id {id} is not in the vocabulary of {vocabulary}: text of another tokenizer?")]
@@ -26,6 +31,9 @@ pub struct Batch {
     inputs: Vec<u32>,
     targets: Vec<u32>,
     length: usize,
+    /// The lengths of each sequence's documents, which do not see each other; empty if all tokens see
+    /// all before them.
+    documents: Vec<Vec<usize>>,
 }
 
 impl Batch {
@@ -41,11 +49,28 @@ impl Batch {
         if length == 0 || !inputs.len().is_multiple_of(length) {
             return Err(BatchError::NotWhole { ids: inputs.len(), length });
         }
-        let batch = Self { inputs, targets, length };
+        let batch = Self { inputs, targets, length, documents: Vec::new() };
         if batch.predicted() == 0 {
             return Err(BatchError::NothingToPredict);
         }
         Ok(batch)
+    }
+
+    /// The same batch with the lengths of each sequence's documents, which are not to see each other. An
+    /// empty list leaves every token all before it to see.
+    ///
+    /// # Errors
+    /// [`BatchError::NotDocuments`] when they do not make up the sequences.
+    pub fn with_documents(self, documents: Vec<Vec<usize>>) -> Result<Self, BatchError> {
+        let (sequences, length) = (self.sequences(), self.length);
+        let whole = |documents: &Vec<usize>| {
+            documents.iter().sum::<usize>() == length && !documents.contains(&0)
+        };
+        let counted = documents.is_empty() || documents.len() == sequences;
+        if !counted || !documents.iter().all(whole) {
+            return Err(BatchError::NotDocuments { sequences, length });
+        }
+        Ok(Self { documents, ..self })
     }
 
     /// From B windows of T + 1 ids each, row-major: every id but the last is an input, every one but
@@ -96,6 +121,16 @@ impl Batch {
             Some(id) => Err(BatchError::OutOfVocabulary { id: *id, vocabulary }),
             None => Ok(()),
         }
+    }
+
+    /// One of its sequences.
+    ///
+    /// # Panics
+    /// If the batch has fewer sequences.
+    pub fn sequence(&self, index: usize) -> Sequence<'_> {
+        let (inputs, targets) = self.part(index..index + 1);
+        let documents = self.documents.get(index).map_or(&[][..], Vec::as_slice);
+        Sequence { inputs, targets, documents }
     }
 
     /// Inputs and targets of some sequences, row-major.

@@ -37,16 +37,16 @@ pub struct Estimate {
     /// The optimiser's moments.
     #[serde(rename = "moments_bytes")]
     pub moments: u64,
-    /// Of one worker: the gradient of everything that is trained.
+    /// What one worker holds: the gradient of everything that is trained.
     #[serde(rename = "worker_gradients_bytes")]
     pub gradients: u64,
-    /// Of one worker: matrices with their adapters added, which every pass makes anew.
+    /// What one worker holds: matrices with their adapters added, which every pass makes anew.
     #[serde(rename = "worker_adapted_bytes")]
     pub adapted: u64,
-    /// Of one worker: what the tape keeps of its sequences.
+    /// What one worker holds: activations that the tape keeps of its sequences.
     #[serde(rename = "worker_activations_bytes")]
     pub activations: u64,
-    /// Of one worker: logits held at once, and the gradient of the stream they make.
+    /// What one worker holds: logits at one time, and the gradient of the stream they make.
     #[serde(rename = "worker_logits_bytes")]
     pub logits: u64,
     /// Weights before and after a step whose statistics are taken.
@@ -122,7 +122,7 @@ impl Estimate {
         }
     }
 
-    /// The same when only adapters are trained: two matrices beside each target, whose product is
+    /// The estimate when only adapters are trained: two matrices beside each target, whose product is
     /// added to it in every pass.
     #[must_use]
     fn with_lora(self, lora: &LoraConfig, spec: &ModelSpec, options: &TrainingOptions) -> Self {

@@ -20,7 +20,7 @@ use crate::{
 pub(crate) struct Share {
     /// Σ nll over the predicted tokens, in nats.
     pub(crate) nll: f64,
-    /// Of each parameter that is trained, flat, in the order in which the module is visited.
+    /// The gradient of each parameter that is trained, flat, in the order in which the module is visited.
     pub(crate) gradients: Vec<Buffer>,
 }
 
@@ -44,7 +44,7 @@ pub(crate) fn share(
 ) -> Share {
     let (mut nll, mut found) = (0.0, vec![None; trained.len()]);
     for part in sequences.chunks(passes.sequences.map_or(usize::MAX, NonZeroUsize::get)) {
-        let part: Vec<_> = part.iter().map(|&index| batch.part(index..index + 1)).collect();
+        let part: Vec<_> = part.iter().map(|&index| batch.sequence(index)).collect();
         let Some(pass) = Pass::new(model.spec(), &model.device(), &part, batch.length()) else {
             continue;
         };

@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn the_papers_presets_are_exact() {
-        // PAPER §2.1: hidden / FFN / heads / layers, steps, warm-up, batch, learning rate, tokens.
+        // arXiv 2502.05795 v5, Table 1 and the official scripts: hidden / FFN / heads / layers, steps, warm-up, batch, learning rate, tokens.
         let rows = [
             ("130m", [768, 2048, 12, 12], 20_000, 2_000, 512, 1e-3, 2.62e9),
             ("250m", [768, 2560, 16, 24], 40_000, 4_000, 512, 1e-3, 5.24e9),

@@ -114,7 +114,7 @@ impl Snapshots {
         std::fs::create_dir_all(&self.folder).map_err(io)?;
         lns_record::remove_unfinished(&self.folder);
         if path.exists() {
-            // Of this step only a damaged one can be there: a whole one would have been resumed from.
+            // Only a damaged snapshot of this step can be there: from a whole one the run would have gone on.
             std::fs::remove_dir_all(&path).map_err(io)?;
         }
         let new = NewFolder::create(&path).map_err(io)?;

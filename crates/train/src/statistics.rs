@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use burn::tensor::Tensor;
+use layernorm_scaling::packed_rotary_table;
 use lns_checkpoint::NamedTensor;
 use lns_kernels::{Workers, with_slices};
 use lns_model::{Decoder, ids_tensor};
@@ -19,7 +20,7 @@ const SEQUENCES: usize = 4;
 pub(crate) struct Streams {
     /// Variance over features, mean over tokens, of each of the L + 1 streams.
     pub(crate) variance: Vec<f64>,
-    /// Of each layer: √(variance of what it adds / variance of what enters it).
+    /// For each layer √(variance of what it adds / variance of what enters it).
     pub(crate) branch_ratio: Vec<f64>,
 }
 
@@ -40,7 +41,7 @@ impl LayerStatistics {
         all.iter().all(|values| values.iter().all(|value| value.is_finite()))
     }
 
-    /// As a run's log has it.
+    /// The event that a run's log has of it.
     pub(crate) fn event(self, step: u64, time: f64) -> LayersEvent {
         let Self { streams, gradient_norm, update_ratio } = self;
         let Streams { variance: stream_variance, branch_ratio } = streams;
@@ -53,13 +54,20 @@ impl Streams {
     pub(crate) fn measure(model: &Decoder, batch: &Batch, workers: &Workers) -> Self {
         let sequences = batch.sequences().min(SEQUENCES);
         let parts = workers.map(sequences, |sequence| {
-            let (inputs, targets) = batch.part(sequence..sequence + 1);
+            let sequence = batch.sequence(sequence);
             // A sequence without a target is measured whole.
-            let inputs = match counted(targets) {
-                0 => inputs,
-                tokens => &inputs[..tokens],
+            let tokens = match counted(sequence.targets) {
+                0 => sequence.inputs.len(),
+                tokens => tokens,
             };
-            let streams = model.streams(ids_tensor(inputs, &model.device()));
+            let ids = ids_tensor(&sequence.inputs[..tokens], &model.device());
+            let streams = match &sequence.parts(tokens)[..] {
+                [_] => model.streams(ids),
+                parts => {
+                    let rotary = packed_rotary_table(model.spec(), batch.length(), parts);
+                    model.streams_at(ids, &rotary)
+                }
+            };
             let added = streams.windows(2).map(|pair| pair[1].clone() - pair[0].clone());
             let added = added.map(|added| mean_variance(&added)).collect();
             [streams.iter().map(mean_variance).collect(), added]
@@ -90,7 +98,8 @@ fn mean_variance(stream: &Tensor<3>) -> f64 {
     })
 }
 
-/// Of each layer: ‖change‖₂ over ‖parameters before‖₂. Both are the model's tensors as a folder holds them.
+/// For each layer ‖change‖₂ over ‖parameters before‖₂, from the model's tensors as a folder holds them
+/// before and after the update.
 pub(crate) fn update_ratios(
     spec: &ModelSpec,
     before: &[NamedTensor<'_>],

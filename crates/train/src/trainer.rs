@@ -69,7 +69,7 @@ pub struct BatchGradient {
 }
 
 impl BatchGradient {
-    /// Of parameter `index`: the workers' parts, whose sum it is.
+    /// The workers' parts of the gradient of parameter `index`, whose sum it is.
     fn parts(&self, index: usize) -> Vec<&[f32]> {
         self.shares.iter().map(|share| share.gradients[index].as_slice()).collect()
     }

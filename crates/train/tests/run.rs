@@ -155,6 +155,21 @@ fn a_run_repeats_to_the_bit_and_its_model_reloads_with_the_same_loss() {
 }
 
 #[test]
+fn a_run_on_masked_documents_repeats_goes_on_and_learns_from_them_alone() {
+    let place = Place::new();
+    let mut config = place.config();
+    let packed = go(&config, &place.run("packed")).expect("runs");
+    config.data.layout = lns_corpus::Layout::PackedMasked;
+    let (whole, stopped) = (place.run("whole"), place.run("stopped"));
+    let summary = go(&config, &whole).expect("runs");
+    assert_eq!(summary.tokens, packed.tokens, "the same targets");
+    assert_ne!(summary.loss, packed.loss, "predicted from less");
+    go_until(&config, &stopped, 7);
+    go(&config, &stopped).expect("goes on");
+    assert_eq!(results(&stopped), results(&whole));
+}
+
+#[test]
 fn a_run_that_is_stopped_or_killed_goes_on_to_the_same_bits() {
     let place = Place::new();
     let config = place.config();
@@ -540,7 +555,7 @@ fn a_constant_model_has_the_loss_of_its_vocabulary_over_the_predicted_tokens() {
         *target = IGNORED;
     }
     let expected = targets.iter().filter(|target| **target != IGNORED).count();
-    let sequences = Sequences { inputs, targets, length: 8 };
+    let sequences = Sequences { inputs, targets, ..Sequences::new(8) };
     for threads in [1, 3] {
         let workers = Workers::new(threads).expect("threads");
         let HeldOut { nll: loss, predicted } =

@@ -125,6 +125,52 @@ fn ignored_targets_count_nowhere() {
 }
 
 #[test]
+fn documents_that_share_a_sequence_do_not_see_each_other() {
+    const LENGTH: usize = 17;
+    for scheme in ["pre", "lns"] {
+        let spec = spec(scheme.parse().expect("a scheme"));
+        let ids: Vec<u32> = (0..2 * LENGTH + 1).map(|i| (i as u32 * 11 + 3) % 50).collect();
+        let (inputs, targets) = (ids[..2 * LENGTH].to_vec(), ids[1..].to_vec());
+        let packed = Batch::new(inputs, targets, LENGTH).expect("a batch");
+        let documents = vec![vec![5, 8, 4], vec![LENGTH]];
+        let apart = packed.clone().with_documents(documents.clone()).expect("whole sequences");
+        // Each document with padding behind it.
+        let (mut inputs, mut targets) = (Vec::new(), Vec::new());
+        let mut start = 0;
+        for tokens in documents.into_iter().flatten() {
+            for (from, to, padding) in
+                [(&ids[..], &mut inputs, 0), (&ids[1..], &mut targets, IGNORED)]
+            {
+                to.extend_from_slice(&from[start..start + tokens]);
+                to.resize(to.len() + LENGTH - tokens, padding);
+            }
+            start += tokens;
+        }
+        let rows = Batch::new(inputs, targets, LENGTH).expect("a batch");
+        let step = |batch: &Batch, recompute| {
+            let compute = Compute::on_cpu(2).expect("threads start");
+            let options = TrainingOptions { recompute, ..TrainingOptions::default() };
+            let mut trainer = Trainer::new(Decoder::new(&spec, 3, &cpu_device()), options, compute);
+            let step = trainer.step(batch, 1e-3).expect("a step");
+            (step, weights(trainer.model()))
+        };
+        assert_eq!(step(&apart, false), step(&apart, true), "whatever is recomputed");
+        let ((apart, moved), (rows, expected)) = (step(&apart, false), step(&rows, false));
+        assert_eq!((apart.tokens, rows.tokens), (2 * LENGTH, 2 * LENGTH));
+        assert!((apart.loss - rows.loss).abs() < 1e-6, "{} {}", apart.loss, rows.loss);
+        assert!((apart.gradient_norm - rows.gradient_norm).abs() < 1e-5);
+        assert!(largest_difference(&moved, &expected) < 2e-3);
+        let (packed, _) = step(&packed, false);
+        assert!((apart.loss - packed.loss).abs() > 1e-5, "they see each other without it");
+    }
+    let batch = || Batch::new(vec![1; 6], vec![2; 6], 3).expect("a batch");
+    for wrong in [vec![vec![3]], vec![vec![1, 1], vec![3]], vec![vec![3, 0], vec![3]]] {
+        assert!(batch().with_documents(wrong).is_err());
+    }
+    assert_eq!(batch().with_documents(Vec::new()), Ok(batch()));
+}
+
+#[test]
 fn clipping_bounds_the_gradient_and_leaves_small_ones_alone() {
     let spec = spec(NormScheme::pre());
     // Plain momentum-free check through Muon's linear first step would be indirect; AdamW's first

@@ -17,7 +17,7 @@ use ratatui::{
 use crate::{
     follow::{Follower, find_runs, name},
     plot::Scale,
-    run::Run,
+    run::RunLog,
     screen::{Smoothing, State, Subject, View, draw},
     study::{PlannedRun, Study},
     summary,
@@ -225,7 +225,7 @@ impl Watched {
     }
 }
 
-fn named(runs: &[(PathBuf, Follower)]) -> Vec<(String, &Run)> {
+fn named(runs: &[(PathBuf, Follower)]) -> Vec<(String, &RunLog)> {
     runs.iter().map(|(path, follower)| (name(path), follower.run())).collect()
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use lns_record::{Event, EventsError, open_regular};
 
-use crate::{format::plain, run::Run};
+use crate::{format::plain, run::RunLog};
 
 /// A run's file and how far it was read.
 #[derive(Debug)]
@@ -17,19 +17,19 @@ pub(crate) struct Follower {
     /// Bytes and lines that were read so far, up to the end of a line.
     position: u64,
     lines: usize,
-    run: Run,
+    run: RunLog,
 }
 
 impl Follower {
     /// The run in `folder` with the events it has so far.
     pub(crate) fn open(folder: &Path) -> Result<Self, EventsError> {
         let path = folder.join(Event::FILE_NAME);
-        let mut follower = Self { path, position: 0, lines: 0, run: Run::default() };
+        let mut follower = Self { path, position: 0, lines: 0, run: RunLog::default() };
         follower.advance()?;
         Ok(follower)
     }
 
-    pub(crate) fn run(&self) -> &Run {
+    pub(crate) fn run(&self) -> &RunLog {
         &self.run
     }
 
@@ -43,7 +43,7 @@ impl Follower {
             return Ok(false);
         }
         if length < self.position {
-            (self.position, self.lines, self.run) = (0, 0, Run::default());
+            (self.position, self.lines, self.run) = (0, 0, RunLog::default());
         }
         file.seek(SeekFrom::Start(self.position)).map_err(|error| self.unreadable(error))?;
         let mut reader = BufReader::new(file);
@@ -128,7 +128,7 @@ mod tests {
         for piece in bytes.chunks(97) {
             file.write_all(piece).unwrap();
             follower.advance().unwrap();
-            let once: Run = read_events(folder.path()).unwrap().into_iter().collect();
+            let once: RunLog = read_events(folder.path()).unwrap().into_iter().collect();
             assert_eq!(*follower.run(), once);
         }
         assert!(!follower.advance().unwrap(), "nothing new");

@@ -6,7 +6,7 @@ use crate::format::{duration, plain};
 
 /// The events of a run that count, in order, with strangers' text made [`plain`].
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Run {
+pub(crate) struct RunLog {
     events: Vec<Event>,
 }
 
@@ -27,7 +27,7 @@ const SILENT_STEPS: f64 = 30.0;
 /// How many of the last steps the time per step is measured over.
 const PACE_WINDOW: usize = 200;
 
-impl Run {
+impl RunLog {
     /// Adds the event that happened next. [`Event::Resume`] undoes what came after its step, as in
     /// [`lns_record::read_events`].
     pub(crate) fn push(&mut self, mut event: Event) {
@@ -179,7 +179,7 @@ impl Run {
     }
 }
 
-impl FromIterator<Event> for Run {
+impl FromIterator<Event> for RunLog {
     fn from_iter<T: IntoIterator<Item = Event>>(events: T) -> Self {
         let mut run = Self::default();
         events.into_iter().for_each(|event| run.push(event));
@@ -232,37 +232,37 @@ mod tests {
     use super::*;
     use crate::sample;
 
-    fn last_time(run: &Run) -> f64 {
+    fn last_time(run: &RunLog) -> f64 {
         time(run.events.last().unwrap())
     }
 
     #[test]
     fn a_run_is_silent_only_after_many_steps_worth_of_nothing() {
         // A step of the sample takes 0.5 s.
-        let run: Run = sample::run(50, 4).into_iter().collect();
+        let run: RunLog = sample::run(50, 4).into_iter().collect();
         let last = last_time(&run);
         assert_eq!(run.activity(last + 59.0), Activity::Running);
         assert_eq!(run.activity(last + 100.0), Activity::Silent(100.0));
         assert_eq!(run.activity(last - 100.0), Activity::Running, "clocks differ");
-        let ended: Run = sample::finished(50, 4).into_iter().collect();
+        let ended: RunLog = sample::finished(50, 4).into_iter().collect();
         assert_eq!(ended.activity(last + 1e6), Activity::Ended(Outcome::Finished));
     }
 
     #[test]
     fn time_left_is_the_steps_left_at_the_pace_of_the_last_ones() {
-        let run: Run = sample::run(600, 4).into_iter().collect();
+        let run: RunLog = sample::run(600, 4).into_iter().collect();
         assert_eq!(run.planned(), 2441);
         let left = run.left(last_time(&run)).unwrap();
         let expected = (2441.0 - 600.0) * 0.5;
         assert!((left / expected - 1.0).abs() < 0.05, "{left} for {expected}");
         assert_eq!(run.left(last_time(&run) + 1e4), None, "silent");
-        let ended: Run = sample::finished(600, 4).into_iter().collect();
+        let ended: RunLog = sample::finished(600, 4).into_iter().collect();
         assert_eq!(ended.left(last_time(&ended)), None);
     }
 
     #[test]
     fn time_between_stop_and_resume_is_not_work() {
-        let mut run: Run = sample::run(100, 4).into_iter().collect();
+        let mut run: RunLog = sample::run(100, 4).into_iter().collect();
         let before = run.elapsed(last_time(&run));
         let back = last_time(&run) + 1e6;
         run.push(Event::Resume { step: 100, time: back, steps: None });
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_resume_undoes_later_steps_and_the_end() {
-        let mut run: Run = sample::finished(100, 4).into_iter().collect();
+        let mut run: RunLog = sample::finished(100, 4).into_iter().collect();
         run.push(Event::Resume { step: 80, time: 2e9, steps: None });
         assert_eq!(run.steps().next_back().unwrap().step, 80);
         assert_eq!(run.activity(2e9), Activity::Running);
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_run_that_is_taken_on_to_more_steps_has_more_planned() {
-        let mut run: Run = sample::finished(100, 4).into_iter().collect();
+        let mut run: RunLog = sample::finished(100, 4).into_iter().collect();
         run.push(Event::Resume { step: 100, time: 2e9, steps: Some(123_456) });
         assert_eq!(run.planned(), 123_456);
         run.push(Event::Resume { step: 100, time: 3e9, steps: None });

@@ -13,7 +13,7 @@ use lns_record::{LayersEvent, Outcome};
 use crate::{
     format,
     plot::{BLUE, Curve, GREEN, GREY, ORANGE, PURPLE, Plot, SKY, Scale, VERMILLION, panel},
-    run::{Activity, Run, smoothed},
+    run::{Activity, RunLog, smoothed},
     study::Study,
 };
 
@@ -60,7 +60,7 @@ pub(crate) struct State<'a> {
 /// What is watched.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Subject<'a> {
-    Run(&'a Run),
+    Run(&'a RunLog),
     Study(Study<'a>),
 }
 
@@ -128,7 +128,7 @@ fn keys(view: View, width: u16) -> Line<'static> {
     line
 }
 
-fn draw_run(frame: &mut Frame, area: Rect, state: &State, run: &Run) {
+fn draw_run(frame: &mut Frame, area: Rect, state: &State, run: &RunLog) {
     // In a low window lines are worth more than frames.
     let (borders, frames) = if area.height < 14 { (Borders::TOP, 1) } else { (Borders::ALL, 2) };
     let facts = facts(run);
@@ -170,7 +170,7 @@ fn draw_header(
     frame: &mut Frame,
     area: Rect,
     state: &State,
-    run: &Run,
+    run: &RunLog,
     facts: &[(&str, String)],
     block: Block,
 ) {
@@ -197,7 +197,7 @@ fn draw_header(
 }
 
 /// The title: name and model, as much of them as there is room for.
-fn title(name: &str, run: &Run, room: usize) -> Line<'static> {
+fn title(name: &str, run: &RunLog, room: usize) -> Line<'static> {
     let mut parts = vec![name.to_owned()];
     if let Some(start) = run.start() {
         parts.extend([
@@ -229,7 +229,7 @@ fn colour_of(activity: Activity) -> Color {
 }
 
 /// The line of progress: steps, a bar and times, fewer of them where there is little room.
-fn progress(run: &Run, now: f64, width: usize) -> Line<'static> {
+fn progress(run: &RunLog, now: f64, width: usize) -> Line<'static> {
     let (step, planned) = (run.step(), run.planned());
     let share = (step as f64 / planned.max(1) as f64).min(1.0);
     let before = format!(" step {} / {} ", format::grouped(step), format::grouped(planned));
@@ -256,7 +256,7 @@ fn progress(run: &Run, now: f64, width: usize) -> Line<'static> {
 }
 
 /// Labels and values of the header, the most wanted first.
-fn facts(run: &Run) -> Vec<(&'static str, String)> {
+fn facts(run: &RunLog) -> Vec<(&'static str, String)> {
     let validation = run.evaluations().next_back().and_then(|eval| eval.loss);
     let last = run.steps().next_back();
     let speeds: Vec<_> =
@@ -280,16 +280,16 @@ fn facts(run: &Run) -> Vec<(&'static str, String)> {
 }
 
 /// The training loss, smoothed.
-fn training(run: &Run, smoothing: Smoothing) -> Vec<(f64, f64)> {
+fn training(run: &RunLog, smoothing: Smoothing) -> Vec<(f64, f64)> {
     let losses = run.steps().filter_map(|step| Some((step.step as f64, step.loss?)));
     smoothed(&losses.collect::<Vec<_>>(), smoothing.weight())
 }
 
-fn validation(run: &Run) -> Vec<(f64, f64)> {
+fn validation(run: &RunLog) -> Vec<(f64, f64)> {
     run.evaluations().filter_map(|eval| Some((eval.step as f64, eval.loss?))).collect()
 }
 
-fn loss_plot(run: &Run, view: View) -> Plot<'static> {
+fn loss_plot(run: &RunLog, view: View) -> Plot<'static> {
     let raw = match view.smoothing {
         Smoothing::None => Vec::new(),
         _ => training(run, Smoothing::None),
@@ -322,7 +322,7 @@ fn loss_plot(run: &Run, view: View) -> Plot<'static> {
 }
 
 /// Stream variance, and the table where there is room for it.
-fn draw_layers(frame: &mut Frame, area: Rect, run: &Run, view: View, borders: Borders) {
+fn draw_layers(frame: &mut Frame, area: Rect, run: &RunLog, view: View, borders: Borders) {
     let (first, last) = (run.layers().next(), run.layers().next_back());
     let table = area.width >= TABLE_WIDTH && area.height >= 17 && last.is_some();
     let height = if table { area.height / 2 } else { 0 };
@@ -404,7 +404,7 @@ fn draw_study(frame: &mut Frame, area: Rect, state: &State, study: Study<'_>) {
     let height = rows.saturating_add(3).min(area.height / 2);
     let [top, bottom] =
         Layout::vertical([Constraint::Min(0), Constraint::Length(height)]).areas(area);
-    let curve = |((_, run), colour): (&(String, &Run), &Color)| Curve {
+    let curve = |((_, run), colour): (&(String, &RunLog), &Color)| Curve {
         name: None,
         points: validation(run),
         colour: *colour,
@@ -477,11 +477,11 @@ mod tests {
         cells.chunks(width.into()).map(line).collect::<Vec<String>>().join("\n")
     }
 
-    fn screen(run: &Run, width: u16, height: u16) -> String {
+    fn screen(run: &RunLog, width: u16, height: u16) -> String {
         shown(Subject::Run(run), View::default(), NOW, width, height)
     }
 
-    fn run() -> Run {
+    fn run() -> RunLog {
         sample::run(1220, 24).into_iter().collect()
     }
 
@@ -529,7 +529,7 @@ mod tests {
 
     #[test]
     fn an_ended_or_silent_run_says_so_and_promises_no_time() {
-        let ended: Run = sample::finished(1220, 24).into_iter().collect();
+        let ended: RunLog = sample::finished(1220, 24).into_iter().collect();
         let screen = |run, now| shown(Subject::Run(run), View::default(), now, 100, 30);
         let finished = screen(&ended, NOW);
         has(&finished, &[" finished ", "10 min 10 s elapsed"]);
@@ -557,9 +557,9 @@ mod tests {
 
     #[test]
     fn a_run_that_has_only_begun_has_no_numbers_yet() {
-        let begun: Run = sample::run(0, 24).into_iter().take(1).collect();
+        let begun: RunLog = sample::run(0, 24).into_iter().take(1).collect();
         has(&screen(&begun, 100, 30), &["no step yet", "no statistics of layers yet", "step 0 /"]);
-        has(&screen(&Run::default(), 100, 30), &["books-lns", "silent"]);
+        has(&screen(&RunLog::default(), 100, 30), &["books-lns", "silent"]);
     }
 
     #[test]
@@ -583,7 +583,7 @@ mod tests {
     }
 
     /// Numbers and names as a broken or hostile file may hold them.
-    fn hostile() -> Run {
+    fn hostile() -> RunLog {
         let mut run = run();
         let extremes = [f64::MAX, f64::MIN, 0.0, -1.0, f64::MIN_POSITIVE, 1e-320];
         run.push(Event::Start(StartEvent {
@@ -628,8 +628,8 @@ mod tests {
 
     #[test]
     fn no_size_and_no_number_panics_and_no_control_character_is_shown() {
-        let (good, bad, none) = (run(), hostile(), Run::default());
-        let only_bad: Run = sample::run(0, 3).into_iter().skip(1).collect();
+        let (good, bad, none) = (run(), hostile(), RunLog::default());
+        let only_bad: RunLog = sample::run(0, 3).into_iter().skip(1).collect();
         let runs = [&good, &bad, &none, &only_bad];
         let study = runs.map(|run| ("name".repeat(20), run));
         for width in (1..150).step_by(29) {

@@ -6,7 +6,7 @@ use lns_record::Outcome;
 
 use crate::{
     format,
-    run::{Activity, Run},
+    run::{Activity, RunLog},
 };
 
 /// A run that a study has planned, whether it has begun or not.
@@ -21,7 +21,7 @@ pub struct PlannedRun {
 /// The runs of a study that have begun, with their folders' names, and those that were planned.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Study<'a> {
-    pub(crate) runs: &'a [(String, &'a Run)],
+    pub(crate) runs: &'a [(String, &'a RunLog)],
     /// The runs that the study has planned; empty where that is not known.
     pub(crate) planned: &'a [PlannedRun],
 }
@@ -94,8 +94,8 @@ mod tests {
     #[test]
     fn a_study_says_what_is_done_what_is_to_come_and_how_long_it_takes() {
         // A step of the sample takes 0.5 s; 2,441 are planned.
-        let done: Run = sample::finished(2441, 3).into_iter().collect();
-        let running: Run = sample::run(1441, 3).into_iter().collect();
+        let done: RunLog = sample::finished(2441, 3).into_iter().collect();
+        let running: RunLog = sample::run(1441, 3).into_iter().collect();
         let runs = [("pre-1".to_owned(), &done), ("lns-1".to_owned(), &running)];
         let planned = ["runs/pre-1", "runs/lns-1", "runs/pre-2", "runs/lns-2"]
             .map(|folder| PlannedRun { folder: folder.to_owned(), steps: 2000 });
@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(study.progress(now + 1e5), "1 of 4 runs done, 1 silent, 2 to come");
         let stopped =
             lns_record::Event::End { step: 1441, time: now, outcome: Outcome::Interrupted };
-        let stopped: Run = sample::run(1441, 3).into_iter().chain([stopped]).collect();
+        let stopped: RunLog = sample::run(1441, 3).into_iter().chain([stopped]).collect();
         let runs = [("pre-1".to_owned(), &done), ("lns-1".to_owned(), &stopped)];
         let paused = Study { runs: &runs, ..study };
         assert_eq!(paused.progress(now), "1 of 4 runs done, 1 interrupted, 2 to come");

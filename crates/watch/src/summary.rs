@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use lns_record::{Event, LayersEvent};
 use lns_show::figure;
 
-use crate::{format, run::Run, study::Study};
+use crate::{format, run::RunLog, study::Study};
 
 /// Steps whose mean is the shown training loss.
 const LAST_STEPS: usize = 50;
@@ -29,7 +29,7 @@ pub fn summary(events: &[Event], now: f64) -> String {
     of_run(&events.iter().cloned().collect(), now)
 }
 
-pub(crate) fn of_run(run: &Run, now: f64) -> String {
+pub(crate) fn of_run(run: &RunLog, now: f64) -> String {
     let mut rows = vec![("state", state(run, now))];
     if let Some(start) = run.start() {
         let model = format!(
@@ -70,7 +70,7 @@ pub(crate) fn of_run(run: &Run, now: f64) -> String {
     text
 }
 
-fn state(run: &Run, now: f64) -> String {
+fn state(run: &RunLog, now: f64) -> String {
     let mut text = format!(
         "{} at step {} of {} after {}",
         run.activity(now).text(),
@@ -84,7 +84,7 @@ fn state(run: &Run, now: f64) -> String {
     text
 }
 
-fn training(run: &Run) -> String {
+fn training(run: &RunLog) -> String {
     let losses: Vec<_> = run.steps().rev().take(LAST_STEPS).filter_map(|step| step.loss).collect();
     match losses.len() {
         0 => format::NONE.to_owned(),
@@ -100,7 +100,7 @@ fn training(run: &Run) -> String {
     }
 }
 
-fn validation(run: &Run) -> String {
+fn validation(run: &RunLog) -> String {
     let Some(last) = run.evaluations().next_back() else { return format::NONE.to_owned() };
     let mut text = format!(
         "{}, perplexity {}, at step {}",
@@ -115,7 +115,7 @@ fn validation(run: &Run) -> String {
 }
 
 /// The stream's variance at the first and the last step it was measured at.
-fn variance(text: &mut String, run: &Run) {
+fn variance(text: &mut String, run: &RunLog) {
     let (Some(first), Some(last)) = (run.layers().next(), run.layers().next_back()) else { return };
     let middle = last.stream_variance.len().saturating_sub(1) / 2;
     let end = last.stream_variance.len().saturating_sub(1);
@@ -148,10 +148,11 @@ fn variance(text: &mut String, run: &Run) {
 /// How far the study is, and one line per run.
 pub(crate) fn of_study(study: Study<'_>, now: f64) -> String {
     let runs = study.runs;
-    let width = |column: &dyn Fn(&(String, &Run)) -> String| {
+    let width = |column: &dyn Fn(&(String, &RunLog)) -> String| {
         runs.iter().map(|run| column(run).chars().count()).max().unwrap_or(0).max(8)
     };
-    let scheme = |run: &(String, &Run)| run.1.start().map_or(String::new(), |s| s.scheme.clone());
+    let scheme =
+        |run: &(String, &RunLog)| run.1.start().map_or(String::new(), |s| s.scheme.clone());
     let names = width(&|run| run.0.clone());
     let schemes = width(&scheme);
     let mut text = format!("{}\n\n", study.progress(now));
@@ -216,8 +217,8 @@ notes           step 700: the loss rose by 1.92 in one step: this update was lef
 
     #[test]
     fn a_studys_summary_has_a_line_for_each_run() {
-        let one: Run = sample::run(200, 3).into_iter().collect();
-        let none = Run::default();
+        let one: RunLog = sample::run(200, 3).into_iter().collect();
+        let none = RunLog::default();
         let runs = [("lns-1".to_owned(), &one), ("none".to_owned(), &none)];
         let text = of_study(Study { runs: &runs, planned: &[] }, 1.7e9);
         assert!(text.starts_with("0 of 2 runs done, 1 running, 1 silent, about"), "{text}");

@@ -111,6 +111,32 @@ impl Tokens {
         let Range { start, end } = shards[shard].document(index - documents[shard]);
         tokens[shard] + start..tokens[shard] + end
     }
+
+    /// The lengths of the documents, or of their parts, that a range of tokens is made of.
+    ///
+    /// # Panics
+    /// If there are not so many tokens.
+    pub(crate) fn document_lengths(&self, range: Range<u64>) -> Vec<usize> {
+        let (mut first, mut behind) = (0, self.documents());
+        while first < behind {
+            let middle = first + (behind - first) / 2;
+            if self.document(middle).end <= range.start {
+                first = middle + 1;
+            } else {
+                behind = middle;
+            }
+        }
+        let (mut lengths, mut start) = (Vec::new(), range.start);
+        for index in first.. {
+            let end = self.document(index).end.min(range.end);
+            lengths.push((end - start) as usize);
+            start = end;
+            if end == range.end {
+                break;
+            }
+        }
+        lengths
+    }
 }
 
 fn header(manifest: &Manifest, entry: &ShardEntry) -> Option<Header> {

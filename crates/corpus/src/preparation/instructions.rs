@@ -315,7 +315,7 @@ mod tests {
         fn rows(&self, corpus: &Corpus) -> Vec<(String, String)> {
             let tokens = corpus.tokens(Part::Train);
             let rows = evaluation_sequences(tokens, Layout::Rows, 128, None, 0).unwrap();
-            let Sequences { inputs, targets, length } = rows;
+            let Sequences { inputs, targets, length, .. } = rows;
             let row = |(index, (inputs, targets)): (usize, (&[u32], &[u32]))| {
                 let tokens = tokens.document(index);
                 let seen = inputs.len().min((tokens.end - tokens.start) as usize);

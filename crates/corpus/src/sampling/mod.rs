@@ -22,6 +22,8 @@ pub enum Layout {
     /// Documents laid end to end and cut: sequence k has the T + 1 tokens from k·T on, so that each
     /// token but the first is a target once. What is left at the end is not used.
     Packed,
+    /// The same sequences, but no token sees another document's, and positions begin at 0 in each document.
+    PackedMasked,
     /// One document each, cut to its first T tokens or filled up with padding. The last token and
     /// the padding have no target ([`IGNORED`]). This is how the paper trains.
     Rows,
@@ -37,11 +39,22 @@ pub struct Sequences {
     pub targets: Vec<u32>,
     /// Tokens in each sequence.
     pub length: usize,
+    /// The lengths of the documents in each sequence, or of their parts, which do not see each other;
+    /// empty unless the layout is [`Layout::PackedMasked`].
+    pub documents: Vec<Vec<usize>>,
 }
 
 impl Sequences {
-    fn new(length: usize) -> Self {
-        Self { inputs: Vec::new(), targets: Vec::new(), length }
+    /// None yet.
+    pub fn new(length: usize) -> Self {
+        Self { inputs: Vec::new(), targets: Vec::new(), length, documents: Vec::new() }
+    }
+
+    /// Adds those of another text, of the same length and layout.
+    pub fn extend(&mut self, more: Self) {
+        self.inputs.extend(more.inputs);
+        self.targets.extend(more.targets);
+        self.documents.extend(more.documents);
     }
 
     /// How many sequences there are.
@@ -183,7 +196,9 @@ impl Rows {
 
     fn count(&self) -> u64 {
         match self.layout {
-            Layout::Packed => self.tokens.len().saturating_sub(1) / self.length as u64,
+            Layout::Packed | Layout::PackedMasked => {
+                self.tokens.len().saturating_sub(1) / self.length as u64
+            }
             Layout::Rows => self.tokens.documents() as u64,
         }
     }
@@ -192,12 +207,15 @@ impl Rows {
     fn push(&self, index: u64, sequences: &mut Sequences) {
         let (length, end) = (self.length as u64, sequences.inputs.len() + self.length);
         let range = match self.layout {
-            Layout::Packed => index * length..(index + 1) * length + 1,
+            Layout::Packed | Layout::PackedMasked => index * length..(index + 1) * length + 1,
             Layout::Rows => {
                 let document = self.tokens.document(index as usize);
                 document.start..document.end.min(document.start + length)
             }
         };
+        if self.layout == Layout::PackedMasked {
+            sequences.documents.push(self.tokens.document_lengths(range.start..range.end - 1));
+        }
         let mut ids = Vec::with_capacity(self.length + 1);
         self.tokens.read_marked(range, &mut ids);
         sequences.inputs.extend(ids.iter().take(self.length).map(|id| id & !UNLEARNED));
@@ -313,6 +331,29 @@ mod tests {
     }
 
     #[test]
+    fn masked_packing_has_the_same_sequences_and_tells_where_documents_end() {
+        let (_folder, tokens) = tokens(&alphabet(23));
+        for length in 2..20 {
+            let of = |layout| evaluation_sequences(&tokens, layout, length, None, PADDING).unwrap();
+            let (packed, masked) = (of(Layout::Packed), of(Layout::PackedMasked));
+            assert!(packed.documents.is_empty());
+            assert_eq!((&packed.inputs, &packed.targets), (&masked.inputs, &masked.targets));
+            assert_eq!(masked.documents.len(), masked.count());
+            for (ids, documents) in masked.inputs.chunks(length).zip(&masked.documents) {
+                assert_eq!(documents.iter().sum::<usize>(), length);
+                let mut ends: Vec<usize> = (1..length).filter(|at| ids[at - 1] == END).collect();
+                ends.push(length);
+                let mut before = 0;
+                let found = documents.iter().map(|document| {
+                    before += document;
+                    before
+                });
+                assert_eq!(found.collect::<Vec<_>>(), ends, "{ids:?}");
+            }
+        }
+    }
+
+    #[test]
     fn rows_are_documents_cut_or_padded_and_only_their_tokens_are_targets() {
         let (_folder, tokens) = tokens(&["ab", "abcdef", "a", "abc"]);
         let sequences = evaluation_sequences(&tokens, Layout::Rows, 4, None, PADDING).unwrap();
@@ -392,7 +433,7 @@ mod tests {
 
             // Tokens are told apart by where they are.
             let place_of = |row: u64, column: usize| match layout {
-                Layout::Packed => row as usize * length + column + 1,
+                Layout::Packed | Layout::PackedMasked => row as usize * length + column + 1,
                 Layout::Rows => plain.document(row as usize).start as usize + column + 1,
             };
             let of_plain = Sampler::new(vec![(plain.clone(), 1.0)], layout, length, seed, PADDING);

@@ -130,7 +130,7 @@ impl RunConfig {
             }
             merge(&mut merged, &settings.table);
             ranges::check_table(&merged)?;
-            // Whose fault it is shows when it was they that broke it.
+            // Read after each of them, so that the error names the place that broke the whole.
             merged.clone().try_into::<Self>().map_err(|error| ConfigError::Malformed {
                 place: settings.place.clone(),
                 reason: shown(&error),
@@ -157,7 +157,7 @@ impl RunConfig {
         Self::default().with(&[there])
     }
 
-    /// As it is written to `config.toml`.
+    /// The text of its `config.toml`.
     pub fn to_toml(&self) -> String {
         let text = match self.finetune {
             None => toml::to_string_pretty(self),

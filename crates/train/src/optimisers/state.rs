@@ -41,8 +41,9 @@ impl Parameter {
 #[derive(Debug)]
 pub(crate) struct Moments {
     pub(crate) parameters: Arc<[Parameter]>,
-    /// Of each parameter the names of its moments, and their values in the same order.
+    /// The names of the moments of each parameter.
     pub(crate) names: Vec<&'static [&'static str]>,
+    /// The values of each moment of each parameter.
     pub(crate) values: Vec<Vec<Vec<f32>>>,
 }
 

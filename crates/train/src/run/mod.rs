@@ -86,7 +86,7 @@ pub fn train(
 /// Whether a run could begin, or go on, in `folder`: its text, its model, what is there.
 ///
 /// # Errors
-/// As [`train`]'s, before anything is made.
+/// Those of [`train`] that are known before anything is made.
 pub fn check(config: &RunConfig, folder: &Path) -> Result<(), RunError> {
     let mut config = config.clone();
     let there = of_this_run(&mut config, folder)?;
@@ -167,7 +167,8 @@ impl Run<'_> {
         let start = Instant::now();
         let number = self.state.step + 1;
         let drawn = self.text.sampler.next(&mut self.state.position, self.config.batch.sequences);
-        let batch = Batch::new(drawn.inputs, drawn.targets, drawn.length)?;
+        let batch = Batch::new(drawn.inputs, drawn.targets, drawn.length)?
+            .with_documents(drawn.documents)?;
         let learning_rate = self.config.schedule.at(number, self.config.steps);
         self.trainer.move_scheme(number);
         let gradient = self.trainer.gradient(&batch)?;

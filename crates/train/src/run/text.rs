@@ -27,7 +27,7 @@ impl Text {
             return Err(RunError::Tokenizers { first, second });
         }
         let whole = corpora.iter().position(Corpus::learns_responses_only);
-        if let Some(index) = whole.filter(|_| config.data.layout == Layout::Packed) {
+        if let Some(index) = whole.filter(|_| config.data.layout != Layout::Rows) {
             return Err(RunError::CutInstructions { corpus: sources[index].corpus.clone() });
         }
         let padding = first.tokenizer().end_of_text_id().unwrap_or(0);
@@ -39,12 +39,11 @@ impl Text {
             0 => None,
             tokens => Some(tokens.div_ceil(corpora.len() as u64)),
         };
-        let mut held_out = Sequences { inputs: Vec::new(), targets: Vec::new(), length };
+        let mut held_out = Sequences::new(length);
         for corpus in &corpora {
             let part = corpus.tokens(Part::Validation);
             let more = evaluation_sequences(part, layout, length, limit, padding)?;
-            held_out.inputs.extend(more.inputs);
-            held_out.targets.extend(more.targets);
+            held_out.extend(more);
         }
         Ok(Self { corpora, sampler, held_out })
     }
