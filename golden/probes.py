@@ -126,7 +126,11 @@ def baseline_record(nll):
 
 def removal_record(nll, baseline):
     """Paired difference of losses, window by window."""
-    differences = (nll.double() - baseline.double()).mean(-1)
+    return difference_record((nll.double() - baseline.double()).mean(-1))
+
+
+def difference_record(differences):
+    """Differences of losses, one of each window."""
     delta, stderr = mean_and_stderr(differences)
     return {"delta_nll": delta, "stderr": stderr, "margin": STUDENT[len(differences) - 1] * stderr}
 
