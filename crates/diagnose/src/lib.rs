@@ -14,6 +14,7 @@ mod probes;
 mod statistics;
 mod theory;
 mod verdict;
+mod words;
 
 pub use choose::{Choice, ChooseError, Chosen, PruneRule, choose};
 pub use derivative::Examined;

@@ -14,7 +14,7 @@ use lns_record::{DiagnoseRecord, RemovalRecord, StreamRecord};
 use lns_score::{CountPasses, margin, mean, standard_error};
 use lns_spec::LayerIndex;
 
-use crate::pass::{Lacks, Measured};
+use crate::statistics::StreamSums;
 
 /// A probe that watches the one pass: it is shown every layer and the end of every window, by several
 /// workers at once, and writes its numbers when the pass is over.
@@ -130,6 +130,23 @@ impl<T> Notes<T> {
         // A worker that panicked has ended the pass.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a variant lacks: which part of which observer's, in which layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lacks {
+    pub(crate) observer: usize,
+    pub(crate) part: usize,
+    pub(crate) layer: usize,
+}
+
+/// What one window gave; whole once it has left the head.
+#[derive(Default)]
+pub(crate) struct Measured {
+    pub(crate) streams: Vec<StreamSums>,
+    pub(crate) baseline: f64,
+    /// Loss of each variant.
+    pub(crate) losses: Vec<(Lacks, f64)>,
 }
 
 /// A pass that is over, as one observer sees it.

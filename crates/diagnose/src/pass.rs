@@ -19,20 +19,12 @@ use lns_spec::{LayerIndex, ModelSpec, Site};
 
 use crate::{
     Control,
-    observer::{AtEnd, AtLayer, Observers, Passed},
+    observer::{AtEnd, AtLayer, Lacks, Measured, Observers, Passed},
     statistics::{StreamSums, content, median, stream_sums},
 };
 
 /// Bytes of residual streams held at once.
 const STREAM_BUDGET: usize = 1 << 30;
-
-/// What a variant lacks: which part of which observer's, in which layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Lacks {
-    pub(crate) observer: usize,
-    pub(crate) part: usize,
-    pub(crate) layer: usize,
-}
 
 /// The stream of a model that lacks something, for one window.
 struct Variant {
@@ -59,15 +51,6 @@ struct Step {
     entering: StreamSums,
     /// What an observer found not to be finite.
     lost: Option<String>,
-}
-
-/// What one window gave; whole once it has left the head.
-#[derive(Default)]
-pub(crate) struct Measured {
-    pub(crate) streams: Vec<StreamSums>,
-    pub(crate) baseline: f64,
-    /// Loss of each variant.
-    pub(crate) losses: Vec<(Lacks, f64)>,
 }
 
 /// Bytes of streams one window needs at the end of the pass.

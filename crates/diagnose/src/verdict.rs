@@ -3,7 +3,7 @@
 use lns_record::{
     DiagnoseRecord, EstimateRecord, Group, GrowthModel, VarianceGrowth, VerdictRecord,
 };
-use lns_show::{counted, layers_in_words, with_minus};
+use lns_show::{counted, layers_in_words};
 
 use crate::{
     growth::fit_growth,
@@ -11,6 +11,7 @@ use crate::{
         probes,
         removal::{IDLE_THRESHOLD, RemovalVerdict},
     },
+    words::{number, since},
 };
 
 /// Judges what was measured, whatever verdict the record has; each part is absent if its probe was not
@@ -58,14 +59,6 @@ fn estimate_sentence(record: &DiagnoseRecord, estimate: &EstimateRecord) -> Stri
         counted(estimate.entries, "layer"),
         record.label(&estimate.of),
         number(estimate.rank_correlation)
-    )
-}
-
-/// "from layer 11 on"
-pub(crate) fn since(layer: Option<usize>) -> String {
-    layer.map_or_else(
-        || "from the embedding on".to_owned(),
-        |layer| format!("from layer {layer} on"),
     )
 }
 
@@ -146,20 +139,6 @@ fn growth_in_short(growth: &VarianceGrowth) -> String {
         GrowthModel::Polynomial => format!("{change}, polynomially"),
         GrowthModel::Exponential => format!("{change}, exponentially"),
     }
-}
-
-/// Three significant digits.
-pub(crate) fn number(value: f64) -> String {
-    let magnitude = value.abs();
-    let written = match magnitude {
-        _ if magnitude == 0.0 => "0".to_owned(),
-        m if !(1e-3..1e5).contains(&m) => format!("{value:.2e}"),
-        m if m >= 100.0 => format!("{value:.0}"),
-        m if m >= 10.0 => format!("{value:.1}"),
-        m if m >= 1.0 => format!("{value:.2}"),
-        _ => format!("{value:.3}"),
-    };
-    with_minus(&written)
 }
 
 #[cfg(test)]

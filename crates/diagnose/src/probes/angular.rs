@@ -14,7 +14,7 @@ use lns_show::{block_in_words, counted};
 use super::{Course, Probe};
 use crate::{
     observer::{AtEnd, Notes, Observer, Passed},
-    verdict::number,
+    words::number,
 };
 
 pub(crate) struct Angular;

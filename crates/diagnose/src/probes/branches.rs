@@ -10,7 +10,7 @@ use super::{Course, Probe};
 use crate::{
     observer::{AtLayer, Notes, Observer, Passed},
     statistics::{change_sums, median, variances},
-    verdict::number,
+    words::number,
 };
 
 pub(crate) struct Branches;

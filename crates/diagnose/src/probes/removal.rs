@@ -8,7 +8,7 @@ use lns_record::{DiagnoseRecord, Group, Quantity, RemovalRecord, VerdictRecord};
 use super::{Course, Probe};
 use crate::{
     observer::{AtLayer, Observer, Passed},
-    verdict::number,
+    words::number,
 };
 
 /// A layer is idle when its removal surely costs less than this many nats per token: 0.02 nats are

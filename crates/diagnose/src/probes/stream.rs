@@ -10,7 +10,7 @@ use crate::{
     growth::fit_growth,
     observer::{Observer, Passed},
     statistics::heavy_tokens,
-    verdict::{number, since},
+    words::{number, since},
 };
 
 pub(crate) struct Stream;
