@@ -54,11 +54,11 @@ fn too_few(record: &DiagnoseRecord) -> String {
 /// How far an estimate can stand for what it estimates.
 fn estimate_sentence(record: &DiagnoseRecord, estimate: &EstimateRecord) -> String {
     format!(
-        "{} ranks the {} as {} does with a rank correlation (Spearman) of {}.",
-        record.label(&estimate.quantity),
+        "Rank correlation (Spearman) over {}: {} between \"{}\" and \"{}\".",
         counted(estimate.entries, "layer"),
-        record.label(&estimate.of),
-        number(estimate.rank_correlation)
+        number(estimate.rank_correlation),
+        record.label(&estimate.quantity),
+        record.label(&estimate.of)
     )
 }
 
@@ -329,5 +329,19 @@ mod tests {
         assert_eq!((verdict.effective_depth, verdict.idle_threshold), (None, None));
         assert!(verdict.text.contains("not measured"), "{}", verdict.text);
         assert!(judged(vec![], vec![], vec![]).text.contains("Too little"));
+    }
+
+    #[test]
+    fn an_estimate_beside_what_it_estimates_is_told_with_its_rank_correlation() {
+        let mut record = record(vec![], layers(&[0.5, 0.1, 0.3], 0.01), vec![], 8);
+        record.estimates = vec![EstimateRecord {
+            quantity: "layers[].guess".to_owned(),
+            of: "layers[].removal.delta_nll".to_owned(),
+            rank_correlation: 0.5,
+            entries: 3,
+        }];
+        let told = judge(&record).evidence.join(" ");
+        let said = "over 3 layers: 0.500 between \"layers[].guess\" and";
+        assert!(told.contains(said), "{told}");
     }
 }

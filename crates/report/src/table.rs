@@ -265,10 +265,11 @@ fn notes(record: &DiagnoseRecord, tables: &[Table]) -> Vec<String> {
     }
     for estimate in &record.estimates {
         notes.push(format!(
-            "{} estimates {}: their rank correlation (Spearman) over the layers is {}.",
+            "Rank correlation (Spearman) over {}: {} between \"{}\" and \"{}\".",
+            counted(estimate.entries as u64, "layer"),
+            number(estimate.rank_correlation),
             clean(record.label(&estimate.quantity)),
-            clean(record.label(&estimate.of)),
-            number(estimate.rank_correlation)
+            clean(record.label(&estimate.of))
         ));
     }
     let numbers = Numbers::of(record);
