@@ -34,11 +34,13 @@ mod plot;
 mod scale;
 mod study;
 mod table;
+mod terminal;
 mod text;
 mod write;
 
 pub use charts::{Chart, diagnosis_charts};
 pub use page::diagnosis_page;
 pub use study::{study_charts, study_page, study_table};
-pub use table::{TableStyle, comparison_table, diagnosis_table};
+pub use table::{comparison_table, diagnosis_table};
+pub use terminal::TableStyle;
 pub use write::{ReportError, write_report, write_study};

@@ -6,7 +6,7 @@ use super::findings::{Told, ends, range};
 use super::means::{Outcomes, standing, summary};
 use super::{Study, label, nats, perplexities, perplexity};
 use crate::number::number;
-use crate::table::{Cells, Column, TableStyle, Tone, fit, write_tables};
+use crate::terminal::{Cells, Column, TableStyle, Tone, fit, write_tables};
 use crate::text::{clean, shortened};
 
 /// Groups with their losses, intervals and differences, after a sentence that says what they come to.
