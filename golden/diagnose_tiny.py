@@ -25,6 +25,7 @@ WINDOWS, LENGTH = 3, 16
 MODELS = {"llama": 50, "scheme-lns": 51, "llama-heavy": 52}
 # Of llama-heavy: the token that layer HEAVY_LAYER blows up, and the one that comes so.
 HEAVY_TOKEN, HEAVY_LAYER, LARGE_TOKEN = 7, 1, 11
+ATTRIBUTIONS = {"attribution": "layer", "attribution_attention": "attention", "attribution_mlp": "mlp"}
 REMOVALS = {
     "removal": ("attention", "mlp"),
     "removal_attention": ("attention",),
@@ -58,6 +59,34 @@ def gradient_norms(decoder, ids):
     return norms
 
 
+def losses_with_less(decoder, ids, at, part, less):
+    """Mean loss of each window when a part of layer `at` does only 1 - `less` of what it does to the stream;
+    `less` has one number for each window."""
+    keep = (1 - less)[:, None, None]
+    x = decoder.embed(ids)
+    for layer in range(decoder.layers):
+        entering = x
+        for site in ("attention", "mlp"):
+            before = x
+            x = decoder.site(layer, site, before)
+            if (layer, site) == (at, part):
+                x = before + keep * (x - before)
+        if (layer, "layer") == (at, part):
+            x = entering + keep * (x - entering)
+    return token_nll(decoder.head(x), ids).mean(-1)
+
+
+def attribution(decoder, ids, at, part):
+    """First-order estimate of the cost of removing a part: dloss/dless at less = 0, by autograd, held
+    against the central difference."""
+    less = torch.zeros(len(ids), dtype=torch.float64, requires_grad=True)
+    losses_with_less(decoder, ids, at, part, less).sum().backward()
+    step = torch.full_like(less, 1e-4).detach()
+    rises = losses_with_less(decoder, ids, at, part, step) - losses_with_less(decoder, ids, at, part, -step)
+    torch.testing.assert_close(less.grad, rises / 2e-4, rtol=1e-5, atol=1e-8)
+    return probes.difference_record(less.grad)
+
+
 def jacobian_distance(decoder, layer, x):
     """|J - I|_F / |I|_F of one layer for each window of x, from dense Jacobians."""
     distances = []
@@ -86,6 +115,8 @@ def diagnose(decoder, ids, separators):
         )
         for field, removed in REMOVALS.items():
             record[field] = removal(decoder, ids, layer, removed, baseline)
+        for field, part in ATTRIBUTIONS.items():
+            record[field] = attribution(decoder, ids, layer, part)
         record["gradient_norm"], record["stream_gradient_norm"] = gradients[layer]
         distances = jacobian_distance(decoder, layer, before)
         record["jacobian_identity_distance"] = distances.square().mean().sqrt().item()

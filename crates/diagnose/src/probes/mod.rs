@@ -2,6 +2,7 @@
 //! report tabulates and draws it from that alone.
 
 pub(crate) mod angular;
+mod attribution;
 pub(crate) mod branches;
 mod gradients;
 mod jacobian;
@@ -24,6 +25,7 @@ const REGISTRY: &[&dyn Probe] = &[
     &angular::Angular,
     &removal::Removal,
     &sublayers::Sublayers,
+    &attribution::Attribution,
     &gradients::Gradients,
     &jacobian::Jacobian,
     &lens::Lens,
