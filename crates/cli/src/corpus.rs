@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use lns_checkpoint::{Checkpoint, Format};
 use lns_corpus::{
-    Corpus, Document, InstructionOptions, Language, Layout, Limits, Part, PrepareOptions,
-    Validation, prepare, prepare_documents, prepare_instructions, text_files, train_tokenizer,
+    Corpus, InstructionOptions, Language, Layout, Limits, Part, PrepareOptions, Validation,
+    prepare, prepare_documents, prepare_instructions, text_files, train_tokenizer,
 };
 use lns_record::{NewFolder, SMALL_FILE, file_sha256, read_regular_text};
 use lns_show::{counted, grouped};
@@ -405,16 +405,6 @@ pub(crate) fn tokenized(
     Ok(corpus)
 }
 
-/// Documents of a part of the language that hold at least `tokens` tokens.
-fn documents(language: &Language, part: Part, tokens: u64) -> impl Iterator<Item = Document> {
-    let mut made = 0;
-    language.documents(part).take_while(move |document| {
-        let wanted = made < tokens;
-        made += document.nll.len() as u64;
-        wanted
-    })
-}
-
 /// Enough of the built-in language that no text is seen twice.
 fn write_language(
     folder: &Path,
@@ -425,7 +415,7 @@ fn write_language(
     let language = Language::new(LANGUAGE_SEED);
     let limits = Limits { train: Some(tokens), validation: Some(LANGUAGE_HELD_OUT) };
     let of = |part, tokens| {
-        documents(&language, part, tokens).map(move |document| (part, document.text))
+        language.first_documents(part, tokens).map(move |document| (part, document.text))
     };
     let mut texts = of(Part::Train, tokens).chain(of(Part::Validation, LANGUAGE_HELD_OUT));
     let name = "the built-in language";
@@ -437,17 +427,9 @@ fn write_language(
     Ok(prepare_documents(&mut texts, name, &language.tokenizer(), limits, folder, &tell)?)
 }
 
-/// Mean loss of the ideal reader, who sees every document from its beginning; in rows a document's
-/// first token is not predicted.
+/// What no model does better than on the held-out text of the built-in language.
 fn ideal_loss(layout: Layout) -> f64 {
-    let skipped = usize::from(layout == Layout::Rows);
-    let language = Language::new(LANGUAGE_SEED);
-    let documents = documents(&language, Part::Validation, LANGUAGE_HELD_OUT);
-    let (nll, tokens) = documents.fold((0.0, 0), |(nll, tokens), document| {
-        let predicted = &document.nll[skipped..];
-        (nll + predicted.iter().sum::<f64>(), tokens + predicted.len())
-    });
-    nll / tokens as f64
+    Language::new(LANGUAGE_SEED).ideal_loss(Part::Validation, LANGUAGE_HELD_OUT, layout)
 }
 
 /// A `tokenizer.json`, or the tokenizer of a model.

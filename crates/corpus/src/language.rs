@@ -39,7 +39,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use serde_json::{Map, Value, json};
 
-use crate::corpus::Part;
+use crate::{Layout, corpus::Part};
 
 /// The people of a document: its facts, and its questions.
 const PEOPLE: usize = 8;
@@ -164,6 +164,33 @@ impl Language {
             rng.set_stream(n);
             write_document(rng)
         })
+    }
+
+    /// The first documents of a part that hold at least `tokens` tokens together.
+    pub fn first_documents(
+        &self,
+        part: Part,
+        tokens: u64,
+    ) -> impl Iterator<Item = Document> + use<> {
+        let mut made = 0;
+        self.documents(part).take_while(move |document| {
+            let wanted = made < tokens;
+            made += document.nll.len() as u64;
+            wanted
+        })
+    }
+
+    /// Mean loss in nats per predicted token of the ideal reader, who sees every document from its
+    /// beginning, over [`first_documents`](Self::first_documents); in rows a document's first token is
+    /// not predicted. No model of these texts does better.
+    pub fn ideal_loss(&self, part: Part, tokens: u64, layout: Layout) -> f64 {
+        let skipped = usize::from(layout == Layout::Rows);
+        let documents = self.first_documents(part, tokens);
+        let (nll, tokens) = documents.fold((0.0, 0), |(nll, tokens), document| {
+            let predicted = &document.nll[skipped..];
+            (nll + predicted.iter().sum::<f64>(), tokens + predicted.len())
+        });
+        nll / tokens as f64
     }
 }
 
@@ -508,5 +535,21 @@ mod tests {
         let rounded = readers.map(|loss| format!("{loss:.2}"));
         assert_eq!(rounded, ["3.53", "1.02", "0.98", "0.94", "0.90", "0.86", "0.84"]);
         assert_eq!((tokens / 2000.0).round(), 99.0);
+    }
+    #[test]
+    fn the_ideal_loss_is_that_of_the_documents_that_are_written() {
+        let language = Language::new(1);
+        let documents: Vec<Document> = language.first_documents(Part::Validation, 1000).collect();
+        let tokens = |documents: &[Document]| documents.iter().map(|d| d.nll.len()).sum::<usize>();
+        let (last, others) = documents.split_last().expect("documents");
+        assert!(tokens(&documents) >= 1000 && tokens(others) < 1000);
+        assert!(!last.nll.is_empty());
+        let total: f64 = documents.iter().map(Document::ideal_nll).sum();
+        let packed = language.ideal_loss(Part::Validation, 1000, Layout::Packed);
+        assert!((packed - total / tokens(&documents) as f64).abs() < 1e-12);
+        let first: f64 = documents.iter().map(|document| document.nll[0]).sum();
+        let rows = language.ideal_loss(Part::Validation, 1000, Layout::Rows);
+        let predicted = (tokens(&documents) - documents.len()) as f64;
+        assert!((rows - (total - first) / predicted).abs() < 1e-12);
     }
 }

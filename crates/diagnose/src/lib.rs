@@ -37,8 +37,9 @@ use lns_record::{
     BaselineRecord, DiagnoseRecord, LayerRecord, ProbeRecord, RecordError, TextRecord,
     VerdictRecord,
 };
-use lns_score::{CountPasses, ScoreError, mean, standard_error, window_length};
+use lns_score::{CountPasses, ScoreError, window_length};
 use lns_spec::ModelSpec;
+use lns_statistics::{mean, standard_error};
 
 /// Who watches a diagnosis and may end it.
 #[derive(Clone, Copy)]

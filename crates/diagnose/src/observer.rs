@@ -11,8 +11,9 @@ use lns_corpus::Window;
 use lns_kernels::{RotaryTable, Workers};
 use lns_model::Head;
 use lns_record::{DiagnoseRecord, RemovalRecord, StreamRecord};
-use lns_score::{CountPasses, margin, mean, standard_error};
+use lns_score::CountPasses;
 use lns_spec::LayerIndex;
+use lns_statistics::{margin, mean, standard_error};
 
 use crate::statistics::StreamSums;
 

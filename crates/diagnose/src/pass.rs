@@ -14,8 +14,9 @@ use lns_corpus::{Window, Windows};
 use lns_kernels::{RotaryTable, Workers, with_slices};
 use lns_model::{Head, LayerSource, LoadError};
 use lns_record::{DiagnoseRecord, StreamRecord};
-use lns_score::{CountPasses, ScoreError, mean, require_finite, window_length, window_loss};
+use lns_score::{CountPasses, ScoreError, require_finite, window_length, window_loss};
 use lns_spec::{LayerIndex, ModelSpec, Site};
+use lns_statistics::mean;
 
 use crate::{
     Control,

@@ -22,7 +22,7 @@ use lns_corpus::Windows;
 use lns_kernels::{Workers, with_slices};
 use lns_model::LayerSource;
 use lns_record::{StreamRecord, TheoryCheck, TheoryCurve, TheoryRecord};
-use lns_score::{ScoreError, mean, require_finite, window_length};
+use lns_score::{ScoreError, require_finite, window_length};
 use lns_spec::{
     DepthScale, NormScheme, Placement,
     theory::{
@@ -30,6 +30,7 @@ use lns_spec::{
         logarithmic_fit, power_fit,
     },
 };
+use lns_statistics::mean;
 
 use crate::{
     Probes, measure,

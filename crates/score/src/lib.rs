@@ -28,7 +28,6 @@ mod sequences;
 mod windows;
 
 use lns_model::LoadError;
-pub use lns_statistics::{margin, mean, standard_error};
 
 pub use compare::{Comparison, compare};
 pub use continuations::{Likelihood, Request, log_likelihoods};

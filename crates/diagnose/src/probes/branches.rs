@@ -4,7 +4,7 @@ use lns_kernels::with_slices;
 use lns_record::{
     ChartDescription, ChartScale, DiagnoseRecord, Group, LayerRecord, Quantity, SeriesDescription,
 };
-use lns_score::mean;
+use lns_statistics::mean;
 
 use super::{Course, Probe};
 use crate::{

@@ -13,7 +13,8 @@ use lns_kernels::RotaryTable;
 use lns_record::{
     ChartDescription, ChartScale, DiagnoseRecord, Group, Quantity, SeriesDescription,
 };
-use lns_score::{ScoreError, mean, standard_error};
+use lns_score::ScoreError;
+use lns_statistics::{mean, standard_error};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
