@@ -96,7 +96,12 @@ fn held_out_sequences_are_scored_at_their_targets_however_they_are_padded_or_sto
     };
     let target = |i: usize| if masked(i) { IGNORED } else { (i as u32 * 29 + 3) % 96 };
     let targets: Vec<u32> = (0..60).map(target).collect();
-    let sequences = Sequences { inputs: inputs.clone(), targets: targets.clone(), length: 12 };
+    let sequences = Sequences {
+        inputs: inputs.clone(),
+        targets: targets.clone(),
+        length: 12,
+        documents: Vec::new(),
+    };
     let found = evaluate_sequences(&model, &sequences, &workers).expect("evaluates");
     assert_eq!(found.predicted, 12 + 7 + 8 + 1);
 
