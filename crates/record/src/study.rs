@@ -21,6 +21,9 @@ pub struct StudyRecord {
     /// Comparisons of more than a group and the baseline.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub contrasts: Vec<ContrastRecord>,
+    /// What a setting was tuned to before the seeds that are compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuning: Option<TuningRecord>,
     /// Loss of a reader that knows the language's grammar, for the built-in language: nobody can do
     /// better than this, in nats per token.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -184,6 +187,34 @@ pub struct EquivalenceRecord {
     /// The larger of the two p-values; absent with one seed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p: Option<f64>,
+}
+
+/// A setting that was tuned for each group on a seed of its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TuningRecord {
+    /// As `--set` names it: `schedule.learning_rate`.
+    pub setting: String,
+    /// The seed that it was tuned on.
+    pub seed: u64,
+    /// In the order of the study's groups.
+    pub groups: Vec<TunedGroupRecord>,
+}
+
+/// What a setting was tuned to for one group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TunedGroupRecord {
+    /// The group.
+    pub name: String,
+    /// Values that were tried, rising, each with its held-out loss in nats per token; none where the run
+    /// diverged.
+    pub tried: Vec<(f64, Option<f64>)>,
+    /// The value that the group's seeds were run with: that of the lowest loss.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub best: Option<f64>,
+    /// Whether it is the smallest or largest that was tried, so that a better one may lie beyond.
+    pub at_edge: bool,
+    /// Whether no value is left to be tried.
+    pub finished: bool,
 }
 
 /// The paper's statements on variance and gradients beside what was measured.

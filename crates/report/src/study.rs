@@ -7,6 +7,7 @@ mod findings;
 mod means;
 mod page;
 mod table;
+mod tuning;
 
 use std::collections::BTreeSet;
 

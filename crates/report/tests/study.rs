@@ -330,6 +330,9 @@ fn text_of_strangers_is_shown_and_never_obeyed() {
         contrast.name = hostile.to_owned();
         contrast.weights.iter_mut().for_each(|(name, _)| *name = hostile.to_owned());
     }
+    let tuning = record.tuning.as_mut().unwrap();
+    tuning.setting = hostile.to_owned();
+    tuning.groups.iter_mut().for_each(|group| group.name = hostile.to_owned());
     for curve in &mut record.theory.as_mut().unwrap().curves {
         (curve.scheme, curve.when) = (hostile.to_owned(), hostile.to_owned());
     }
@@ -359,6 +362,19 @@ fn a_contrast_is_claimed_only_by_its_own_test() {
     (contrast.p, contrast.p_holm, contrast.equivalence) = (None, None, None);
     (contrast.estimate.low, contrast.estimate.high, contrast.estimate.count) = (None, None, 1);
     assert!(study_table(&lone, PLAIN).contains("one seed: no test: −0.200, 1 seed\n"));
+}
+
+#[test]
+fn what_was_tuned_is_shown_with_what_it_cost() {
+    let page = study_page(&full(4));
+    for row in [
+        "pre</th><td>4.200</td><td><strong>4.100</strong></td><td>diverged</td><td class=\"left\">0.003</td>",
+        "<td class=\"left\">0.001 (at the edge)</td>",
+        "sandwich</th><td>4.000</td><td></td><td></td><td class=\"left\">not tuned yet</td>",
+        "on seed 101, which is none of those that are compared",
+    ] {
+        assert!(page.contains(row), "{row}");
+    }
 }
 
 #[test]

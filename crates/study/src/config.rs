@@ -9,7 +9,11 @@ use lns_train::{ConfigError, RunConfig, RunError, Settings, explained, ranges::S
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::contrast::Contrast;
+use crate::{
+    contrast::Contrast,
+    grid::{self, Factor},
+    tuning::Tuning,
+};
 
 /// Why a study could not be run.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +38,10 @@ pub enum StudyError {
     Twice { name: String },
     #[error("the baseline {baseline} is none of the groups: {groups}")]
     NoBaseline { baseline: String, groups: String },
+    #[error("[[grid]], group {group}: {reason}")]
+    Grid { group: String, reason: String },
+    #[error("[tuning]: {reason}")]
+    Tuning { reason: String },
     #[error("contrast {name}: {reason}")]
     Contrast { name: String, reason: String },
     #[error("the seed {seed} is too large: seeds go up to {}", SEED.end())]
@@ -75,8 +83,16 @@ pub struct StudyConfig {
     /// What every run has in common.
     #[serde(default)]
     pub run: RunConfig,
+    /// A setting that is tuned for each group before its seeds are run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuning: Option<Tuning>,
     /// The groups that are compared.
+    #[serde(default)]
     pub groups: Vec<Group>,
+    /// Groups as every combination of the levels of some factors; [`read`](Self::read) spells them out after
+    /// the other `groups`.
+    #[serde(default, skip_serializing)]
+    pub grid: Vec<Factor>,
     /// Comparisons of more than a group and the baseline.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub contrasts: Vec<Contrast>,
@@ -158,7 +174,13 @@ impl Group {
         }
     }
 
-    fn config(&self, base: &RunConfig, seed: u64) -> Result<RunConfig, ConfigError> {
+    /// The settings of a run, with a setting that was tuned.
+    fn config(
+        &self,
+        base: &RunConfig,
+        seed: u64,
+        tuned: Option<(&str, f64)>,
+    ) -> Result<RunConfig, ConfigError> {
         let place = format!("group {}", self.title());
         let mut own = self.settings.clone();
         let model = own.entry("model").or_insert_with(|| Value::Table(Table::new()));
@@ -172,7 +194,18 @@ impl Group {
             Err(error) => unreachable!("an initialisation is a name: {error}"),
         }
         own.insert("seed".to_owned(), Value::Integer(seed as i64));
-        base.with(&[Settings::from_table(&place, own)])
+        let own = Settings::from_table(&place, own);
+        match tuned {
+            None => base.with(&[own]),
+            Some((setting, value)) => {
+                let mut keys = setting.rsplit('.');
+                let last = (keys.next().unwrap_or(setting).to_owned(), Value::Float(value));
+                let table = keys.fold(Table::from_iter([last]), |inner, key| {
+                    Table::from_iter([(key.to_owned(), Value::Table(inner))])
+                });
+                base.with(&[own, Settings::from_table("[tuning]", table)])
+            }
+        }
     }
 }
 
@@ -187,10 +220,33 @@ impl StudyConfig {
     pub fn read(path: &Path) -> Result<Self, StudyError> {
         let text = read_regular_text(path, SMALL_FILE)
             .map_err(|source| StudyError::Io { path: path.to_owned(), source })?;
-        toml::from_str(&text).map_err(|error| StudyError::Malformed {
+        let study: Self = toml::from_str(&text).map_err(|error| StudyError::Malformed {
             place: path.display().to_string(),
             reason: explained(&error, &text, &["run"]),
-        })
+        })?;
+        study.spelled_out()
+    }
+
+    /// With the groups of the grid among the groups.
+    fn spelled_out(mut self) -> Result<Self, StudyError> {
+        self.groups.extend(grid::groups(&std::mem::take(&mut self.grid))?);
+        Ok(self)
+    }
+
+    /// Leaves out the groups that are not among `names`, but for the baseline, and the contrasts of groups
+    /// that are left out.
+    ///
+    /// # Errors
+    /// The name that is none of the groups, and theirs.
+    pub fn keep_groups(&mut self, names: &[String]) -> Result<(), (String, Vec<String>)> {
+        let titles: Vec<String> = self.groups.iter().map(Group::title).collect();
+        if let Some(unknown) = names.iter().find(|name| !titles.contains(name)) {
+            return Err((unknown.clone(), titles));
+        }
+        let kept = |title: &String| *title == self.baseline || names.contains(title);
+        self.contrasts.retain(|contrast| contrast.weights.keys().all(kept));
+        self.groups.retain(|group| kept(&group.title()));
+        Ok(())
     }
 
     /// The text of a `study.toml` that says this study.
@@ -211,11 +267,51 @@ impl StudyConfig {
         Ok(self.plan()?.iter().map(sequences).max().unwrap_or(0))
     }
 
-    /// Every run: seed by seed, so that the first comparison is there as early as can be.
+    /// Every run that is known beforehand: those that tune, then those that are compared, seed by seed, so
+    /// that the first comparison is there as early as can be. A tuned setting has its first value.
     ///
     /// # Errors
     /// As [`run`](crate::run), for what makes no study.
     pub fn plan(&self) -> Result<Vec<Planned>, StudyError> {
+        let mut plan = Vec::new();
+        if let Some(tuning) = &self.tuning {
+            for group in &self.groups {
+                for value in &tuning.values {
+                    plan.push(self.tuning_run(tuning, group, *value)?);
+                }
+            }
+        }
+        let first = self.tuning.as_ref().and_then(|tuning| tuning.values.first().copied());
+        plan.extend(self.compared(&|_| Some(first))?);
+        Ok(plan)
+    }
+
+    /// A run of a group with a value of the tuned setting.
+    pub(crate) fn tuning_run(
+        &self,
+        tuning: &Tuning,
+        group: &Group,
+        value: f64,
+    ) -> Result<Planned, StudyError> {
+        let title = group.title();
+        Ok(Planned {
+            folder: format!("tuning/{}-{value:e}-seed{}", slug(&title), tuning.seed),
+            config: group.config(&self.run, tuning.seed, self.tuned(Some(value)))?,
+            group: title,
+            seed: tuning.seed,
+        })
+    }
+
+    fn tuned(&self, value: Option<f64>) -> Option<(&str, f64)> {
+        Some((self.tuning.as_ref()?.setting.as_str(), value?))
+    }
+
+    /// The runs that are compared. `tuned` says of a group which value its tuned setting has, none where
+    /// nothing is tuned; a group of which it says nothing is left out.
+    pub(crate) fn compared(
+        &self,
+        tuned: &dyn Fn(&Group) -> Option<Option<f64>>,
+    ) -> Result<Vec<Planned>, StudyError> {
         let titles: Vec<String> = self.groups.iter().map(Group::title).collect();
         for (index, name) in titles.iter().enumerate() {
             let folder = slug(name);
@@ -263,20 +359,28 @@ impl StudyConfig {
         let mut all: Vec<u64> = self.groups.iter().flat_map(seeds).collect();
         all.sort_unstable();
         all.dedup();
+        if let Some(reason) = self.tuning.as_ref().and_then(|tuning| tuning.fault(&all)) {
+            return Err(StudyError::Tuning { reason });
+        }
+        if all.is_empty() {
+            return Err(StudyError::Empty);
+        }
         let mut plan = Vec::new();
         for seed in all {
             for (group, title) in self.groups.iter().zip(&titles) {
-                if seeds(group).contains(&seed) {
+                if seeds(group).contains(&seed)
+                    && let Some(value) = tuned(group)
+                {
                     plan.push(Planned {
                         group: title.clone(),
                         seed,
                         folder: format!("runs/{}-seed{seed}", slug(title)),
-                        config: group.config(&self.run, seed)?,
+                        config: group.config(&self.run, seed, self.tuned(value))?,
                     });
                 }
             }
         }
-        if plan.is_empty() { Err(StudyError::Empty) } else { Ok(plan) }
+        Ok(plan)
     }
 
     /// Whether a group is the noise probe: the scale on the norm's input, which changes nothing but
@@ -300,7 +404,88 @@ mod tests {
     use super::*;
 
     fn study(text: &str) -> StudyConfig {
-        toml::from_str(text).expect("a study")
+        toml::from_str::<StudyConfig>(text).expect("a study").spelled_out().expect("a grid")
+    }
+
+    const GRID: &str = r#"
+        name = "grid"
+        baseline = "pre 0.02"
+        seeds = [1, 2]
+        [[grid]]
+        levels = [{ name = "pre", scheme = "pre" }, { name = "lns", scheme = "lns" }]
+        [[grid]]
+        levels = [{ name = "0.02" }, { name = "0.632", settings.model.embedding_std = 0.632 }]
+        [[contrasts]]
+        name = "interaction"
+        weights = { "lns 0.02" = 1, "pre 0.02" = -1, "lns 0.632" = -1, "pre 0.632" = 1 }
+    "#;
+
+    #[test]
+    fn a_grid_is_every_combination_of_its_levels() {
+        let grid = study(GRID);
+        let titles: Vec<String> = grid.groups.iter().map(Group::title).collect();
+        assert_eq!(titles, ["pre 0.02", "pre 0.632", "lns 0.02", "lns 0.632"]);
+        let plan = grid.plan().expect("a plan");
+        assert_eq!(plan.len(), 8);
+        assert_eq!(plan[3].config.model.scheme, NormScheme::lns());
+        assert_eq!(plan[3].config.model.embedding_std, 0.632);
+        assert_eq!(study(&grid.to_toml()), grid, "a study's folder has its groups spelled out");
+    }
+
+    #[test]
+    fn a_grid_that_contradicts_itself_is_refused_with_the_group() {
+        let error = |text: &str| {
+            let grid = toml::from_str::<StudyConfig>(text).expect("TOML");
+            grid.spelled_out().expect_err("refused").to_string()
+        };
+        let twice = GRID.replace("{ name = \"0.02\" }", "{ name = \"0.02\", scheme = \"pre\" }");
+        assert_eq!(error(&twice), "[[grid]], group pre 0.02: two of its factors give a `scheme`");
+        let none = GRID.replace(", scheme = \"lns\"", "");
+        assert!(error(&none).contains("group lns 0.02: none of its factors gives a `scheme`"));
+        let setting =
+            GRID.replace("scheme = \"lns\"", "scheme = \"lns\", settings.model.embedding_std = 1");
+        assert!(
+            error(&setting).contains("two of its factors give the setting model.embedding_std")
+        );
+    }
+
+    #[test]
+    fn groups_that_are_left_out_take_their_contrasts_with_them() {
+        let mut grid = study(GRID);
+        let error = grid.keep_groups(&["mix-ln".to_owned()]).expect_err("no such group");
+        assert_eq!((error.0.as_str(), error.1.len()), ("mix-ln", 4));
+        grid.keep_groups(&["lns 0.02".to_owned()]).expect("a group");
+        assert_eq!((grid.groups.len(), grid.contrasts.len()), (2, 0));
+    }
+
+    #[test]
+    fn tuning_runs_come_first_and_its_value_is_laid_over_every_groups_settings() {
+        let tuning =
+            "[tuning]\nsetting = \"schedule.learning_rate\"\nvalues = [1e-3, 3e-3]\nseed = 101\n";
+        let tuned = study(&TWO.replace("[run.schedule]", &format!("{tuning}[run.schedule]")));
+        let plan = tuned.plan().expect("a plan");
+        let folders: Vec<&str> = plan.iter().map(|run| run.folder.as_str()).collect();
+        assert_eq!(
+            folders[..4],
+            [
+                "tuning/pre-1e-3-seed101",
+                "tuning/pre-3e-3-seed101",
+                "tuning/lns-scaled-init-1e-3-seed101",
+                "tuning/lns-scaled-init-3e-3-seed101"
+            ]
+        );
+        assert_eq!((plan[3].seed, plan[3].config.schedule.learning_rate), (101, 3e-3));
+        assert_eq!(plan[3].config.schedule.warmup, 7, "the group's own settings stay");
+        let best = |group: &Group| (group.title() == "pre").then_some(Some(2e-2));
+        let compared = tuned.compared(&best).expect("a plan");
+        assert_eq!(compared.len(), 2, "a group that is not tuned yet has no runs");
+        assert_eq!(compared[0].config.schedule.learning_rate, 2e-2);
+        let unknown = study(&tuned.to_toml().replace("schedule.learning_rate", "schedule.rate"));
+        assert!(unknown.plan().expect_err("no such setting").to_string().contains("rate"));
+        let favoured = study(&tuned.to_toml().replace("seed = 101", "seed = 2"));
+        assert!(
+            favoured.plan().expect_err("a seed twice").to_string().contains("[tuning]: seed 2")
+        );
     }
 
     const TWO: &str = r#"

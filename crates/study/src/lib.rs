@@ -8,10 +8,17 @@
 mod compare;
 mod config;
 mod contrast;
+mod grid;
 mod presets;
+mod record;
 mod study;
+mod tuned;
+mod tuning;
 
 pub use config::{DiagnosisConfig, Group, Planned, StudyConfig, StudyError};
 pub use contrast::Contrast;
+pub use grid::{Factor, Level};
 pub use presets::{PRESET_NAMES, pair, preset};
-pub use study::{StudyOutcome, StudyProgress, record, run};
+pub use record::record;
+pub use study::{StudyOutcome, StudyProgress, run};
+pub use tuning::Tuning;

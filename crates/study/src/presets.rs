@@ -111,7 +111,9 @@ pub fn preset(name: &str) -> Option<StudyConfig> {
         ideal_loss: None,
         diagnosis,
         run,
+        tuning: None,
         groups,
+        grid: Vec::new(),
         contrasts: Vec::new(),
     })
 }
@@ -137,6 +139,8 @@ pub fn pair(steps: u64) -> StudyConfig {
         diagnosis: crate::DiagnosisConfig::default(),
         run,
         groups: ["pre", "lns"].map(|scheme| Group::of(scheme, Initialisation::Normal, None)).into(),
+        tuning: None,
+        grid: Vec::new(),
         contrasts: Vec::new(),
     }
 }

@@ -1,4 +1,4 @@
-//! Running a study and putting together what it found.
+//! Running a study.
 
 use std::{
     path::Path,
@@ -11,19 +11,13 @@ use lns_diagnose::{Control, Labels, Moment, Probes, Subject, diagnose, theory};
 use lns_kernels::Compute;
 use lns_model::Decoder;
 use lns_record::{
-    CurvePoint, DiagnoseRecord, Event, GroupRecord, Outcome, RunRecord, SMALL_FILE, StudyRecord,
-    TheoryRecord, pretty_json, read_events, read_regular, read_regular_text, replace_file,
+    DiagnoseRecord, Event, Outcome, SMALL_FILE, StudyRecord, TheoryRecord, pretty_json,
+    read_regular_text, replace_file,
 };
-use lns_show::counted;
 use lns_spec::{Initialisation, NormScheme};
 use lns_train::{RunConfig, RunError, check, train};
 
-use crate::{
-    StudyConfig, StudyError, compare,
-    config::Planned,
-    contrast::contrasts,
-    presets::{SOURCE, published, too_short, unlike_the_paper},
-};
+use crate::{StudyConfig, StudyError, config::Planned, record::record, tuned::Tuned};
 
 /// Tokens of a sequence that the theory is measured on: its vector products need the whole model's
 /// activations many times.
@@ -78,30 +72,22 @@ pub fn run(
     stop: &AtomicBool,
     observe: &mut dyn FnMut(StudyProgress<'_>),
 ) -> Result<StudyOutcome, StudyError> {
-    let plan = config.plan()?;
+    let known = config.plan()?;
     let io = |path: &Path| {
         let path = path.to_owned();
         move |source| StudyError::Io { path, source }
     };
     let runs = folder.join("runs");
-    refuse_others(config, &plan, folder)?;
+    refuse_others(config, &known, folder)?;
     std::fs::create_dir_all(&runs).map_err(io(&runs))?;
     settle(config, folder)?;
+    let Some(tuned) = tune(config, folder, compute, stop, observe)? else {
+        return Ok(StudyOutcome::Interrupted);
+    };
+    let plan = config.compared(&|group| tuned.of(group))?;
     for (index, planned) in plan.iter().enumerate() {
         let path = folder.join(&planned.folder);
-        observe(StudyProgress::Run {
-            index,
-            count: plan.len(),
-            group: &planned.group,
-            seed: planned.seed,
-            folder: &path,
-            config: &planned.config,
-        });
-        let summary = train(&planned.config, &path, compute, stop, &mut |event| {
-            observe(StudyProgress::Event(event));
-        })
-        .map_err(|source| in_run(planned, source))?;
-        match summary.outcome {
+        match made(planned, (index, plan.len()), &path, compute, stop, observe)? {
             Outcome::Interrupted => return Ok(StudyOutcome::Interrupted),
             Outcome::Diverged => {}
             Outcome::Finished => {
@@ -133,7 +119,57 @@ pub fn run(
     Ok(StudyOutcome::Finished)
 }
 
-const THEORY: &str = "theory.json";
+pub(crate) const THEORY: &str = "theory.json";
+
+/// Makes or goes on with a run, the first of `(index, count)`.
+fn made(
+    planned: &Planned,
+    (index, count): (usize, usize),
+    path: &Path,
+    compute: &Compute,
+    stop: &AtomicBool,
+    observe: &mut dyn FnMut(StudyProgress<'_>),
+) -> Result<Outcome, StudyError> {
+    observe(StudyProgress::Run {
+        index,
+        count,
+        group: &planned.group,
+        seed: planned.seed,
+        folder: path,
+        config: &planned.config,
+    });
+    let summary = train(&planned.config, path, compute, stop, &mut |event| {
+        observe(StudyProgress::Event(event));
+    });
+    Ok(summary.map_err(|source| in_run(planned, source))?.outcome)
+}
+
+/// Tunes every group that is not tuned yet; `None` when it was asked to stop.
+fn tune(
+    config: &StudyConfig,
+    folder: &Path,
+    compute: &Compute,
+    stop: &AtomicBool,
+    observe: &mut dyn FnMut(StudyProgress<'_>),
+) -> Result<Option<Tuned>, StudyError> {
+    let tuned = Tuned::read(config, folder)?;
+    let Some(tuning) = &config.tuning else { return Ok(Some(tuned)) };
+    let count = tuning.values.len() * config.groups.len();
+    let mut tuned = tuned;
+    let mut index = 0;
+    while let Some((group, value)) = tuned.open(config) {
+        let planned = config.tuning_run(tuning, group, value)?;
+        let path = folder.join(&planned.folder);
+        let outcome = made(&planned, (index, count.max(index + 1)), &path, compute, stop, observe)?;
+        if outcome == Outcome::Interrupted || stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        index += 1;
+        tuned = Tuned::read(config, folder)?;
+    }
+    publish(config, folder, observe)?;
+    Ok(Some(tuned))
+}
 
 /// Makes sure that every run can begin or go on. A study may grow by groups and seeds: its runs are
 /// known by their own settings.
@@ -280,180 +316,4 @@ fn measured_theory(
         run: first.folder.clone(),
         reason: error.to_string(),
     })
-}
-
-/// What the folder of a study holds so far.
-///
-/// # Errors
-/// [`StudyError`] when a run's files cannot be read.
-pub fn record(config: &StudyConfig, folder: &Path) -> Result<StudyRecord, StudyError> {
-    let plan = config.plan()?;
-    let mut groups: Vec<(GroupRecord, bool)> = Vec::new();
-    let mut missing_runs = 0;
-    for group in &config.groups {
-        let title = group.title();
-        let mut runs = Vec::new();
-        let mut noise_probe = false;
-        for planned in plan.iter().filter(|planned| planned.group == title) {
-            noise_probe = StudyConfig::is_noise_probe(&planned.config);
-            match run_record(&folder.join(&planned.folder), planned)? {
-                Some(run) => {
-                    missing_runs += u64::from(!matches!(&*run.outcome, "finished" | "diverged"));
-                    runs.push(run);
-                }
-                None => missing_runs += 1,
-            }
-        }
-        let published = published(config, group);
-        groups.push((compare::group(title, runs, published), noise_probe));
-    }
-    let baseline = groups.iter().find(|(group, _)| group.name == config.baseline);
-    let pairs = baseline.map(|(baseline, _)| {
-        let others = groups.iter().filter(|(group, _)| group.name != config.baseline);
-        others.filter_map(|(group, probe)| compare::pair(group, baseline, *probe)).collect()
-    });
-    let theory_path = folder.join(THEORY);
-    let theory = match read_regular(&theory_path, SMALL_FILE) {
-        Ok(json) => Some(serde_json::from_slice(&json).map_err(|error| StudyError::Malformed {
-            place: theory_path.display().to_string(),
-            reason: format!("{error}; delete it to have it measured again"),
-        })?),
-        Err(_) => None,
-    };
-    let measured: Vec<GroupRecord> = groups.into_iter().map(|(group, _)| group).collect();
-    let primaries =
-        config.primaries.map_or(0, |count| usize::try_from(count).unwrap_or(usize::MAX));
-    let any_published = measured.iter().any(|group| group.published_perplexity.is_some());
-    Ok(StudyRecord {
-        name: config.name.clone(),
-        settings: settings(config),
-        baseline: config.baseline.clone(),
-        contrasts: contrasts(&config.contrasts, &measured, primaries),
-        groups: measured,
-        pairs: pairs.unwrap_or_default(),
-        ideal_loss: config.ideal_loss,
-        published_source: any_published.then(|| SOURCE.to_owned()),
-        theory,
-        missing_runs,
-        caution: too_short(config),
-    })
-}
-
-fn run_record(path: &Path, planned: &Planned) -> Result<Option<RunRecord>, StudyError> {
-    if !path.join(Event::FILE_NAME).exists() {
-        return Ok(None);
-    }
-    let events = read_events(path)?;
-    let mut run = RunRecord {
-        folder: planned.folder.clone(),
-        seed: planned.seed,
-        outcome: "running".to_owned(),
-        steps: 0,
-        tokens: 0,
-        loss: None,
-        curve: Vec::new(),
-        variance: Vec::new(),
-        diagnosis: None,
-    };
-    for event in &events {
-        match event {
-            Event::Step(event) => (run.steps, run.tokens) = (event.step, event.tokens),
-            Event::Eval(event) => {
-                let (step, tokens) = (event.step, event.tokens);
-                let point = event.loss.map(|loss| CurvePoint { step, tokens, loss });
-                run.loss = event.loss;
-                run.curve.extend(point);
-            }
-            Event::Layers(event) => run.variance.push((event.step, event.stream_variance.clone())),
-            Event::End { outcome, .. } => {
-                run.outcome = match outcome {
-                    Outcome::Finished => "finished",
-                    Outcome::Interrupted => "interrupted",
-                    Outcome::Diverged => "diverged",
-                }
-                .to_owned();
-            }
-            _ => {}
-        }
-    }
-    if run.outcome != "finished" {
-        run.loss = None;
-    }
-    if path.join(DiagnoseRecord::FILE_NAME).exists() {
-        run.diagnosis = Some(Box::new(DiagnoseRecord::read(path)?));
-    }
-    Ok(Some(run))
-}
-
-/// What all runs have in common, for people.
-fn settings(config: &StudyConfig) -> Vec<(String, String)> {
-    let run = &config.run;
-    let model = &run.model;
-    let texts: Vec<String> = run
-        .data
-        .sources
-        .iter()
-        .map(|source| match Corpus::open(&source.corpus) {
-            Ok(corpus) => corpus.description().to_owned(),
-            Err(_) => source.corpus.display().to_string(),
-        })
-        .collect();
-    let mut optimiser = run.optimiser.rule.title().to_owned();
-    if run.optimiser.clip > 0.0 {
-        optimiser += &format!(", gradients clipped to {}", run.optimiser.clip);
-    }
-    let weight_decay = run.optimiser.rule.number("optimiser.weight_decay");
-    if let Some(weight_decay) = weight_decay.filter(|decay| *decay > 0.0) {
-        optimiser += &format!(", weight decay {weight_decay}");
-    }
-    let schedule = &run.schedule;
-    let rows = [
-        (
-            "model",
-            format!(
-                "{} × {}, MLP {}, {}",
-                counted(model.num_hidden_layers, "layer"),
-                model.hidden_size,
-                model.intermediate_size,
-                counted(model.num_attention_heads, "head")
-            ),
-        ),
-        ("text", texts.join("; ")),
-        (
-            "length",
-            format!(
-                "{} of {} × {} tokens: {}",
-                counted(run.steps, "step"),
-                counted(run.batch.sequences, "sequence"),
-                run.data.length,
-                counted(run.steps * run.tokens_per_step(), "token")
-            ),
-        ),
-        ("optimiser", optimiser),
-        (
-            "learning rate",
-            format!(
-                "{} after {} of warm-up, then {}",
-                schedule.learning_rate,
-                counted(schedule.warmup, "step"),
-                schedule.course()
-            ),
-        ),
-        (
-            "initialisation",
-            format!(
-                "N(0, 0.02²) where a group names no other, embedding N(0, {}²){}",
-                model.embedding_std,
-                if model.embedding_norm { " followed by a norm" } else { "" }
-            ),
-        ),
-    ];
-    let notes = unlike_the_paper(config);
-    let notes = (!notes.is_empty()).then(|| ("unlike the official code", notes.join("; ")));
-    let plan = config.plan_sha256.clone().map(|sha256| ("plan, SHA-256", sha256));
-    rows.into_iter()
-        .chain(notes)
-        .chain(plan)
-        .map(|(what, value)| (what.to_owned(), value))
-        .collect()
 }

@@ -95,7 +95,8 @@ fn help() -> String {
         "Presets: smoke (about two minutes on two cores), laptop (about an hour on two cores), {} (the \
          paper's sizes and hyper-parameters; these need far more than a laptop).\n\nA study's file is TOML: \
          name, baseline, seeds, a table [run] of settings as in a run's config.toml, and [[groups]], each \
-         with a scheme, an initialisation, and if wanted a name, seeds of its own and any other settings. \
+         with a scheme, an initialisation, and if wanted a name, seeds of its own and any other settings; a \
+         [[grid]] of groups, [tuning] of a setting and [[contrasts]] are in docs/training.md. \
          `study.toml` in a study's folder is an example.\n\nThe folder of a study: study.toml, runs/, \
          study.json, report.html and charts/. An interrupted study goes on with the same command.",
         paper.join(", ")
@@ -164,18 +165,9 @@ fn resolve(args: &StudyArgs, printer: &Printer) -> anyhow::Result<StudyConfig> {
         config.groups.iter_mut().for_each(|group| group.seeds = None);
     }
     if !args.groups.is_empty() {
-        let titles: Vec<String> = config.groups.iter().map(lns_study::Group::title).collect();
-        if let Some(unknown) = args.groups.iter().find(|name| !titles.contains(name)) {
-            return Err(usage(format!(
-                "--groups {unknown}: the study's groups are {}",
-                titles.join(", ")
-            )));
-        }
-        let baseline = config.baseline.clone();
-        config.groups.retain(|group| {
-            let title = group.title();
-            title == baseline || args.groups.contains(&title)
-        });
+        config.keep_groups(&args.groups).map_err(|(unknown, titles)| {
+            usage(format!("--groups {unknown}: the study's groups are {}", titles.join(", ")))
+        })?;
     }
     let flags = settings::given(&args.settings, Some(&args.shape), &[])?;
     config.run = config.run.with(&flags.into_iter().collect::<Vec<_>>())?;

@@ -24,6 +24,7 @@ pub fn study_page(record: &StudyRecord) -> String {
         (settings(record))
         (study.results())
         (study.contrasts())
+        (study.tuning())
         @if !drawings.is_empty() {
             h2 { "Charts" }
             (figures(&drawings))

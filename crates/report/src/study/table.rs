@@ -30,8 +30,8 @@ pub fn study_table(record: &StudyRecord, style: TableStyle) -> String {
         false => Tone::Plain,
     };
     write_tables(&tables, record.groups.len(), tone, style, &mut out);
-    for line in study.contrast_lines() {
-        style.wrap(&line, Tone::Plain, &mut out);
+    for line in study.contrast_lines().iter().chain(&study.tuning_lines()) {
+        style.wrap(line, Tone::Plain, &mut out);
     }
     out.push('\n');
     for note in study.table_notes() {

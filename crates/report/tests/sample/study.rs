@@ -2,7 +2,7 @@
 
 use lns_record::{
     ContrastRecord, CurvePoint, EquivalenceRecord, GroupRecord, Interval, PairRecord, RunRecord,
-    StudyRecord, TheoryCheck, TheoryCurve, TheoryRecord,
+    StudyRecord, TheoryCheck, TheoryCurve, TheoryRecord, TunedGroupRecord, TuningRecord,
 };
 
 use super::{default_probes, noise};
@@ -43,12 +43,33 @@ pub(crate) fn full(layers: usize) -> StudyRecord {
         baseline: "pre".to_owned(),
         groups,
         contrasts: contrasts(),
+        tuning: Some(tuning()),
         pairs,
         ideal_loss: None,
         published_source: Some("arXiv 2502.05795, tables 1 and 4, 130M".to_owned()),
         theory: Some(theory(layers)),
         missing_runs: 2,
         caution: None,
+    }
+}
+
+/// One inside, one at the edge, one that is still to be tuned.
+fn tuning() -> TuningRecord {
+    let group = |name: &str, losses: &[Option<f64>], best: Option<f64>| TunedGroupRecord {
+        name: name.to_owned(),
+        tried: [0.001, 0.003, 0.01].into_iter().zip(losses.iter().copied()).collect(),
+        best,
+        at_edge: best == Some(0.001),
+        finished: best.is_some(),
+    };
+    TuningRecord {
+        setting: "schedule.learning_rate".to_owned(),
+        seed: 101,
+        groups: vec![
+            group("pre", &[Some(4.2), Some(4.1), None], Some(0.003)),
+            group("lns", &[Some(4.0), Some(4.3), Some(4.4)], Some(0.001)),
+            group("sandwich", &[Some(4.0)], None),
+        ],
     }
 }
 
@@ -248,6 +269,7 @@ pub(crate) fn empty() -> StudyRecord {
         baseline: "pre".to_owned(),
         groups: vec![],
         contrasts: Vec::new(),
+        tuning: None,
         pairs: vec![],
         ideal_loss: None,
         published_source: None,
@@ -270,6 +292,7 @@ pub(crate) fn part(names: &[&str], seeds: usize) -> StudyRecord {
     }
     let pairs = record.groups.iter().skip(1).map(|group| pair(group, &record.groups[0]));
     record.pairs = pairs.collect();
-    (record.theory, record.missing_runs, record.contrasts) = (None, 0, Vec::new());
+    (record.theory, record.missing_runs) = (None, 0);
+    (record.contrasts, record.tuning) = (Vec::new(), None);
     record
 }

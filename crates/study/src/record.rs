@@ -1,0 +1,198 @@
+//! What the folder of a study holds, as one record.
+
+use std::path::Path;
+
+use lns_corpus::Corpus;
+use lns_record::{
+    CurvePoint, DiagnoseRecord, Event, GroupRecord, Outcome, RunRecord, SMALL_FILE, StudyRecord,
+    read_events, read_regular,
+};
+use lns_show::counted;
+
+use crate::{
+    StudyConfig, StudyError, compare,
+    config::Planned,
+    contrast::contrasts,
+    presets::{SOURCE, published, too_short, unlike_the_paper},
+    study::THEORY,
+    tuned::Tuned,
+};
+
+/// What the folder of a study holds so far.
+///
+/// # Errors
+/// [`StudyError`] when a run's files cannot be read.
+pub fn record(config: &StudyConfig, folder: &Path) -> Result<StudyRecord, StudyError> {
+    let tuned = Tuned::read(config, folder)?;
+    // The seeds of a group that is still to be tuned are missing too.
+    let plan = config.compared(&|group| tuned.of(group).or(tuned.will_be(group)))?;
+    let mut groups: Vec<(GroupRecord, bool)> = Vec::new();
+    let mut missing_runs = 0;
+    for group in &config.groups {
+        let title = group.title();
+        let mut runs = Vec::new();
+        let mut noise_probe = false;
+        for planned in plan.iter().filter(|planned| planned.group == title) {
+            noise_probe = StudyConfig::is_noise_probe(&planned.config);
+            match run_record(&folder.join(&planned.folder), planned)? {
+                Some(run) => {
+                    missing_runs += u64::from(!matches!(&*run.outcome, "finished" | "diverged"));
+                    runs.push(run);
+                }
+                None => missing_runs += 1,
+            }
+        }
+        let published = published(config, group);
+        groups.push((compare::group(title, runs, published), noise_probe));
+    }
+    let baseline = groups.iter().find(|(group, _)| group.name == config.baseline);
+    let pairs = baseline.map(|(baseline, _)| {
+        let others = groups.iter().filter(|(group, _)| group.name != config.baseline);
+        others.filter_map(|(group, probe)| compare::pair(group, baseline, *probe)).collect()
+    });
+    let theory_path = folder.join(THEORY);
+    let theory = match read_regular(&theory_path, SMALL_FILE) {
+        Ok(json) => Some(serde_json::from_slice(&json).map_err(|error| StudyError::Malformed {
+            place: theory_path.display().to_string(),
+            reason: format!("{error}; delete it to have it measured again"),
+        })?),
+        Err(_) => None,
+    };
+    let measured: Vec<GroupRecord> = groups.into_iter().map(|(group, _)| group).collect();
+    let primaries =
+        config.primaries.map_or(0, |count| usize::try_from(count).unwrap_or(usize::MAX));
+    let any_published = measured.iter().any(|group| group.published_perplexity.is_some());
+    Ok(StudyRecord {
+        name: config.name.clone(),
+        settings: settings(config),
+        baseline: config.baseline.clone(),
+        contrasts: contrasts(&config.contrasts, &measured, primaries),
+        groups: measured,
+        tuning: tuned.record(config),
+        pairs: pairs.unwrap_or_default(),
+        ideal_loss: config.ideal_loss,
+        published_source: any_published.then(|| SOURCE.to_owned()),
+        theory,
+        missing_runs,
+        caution: too_short(config),
+    })
+}
+
+pub(crate) fn run_record(path: &Path, planned: &Planned) -> Result<Option<RunRecord>, StudyError> {
+    if !path.join(Event::FILE_NAME).exists() {
+        return Ok(None);
+    }
+    let events = read_events(path)?;
+    let mut run = RunRecord {
+        folder: planned.folder.clone(),
+        seed: planned.seed,
+        outcome: "running".to_owned(),
+        steps: 0,
+        tokens: 0,
+        loss: None,
+        curve: Vec::new(),
+        variance: Vec::new(),
+        diagnosis: None,
+    };
+    for event in &events {
+        match event {
+            Event::Step(event) => (run.steps, run.tokens) = (event.step, event.tokens),
+            Event::Eval(event) => {
+                let (step, tokens) = (event.step, event.tokens);
+                let point = event.loss.map(|loss| CurvePoint { step, tokens, loss });
+                run.loss = event.loss;
+                run.curve.extend(point);
+            }
+            Event::Layers(event) => run.variance.push((event.step, event.stream_variance.clone())),
+            Event::End { outcome, .. } => {
+                run.outcome = match outcome {
+                    Outcome::Finished => "finished",
+                    Outcome::Interrupted => "interrupted",
+                    Outcome::Diverged => "diverged",
+                }
+                .to_owned();
+            }
+            _ => {}
+        }
+    }
+    if run.outcome != "finished" {
+        run.loss = None;
+    }
+    if path.join(DiagnoseRecord::FILE_NAME).exists() {
+        run.diagnosis = Some(Box::new(DiagnoseRecord::read(path)?));
+    }
+    Ok(Some(run))
+}
+
+/// What all runs have in common, for people.
+fn settings(config: &StudyConfig) -> Vec<(String, String)> {
+    let run = &config.run;
+    let model = &run.model;
+    let texts: Vec<String> = run
+        .data
+        .sources
+        .iter()
+        .map(|source| match Corpus::open(&source.corpus) {
+            Ok(corpus) => corpus.description().to_owned(),
+            Err(_) => source.corpus.display().to_string(),
+        })
+        .collect();
+    let mut optimiser = run.optimiser.rule.title().to_owned();
+    if run.optimiser.clip > 0.0 {
+        optimiser += &format!(", gradients clipped to {}", run.optimiser.clip);
+    }
+    let weight_decay = run.optimiser.rule.number("optimiser.weight_decay");
+    if let Some(weight_decay) = weight_decay.filter(|decay| *decay > 0.0) {
+        optimiser += &format!(", weight decay {weight_decay}");
+    }
+    let schedule = &run.schedule;
+    let rows = [
+        (
+            "model",
+            format!(
+                "{} × {}, MLP {}, {}",
+                counted(model.num_hidden_layers, "layer"),
+                model.hidden_size,
+                model.intermediate_size,
+                counted(model.num_attention_heads, "head")
+            ),
+        ),
+        ("text", texts.join("; ")),
+        (
+            "length",
+            format!(
+                "{} of {} × {} tokens: {}",
+                counted(run.steps, "step"),
+                counted(run.batch.sequences, "sequence"),
+                run.data.length,
+                counted(run.steps * run.tokens_per_step(), "token")
+            ),
+        ),
+        ("optimiser", optimiser),
+        (
+            "learning rate",
+            format!(
+                "{} after {} of warm-up, then {}",
+                schedule.learning_rate,
+                counted(schedule.warmup, "step"),
+                schedule.course()
+            ),
+        ),
+        (
+            "initialisation",
+            format!(
+                "N(0, 0.02²) where a group names no other, embedding N(0, {}²){}",
+                model.embedding_std,
+                if model.embedding_norm { " followed by a norm" } else { "" }
+            ),
+        ),
+    ];
+    let notes = unlike_the_paper(config);
+    let notes = (!notes.is_empty()).then(|| ("unlike the official code", notes.join("; ")));
+    let plan = config.plan_sha256.clone().map(|sha256| ("plan, SHA-256", sha256));
+    rows.into_iter()
+        .chain(notes)
+        .chain(plan)
+        .map(|(what, value)| (what.to_owned(), value))
+        .collect()
+}

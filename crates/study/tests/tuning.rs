@@ -1,0 +1,99 @@
+//! A study that tunes before it compares, stopped in between.
+
+use std::{
+    ops::ControlFlow,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use lns_corpus::{Language, Limits, Part, prepare_documents};
+use lns_kernels::Compute;
+use lns_record::Event;
+use lns_study::{StudyConfig, StudyOutcome, StudyProgress, record, run};
+
+/// Two groups of tiny models on the built-in language, 6 steps each.
+const STUDY: &str = r#"
+name = "tuned"
+baseline = "pre"
+seeds = [1, 2]
+theory = false
+diagnosis = { tokens = 64 }
+[tuning]
+setting = "schedule.learning_rate"
+values = [1e-3, 1e-2]
+seed = 101
+widen = 1
+[run]
+steps = 6
+threads = 1
+batch = { sequences = 2 }
+evaluation = { every = 3, tokens = 128 }
+data = { length = 32, sources = [{ corpus = "CORPUS" }] }
+model = { hidden_size = 16, intermediate_size = 24, num_hidden_layers = 2, num_attention_heads = 2 }
+schedule = { warmup = 2 }
+[[grid]]
+levels = [{ name = "pre", scheme = "pre" }, { name = "lns", scheme = "lns" }]
+"#;
+
+fn study(folder: &Path) -> StudyConfig {
+    let language = Language::new(1);
+    let of = |part, count| {
+        language.documents(part).take(count).map(move |document| (part, document.text))
+    };
+    let mut documents = of(Part::Train, 60).chain(of(Part::Validation, 10));
+    let limits = Limits { train: None, validation: None };
+    let (corpus, tokenizer) = (folder.join("corpus"), language.tokenizer());
+    let go_on = |_: u64| ControlFlow::Continue(());
+    prepare_documents(&mut documents, "a language", &tokenizer, limits, &corpus, &go_on)
+        .expect("prepares");
+    let path = folder.join("asked.toml");
+    let text = STUDY.replace("CORPUS", &corpus.display().to_string());
+    std::fs::write(&path, text).expect("is written");
+    StudyConfig::read(&path).expect("a study")
+}
+
+#[test]
+fn each_group_is_tuned_on_its_own_seed_and_compared_at_its_best_value_also_after_a_stop() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = study(folder.path());
+    let compute = Compute::on_cpu(1).expect("a thread starts");
+    let out = folder.path().join("study");
+    let stop = AtomicBool::new(false);
+    let mut begun = Vec::new();
+    let outcome = run(&config, &out, &compute, &stop, &mut |progress| match progress {
+        StudyProgress::Run { folder, .. } => {
+            begun.push(folder.strip_prefix(&out).expect("inside").display().to_string());
+        }
+        // In the second run of the first group.
+        StudyProgress::Event(Event::Step(_)) if begun.len() == 2 => {
+            stop.store(true, Ordering::Relaxed);
+        }
+        _ => {}
+    });
+    assert_eq!(outcome.expect("stops"), StudyOutcome::Interrupted);
+    assert_eq!(begun, ["tuning/pre-1e-3-seed101", "tuning/pre-1e-2-seed101"]);
+    let half = record(&config, &out).expect("a record");
+    let tuning = half.tuning.expect("tunes");
+    assert_eq!((tuning.groups[0].tried.len(), tuning.groups[0].finished), (1, false));
+    assert_eq!(half.missing_runs, 4, "the seeds of groups that are not tuned yet are missing");
+
+    let stop = AtomicBool::new(false);
+    let outcome = run(&config, &out, &compute, &stop, &mut |_| {});
+    assert_eq!(outcome.expect("finishes"), StudyOutcome::Finished);
+    let whole = record(&config, &out).expect("a record");
+    assert_eq!(whole.missing_runs, 0);
+    for group in &whole.tuning.expect("tuned").groups {
+        // Six steps learn more the larger the rate: both values, and one wider.
+        let losses: Vec<f64> = group.tried.iter().filter_map(|(_, loss)| *loss).collect();
+        assert_eq!(losses.len(), 3, "{group:?}");
+        let best = group.tried.iter().find(|(value, _)| Some(*value) == group.best);
+        let lowest = losses.iter().copied().fold(f64::INFINITY, f64::min);
+        assert_eq!(best.and_then(|(_, loss)| *loss), Some(lowest));
+        let run = out.join(format!("runs/{}-seed2/config.toml", group.name));
+        let settings = std::fs::read_to_string(run).expect("a run");
+        let rate = format!("learning_rate = {:?}", group.best.expect("a best value"));
+        assert!(settings.contains(&rate), "{rate} is not in {settings}");
+    }
+    let there = StudyConfig::read(&out.join(StudyConfig::FILE_NAME)).expect("is read again");
+    assert_eq!(there, config);
+}
