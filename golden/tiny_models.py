@@ -144,9 +144,11 @@ def fill(model, seed):
             noise = torch.randn(parameter.shape, generator=generator)
             if name.endswith("bias"):
                 parameter.copy_(0.3 * noise)
-            elif "norm" in name:
-                parameter.copy_(1.0 + 0.25 * noise)
-            elif "embed_tokens" in name:
+            elif "norm" in name or ".ln_" in name:
+                # Gemma's gains are 1 + weight.
+                one = 0.0 if model.config.model_type.startswith("gemma") else 1.0
+                parameter.copy_(one + 0.25 * noise)
+            elif any(part in name for part in ("embed_tokens", "embed_in", "wte", "wpe")):
                 parameter.copy_(0.5 * noise)
             else:
                 parameter.copy_(noise * 1.2 / parameter.shape[1] ** 0.5)
@@ -170,13 +172,28 @@ def write(out, name, config, seed, dtype=torch.float32, shard="1GB", brief=True)
         path.chmod(0o644)
 
 
-def compute(folder, ids):
-    """Logits, streams and losses of the checkpoint in `folder`, in f32."""
-    model = AutoModelForCausalLM.from_pretrained(
+def load(folder):
+    """The checkpoint in `folder`, in f32, with attention as the formula has it."""
+    return AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager"
     ).eval()
+
+
+def layers_and_norm(model):
+    """The modules that the stream enters, first to last."""
+    if hasattr(model, "transformer"):
+        return [*model.transformer.h, model.transformer.ln_f]
+    if hasattr(model, "gpt_neox"):
+        return [*model.gpt_neox.layers, model.gpt_neox.final_layer_norm]
+    decoder = getattr(model.model, "language_model", model.model)
+    return [*decoder.layers, decoder.norm]
+
+
+def compute(folder, ids):
+    """Logits, streams and losses of the checkpoint in `folder`, in f32."""
+    model = load(folder)
     streams = []
-    for module in [*model.model.layers, model.model.norm]:
+    for module in layers_and_norm(model):
         module.register_forward_pre_hook(lambda _, given: streams.append(given[0].clone()))
     with torch.inference_mode():
         logits = model(ids, use_cache=False).logits

@@ -11,7 +11,7 @@ use crate::{StorageType, TensorInfo};
 const SHOWN: usize = 8;
 
 /// Differences between a checkpoint's tensors and its specification's.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct TensorAudit {
     /// Tensors the model needs and the files lack.
     pub missing: Vec<StoredTensor>,
@@ -35,7 +35,12 @@ pub struct Misshapen {
 }
 
 impl TensorAudit {
-    pub(crate) fn new<'a>(spec: &ModelSpec, tensors: impl Iterator<Item = &'a TensorInfo>) -> Self {
+    /// `plain`: matrices are [out, in], whatever the family's folders have.
+    pub(crate) fn new<'a>(
+        spec: &ModelSpec,
+        plain: bool,
+        tensors: impl Iterator<Item = &'a TensorInfo>,
+    ) -> Self {
         let mut present: HashMap<&str, &TensorInfo> =
             tensors.map(|tensor| (tensor.name.as_str(), tensor)).collect();
         let mut audit = Self::default();
@@ -47,15 +52,24 @@ impl TensorAudit {
             if found.dtype.block().is_none() {
                 audit.unreadable.push((expected.name.clone(), found.dtype));
             }
-            if found.shape != expected.shape {
-                let StoredTensor { name, shape, .. } = expected;
+            let shape = if plain { expected.plain_shape() } else { expected.shape };
+            if found.shape != shape {
+                let name = expected.name;
                 let found = found.shape.clone();
                 audit.misshapen.push(Misshapen { name, expected: shape, found });
             }
         }
         // An untied head is expected, so one that is left here is a copy of a tied one.
         let head = spec.family.stored_name(TensorId::outer(Role::Head));
-        let harmless = |name: &str| name == head || name.ends_with(".rotary_emb.inv_freq");
+        // Masks and frequencies that older files keep are made anew.
+        let kept = [
+            ".rotary_emb.inv_freq",
+            ".attn.bias",
+            ".attn.masked_bias",
+            ".attention.bias",
+            ".attention.masked_bias",
+        ];
+        let harmless = |name: &str| name == head || kept.iter().any(|end| name.ends_with(end));
         audit.unexpected =
             present.into_keys().filter(|name| !harmless(name)).map(str::to_owned).collect();
         audit.unexpected.sort_unstable();

@@ -189,7 +189,7 @@ impl Checkpoint {
     /// Compares the tensors there are with those the model needs. A copy of a tied head and saved
     /// rotary frequencies (`*.rotary_emb.inv_freq`) are harmless and not counted.
     pub fn audit(&self) -> TensorAudit {
-        TensorAudit::new(self.spec(), self.tensors())
+        TensorAudit::new(self.spec(), self.is_plain(), self.tensors())
     }
 }
 

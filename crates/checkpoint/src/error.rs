@@ -252,6 +252,9 @@ pub enum CheckpointError {
     /// The model has a rotary scaling that a GGUF file could not say.
     #[error("the model has {what}, which a GGUF file of architecture {architecture:?} cannot say")]
     GgufRopeScaling { architecture: &'static str, what: &'static str },
+    /// Something else that would silently be lost.
+    #[error("a GGUF file of architecture {architecture:?} cannot say {lost}")]
+    GgufCannotSay { architecture: &'static str, lost: String },
     /// GGUF has no name for a tensor of this kind.
     #[error("tensor {tensor:?} has no name in GGUF files")]
     GgufNoName { tensor: String },

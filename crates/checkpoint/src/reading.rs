@@ -3,12 +3,12 @@
 use std::ops::Range;
 use std::path::Path;
 
-use lns_spec::ModelTensor;
+use lns_spec::{ModelTensor, StoredTensor};
 
 use crate::decode::decode;
 use crate::rows::{Rows, interleaved};
 use crate::scales::BadScale;
-use crate::{Checkpoint, CheckpointError, TensorInfo};
+use crate::{Checkpoint, CheckpointError, Format, TensorInfo};
 
 /// Bytes of one tensor that are read before their pages are handed back.
 const RELEASE_EVERY: usize = 8 << 20;
@@ -19,19 +19,60 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::read_f32`].
     pub fn read(&self, wanted: &ModelTensor) -> Result<Vec<f32>, CheckpointError> {
-        let Some(rows) = &wanted.rows else { return self.read_f32(&wanted.name, &wanted.shape) };
+        let plain = self.is_plain();
+        if wanted.is_stored_whole() || (plain && wanted.rows.is_none()) {
+            return self.read_f32(&wanted.name, &wanted.shape);
+        }
+        let rows = wanted.plain_rows();
         let mut shape = wanted.shape.clone();
+        let transposed = wanted.transposed && !plain;
+        if transposed {
+            shape.reverse();
+        }
         // As many rows as the file has, as long as those that are wanted are among them.
+        let (along, end) = (usize::from(transposed), rows.as_ref().map_or(0, |rows| rows.end));
         if let Some(stored) = self.tensor(&wanted.name)
-            && stored.shape.first().is_some_and(|count| rows.end <= *count)
+            && rows.is_some()
+            && stored.shape.get(along).is_some_and(|count| end <= *count)
         {
-            shape[0] = stored.shape[0];
+            shape[along] = stored.shape[along];
         }
         let stored = self.expect(&wanted.name, &shape)?;
-        match shape.len() {
-            1 => Ok(self.read_vector(stored)?[rows.clone()].to_vec()),
-            _ => self.read_range(stored, rows.clone()),
+        let whole_heads = wanted.stored_rows_end() <= shape.get(along).copied().unwrap_or(1);
+        match rows {
+            Some(rows) if plain || wanted.is_stored_in_a_row() => match shape.len() {
+                1 => Ok(self.read_vector(stored)?[rows].to_vec()),
+                _ => self.read_range(stored, rows),
+            },
+            _ if whole_heads => Ok(wanted.taken_from(&self.read_whole(stored)?)),
+            _ => Err(CheckpointError::NotWholeHeads {
+                path: self.file_of(stored).to_owned(),
+                tensor: wanted.name.clone(),
+                rows: shape.get(along).copied().unwrap_or(1),
+                head_dim: wanted.rows.map_or(1, |rows| rows.run),
+            }),
         }
+    }
+
+    /// All elements of a tensor as a folder of its family has it, whatever the file: a GGUF file has gains
+    /// themselves, matrices [out, in] and parts one after the other.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read_f32`].
+    pub fn read_stored(&self, stored: &StoredTensor) -> Result<Vec<f32>, CheckpointError> {
+        if stored.is_plain() || !self.is_plain() {
+            return self.read_f32(&stored.name, &stored.shape);
+        }
+        let mut values = vec![0.0; stored.shape.iter().product()];
+        for part in self.spec().parts_of(stored) {
+            part.put_into(&self.read(&part)?, &mut values);
+        }
+        Ok(values)
+    }
+
+    /// Whether the file has every tensor as llama.cpp's converter does, not as the family's folders do.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.format() == Format::Gguf
     }
 
     /// All elements of a tensor as f32, row by row; `shape` is the one that the model needs.

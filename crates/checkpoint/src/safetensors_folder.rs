@@ -64,7 +64,7 @@ fn parts(
     maps: Vec<FileMap>,
     tensors: Vec<TensorInfo>,
 ) -> Result<Parts, CheckpointError> {
-    let tensors = join(tensors, &files, quantisation)?;
+    let tensors = named(&spec, join(tensors, &files, quantisation)?);
     let tokenizer = tokenizer_in(folder);
     let (format, provenance) = (Format::Safetensors, None);
     Ok(Parts { format, spec, files, maps, tensors, tokenizer, provenance })
@@ -97,6 +97,16 @@ fn open_shards(config: Config, folder: &Path, index: &Path) -> Result<Parts, Che
         maps.push(map);
     }
     parts(config, folder, files, maps, tensors)
+}
+
+/// The tensors by the names that this project has for them, without those of other modalities.
+fn named(spec: &ModelSpec, tensors: Vec<TensorInfo>) -> Vec<TensorInfo> {
+    tensors
+        .into_iter()
+        .filter_map(|tensor| {
+            Some(TensorInfo { name: spec.family.name_in_folder(&tensor.name)?, ..tensor })
+        })
+        .collect()
 }
 
 fn read_index(path: &Path) -> Result<BTreeMap<String, String>, CheckpointError> {

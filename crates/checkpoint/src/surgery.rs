@@ -13,8 +13,8 @@ use std::{
 
 use lns_record::open_regular;
 use lns_spec::{
-    ConversionError, DepthScale, LayerIndex, ModelSpec, Removal, Role, SpecError, StoredTensor,
-    TensorId,
+    ConversionError, DepthScale, LayerIndex, ModelSpec, Removal, SpecError, StoredLayout,
+    StoredTensor, TensorId,
 };
 use serde_json::{Map, Value, json};
 
@@ -38,11 +38,32 @@ pub struct TensorEdit {
     pub dtype: StorageType,
     /// The tensor of the source it is made of; zeros if there is none.
     pub source: Option<String>,
-    /// What every element is multiplied by.
+    /// What every element is multiplied by, `offset` being added before and taken away again.
     pub factor: f64,
+    /// 1 for a gain that is stored as γ − 1.
+    pub offset: f32,
+    /// How the parts stand in it.
+    pub layout: StoredLayout,
 }
 
 impl TensorEdit {
+    /// The tensor that a folder will hold.
+    fn stored(&self, name: &str) -> StoredTensor {
+        StoredTensor {
+            name: name.to_owned(),
+            shape: self.shape.clone(),
+            parts: self.parts.clone(),
+            layout: self.layout,
+            offset: self.offset,
+        }
+    }
+
+    fn scaled(&self, values: &[f32]) -> Vec<f32> {
+        let offset = f64::from(self.offset);
+        let scaled = |value: &f32| ((f64::from(*value) + offset) * self.factor - offset) as f32;
+        values.iter().map(scaled).collect()
+    }
+
     fn bytes(&self) -> u64 {
         let elements = self.shape.iter().map(|n| *n as u64).product::<u64>();
         let (_, size) = self.dtype.block().unwrap_or((1, 4));
@@ -88,7 +109,7 @@ impl<'a> Conversion<'a> {
         let mut tensors: Vec<_> = spec
             .stored_tensors()
             .into_iter()
-            .filter_map(|StoredTensor { name, shape, parts }| {
+            .filter_map(|StoredTensor { name, shape, parts, layout, offset }| {
                 let stored = source.tensor(&name)?;
                 let dtype = match stored.dtype {
                     StorageType::F16 | StorageType::BF16 => stored.dtype,
@@ -98,7 +119,9 @@ impl<'a> Conversion<'a> {
                 };
                 let place = (stored.file, stored.range.start);
                 let source = Some(name.clone());
-                Some((place, TensorEdit { name, parts, shape, dtype, source, factor: 1.0 }))
+                let factor = 1.0;
+                let edit = TensorEdit { name, parts, shape, dtype, source, factor, offset, layout };
+                Some((place, edit))
             })
             .collect();
         // Tensors stay in the order of the files, which are then read from front to back.
@@ -131,26 +154,43 @@ impl<'a> Conversion<'a> {
     /// The same as a model that every runtime can run: folded if need be.
     ///
     /// # Errors
-    /// [`ConversionError::NotScaled`] for a scheme that does not fold.
+    /// [`ConversionError::NotScaled`] for a scheme that does not fold, or not to the family's own.
     pub fn for_stock_runtimes(self) -> Result<Self, ConversionError> {
-        if self.spec.is_stock() { Ok(self) } else { self.folded() }
+        if self.spec.is_stock() {
+            return Ok(self);
+        }
+        let folded = self.folded()?;
+        match folded.spec.is_stock() {
+            true => Ok(folded),
+            false => {
+                Err(ConversionError::NotScaled { scheme: folded.spec.norm_scheme.to_string() })
+            }
+        }
     }
 
     fn become_spec(mut self, after: ModelSpec, preserve: bool) -> Self {
         if preserve {
             for edit in &mut self.tensors {
-                if let [TensorId { layer: Some(layer), role: Role::InputNorm(site), .. }] =
-                    edit.parts[..]
-                {
-                    edit.factor *= self.spec.gain_factor(&after, layer, site);
+                // A bias is scaled with its gain: the scale stands after both.
+                if let [TensorId { layer: Some(layer), role, .. }] = edit.parts[..] {
+                    edit.factor *= self.spec.gain_factor(&after, layer, role);
                 }
             }
         }
         let dtype = self.tensors.first().map_or(StorageType::F32, |edit| edit.dtype);
-        for StoredTensor { name, shape, parts } in after.stored_tensors() {
+        for StoredTensor { name, shape, parts, layout, offset } in after.stored_tensors() {
             if !self.tensors.iter().any(|edit| edit.name == name) {
                 let (source, factor) = (None, 1.0);
-                self.tensors.push(TensorEdit { name, parts, shape, dtype, source, factor });
+                self.tensors.push(TensorEdit {
+                    name,
+                    parts,
+                    shape,
+                    dtype,
+                    source,
+                    factor,
+                    offset,
+                    layout,
+                });
             }
         }
         self.spec = after;
@@ -237,13 +277,14 @@ impl<'a> Conversion<'a> {
             rounding.tensors += 1;
             rounding.bound = rounding.bound.max(unit);
             let Some(name) = &edit.source else { continue };
-            let stored = self.source.read_f32(name, &edit.shape)?;
+            let stored = self.read_source(edit, name)?;
             let mut bytes = Vec::new();
-            self.encode(edit, &scaled(&stored, edit.factor), &mut bytes)?;
+            self.encode(edit, &edit.scaled(&stored), &mut bytes)?;
             let mut written = vec![0.0; stored.len()];
             crate::decode::decode(edit.dtype, &bytes, &mut written);
+            let offset = f64::from(edit.offset);
             for (stored, written) in stored.iter().zip(written) {
-                let wanted = f64::from(*stored) * edit.factor;
+                let wanted = (f64::from(*stored) + offset) * edit.factor - offset;
                 if wanted != 0.0 {
                     let error = ((f64::from(written) - wanted) / wanted).abs();
                     rounding.measured = rounding.measured.max(error);
@@ -263,10 +304,39 @@ impl<'a> Conversion<'a> {
             return Err(CheckpointError::MissingTensor { path, tensor });
         };
         let values = match &edit.source {
-            Some(name) => self.source.read_f32(name, shape)?,
+            Some(_) if edit.shape != shape => {
+                return Err(CheckpointError::WrongShape {
+                    path: self.source.path().to_owned(),
+                    tensor: name.to_owned(),
+                    expected: shape.to_vec(),
+                    found: edit.shape.clone(),
+                });
+            }
+            Some(name) => self.read_source(edit, name)?,
             None => vec![0.0; shape.iter().product()],
         };
-        Ok(if edit.factor == 1.0 { values } else { scaled(&values, edit.factor) })
+        Ok(if edit.factor == 1.0 { values } else { edit.scaled(&values) })
+    }
+
+    /// The source's tensor as a folder would have it.
+    fn read_source(&self, edit: &TensorEdit, name: &str) -> Result<Vec<f32>, CheckpointError> {
+        // The source's own parts: layers move when others are taken out.
+        let mut stored = edit.stored(name);
+        if let Some(source) = self.source_parts(name) {
+            stored.parts = source;
+        }
+        self.source.read_stored(&stored)
+    }
+
+    /// What a tensor of the source holds, if its file has it otherwise than a folder would.
+    fn source_parts(&self, name: &str) -> Option<Vec<TensorId>> {
+        let stored = self.source.spec().stored_tensors();
+        stored.into_iter().find(|stored| stored.name == name).map(|stored| stored.parts)
+    }
+
+    /// Whether the source's file has the tensor as a folder would.
+    fn is_laid_out(&self, edit: &TensorEdit) -> bool {
+        !self.source.is_plain() || (edit.layout == StoredLayout::Rows && edit.offset == 0.0)
     }
 
     /// Writes `config.json` and the weights, in shards of at most `shard_bytes`, into a folder that
@@ -346,6 +416,9 @@ impl<'a> Conversion<'a> {
                         Ok(())
                     };
                     match source {
+                        Some(name) if !self.is_laid_out(edit) => {
+                            put(&edit.scaled(&self.read_source(edit, name)?))?;
+                        }
                         Some(name) => {
                             self.source.read_in_chunks(
                                 name,
@@ -355,7 +428,7 @@ impl<'a> Conversion<'a> {
                                     if edit.factor == 1.0 {
                                         put(values)
                                     } else {
-                                        put(&scaled(values, edit.factor))
+                                        put(&edit.scaled(values))
                                     }
                                 },
                             )?;
@@ -379,6 +452,7 @@ impl<'a> Conversion<'a> {
     fn is_copy(&self, edit: &TensorEdit) -> bool {
         let stored = edit.source.as_deref().and_then(|name| self.source.tensor(name));
         edit.factor == 1.0
+            && self.is_laid_out(edit)
             && stored.is_some_and(|stored| {
                 stored.dtype == edit.dtype && stored.interleaved_heads_of.is_none()
             })
@@ -425,10 +499,6 @@ impl<'a> Conversion<'a> {
             dtype: edit.dtype,
         })
     }
-}
-
-fn scaled(values: &[f32], factor: f64) -> Vec<f32> {
-    values.iter().map(|value| (f64::from(*value) * factor) as f32).collect()
 }
 
 /// The parts of a tensor by the indices that layers have once only those in `kept` are left; `None`

@@ -256,7 +256,8 @@ fn step(run: &WindowState<'_>, window: usize, context: &Context<'_>) -> Step {
     let stream = &run.streams[run.streams.len() - 1];
     let attention = weights.branch(Site::Attention, stream.clone(), rotary);
     let middle = weights.join(Site::Attention, stream.clone(), attention.clone());
-    let mlp = weights.branch(Site::Mlp, middle.clone(), rotary);
+    let read = weights.mlp_reads(stream.clone(), middle.clone());
+    let mlp = weights.branch(Site::Mlp, read, rotary);
     let out = weights.join(Site::Mlp, middle.clone(), mlp.clone());
     let at = AtLayer {
         window,

@@ -9,7 +9,9 @@
 
 use burn::tensor::{Device, Distribution, Tensor};
 use divan::{Bencher, counter::ItemsCount};
-use lns_kernels::{AdamW, AttentionShape, Gate, LossTerms, adamw, backward_from, composite};
+use lns_kernels::{
+    AdamW, AttentionShape, Gate, LossTerms, Scores, adamw, backward_from, composite,
+};
 
 const SEQUENCES: usize = 4;
 const LENGTH: usize = 256;
@@ -18,8 +20,13 @@ const HIDDEN: usize = 256;
 const INNER: usize = 688;
 const VOCABULARY: usize = 4096;
 
-const ATTENTION: AttentionShape =
-    AttentionShape { heads: 4, key_value_heads: 4, head_dim: 64, window: None };
+const ATTENTION: AttentionShape = AttentionShape {
+    heads: 4,
+    key_value_heads: 4,
+    head_dim: 64,
+    window: None,
+    scores: Scores::USUAL,
+};
 
 fn main() {
     // Before anything else uses it, so that operations run on one thread.
@@ -132,13 +139,13 @@ mod swiglu {
 mod loss {
     use super::*;
 
-    type Loss = fn(Tensor<2>, Tensor<2>, &[u32], LossTerms) -> (Tensor<1>, Tensor<1>);
+    type Loss = fn(Tensor<2>, Tensor<2>, &[u32], LossTerms, Option<f64>) -> (Tensor<1>, Tensor<1>);
 
     fn run(bencher: Bencher<'_, '_>, f: Loss) {
         let (hidden, head) = (random([TOKENS, HIDDEN]), random([VOCABULARY, HIDDEN]));
         let targets: Vec<u32> = (0..TOKENS as u32).map(|i| i * 7 % VOCABULARY as u32).collect();
         time(bencher, || {
-            let (loss, _) = f(leaf(&hidden), leaf(&head), &targets, LossTerms::default());
+            let (loss, _) = f(leaf(&hidden), leaf(&head), &targets, LossTerms::default(), None);
             divan::black_box(loss.backward());
         });
     }

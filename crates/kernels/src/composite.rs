@@ -62,18 +62,36 @@ pub fn linear<const D: usize>(
 /// See [`crate::rotate`].
 pub fn rotate(x: Tensor<3>, table: &RotaryTable, start: usize) -> Tensor<3> {
     let [sequences, tokens, width] = x.dims();
-    let (head_dim, half) = (table.head_dim(), table.head_dim() / 2);
+    let (head_dim, half, turned) = (table.head_dim(), table.pairs(), 2 * table.pairs());
     let (cos, sin) = table.rows(start, tokens);
     let constant = |values: &[f32]| {
         let data = TensorData::new(values.to_vec(), [1, tokens, 1, half]);
         Tensor::<4>::from_data(data, &x.device()).cast(x.dtype())
     };
     let (cos, sin) = (constant(cos), constant(sin));
-    let x = x.reshape([sequences, tokens, width / head_dim, head_dim]);
-    let (first, second) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
-    let turned =
-        [first.clone() * cos.clone() - second.clone() * sin.clone(), second * cos + first * sin];
-    Tensor::cat(turned.to_vec(), 3).reshape([sequences, tokens, width])
+    let heads = width / head_dim;
+    let x = x.reshape([sequences, tokens, heads, head_dim]);
+    let part = x.clone().narrow(3, 0, turned);
+    // Pairs along the last dimension but one or the last.
+    let pairs = |x: Tensor<4>| match table.is_interleaved() {
+        true => x.reshape([sequences, tokens, heads, half, 2]).swap_dims(3, 4),
+        false => x.reshape([sequences, tokens, heads, 2, half]),
+    };
+    let member = |which: usize| {
+        pairs(part.clone()).narrow(3, which, 1).reshape([sequences, tokens, heads, half])
+    };
+    let (first, second) = (member(0), member(1));
+    let (a, b) =
+        (first.clone() * cos.clone() - second.clone() * sin.clone(), second * cos + first * sin);
+    let joined = match table.is_interleaved() {
+        true => Tensor::stack::<5>(vec![a, b], 4).reshape([sequences, tokens, heads, turned]),
+        false => Tensor::cat(vec![a, b], 3),
+    };
+    let joined = match head_dim - turned {
+        0 => joined,
+        rest => Tensor::cat(vec![joined, x.narrow(3, turned, rest)], 3),
+    };
+    joined.reshape([sequences, tokens, width])
 }
 
 /// See [`crate::causal_attention`].
@@ -89,7 +107,8 @@ pub fn causal_attention(
     documents: Option<&DocumentStarts>,
 ) -> Tensor<3> {
     let ([sequences, queries, width], keys) = (q.dims(), k.dims()[1]);
-    let AttentionShape { heads, key_value_heads, head_dim, window } = *shape;
+    let AttentionShape { heads, key_value_heads, head_dim, window, scores } = *shape;
+    let scale = scores.scale.unwrap_or_else(|| 1.0 / (head_dim as f64).sqrt());
     let group = heads / key_value_heads;
     let offset = keys - queries;
     // One mask for all sequences, or one for each.
@@ -117,9 +136,8 @@ pub fn causal_attention(
         .reshape([sequences, queries, key_value_heads, group, head_dim])
         .permute([0, 2, 3, 1, 4])
         .reshape([sequences, key_value_heads, group * queries, head_dim]);
-    let scores = q
-        .matmul(k.swap_dims(2, 3))
-        .mul_scalar(1.0 / (head_dim as f64).sqrt())
+    let products = q.matmul(k.swap_dims(2, 3)).mul_scalar(scale);
+    let scores = soft_capped(products, scores.softcap)
         .reshape([sequences, key_value_heads, group, queries, keys])
         .mask_fill(hidden, f32::NEG_INFINITY);
     let weights = activation::softmax(scores, 4);
@@ -131,14 +149,31 @@ pub fn causal_attention(
         .reshape([sequences, queries, width])
 }
 
+/// c·tanh(x/c) of every element, or x itself without a cap.
+pub fn soft_capped<const D: usize>(x: Tensor<D>, cap: Option<f64>) -> Tensor<D> {
+    match cap {
+        Some(cap) => x.div_scalar(cap).tanh().mul_scalar(cap),
+        None => x,
+    }
+}
+
 /// See [`crate::gated`].
 pub fn gated<const D: usize>(gate: Tensor<D>, up: Tensor<D>, kind: Gate) -> Tensor<D> {
+    activate(gate, kind) * up
+}
+
+/// See [`crate::activate`].
+pub fn activate<const D: usize>(x: Tensor<D>, kind: Gate) -> Tensor<D> {
     match kind {
-        Gate::Silu => activation::silu(gate) * up,
+        Gate::Silu => activation::silu(x),
         Gate::Gelu => {
-            let inner = gate.clone() + gate.clone().powi_scalar(3).mul_scalar(0.044_715);
+            let inner = x.clone() + x.clone().powi_scalar(3).mul_scalar(0.044_715);
             let root = (2.0 / std::f64::consts::PI).sqrt();
-            gate.mul_scalar(0.5) * (inner.mul_scalar(root).tanh() + 1.0) * up
+            x.mul_scalar(0.5) * (inner.mul_scalar(root).tanh() + 1.0)
+        }
+        Gate::GeluErf => {
+            let half = x.clone().mul_scalar(std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0;
+            x.mul_scalar(0.5) * half
         }
     }
 }
@@ -149,8 +184,13 @@ pub fn embedding(table: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
 }
 
 /// See [`crate::next_token_nll`]. Holds rows × vocabulary.
-pub fn next_token_nll(hidden: Tensor<2>, head: Tensor<2>, targets: &[u32]) -> Tensor<1> {
-    row_losses(hidden, head, targets).0
+pub fn next_token_nll(
+    hidden: Tensor<2>,
+    head: Tensor<2>,
+    targets: &[u32],
+    softcap: Option<f64>,
+) -> Tensor<1> {
+    row_losses(hidden, head, targets, softcap).0
 }
 
 /// See [`crate::next_token_loss`]. Holds rows × vocabulary.
@@ -159,8 +199,9 @@ pub fn next_token_loss(
     head: Tensor<2>,
     targets: &[u32],
     terms: LossTerms,
+    softcap: Option<f64>,
 ) -> (Tensor<1>, Tensor<1>) {
-    let (nll, log_sums) = row_losses(hidden, head, targets);
+    let (nll, log_sums) = row_losses(hidden, head, targets, softcap);
     let mut total = nll.clone();
     if terms.z_loss != 0.0 {
         total = total + log_sums.square().mul_scalar(terms.z_loss);
@@ -169,9 +210,14 @@ pub fn next_token_loss(
 }
 
 /// See [`crate::next_token_scores`]. Holds rows × vocabulary.
-pub fn next_token_scores(hidden: Tensor<2>, head: Tensor<2>, targets: &[u32]) -> Vec<TokenScore> {
+pub fn next_token_scores(
+    hidden: Tensor<2>,
+    head: Tensor<2>,
+    targets: &[u32],
+    softcap: Option<f64>,
+) -> Vec<TokenScore> {
     let device = hidden.device();
-    let logits = logits(hidden, head);
+    let logits = logits(hidden, head, softcap);
     let targets: Vec<i32> = targets.iter().map(|target| *target as i32).collect();
     let targets = TensorData::new(targets.clone(), [targets.len(), 1]);
     let numbers =
@@ -188,12 +234,13 @@ pub fn next_token_scores(hidden: Tensor<2>, head: Tensor<2>, targets: &[u32]) ->
 }
 
 /// Half precision is widened.
-fn logits(hidden: Tensor<2>, head: Tensor<2>) -> Tensor<2> {
+fn logits(hidden: Tensor<2>, head: Tensor<2>, softcap: Option<f64>) -> Tensor<2> {
     let logits = hidden.matmul(head.transpose());
-    match logits.dtype() {
+    let logits = match logits.dtype() {
         DType::F16 | DType::BF16 => logits.cast(DType::F32),
         _ => logits,
-    }
+    };
+    soft_capped(logits, softcap)
 }
 
 /// log Σ e^logit of each row, \[rows, 1\].
@@ -203,9 +250,14 @@ fn log_sums(logits: &Tensor<2>) -> Tensor<2> {
 }
 
 /// The loss and log Σ e^logit of each row, 0 where the target is ignored.
-fn row_losses(hidden: Tensor<2>, head: Tensor<2>, targets: &[u32]) -> (Tensor<1>, Tensor<1>) {
+fn row_losses(
+    hidden: Tensor<2>,
+    head: Tensor<2>,
+    targets: &[u32],
+    softcap: Option<f64>,
+) -> (Tensor<1>, Tensor<1>) {
     let (rows, device) = (targets.len(), hidden.device());
-    let logits = logits(hidden, head);
+    let logits = logits(hidden, head, softcap);
     let counted: Vec<bool> = targets.iter().map(|target| *target == IGNORED).collect();
     let ignored = Tensor::<1, Bool>::from_data(TensorData::new(counted, [rows]), &device);
     let targets: Vec<i32> =

@@ -42,7 +42,7 @@ pub use update::{AdamW, Buffer, Muon, adamw, muon, squared_norm};
 pub use workers::{Workers, with_threads};
 
 /// Heads of a grouped-query attention.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AttentionShape {
     /// Query heads.
     pub heads: usize,
@@ -52,6 +52,22 @@ pub struct AttentionShape {
     pub head_dim: usize,
     /// Tokens a query sees, itself included; `None` is all before it.
     pub window: Option<usize>,
+    /// What becomes of q · k.
+    pub scores: Scores,
+}
+
+/// What becomes of q · k before the softmax: c·tanh(scale · q·k / c), or scale · q·k without a cap c.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Scores {
+    /// `None` is 1/√head_dim.
+    pub scale: Option<f64>,
+    /// The cap c, which no score reaches (Gemma 2, arXiv 2408.00118, §2).
+    pub softcap: Option<f64>,
+}
+
+impl Scores {
+    /// q · k / √head_dim
+    pub const USUAL: Self = Self { scale: None, softcap: None };
 }
 
 /// Documents packed into one sequence: no token sees another document's. Cheap to clone.
@@ -89,13 +105,15 @@ impl DocumentStarts {
     }
 }
 
-/// The activation of a gated MLP.
+/// The activation of an MLP, of its gate where it has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gate {
     /// g · σ(g): SwiGLU.
     Silu,
     /// GELU in its tanh form, ½g(1 + tanh(√(2/π)(g + 0.044715g³))): GeGLU.
     Gelu,
+    /// GELU itself, g·Φ(g).
+    GeluErf,
 }
 
 /// What matrix products compute in. Parameters, the stream, norms and softmax stay as they are.
@@ -243,7 +261,8 @@ pub fn linear_in<const D: usize>(
     }
 }
 
-/// Rotary position embedding in rotate-half order.
+/// Rotary position embedding, in the order of pairs and of as many features of each head as the table
+/// has.
 ///
 /// `x`: \[sequences, tokens, heads · head_dim\]; token t is at position `start + t` of `table`.
 ///
@@ -256,7 +275,7 @@ pub fn rotate(x: Tensor<3>, table: &RotaryTable, start: usize) -> Tensor<3> {
     if is_fused(&x) { fused::rotate(x, table, start) } else { composite::rotate(x, table, start) }
 }
 
-/// Causal grouped-query attention, scale 1/√head_dim, without the output projection.
+/// Causal grouped-query attention without the output projection.
 ///
 /// `q`: \[sequences, queries, heads · head_dim\]; `k`, `v`: \[sequences, keys, key_value_heads ·
 /// head_dim\] with `keys ≥ queries`: the last query is at the last key's position, as when a cache
@@ -297,6 +316,11 @@ pub fn gated<const D: usize>(gate: Tensor<D>, up: Tensor<D>, kind: Gate) -> Tens
     if is_fused(&gate) { fused::gated(gate, up, kind) } else { composite::gated(gate, up, kind) }
 }
 
+/// activation(x), element by element: the middle of an MLP without a gate.
+pub fn activate<const D: usize>(x: Tensor<D>, kind: Gate) -> Tensor<D> {
+    if is_fused(&x) { fused::activate(x, kind) } else { composite::activate(x, kind) }
+}
+
 /// Rows of `table`, \[vocabulary, width\], for `ids`, \[sequences, tokens\]; result \[sequences,
 /// tokens, width\].
 ///
@@ -319,19 +343,24 @@ pub fn embedding(table: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
 }
 
 /// −log softmax(hidden · headᵀ)\[target\], one number per row, in nats; 0 where the target is
-/// [`IGNORED`].
+/// [`IGNORED`]. With a `softcap` c, every logit z is c·tanh(z/c).
 ///
 /// `hidden`: \[rows, width\], `head`: \[vocabulary, width\]. The fused form never holds more than
 /// 512 × 1024 logits. To differentiate, use [`next_token_loss`].
 ///
 /// # Panics
 /// If there is not one target per row, or a target is not in the vocabulary.
-pub fn next_token_nll(hidden: Tensor<2>, head: Tensor<2>, targets: &[u32]) -> Tensor<1> {
+pub fn next_token_nll(
+    hidden: Tensor<2>,
+    head: Tensor<2>,
+    targets: &[u32],
+    softcap: Option<f64>,
+) -> Tensor<1> {
     check_targets(&hidden, &head, targets);
     if is_fused(&hidden) && !hidden.device().is_autodiff() {
-        fused::next_token_nll(hidden, head, targets)
+        fused::next_token_nll(hidden, head, targets, softcap)
     } else {
-        composite::next_token_nll(hidden, head, targets)
+        composite::next_token_nll(hidden, head, targets, softcap)
     }
 }
 
@@ -349,14 +378,19 @@ pub struct TokenScore {
 ///
 /// # Panics
 /// If there is not one target per row, or a target is not in the vocabulary.
-pub fn next_token_scores(hidden: Tensor<2>, head: Tensor<2>, targets: &[u32]) -> Vec<TokenScore> {
+pub fn next_token_scores(
+    hidden: Tensor<2>,
+    head: Tensor<2>,
+    targets: &[u32],
+    softcap: Option<f64>,
+) -> Vec<TokenScore> {
     check_targets(&hidden, &head, targets);
     if !is_fused(&hidden) {
-        return composite::next_token_scores(hidden, head, targets);
+        return composite::next_token_scores(hidden, head, targets, softcap);
     }
     let width = head.dims()[1];
     with_slices([&hidden, &head], |[hidden, head]| {
-        cpu::row_losses(hidden, head, targets, width)
+        cpu::row_losses(hidden, head, targets, width, softcap)
             .into_iter()
             .map(|row| TokenScore { log_probability: -row.nll, likeliest: row.likeliest })
             .collect()
@@ -364,7 +398,8 @@ pub fn next_token_scores(hidden: Tensor<2>, head: Tensor<2>, targets: &[u32]) ->
 }
 
 /// The training objective: weight · Σ (nll + z_loss · (log Σ e^logit)²) over the rows whose target is
-/// not [`IGNORED`], \[1\]; and the nll of each row, \[rows\], which carries no gradient.
+/// not [`IGNORED`], \[1\]; and the nll of each row, \[rows\], which carries no gradient. `softcap` as in
+/// [`next_token_nll`].
 ///
 /// The fused form makes the gradients while it holds the logits, 16 Mi of them at most and of at most
 /// 512 rows, and in the backward pass only multiplies them by the scalar's own gradient.
@@ -376,12 +411,13 @@ pub fn next_token_loss(
     head: Tensor<2>,
     targets: &[u32],
     terms: LossTerms,
+    softcap: Option<f64>,
 ) -> (Tensor<1>, Tensor<1>) {
     check_targets(&hidden, &head, targets);
     if is_fused(&hidden) {
-        fused::next_token_loss(hidden, head, targets, terms)
+        fused::next_token_loss(hidden, head, targets, terms, softcap)
     } else {
-        composite::next_token_loss(hidden, head, targets, terms)
+        composite::next_token_loss(hidden, head, targets, terms, softcap)
     }
 }
 
@@ -410,7 +446,7 @@ fn check_targets(hidden: &Tensor<2>, head: &Tensor<2>, targets: &[u32]) {
 }
 
 /// For each row, KL(softmax(reference · headᵀ) ‖ softmax(hidden · headᵀ)) in nats, and whether the
-/// two agree on the most likely entry. CPU only; a few rows' logits exist at a time.
+/// two agree on the most likely entry. `softcap` as in [`next_token_nll`]. CPU only; a few rows' logits exist at a time.
 ///
 /// # Panics
 /// If the shapes disagree.
@@ -418,12 +454,13 @@ pub fn divergence_to(
     reference: &Tensor<2>,
     hidden: &Tensor<2>,
     head: &Tensor<2>,
+    softcap: Option<f64>,
 ) -> Vec<(f64, bool)> {
     assert_eq!(reference.dims(), hidden.dims(), "divergence_to: the hidden states differ in shape");
     check_width("head", hidden.dims()[1], head.dims()[1]);
     let width = head.dims()[1];
     with_slices([reference, hidden, head], |[reference, hidden, head]| {
-        cpu::divergence_to(reference, hidden, head, width)
+        cpu::divergence_to(reference, hidden, head, width, softcap)
     })
 }
 

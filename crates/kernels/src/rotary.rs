@@ -12,8 +12,12 @@ pub struct RotaryTable {
     cos: Arc<[f32]>,
     sin: Arc<[f32]>,
     pairs: usize,
+    head_dim: usize,
+    interleaved: bool,
     positions: usize,
     documents: Option<DocumentStarts>,
+    /// Of layers with another base.
+    local: Option<Arc<Self>>,
 }
 
 impl RotaryTable {
@@ -32,8 +36,11 @@ impl RotaryTable {
             cos: table(f64::cos),
             sin: table(f64::sin),
             pairs: frequencies.inverse.len(),
+            head_dim: 2 * frequencies.inverse.len(),
+            interleaved: false,
             positions,
             documents: None,
+            local: None,
         }
     }
 
@@ -54,9 +61,47 @@ impl RotaryTable {
             cos: rows(&whole.cos),
             sin: rows(&whole.sin),
             pairs: whole.pairs,
+            head_dim: whole.head_dim,
+            interleaved: false,
             positions,
             documents: Some(DocumentStarts::new(&starts, positions)),
+            local: None,
         }
+    }
+
+    /// For heads of so many features, of which the table's are the first that turn.
+    ///
+    /// # Panics
+    /// If they are fewer than the table's.
+    #[must_use]
+    pub fn for_heads_of(self, head_dim: usize) -> Self {
+        assert!(head_dim >= 2 * self.pairs, "a head of {head_dim} has too few features to turn");
+        Self { head_dim, ..self }
+    }
+
+    /// Turning neighbouring features together, 2j with 2j + 1, instead of the halves', j with j + pairs.
+    #[must_use]
+    pub fn interleaved(self, interleaved: bool) -> Self {
+        Self { interleaved, ..self }
+    }
+
+    /// With a table for layers that turn by another base.
+    #[must_use]
+    pub fn with_local(self, local: Option<Self>) -> Self {
+        Self { local: local.map(Arc::new), ..self }
+    }
+
+    /// The table of layers that turn by another base; itself if there is none.
+    pub fn local(&self) -> &Self {
+        self.local.as_deref().unwrap_or(self)
+    }
+
+    /// Which position each of `tokens` tokens from `start` has: in the table of a packed sequence,
+    /// counted in its document.
+    pub fn positions_of(&self, start: usize, tokens: usize) -> Vec<u32> {
+        let began =
+            |at: usize| self.documents.as_ref().map_or(0, |documents| documents.starts()[at]);
+        (start..start + tokens).map(|at| at as u32 - began(at)).collect()
     }
 
     /// Where the documents begin, in the table of a packed sequence.
@@ -66,7 +111,17 @@ impl RotaryTable {
 
     /// Features per head.
     pub fn head_dim(&self) -> usize {
-        2 * self.pairs
+        self.head_dim
+    }
+
+    /// Pairs of features of each head that turn.
+    pub fn pairs(&self) -> usize {
+        self.pairs
+    }
+
+    /// Whether neighbouring features turn together.
+    pub fn is_interleaved(&self) -> bool {
+        self.interleaved
     }
 
     /// Positions in the table.
@@ -74,7 +129,7 @@ impl RotaryTable {
         self.positions
     }
 
-    /// cos and sin of `tokens` positions from `start`: tokens × head_dim/2 each.
+    /// cos and sin of `tokens` positions from `start`: tokens × pairs each.
     pub(crate) fn rows(&self, start: usize, tokens: usize) -> (&[f32], &[f32]) {
         let range = start * self.pairs..(start + tokens) * self.pairs;
         (&self.cos[range.clone()], &self.sin[range])

@@ -2,9 +2,9 @@
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use lns_kernels::{
-    AttentionShape, DocumentStarts, Gate, RotaryTable, Workers, add_rms_norm, causal_attention,
-    composite, divergence_to, embedding, gated, layer_norm, linear, next_token_nll,
-    next_token_scores, rms_norm, rotate, with_slices, with_threads,
+    AttentionShape, DocumentStarts, Gate, RotaryTable, Scores, Workers, activate, add_rms_norm,
+    causal_attention, composite, divergence_to, embedding, gated, layer_norm, linear,
+    next_token_nll, next_token_scores, rms_norm, rotate, with_slices, with_threads,
 };
 use lns_spec::{RopeScaling, RopeSpec};
 use proptest::prelude::*;
@@ -92,16 +92,27 @@ proptest! {
         let table = table(2 * half, start + tokens);
         let fused = rotate(x.clone(), &table, start);
         prop_assert!(difference(&fused, rotate(exact(&x), &table, start)) < 1e-6);
+        // Neighbours, and heads of which only the first features turn.
+        for (interleaved, rest) in [(true, 0), (false, 3), (true, 4)] {
+            let head_dim = 2 * half + rest;
+            let table = table.clone().for_heads_of(head_dim).interleaved(interleaved);
+            let x = random([2, tokens, heads * head_dim], 1.0);
+            let fused = rotate(x.clone(), &table, start);
+            prop_assert!(difference(&fused, rotate(exact(&x), &table, start)) < 1e-6);
+        }
     }
 
     #[test]
     fn attention(
         queries in 1usize..150, cached in 0usize..30, key_value_heads in 1usize..4, group in 1usize..4,
         half in 1usize..130, window in prop::option::of(1usize..80), spread in 0.1f64..4.0,
-        document in 1usize..60,
+        document in 1usize..60, scale in prop::option::of(0.05f64..0.3),
+        softcap in prop::option::of(0.5f64..20.0),
     ) {
         let head_dim = 2 * half;
-        let shape = AttentionShape { heads: group * key_value_heads, key_value_heads, head_dim, window };
+        let scores = Scores { scale, softcap };
+        let heads = group * key_value_heads;
+        let shape = AttentionShape { heads, key_value_heads, head_dim, window, scores };
         let q = random([2, queries, shape.heads * head_dim], spread);
         let k = random([2, queries + cached, key_value_heads * head_dim], 1.0);
         let v = random([2, queries + cached, key_value_heads * head_dim], 1.0);
@@ -120,9 +131,11 @@ proptest! {
         // value may be smaller than any f32.
         let open = |x: Tensor<2>| Tensor::cat(vec![Tensor::ones([1, 1], &x.device()) * 3.0, x], 1);
         let (gate, up) = (open(random([1, count], spread)), open(random([1, count], 1.0)));
-        for kind in [Gate::Silu, Gate::Gelu] {
+        for kind in [Gate::Silu, Gate::Gelu, Gate::GeluErf] {
             let fused = gated(gate.clone(), up.clone(), kind);
             prop_assert!(difference(&fused, gated(exact(&gate), exact(&up), kind)) < 1e-6);
+            let fused = activate(gate.clone(), kind);
+            prop_assert!(difference(&fused, activate(exact(&gate), kind)) < 1e-6);
         }
     }
 
@@ -130,8 +143,12 @@ proptest! {
     fn losses(rows in 1usize..40, width in 1usize..40, vocabulary in 2usize..2600, spread in 0.1f64..5.0) {
         let (hidden, head) = (random([rows, width], spread), random([vocabulary, width], 1.0));
         let targets: Vec<u32> = (0..rows).map(|row| ((row * 7919) % vocabulary) as u32).collect();
-        let fused = next_token_nll(hidden.clone(), head.clone(), &targets);
-        let reference = next_token_nll(exact(&hidden), exact(&head), &targets);
+        let fused = next_token_nll(hidden.clone(), head.clone(), &targets, None);
+        let reference = next_token_nll(exact(&hidden), exact(&head), &targets, None);
+        prop_assert!(difference(&fused, reference) < 1e-5);
+        let cap = Some(2.0 * spread);
+        let fused = next_token_nll(hidden.clone(), head.clone(), &targets, cap);
+        let reference = next_token_nll(exact(&hidden), exact(&head), &targets, cap);
         prop_assert!(difference(&fused, reference) < 1e-5);
     }
 
@@ -146,8 +163,8 @@ proptest! {
             .collect();
         let logits: Vec<f64> = logits.into_data().iter::<f64>().collect();
         let largest = logits.iter().fold(0f64, |largest, logit| largest.max(logit.abs()));
-        let fused = next_token_scores(hidden.clone(), head.clone(), &targets);
-        let reference = next_token_scores(exact(&hidden), exact(&head), &targets);
+        let fused = next_token_scores(hidden.clone(), head.clone(), &targets, None);
+        let reference = next_token_scores(exact(&hidden), exact(&head), &targets, None);
         for (row, (fused, reference)) in fused.iter().zip(&reference).enumerate() {
             let difference = (fused.log_probability - reference.log_probability).abs();
             prop_assert!(difference < 1e-5 * (1.0 + largest), "{row}: {fused:?} {reference:?}");
@@ -166,10 +183,12 @@ proptest! {
     fn divergences(rows in 1usize..70, width in 1usize..20, vocabulary in 2usize..300) {
         let (p, q) = (random([rows, width], 1.0), random([rows, width], 1.0));
         let head = random([vocabulary, width], 1.0);
-        let found = divergence_to(&p, &q, &head);
+        let cap = (rows % 2 == 0).then_some(1.5);
+        let found = divergence_to(&p, &q, &head, cap);
         prop_assert_eq!(found.len(), rows);
         let log = |x: &Tensor<2>| {
             let logits = composite::linear(exact(x), exact(&head), None);
+            let logits = composite::soft_capped(logits, cap);
             burn::tensor::activation::log_softmax(logits, 1)
         };
         let (p, q) = (log(&p), log(&q));
@@ -184,7 +203,13 @@ proptest! {
 #[test]
 fn more_keys_than_one_block_of_the_attention_are_right() {
     // The largest scores come late, so that earlier blocks are shrunk.
-    let shape = AttentionShape { heads: 2, key_value_heads: 1, head_dim: 8, window: None };
+    let shape = AttentionShape {
+        heads: 2,
+        key_value_heads: 1,
+        head_dim: 8,
+        window: None,
+        scores: Scores::USUAL,
+    };
     let (q, v) = (random([1, 1200, 16], 1.0), random([1, 1200, 8], 1.0));
     let ramp: Vec<f32> = (0..1200 * 8).map(|i| (i / 8) as f32 / 400.0).collect();
     let ramp = Tensor::<1>::from_floats(ramp.as_slice(), &Device::flex()).reshape([1, 1200, 8]);
@@ -206,15 +231,17 @@ fn rows_of_an_embedding_are_the_tables() {
 fn more_rows_than_one_block_of_the_loss_are_right() {
     let (hidden, head) = (random([1100, 8], 1.0), random([1500, 8], 1.0));
     let targets: Vec<u32> = (0..1100).map(|row| (row * 13 % 1500) as u32).collect();
-    let fused = next_token_nll(hidden.clone(), head.clone(), &targets);
-    assert!(difference(&fused, next_token_nll(exact(&hidden), exact(&head), &targets)) < 1e-6);
+    let fused = next_token_nll(hidden.clone(), head.clone(), &targets, None);
+    assert!(
+        difference(&fused, next_token_nll(exact(&hidden), exact(&head), &targets, None)) < 1e-6
+    );
 }
 
 #[test]
 fn a_model_of_constant_logits_loses_exactly_the_logarithm_of_its_vocabulary() {
     for vocabulary in [1usize, 2, 1000, 1024, 1025, 49_152] {
         let head = Tensor::<2>::zeros([vocabulary, 4], &Device::flex());
-        let loss = next_token_nll(random([3, 4], 1.0), head, &[0, 0, vocabulary as u32 - 1]);
+        let loss = next_token_nll(random([3, 4], 1.0), head, &[0, 0, vocabulary as u32 - 1], None);
         assert_eq!(values(&loss), [(vocabulary as f64).ln() as f32; 3]);
     }
 }
@@ -223,7 +250,7 @@ fn a_model_of_constant_logits_loses_exactly_the_logarithm_of_its_vocabulary() {
 fn huge_logits_neither_overflow_nor_vanish() {
     let hidden = Tensor::<2>::from_floats([[1e4, 0.0], [-1e4, 0.0]], &Device::flex());
     let head = Tensor::<2>::from_floats([[1.0, 0.0], [-1.0, 0.0]], &Device::flex());
-    let loss = values(&next_token_nll(hidden, head, &[0, 0]));
+    let loss = values(&next_token_nll(hidden, head, &[0, 0], None));
     assert!(loss[0].abs() < 1e-6 && loss[1] == 2e4, "{loss:?}");
 }
 
@@ -252,7 +279,13 @@ fn an_operation_that_works_in_place_leaves_a_shared_input_alone() {
 
 #[test]
 fn results_are_the_same_bits_for_any_number_of_threads_and_every_repeat() {
-    let shape = AttentionShape { heads: 6, key_value_heads: 2, head_dim: 16, window: None };
+    let shape = AttentionShape {
+        heads: 6,
+        key_value_heads: 2,
+        head_dim: 16,
+        window: None,
+        scores: Scores::USUAL,
+    };
     let q = random([1, 200, 96], 1.0);
     let (k, v) = (random([1, 200, 32], 1.0), random([1, 200, 32], 1.0));
     let (weight, token) = (random([500, 96], 1.0), random([1, 96], 1.0));
@@ -261,7 +294,7 @@ fn results_are_the_same_bits_for_any_number_of_threads_and_every_repeat() {
         let projected = linear(attended.clone(), weight.clone(), None);
         let one = linear(token.clone(), weight.clone(), None);
         let hidden = projected.clone().reshape([200, 500]).narrow(1, 0, 96);
-        let nll = next_token_nll(hidden, weight.clone(), &[7; 200]);
+        let nll = next_token_nll(hidden, weight.clone(), &[7; 200], None);
         [values(&attended), values(&projected), values(&one), values(&nll)]
     };
     let first = with_threads(1, all).expect("threads start");
@@ -286,7 +319,13 @@ fn bf16_tensors_go_through_the_composite_and_give_numbers() {
 #[test]
 fn gradients_flow_through_the_composites_and_equal_finite_differences() {
     let leaf = |x: &Tensor<3>| Tensor::<3>::from_inner(exact(x)).require_grad();
-    let shape = AttentionShape { heads: 4, key_value_heads: 2, head_dim: 4, window: Some(3) };
+    let shape = AttentionShape {
+        heads: 4,
+        key_value_heads: 2,
+        head_dim: 4,
+        window: Some(3),
+        scores: Scores::USUAL,
+    };
     let inputs = [random([1, 5, 16], 1.0), random([1, 6, 8], 1.0), random([1, 6, 8], 1.0)];
     let probe = exact(&random([1, 5, 16], 1.0));
     let leaves = inputs.each_ref().map(leaf);

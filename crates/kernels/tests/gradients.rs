@@ -3,9 +3,9 @@
 
 use burn::tensor::{DType, Device, Distribution, Tensor, TensorData};
 use lns_kernels::{
-    AdamW, AttentionShape, DocumentStarts, Gate, IGNORED, LossTerms, Muon, RotaryTable, Workers,
-    adamw, add_rms_norm, backward_from, causal_attention, embedding, gated, layer_norm, linear,
-    muon, next_token_loss, rms_norm, rotate, squared_norm,
+    AdamW, AttentionShape, DocumentStarts, Gate, IGNORED, LossTerms, Muon, RotaryTable, Scores,
+    Workers, activate, adamw, add_rms_norm, backward_from, causal_attention, embedding, gated,
+    layer_norm, linear, muon, next_token_loss, rms_norm, rotate, squared_norm,
 };
 use lns_spec::{RopeScaling, RopeSpec};
 use proptest::prelude::*;
@@ -150,7 +150,10 @@ fn attention(
 ) -> Case {
     let keys = queries + cached;
     let (width, key_width) = (shape.heads * shape.head_dim, shape.key_value_heads * shape.head_dim);
-    let rotary = table(shape.head_dim, keys);
+    // Every other case turns neighbours, and the first features alone.
+    let some = shape.scores.scale.is_some() && shape.head_dim > 2;
+    let turned = if some { shape.head_dim - 2 } else { shape.head_dim };
+    let rotary = table(turned, keys).for_heads_of(shape.head_dim).interleaved(some);
     Case {
         f: Box::new(move |t| {
             let q = rotate(t[0].clone().reshape([2, queries, width]), &rotary, cached);
@@ -178,6 +181,11 @@ fn gate(count: usize, kind: Gate) -> Case {
     }
 }
 
+fn activation(count: usize, kind: Gate) -> Case {
+    let inputs = gate(count, kind).inputs[..1].to_vec();
+    Case { f: Box::new(move |t| activate(t[0].clone(), kind)), inputs }
+}
+
 fn lookup(ids: Vec<i32>, width: usize) -> Case {
     Case {
         f: Box::new(move |t| {
@@ -190,7 +198,7 @@ fn lookup(ids: Vec<i32>, width: usize) -> Case {
     }
 }
 
-fn loss(rows: usize, width: usize, vocabulary: usize, z_loss: f64) -> Case {
+fn loss(rows: usize, width: usize, vocabulary: usize, z_loss: f64, softcap: Option<f64>) -> Case {
     let target = move |row: usize| match row % 4 {
         3 => IGNORED,
         _ => (row * 7919 % vocabulary) as u32,
@@ -201,7 +209,7 @@ fn loss(rows: usize, width: usize, vocabulary: usize, z_loss: f64) -> Case {
         f: Box::new(move |t| {
             let hidden = t[0].clone().reshape([rows, width]);
             let head = t[1].clone().reshape([vocabulary, width]);
-            next_token_loss(hidden, head, &targets, terms).0
+            next_token_loss(hidden, head, &targets, terms, softcap).0
         }),
         inputs: vec![random(&[rows, width], 1.0), random(&[vocabulary, width], 1.0)],
     }
@@ -213,7 +221,13 @@ fn shape(
     half: usize,
     window: Option<usize>,
 ) -> AttentionShape {
-    AttentionShape { heads: group * key_value_heads, key_value_heads, head_dim: 2 * half, window }
+    AttentionShape {
+        heads: group * key_value_heads,
+        key_value_heads,
+        head_dim: 2 * half,
+        window,
+        scores: Scores::USUAL,
+    }
 }
 
 /// Documents of `length` tokens in both of two sequences.
@@ -243,9 +257,11 @@ proptest! {
     fn fused_attention(
         queries in 1usize..150, cached in 0usize..20, key_value_heads in 1usize..3, group in 1usize..4,
         half in 1usize..129, window in prop::option::of(1usize..80),
-        document in prop::option::of(1usize..60),
+        document in prop::option::of(1usize..60), scale in prop::option::of(0.05f64..0.3),
+        softcap in prop::option::of(0.5f64..20.0),
     ) {
-        let shape = shape(key_value_heads, group, half, window);
+        let scores = Scores { scale, softcap };
+        let shape = AttentionShape { scores, ..shape(key_value_heads, group, half, window) };
         let documents = document.map(|length| documents(queries + cached, length));
         let case = attention([queries, cached], shape, documents);
         check(&*case.f, &case.inputs, 2e-5)?;
@@ -253,9 +269,10 @@ proptest! {
 
     #[test]
     fn fused_gates(count in 1usize..200) {
-        for kind in [Gate::Silu, Gate::Gelu] {
-            let case = gate(count, kind);
-            check(&*case.f, &case.inputs, 3e-6)?;
+        for kind in [Gate::Silu, Gate::Gelu, Gate::GeluErf] {
+            for case in [gate(count, kind), activation(count, kind)] {
+                check(&*case.f, &case.inputs, 3e-6)?;
+            }
         }
     }
 
@@ -268,8 +285,9 @@ proptest! {
     #[test]
     fn fused_losses(
         rows in 1usize..40, width in 1usize..40, vocabulary in 2usize..2600, z_loss in 0.0f64..0.1,
+        softcap in prop::option::of(1.0f64..30.0),
     ) {
-        let case = loss(rows, width, vocabulary, z_loss);
+        let case = loss(rows, width, vocabulary, z_loss, softcap);
         check(&*case.f, &case.inputs, 2e-5)?;
     }
 }
@@ -277,7 +295,13 @@ proptest! {
 #[test]
 fn more_rows_and_keys_than_one_block_are_right() {
     // 1200 rows are three blocks of the loss, 700 keys two of the attention.
-    let cases = [loss(1200, 6, 70, 1e-3), attention([700, 0], shape(1, 2, 4, None), None)];
+    let capped = Scores { scale: Some(0.4), softcap: Some(2.0) };
+    let cases = [
+        loss(1200, 6, 70, 1e-3, None),
+        loss(1200, 6, 70, 1e-3, Some(3.0)),
+        attention([700, 0], AttentionShape { scores: capped, ..shape(1, 2, 4, None) }, None),
+        attention([700, 0], shape(1, 2, 4, None), None),
+    ];
     for case in cases {
         check(&*case.f, &case.inputs, 2e-5).expect("as the composite");
     }
@@ -289,8 +313,13 @@ fn the_composites_equal_finite_differences() {
     cases.push(projection(3, 4, 2));
     cases.push(attention([5, 1], shape(2, 2, 2, Some(3)), None));
     cases.push(attention([6, 0], shape(1, 2, 2, None), Some(documents(6, 4))));
-    cases.extend([gate(7, Gate::Silu), gate(7, Gate::Gelu)]);
-    cases.push(loss(6, 3, 9, 0.05));
+    let capped = Scores { scale: Some(0.4), softcap: Some(2.0) };
+    let shape = AttentionShape { scores: capped, ..shape(2, 2, 2, None) };
+    cases.push(attention([5, 0], shape, None));
+    cases.extend([Gate::Silu, Gate::Gelu, Gate::GeluErf].map(|kind| gate(7, kind)));
+    cases.push(activation(7, Gate::GeluErf));
+    cases.push(loss(6, 3, 9, 0.05, None));
+    cases.push(loss(6, 3, 9, 0.05, Some(2.0)));
     for case in cases {
         check_differences(&*case.f, &case.inputs);
     }
@@ -299,7 +328,7 @@ fn the_composites_equal_finite_differences() {
 #[test]
 fn a_head_that_is_computed_or_frozen_is_treated_as_such() {
     let device = Device::flex();
-    let case = loss(9, 4, 7, 0.0);
+    let case = loss(9, 4, 7, 0.0, None);
     let [hidden, head] = [0, 1].map(|i: usize| case.inputs[i].clone());
     let leaf = |x: &Flat| Tensor::from_inner(x.clone()).require_grad();
     let direct = gradients(&*case.f, &case.inputs, &Tensor::ones([1], &device), DType::F32);
@@ -321,7 +350,7 @@ fn a_head_that_is_computed_or_frozen_is_treated_as_such() {
 
 #[test]
 fn the_loss_may_be_scaled_and_used_with_others() {
-    let case = loss(9, 4, 7, 0.01);
+    let case = loss(9, 4, 7, 0.01, None);
     let leaf = |x: &Flat| Tensor::from_inner(x.clone()).require_grad();
     let plain = gradients(&*case.f, &case.inputs, &Tensor::ones([1], &Device::flex()), DType::F32);
     let leaves: Vec<Flat> = case.inputs.iter().map(leaf).collect();

@@ -3,25 +3,38 @@
 //! Shapes: B sequences, T tokens, H = hidden_size, D = head_dim.
 
 use burn::{module::Module, tensor::Tensor};
-use lns_kernels::{AttentionShape, RotaryTable, causal_attention, rotate};
-use lns_spec::{LayerIndex, ModelSpec, Role};
+use lns_kernels::{AttentionShape, RotaryTable, Scores, causal_attention, rotate};
+use lns_spec::{LayerIndex, ModelSpec, Role, RopeFrequencies, RopeSpec, Rotary};
 
 use crate::{
-    LayerCache, Projection, RmsNormScaling,
+    LayerCache, NormScaling, Projection,
     weights::{Builder, Weights},
 };
 
 /// cos and sin for the first `positions` positions of a model.
 pub fn rotary_table(spec: &ModelSpec, positions: usize) -> RotaryTable {
-    let frequencies = spec.rope.frequencies(spec.head_dim, positions, spec.max_position_embeddings);
-    RotaryTable::new(&frequencies, positions)
+    table_of(spec, positions, |frequencies| RotaryTable::new(frequencies, positions))
 }
 
 /// The table of a sequence in which documents of these lengths are laid end to end, none longer than
 /// `positions`; otherwise as [`rotary_table`]'s for so many positions.
 pub fn packed_rotary_table(spec: &ModelSpec, positions: usize, lengths: &[usize]) -> RotaryTable {
-    let frequencies = spec.rope.frequencies(spec.head_dim, positions, spec.max_position_embeddings);
-    RotaryTable::packed(&frequencies, lengths)
+    table_of(spec, positions, |frequencies| RotaryTable::packed(frequencies, lengths))
+}
+
+/// The model's table, and in it that of layers with a base of their own.
+fn table_of(
+    spec: &ModelSpec,
+    positions: usize,
+    make: impl Fn(&RopeFrequencies) -> RotaryTable,
+) -> RotaryTable {
+    let of = |rope: &RopeSpec| {
+        let context = spec.max_position_embeddings;
+        make(&rope.frequencies(spec.rotary_dim, positions, context))
+            .for_heads_of(spec.head_dim)
+            .interleaved(spec.rotary_interleaved)
+    };
+    of(&spec.rope).with_local(spec.local_rope.as_ref().map(of))
 }
 
 /// Causal grouped-query self-attention with rotary positions.
@@ -35,12 +48,14 @@ pub struct SelfAttention {
     pub v_proj: Projection,
     /// heads · D → H
     pub o_proj: Projection,
-    /// Norm on each query head (Qwen 3).
-    pub q_norm: Option<RmsNormScaling>,
-    /// Norm on each key head (Qwen 3).
-    pub k_norm: Option<RmsNormScaling>,
+    /// Norm on each query head (Qwen 3), or on all together (OLMo 2).
+    pub q_norm: Option<NormScaling>,
+    /// Norm on each key head, or on all together.
+    pub k_norm: Option<NormScaling>,
     #[module(skip)]
     shape: AttentionShape,
+    #[module(skip)]
+    rotary: Rotary,
 }
 
 impl SelfAttention {
@@ -62,7 +77,9 @@ impl SelfAttention {
                 key_value_heads: spec.num_key_value_heads,
                 head_dim: spec.head_dim,
                 window: spec.per_layer.get(layer.get()).and_then(|own| own.attention_window),
+                scores: Scores { scale: spec.score_scale(layer), softcap: spec.attention_softcap },
             },
+            rotary: spec.rotary(layer),
         })
     }
 
@@ -75,16 +92,22 @@ impl SelfAttention {
         cache: Option<&mut LayerCache>,
     ) -> Tensor<3> {
         let start = cache.as_ref().map_or(0, |cache| cache.len());
-        let heads = |x: Tensor<3>, norm: &Option<RmsNormScaling>| match norm {
+        let heads = |x: Tensor<3>, norm: &Option<NormScaling>| match norm {
             None => x,
+            Some(norm) if norm.width() == x.dims()[2] => norm.forward(x),
             Some(norm) => {
                 let [b, t, width] = x.dims();
                 let per_head = x.reshape([b, t, width / self.shape.head_dim, self.shape.head_dim]);
                 norm.forward(per_head).reshape([b, t, width])
             }
         };
-        let q = rotate(heads(self.q_proj.forward(x.clone()), &self.q_norm), rotary, start);
-        let k = rotate(heads(self.k_proj.forward(x.clone()), &self.k_norm), rotary, start);
+        let turned = |x: Tensor<3>| match self.rotary {
+            Rotary::Main => rotate(x, rotary, start),
+            Rotary::Local => rotate(x, rotary.local(), start),
+            Rotary::None => x,
+        };
+        let q = turned(heads(self.q_proj.forward(x.clone()), &self.q_norm));
+        let k = turned(heads(self.k_proj.forward(x.clone()), &self.k_norm));
         let v = self.v_proj.forward(x);
         let (k, v) = match cache {
             Some(cache) => cache.append(k, v),

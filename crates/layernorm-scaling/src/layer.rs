@@ -15,7 +15,7 @@ use lns_spec::{
 };
 
 use crate::{
-    GatedMlp, LayerCache, RmsNormScaling, SelfAttention,
+    LayerCache, Mlp, NormScaling, SelfAttention,
     attention::rotary_table,
     weights::{Builder, RandomWeights, Weights},
 };
@@ -99,7 +99,7 @@ impl TransformerLayerWithScalingConfig {
 #[derive(Module, Debug)]
 pub struct BranchEnd {
     /// `sandwich`, `peri`, `output-norm`: the norm on the branch's output.
-    pub norm: Option<RmsNormScaling>,
+    pub norm: Option<NormScaling>,
     /// `layerscale` \[H\], `skipinit` \[1\]: the learned λ.
     pub scale: Option<Param<Tensor<1>>>,
 }
@@ -129,27 +129,29 @@ impl BranchEnd {
 pub struct TransformerLayerWithScaling {
     /// The attention site's norm, on what the attention reads, or on the sum where it reads the
     /// stream itself; absent when there is neither or the attention was pruned.
-    pub input_layernorm: Option<RmsNormScaling>,
+    pub input_layernorm: Option<NormScaling>,
     /// The attention; absent when it was pruned.
     pub self_attn: Option<SelfAttention>,
     /// The MLP site's norm, as [`input_layernorm`](Self::input_layernorm).
-    pub post_attention_layernorm: Option<RmsNormScaling>,
+    pub post_attention_layernorm: Option<NormScaling>,
     /// The MLP; absent when it was pruned.
-    pub mlp: Option<GatedMlp>,
+    pub mlp: Option<Mlp>,
     /// How the attention's output reaches the stream.
     pub attention_output: BranchEnd,
     /// How the MLP's output reaches the stream.
     pub mlp_output: BranchEnd,
     /// `keel`: the norm on the attention's sum, beside that on what the attention reads.
-    pub attention_join: Option<RmsNormScaling>,
+    pub attention_join: Option<NormScaling>,
     /// `keel`: the norm on the MLP's sum, beside that on what the MLP reads.
-    pub mlp_join: Option<RmsNormScaling>,
+    pub mlp_join: Option<NormScaling>,
     /// `gpas`, \[1\]: the learned a by whose SiLU each sum is damped.
     pub stream_gate: Option<Param<Tensor<1>>>,
     #[module(skip)]
     attention_rule: Branch,
     #[module(skip)]
     mlp_rule: Branch,
+    #[module(skip)]
+    parallel: bool,
 }
 
 impl TransformerLayerWithScaling {
@@ -177,6 +179,7 @@ impl TransformerLayerWithScaling {
             stream_gate: None,
             attention_rule: spec.branch(layer, Site::Attention),
             mlp_rule: spec.branch(layer, Site::Mlp),
+            parallel: spec.parallel_branches,
         };
         // The norm that has the site's usual name, and one on the sum beside it.
         let mut norms = |site: Site, rule: &Branch| {
@@ -196,7 +199,7 @@ impl TransformerLayerWithScaling {
             built.attention_output = BranchEnd::build(spec, Site::Attention, builder)?;
         }
         if spec.has_branch(layer, Site::Mlp) {
-            built.mlp = Some(GatedMlp::build(builder)?);
+            built.mlp = Some(Mlp::build(spec, builder)?);
             built.mlp_output = BranchEnd::build(spec, Site::Mlp, builder)?;
         }
         let gate = builder.optional(Role::StreamGate, Part::Weight)?;
@@ -224,15 +227,22 @@ impl TransformerLayerWithScaling {
             let (stream, x) = norm.forward_sum(stream, branch.clone());
             return self.join(Site::Mlp, stream, self.exit(Site::Mlp, mlp.forward(x)));
         }
+        let entered = stream.clone();
         let stream = self.joined(Site::Attention, stream, attention);
-        let mlp = self.mlp_branch(&stream);
+        let mlp = self.mlp_branch(&self.mlp_reads(entered, stream.clone()));
         self.joined(Site::Mlp, stream, mlp)
+    }
+
+    /// What the MLP's branch reads of the stream that enters the layer and the one that the attention has
+    /// joined: in a layer of parallel branches the first, otherwise the second.
+    pub fn mlp_reads(&self, entered: Tensor<3>, joined: Tensor<3>) -> Tensor<3> {
+        if self.parallel { entered } else { joined }
     }
 
     /// Whether the attention's branch is only added and the MLP reads the norm of that sum.
     fn sites_meet_in_a_sum_and_norm(&self) -> bool {
         let normed = self.mlp_rule.input_norm.is_some_and(|norm| norm.input_scale == 1.0);
-        self.attention_rule.only_adds() && normed
+        self.attention_rule.only_adds() && normed && !self.parallel
     }
 
     /// What the branch at `site` adds to the stream; zeros if it was pruned. \[B, T, H\] →
@@ -320,7 +330,7 @@ impl TransformerLayerWithScaling {
     }
 
     /// The site's rule; if the branch is there, its usual norm, and the norm on the sum beside that.
-    fn site(&self, site: Site) -> (&Branch, Option<&RmsNormScaling>, Option<&RmsNormScaling>) {
+    fn site(&self, site: Site) -> (&Branch, Option<&NormScaling>, Option<&NormScaling>) {
         match site {
             Site::Attention => {
                 (&self.attention_rule, self.input_layernorm.as_ref(), self.attention_join.as_ref())
@@ -344,7 +354,7 @@ impl TransformerLayerWithScaling {
         let mlp = self
             .mlp
             .iter_mut()
-            .flat_map(|mlp| [&mut mlp.gate_proj, &mut mlp.up_proj, &mut mlp.down_proj]);
+            .flat_map(|mlp| mlp.gate_proj.iter_mut().chain([&mut mlp.up_proj, &mut mlp.down_proj]));
         attention.chain(mlp).for_each(|projection| projection.precision = precision);
         self
     }
@@ -364,24 +374,24 @@ impl TransformerLayerWithScaling {
         self
     }
 
-    /// Gives the layer another rule, its gains multiplied by `gain` at each site. Only for
-    /// rules that need the same tensors.
-    pub fn with_rule(mut self, site: Site, rule: Branch, gain: f64) -> Self {
-        let norm = match site {
+    /// Gives the layer another rule, the gains (and biases) of the site's usual norm and of that on F's
+    /// output multiplied by `gains`. Only for rules that need the same tensors.
+    pub fn with_rule(mut self, site: Site, rule: Branch, gains: [f64; 2]) -> Self {
+        let (usual, output) = match site {
             Site::Attention => {
                 self.attention_rule = rule;
-                &mut self.input_layernorm
+                (&mut self.input_layernorm, &mut self.attention_output.norm)
             }
             Site::Mlp => {
                 self.mlp_rule = rule;
-                &mut self.post_attention_layernorm
+                (&mut self.post_attention_layernorm, &mut self.mlp_output.norm)
             }
         };
-        if let Some(norm) = norm {
-            if gain != 1.0 {
-                norm.gamma = norm.gamma.clone().map(|gamma| gamma.mul_scalar(gain));
-            }
-            norm.set_scale(rule.output_scale());
+        if let Some(norm) = usual {
+            norm.rescale(rule.output_scale(), gains[0]);
+        }
+        if let Some(norm) = output {
+            norm.rescale(1.0, gains[1]);
         }
         self
     }

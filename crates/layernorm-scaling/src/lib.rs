@@ -24,9 +24,9 @@ mod weights;
 pub use attention::{SelfAttention, packed_rotary_table, rotary_table};
 pub use cache::LayerCache;
 pub use layer::{BranchEnd, TransformerLayerWithScaling, TransformerLayerWithScalingConfig};
-pub use mlp::GatedMlp;
+pub use mlp::Mlp;
 pub use norm::{
-    LayerNormScaling, LayerNormScalingConfig, RmsNormScaling, RmsNormScalingConfig,
+    LayerNormScaling, LayerNormScalingConfig, NormScaling, RmsNormScaling, RmsNormScalingConfig,
     layer_norm_scaling, rms_norm_scaling,
 };
 pub use projection::Projection;

@@ -1,37 +1,54 @@
-//! The gated MLP.
+//! The MLP, with a gate or without.
 
 use burn::{module::Module, tensor::Tensor};
-use lns_kernels::{Gate, gated};
-use lns_spec::Role;
+use lns_kernels::{Gate, activate, gated};
+use lns_spec::{Activation, ModelSpec, Role};
 
 use crate::{
     Projection,
     weights::{Builder, Weights},
 };
 
-/// down(silu(gate(x)) · up(x))
+/// down(act(gate(x)) · up(x)), or without a gate down(act(up(x)))
 #[derive(Module, Debug)]
-pub struct GatedMlp {
-    /// H → intermediate
-    pub gate_proj: Projection,
+pub struct Mlp {
+    /// H → intermediate, in a gated MLP
+    pub gate_proj: Option<Projection>,
     /// H → intermediate
     pub up_proj: Projection,
     /// intermediate → H
     pub down_proj: Projection,
+    #[module(skip)]
+    activation: Gate,
 }
 
-impl GatedMlp {
-    pub(crate) fn build<W: Weights>(builder: &mut Builder<'_, W>) -> Result<Self, W::Error> {
+impl Mlp {
+    pub(crate) fn build<W: Weights>(
+        spec: &ModelSpec,
+        builder: &mut Builder<'_, W>,
+    ) -> Result<Self, W::Error> {
+        let gate = |builder: &mut Builder<'_, W>| Projection::build(builder, Role::MlpGate);
         Ok(Self {
-            gate_proj: Projection::build(builder, Role::MlpGate)?,
+            gate_proj: spec.gated_mlp.then(|| gate(builder)).transpose()?,
             up_proj: Projection::build(builder, Role::MlpUp)?,
             down_proj: Projection::build(builder, Role::MlpDown)?,
+            activation: match spec.hidden_act {
+                Activation::Silu => Gate::Silu,
+                Activation::GeluTanh => Gate::Gelu,
+                Activation::Gelu => Gate::GeluErf,
+            },
         })
     }
 
     /// \[…, H\] → \[…, H\]
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let gate = self.gate_proj.forward(x.clone());
-        self.down_proj.forward(gated(gate, self.up_proj.forward(x), Gate::Silu))
+        let inner = match &self.gate_proj {
+            Some(gate_proj) => {
+                let gate = gate_proj.forward(x.clone());
+                gated(gate, self.up_proj.forward(x), self.activation)
+            }
+            None => activate(self.up_proj.forward(x), self.activation),
+        };
+        self.down_proj.forward(inner)
     }
 }

@@ -10,7 +10,7 @@ use burn::{
     tensor::{Device, Tensor},
 };
 use lns_kernels::{add_rms_norm, layer_norm, rms_norm};
-use lns_spec::{DepthScale, LayerIndex};
+use lns_spec::{DepthScale, LayerIndex, NormKind};
 
 /// Builds an [`RmsNormScaling`].
 ///
@@ -119,10 +119,6 @@ impl RmsNormScaling {
     pub fn scale(&self) -> f64 {
         self.scale
     }
-
-    pub(crate) fn set_scale(&mut self, scale: f64) {
-        self.scale = scale;
-    }
 }
 
 /// ((x − mean) / √(variance + eps) · γ + β) · scale
@@ -148,6 +144,86 @@ impl LayerNormScaling {
     /// The constant that multiplies the output.
     pub fn scale(&self) -> f64 {
         self.scale
+    }
+}
+
+/// The norm that a model's layers have: [`RmsNormScaling`] or [`LayerNormScaling`].
+#[derive(Module, Debug)]
+pub struct NormScaling {
+    /// Gain, \[d_model\].
+    pub gamma: Param<Tensor<1>>,
+    /// Bias of a layer norm, \[d_model\].
+    pub beta: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    kind: NormKind,
+    #[module(skip)]
+    epsilon: f64,
+    #[module(skip)]
+    scale: f64,
+}
+
+impl NormScaling {
+    /// A norm of a kind with the given gain and bias, \[d_model\], and any constant scale. The gain is
+    /// γ itself, however files store it.
+    pub fn new(
+        kind: NormKind,
+        gamma: Tensor<1>,
+        beta: Option<Tensor<1>>,
+        epsilon: f64,
+        scale: f64,
+    ) -> Self {
+        let (gamma, beta) = (Param::from_tensor(gamma), beta.map(Param::from_tensor));
+        Self { gamma, beta, kind, epsilon, scale }
+    }
+
+    /// Normalises the last dimension of `x`, \[…, d_model\].
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        match self.kind {
+            NormKind::Rms | NormKind::RmsPlusOne => {
+                rms_norm(x, self.gamma.val(), self.epsilon, self.scale)
+            }
+            NormKind::LayerNorm => {
+                let beta = self.beta.as_ref().map(Param::val);
+                layer_norm(x, self.gamma.val(), beta, self.epsilon, self.scale)
+            }
+        }
+    }
+
+    /// `stream` + `branch`, and that sum normalised: what [`forward`](Self::forward) gives of it.
+    pub fn forward_sum<const D: usize>(
+        &self,
+        stream: Tensor<D>,
+        branch: Tensor<D>,
+    ) -> (Tensor<D>, Tensor<D>) {
+        match self.kind {
+            NormKind::Rms | NormKind::RmsPlusOne => {
+                add_rms_norm(stream, branch, self.gamma.val(), self.epsilon, self.scale)
+            }
+            NormKind::LayerNorm => {
+                let sum = stream + branch;
+                (sum.clone(), self.forward(sum))
+            }
+        }
+    }
+
+    /// Features.
+    pub fn width(&self) -> usize {
+        self.gamma.val().dims()[0]
+    }
+
+    /// The constant that multiplies the output.
+    pub fn scale(&self) -> f64 {
+        self.scale
+    }
+
+    /// Gives it another scale, gain and bias being multiplied by `gain`.
+    pub(crate) fn rescale(&mut self, scale: f64, gain: f64) {
+        if gain != 1.0 {
+            let scaled = |tensor: Tensor<1>| tensor.mul_scalar(gain);
+            self.gamma = self.gamma.clone().map(scaled);
+            self.beta = self.beta.take().map(|beta| beta.map(scaled));
+        }
+        self.scale = scale;
     }
 }
 

@@ -4,12 +4,12 @@
 use std::convert::Infallible;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use lns_spec::{Initialisation, LayerIndex, ModelSpec, ModelTensor, Part, Role, Start};
+use lns_spec::{Initialisation, LayerIndex, ModelSpec, ModelTensor, NormKind, Part, Role, Start};
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
 use rand_distr::{Distribution, Normal};
 
-use crate::RmsNormScaling;
+use crate::NormScaling;
 
 /// Where tensors come from.
 pub trait Weights {
@@ -88,13 +88,14 @@ pub fn tensor_seed(seed: u64, name: &str) -> u64 {
 pub struct Builder<'a, W> {
     weights: &'a mut W,
     tensors: Vec<ModelTensor>,
+    norm: NormKind,
     device: &'a Device,
 }
 
 impl<'a, W: Weights> Builder<'a, W> {
     /// For tensors outside the layers.
     pub fn outer(spec: &ModelSpec, weights: &'a mut W, device: &'a Device) -> Self {
-        Self { weights, tensors: spec.outer_tensors(), device }
+        Self { weights, tensors: spec.outer_tensors(), norm: spec.norm, device }
     }
 
     /// For the tensors of one layer.
@@ -104,7 +105,7 @@ impl<'a, W: Weights> Builder<'a, W> {
         weights: &'a mut W,
         device: &'a Device,
     ) -> Self {
-        Self { weights, tensors: spec.layer_tensors(layer), device }
+        Self { weights, tensors: spec.layer_tensors(layer), norm: spec.norm, device }
     }
 
     /// The weight or bias of a role, if the model has it.
@@ -143,8 +144,9 @@ impl<'a, W: Weights> Builder<'a, W> {
         role: Role,
         epsilon: f64,
         scale: f64,
-    ) -> Result<Option<RmsNormScaling>, W::Error> {
+    ) -> Result<Option<NormScaling>, W::Error> {
         let gamma = self.optional(role, Part::Weight)?;
-        Ok(gamma.map(|gamma| RmsNormScaling::new(gamma, epsilon, scale)))
+        let beta = self.optional(role, Part::Bias)?;
+        Ok(gamma.map(|gamma| NormScaling::new(self.norm, gamma, beta, epsilon, scale)))
     }
 }

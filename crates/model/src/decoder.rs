@@ -8,12 +8,12 @@ use burn::{
     tensor::{DType, Device, Int, Tensor},
 };
 use layernorm_scaling::{
-    Builder, RandomWeights, RmsNormScaling, TransformerLayerWithScaling, Weights, rotary_table,
+    Builder, NormScaling, RandomWeights, TransformerLayerWithScaling, Weights, rotary_table,
 };
 use lns_checkpoint::Checkpoint;
 use lns_kernels::{
-    LossTerms, Precision, RotaryTable, TokenScore, embedding, linear_in, next_token_loss,
-    next_token_nll, next_token_scores,
+    LossTerms, Precision, RotaryTable, TokenScore, composite::soft_capped, embedding, linear_in,
+    next_token_loss, next_token_nll, next_token_scores,
 };
 use lns_spec::{Initialisation, ModelSpec, Part, Role};
 
@@ -26,17 +26,26 @@ use crate::{
 #[derive(Module, Debug)]
 pub struct Head {
     /// `model.norm`; never scaled.
-    pub norm: RmsNormScaling,
+    pub norm: NormScaling,
     /// \[vocab_size, H\]: `lm_head`, or the embedding when they are tied.
     pub weight: Tensor<2>,
     #[module(skip)]
     pub(crate) precision: Precision,
+    #[module(skip)]
+    pub(crate) softcap: Option<f64>,
 }
 
 impl Head {
     /// Stream \[…, H\] → logits \[…, vocab_size\].
     pub fn logits<const D: usize>(&self, stream: Tensor<D>) -> Tensor<D> {
-        linear_in(self.precision, self.norm.forward(stream), self.weight.clone(), None)
+        let hidden = self.norm.forward(stream);
+        let logits = linear_in(self.precision, hidden, self.weight.clone(), None);
+        soft_capped(logits, self.softcap)
+    }
+
+    /// The cap c of logits z that become c·tanh(z/c), where the model has one.
+    pub fn softcap(&self) -> Option<f64> {
+        self.softcap
     }
 
     /// The normed stream and the matrix, as they are multiplied.
@@ -51,13 +60,13 @@ impl Head {
     /// Stream \[T, H\] and the tokens that follow each → loss of each, in nats.
     pub fn nll(&self, stream: Tensor<2>, targets: &[u32]) -> Tensor<1> {
         let (hidden, weight) = self.factors(stream);
-        next_token_nll(hidden, weight, targets)
+        next_token_nll(hidden, weight, targets, self.softcap)
     }
 
     /// Stream \[T, H\] and the tokens that follow each → how likely each was.
     pub fn scores(&self, stream: Tensor<2>, targets: &[u32]) -> Vec<TokenScore> {
         let (hidden, weight) = self.factors(stream);
-        next_token_scores(hidden, weight, targets)
+        next_token_scores(hidden, weight, targets, self.softcap)
     }
 
     /// Stream \[T, H\] and the tokens that follow each → the training objective, \[1\], and the loss of
@@ -69,7 +78,7 @@ impl Head {
         terms: LossTerms,
     ) -> (Tensor<1>, Tensor<1>) {
         let (hidden, weight) = self.factors(stream);
-        next_token_loss(hidden, weight, targets, terms)
+        next_token_loss(hidden, weight, targets, terms, self.softcap)
     }
 }
 
@@ -92,12 +101,14 @@ impl Head {
 pub struct Decoder {
     /// \[vocab_size, H\]
     pub embed_tokens: Param<Tensor<2>>,
+    /// \[max_position_embeddings, H\], where positions are learned.
+    pub embed_positions: Option<Param<Tensor<2>>>,
     /// The norm on the embedding, where the model has one.
-    pub embed_norm: Option<RmsNormScaling>,
+    pub embed_norm: Option<NormScaling>,
     /// The layers, first to last.
     pub layers: Vec<TransformerLayerWithScaling>,
     /// The norm after the last layer.
-    pub norm: RmsNormScaling,
+    pub norm: NormScaling,
     /// \[vocab_size, H\]; absent when tied to the embedding.
     pub lm_head: Option<Param<Tensor<2>>>,
     #[module(skip)]
@@ -148,6 +159,8 @@ impl Decoder {
     ) -> Result<Self, W::Error> {
         let outer = &mut Builder::outer(spec, weights, device);
         let embed_tokens = Param::from_tensor(outer.weight(Role::Embedding)?);
+        let positions = outer.optional(Role::PositionEmbedding, Part::Weight)?;
+        let embed_positions = positions.map(Param::from_tensor);
         let embed_norm = outer.norm(Role::EmbeddingNorm, spec.rms_norm_eps, 1.0)?;
         let norm = final_norm(spec, outer)?;
         let lm_head = outer.optional(Role::Head, Part::Weight)?.map(Param::from_tensor);
@@ -157,7 +170,16 @@ impl Decoder {
             .collect::<Result<_, _>>()?;
         let spec = Arc::new(spec.clone());
         let precision = Precision::F32;
-        Ok(Self { embed_tokens, embed_norm, layers, norm, lm_head, spec, precision })
+        Ok(Self {
+            embed_tokens,
+            embed_positions,
+            embed_norm,
+            layers,
+            norm,
+            lm_head,
+            spec,
+            precision,
+        })
     }
 
     /// The model with its matrix products in another precision; the parameters stay f32.
@@ -180,17 +202,39 @@ impl Decoder {
 
     /// The stream that enters layer 0. \[B, T\] → \[B, T, H\]
     pub fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        let positions: Vec<u32> = (0..tokens.dims()[1] as u32).collect();
+        self.embed_with(tokens, &positions)
+    }
+
+    /// As [`embed`](Self::embed), token t being at row `start + t` of a table that may be a packed one.
+    pub fn embed_at(
+        &self,
+        tokens: Tensor<2, Int>,
+        rotary: &RotaryTable,
+        start: usize,
+    ) -> Tensor<3> {
+        let positions = match self.embed_positions {
+            Some(_) => rotary.positions_of(start, tokens.dims()[1]),
+            None => Vec::new(),
+        };
+        self.embed_with(tokens, &positions)
+    }
+
+    fn embed_with(&self, tokens: Tensor<2, Int>, positions: &[u32]) -> Tensor<3> {
+        let device = tokens.device();
         let stream = embedding(self.embed_tokens.val(), tokens);
-        match &self.embed_norm {
-            Some(norm) => norm.forward(stream),
-            None => stream,
-        }
+        let positions = self
+            .embed_positions
+            .as_ref()
+            .map(|table| embedding(table.val(), ids_tensor(positions, &device)));
+        finish_embedding(&self.spec, stream, positions, self.embed_norm.as_ref())
     }
 
     /// Final norm and head.
     pub fn head(&self) -> Head {
         let weight = self.lm_head.as_ref().unwrap_or(&self.embed_tokens).val();
-        Head { norm: self.norm.clone(), weight, precision: self.precision }
+        let softcap = self.spec.logits_softcap;
+        Head { norm: self.norm.clone(), weight, precision: self.precision, softcap }
     }
 
     /// Logits of every next token. \[B, T\] → \[B, T, vocab_size\]
@@ -207,7 +251,7 @@ impl Decoder {
     /// As [`stream`](Self::stream), the tokens at the positions of a table, which may be that of
     /// documents laid end to end ([`packed_rotary_table`](layernorm_scaling::packed_rotary_table)).
     pub fn stream_at(&self, tokens: Tensor<2, Int>, rotary: &RotaryTable) -> Tensor<3> {
-        let embedded = self.embed(tokens);
+        let embedded = self.embed_at(tokens, rotary, 0);
         self.layers.iter().fold(embedded, |stream, layer| layer.forward(stream, rotary))
     }
 
@@ -234,7 +278,7 @@ impl Decoder {
 
     /// As [`streams`](Self::streams), the tokens at the positions of a table.
     pub fn streams_at(&self, tokens: Tensor<2, Int>, rotary: &RotaryTable) -> Vec<Tensor<3>> {
-        let mut streams = vec![self.embed(tokens)];
+        let mut streams = vec![self.embed_at(tokens, rotary, 0)];
         for layer in &self.layers {
             let stream = streams[streams.len() - 1].clone();
             streams.push(layer.forward(stream, rotary));
@@ -251,7 +295,7 @@ impl Decoder {
         cache: &mut KvCache,
     ) -> Tensor<2> {
         let last = tokens.dims()[1] - 1;
-        let mut stream = self.embed(tokens);
+        let mut stream = self.embed_at(tokens, rotary, cache.len());
         for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
             stream = layer.forward_cached(stream, rotary, Some(cache));
         }
@@ -262,9 +306,33 @@ impl Decoder {
 pub(crate) fn final_norm<W: Weights>(
     spec: &ModelSpec,
     outer: &mut Builder<'_, W>,
-) -> Result<RmsNormScaling, W::Error> {
-    let gamma = outer.weight(Role::FinalNorm)?;
-    Ok(RmsNormScaling::new(gamma, spec.rms_norm_eps, 1.0))
+) -> Result<NormScaling, W::Error> {
+    // Dividing what the head reads divides the logits.
+    match outer.norm(Role::FinalNorm, spec.rms_norm_eps, 1.0 / spec.logits_divisor)? {
+        Some(norm) => Ok(norm),
+        None => unreachable!("every model has a final norm"),
+    }
+}
+
+/// From a token's vector to the stream that enters layer 0.
+pub(crate) fn finish_embedding(
+    spec: &ModelSpec,
+    stream: Tensor<3>,
+    positions: Option<Tensor<3>>,
+    norm: Option<&NormScaling>,
+) -> Tensor<3> {
+    let stream = match spec.embedding_multiplier {
+        1.0 => stream,
+        multiplier => stream.mul_scalar(multiplier),
+    };
+    let stream = match positions {
+        Some(positions) => stream + positions,
+        None => stream,
+    };
+    match norm {
+        Some(norm) => norm.forward(stream),
+        None => stream,
+    }
 }
 
 /// Ids as the \[1, T\] tensor the decoder takes.

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use lns_spec::{Anneal, ConversionError, DepthScale, ModelSpec, NormScheme, Site};
+use lns_spec::{Anneal, ConversionError, DepthScale, ModelSpec, NormScheme, Role, Site};
 
 use crate::Decoder;
 
@@ -90,7 +90,7 @@ impl Decoder {
         apply_curse_of_depth_mitigation(self, Retrofit::Preserve, scale)
     }
 
-    /// The same function as plain Pre-LN: γ_ℓ ← γ_ℓ · ℓ^(-exponent), the scale gone.
+    /// The same function as plain Pre-LN (or a plain sandwich): γ_ℓ ← γ_ℓ · ℓ^(-exponent), the scale gone.
     ///
     /// # Errors
     /// [`ConversionError::NotScaled`] when the model has no LayerNorm Scaling to fold.
@@ -122,8 +122,10 @@ impl Decoder {
             .zip(self.layers)
             .map(|(index, layer)| {
                 [Site::Attention, Site::Mlp].into_iter().fold(layer, |layer, site| {
-                    let gain = if preserve { before.gain_factor(&after, index, site) } else { 1.0 };
-                    layer.with_rule(site, after.branch(index, site), gain)
+                    let gains = [Role::InputNorm(site), Role::OutputNorm(site)].map(|role| {
+                        if preserve { before.gain_factor(&after, index, role) } else { 1.0 }
+                    });
+                    layer.with_rule(site, after.branch(index, site), gains)
                 })
             })
             .collect();

@@ -4,11 +4,11 @@ use burn::tensor::{Device, Tensor, TensorData};
 use layernorm_scaling::{Builder, TransformerLayerWithScaling};
 use lns_checkpoint::Checkpoint;
 use lns_kernels::Precision;
-use lns_spec::{LayerIndex, ModelSpec, ModelTensor, Role};
+use lns_spec::{LayerIndex, ModelSpec, Role};
 
 use crate::{
     Head, LayerSource, LoadError,
-    decoder::final_norm,
+    decoder::{final_norm, finish_embedding},
     load::{Stored, audit},
 };
 
@@ -54,20 +54,23 @@ impl LayerSource for StreamingDecoder {
     fn embed_ids(&self, ids: &[u32]) -> Result<Tensor<3>, LoadError> {
         let spec = self.spec();
         let outer = spec.outer_tensors();
-        let table = outer.iter().find(|tensor| tensor.id.role == Role::Embedding);
-        let Some(ModelTensor { name, shape, .. }) = table else {
+        let rows = |role: Role, rows: &[u32]| -> Result<Option<Tensor<3>>, LoadError> {
+            let Some(table) = outer.iter().find(|tensor| tensor.id.role == role) else {
+                return Ok(None);
+            };
+            let values = self.checkpoint.read_rows_f32(&table.name, &table.shape, rows)?;
+            let shape = [1, rows.len(), spec.hidden_size];
+            Ok(Some(Tensor::from_data(TensorData::new(values, shape), &self.device)))
+        };
+        let Some(stream) = rows(Role::Embedding, ids)? else {
             unreachable!("every model has an embedding")
         };
-        let rows = self.checkpoint.read_rows_f32(name, shape, ids)?;
-        let shape = [1, ids.len(), spec.hidden_size];
-        let stream = Tensor::from_data(TensorData::new(rows, shape), &self.device);
+        let counted: Vec<u32> = (0..ids.len() as u32).collect();
+        let positions = rows(Role::PositionEmbedding, &counted)?;
         let mut weights = Stored(&self.checkpoint);
         let outer = &mut Builder::outer(spec, &mut weights, &self.device);
         let norm = outer.norm(Role::EmbeddingNorm, spec.rms_norm_eps, 1.0)?;
-        Ok(match norm {
-            Some(norm) => norm.forward(stream),
-            None => stream,
-        })
+        Ok(finish_embedding(spec, stream, positions, norm.as_ref()))
     }
 
     fn layer(&self, layer: LayerIndex) -> Result<TransformerLayerWithScaling, LoadError> {
@@ -85,6 +88,7 @@ impl LayerSource for StreamingDecoder {
             norm: final_norm(spec, outer)?,
             weight: outer.weight(table)?,
             precision: self.precision,
+            softcap: spec.logits_softcap,
         })
     }
 }

@@ -8,7 +8,7 @@ use burn::{
 };
 use lns_checkpoint::{CheckpointError, NamedTensor, write_model};
 use lns_kernels::with_slices;
-use lns_spec::{LayerIndex, Part, Role, Site, TensorId};
+use lns_spec::{LayerIndex, ModelTensor, Part, Role, Site, TensorId};
 
 use crate::Decoder;
 
@@ -46,12 +46,13 @@ pub(crate) fn field_name(role: Role) -> Option<&'static str> {
 pub fn tensor_id(path: &str) -> Option<TensorId> {
     let (stem, part) = match path.rsplit_once('.') {
         Some((stem, "weight" | "gamma")) => (stem, Part::Weight),
-        Some((stem, "bias")) => (stem, Part::Bias),
+        Some((stem, "bias" | "beta")) => (stem, Part::Bias),
         _ => (path, Part::Weight),
     };
     let Some(rest) = stem.strip_prefix("layers.") else {
         let role = match stem {
             "embed_tokens" => Role::Embedding,
+            "embed_positions" => Role::PositionEmbedding,
             "embed_norm" => Role::EmbeddingNorm,
             "norm" => Role::FinalNorm,
             "lm_head" => Role::Head,
@@ -62,6 +63,14 @@ pub fn tensor_id(path: &str) -> Option<TensorId> {
     let (layer, field) = rest.split_once('.')?;
     let (_, role) = FIELDS.into_iter().find(|(name, _)| *name == field)?;
     Some(TensorId { layer: Some(LayerIndex::new(layer.parse().ok()?)), role, part })
+}
+
+/// The norm on a site's sum, which stands in the field of the site's usual norm where that is absent.
+fn on_the_sum(id: TensorId) -> Option<TensorId> {
+    match id.role {
+        Role::InputNorm(site) => Some(TensorId { role: Role::JoinNorm(site), ..id }),
+        _ => None,
+    }
 }
 
 /// A parameter as a visit meets it.
@@ -117,31 +126,33 @@ impl Decoder {
     /// Every tensor as a folder holds it, copied, in the order in which the module is visited, adapters
     /// merged. Parameters that the family stores as one tensor are joined.
     pub fn tensors(&self) -> Vec<NamedTensor<'static>> {
-        let names: HashMap<TensorId, String> = self
+        let parts: HashMap<TensorId, ModelTensor> =
+            self.spec().tensors().into_iter().map(|tensor| (tensor.id, tensor)).collect();
+        let shapes: HashMap<String, Vec<usize>> = self
             .spec()
             .stored_tensors()
             .into_iter()
-            .flat_map(|stored| stored.parts.into_iter().map(move |id| (id, stored.name.clone())))
+            .map(|stored| (stored.name, stored.shape))
             .collect();
         let mut tensors: Vec<NamedTensor<'static>> = Vec::new();
         let mut places: HashMap<String, usize> = HashMap::new();
         visit_parameters(&self.merged(), &mut |parameter| {
             let Some(id) = tensor_id(parameter.path) else { return };
-            let name =
-                names.get(&id).cloned().unwrap_or_else(|| self.spec().family.stored_name(id));
-            let tensor = parameter.copied(name);
-            match places.get(&tensor.name) {
-                // The module's fields stand in the order of the stored tensor's parts.
-                Some(place) => {
-                    let joined = &mut tensors[*place];
-                    joined.shape[0] += tensor.shape[0];
-                    joined.values.to_mut().extend_from_slice(&tensor.values);
-                }
-                None => {
-                    places.insert(tensor.name.clone(), tensors.len());
-                    tensors.push(tensor);
-                }
+            let Some(part) = parts.get(&id).or_else(|| parts.get(&on_the_sum(id)?)) else { return };
+            let name = part.name.clone();
+            if part.is_stored_whole() {
+                tensors.push(parameter.copied(name));
+                return;
             }
+            let shape = shapes.get(&name).cloned().unwrap_or_default();
+            let place = *places.entry(name.clone()).or_insert_with(|| {
+                let values = vec![0.0; shape.iter().product()];
+                tensors.push(NamedTensor { name, shape, values: Cow::Owned(values) });
+                tensors.len() - 1
+            });
+            with_slices([&parameter.flat], |[values]| {
+                part.put_into(values, tensors[place].values.to_mut());
+            });
         });
         tensors
     }
@@ -174,7 +185,7 @@ mod tests {
                 max_position_embeddings: 16,
             };
             let mut spec = preset.spec(name.parse().expect(name));
-            spec.qk_norm = true;
+            spec.qk_norm = lns_spec::QkNorm::PerHead;
             spec.qkv_bias = true;
             let model = Decoder::new(&spec, 1, &lns_kernels::cpu_device());
             let sorted = |mut tensors: Vec<(String, Vec<usize>)>| {

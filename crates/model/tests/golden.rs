@@ -3,11 +3,14 @@
 
 use std::path::PathBuf;
 
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use lns_checkpoint::Checkpoint;
-use lns_model::{Decoder, LayerSource, StreamingDecoder};
-use lns_spec::Family;
+use lns_checkpoint::{Checkpoint, Conversion, GgufOptions, StorageType, write_gguf};
+use lns_kernels::{IGNORED, LossTerms};
+use lns_model::{Decoder, LayerSource, Sampling, StreamingDecoder, tensor_id};
+use lns_spec::{Family, ModelSpec, ModelTensor, StoredTensor, TensorId};
 use safetensors::SafeTensors;
+use serde_json::json;
 
 fn tiny() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../golden/tiny")
@@ -123,7 +126,7 @@ fn losses_equal_pytorchs() {
 
 #[test]
 fn layers_read_from_disk_one_at_a_time_compute_the_same_bits() {
-    for folder in ["llama-bf16-sharded", "qwen3", "scheme-peri"] {
+    for folder in ["llama-bf16-sharded", "qwen3", "scheme-peri", "gpt2", "gemma3"] {
         let checkpoint = Checkpoint::open(&tiny().join(folder)).expect(folder);
         let streaming = StreamingDecoder::new(checkpoint, Device::flex()).expect(folder);
         let model = load(folder);
@@ -144,7 +147,6 @@ fn layers_read_from_disk_one_at_a_time_compute_the_same_bits() {
 
 #[test]
 fn generation_with_a_cache_equals_recomputing_every_prefix() {
-    use lns_model::Sampling;
     let schemes =
         ["scheme-lns", "scheme-deepnorm", "scheme-keel", "scheme-gpas", "scheme-output-norm"];
     for folder in Family::all().map(Family::model_type).chain(schemes) {
@@ -163,5 +165,209 @@ fn generation_with_a_cache_equals_recomputing_every_prefix() {
         }
         assert_eq!(generated.len(), 12);
         assert_eq!(model.generate(&ids, 0, Sampling::default()).count(), 0);
+    }
+}
+
+/// Gradients of every parameter, by what it is.
+struct Gradients<'a> {
+    path: Vec<String>,
+    found: &'a mut burn::tensor::Gradients,
+    by_id: Vec<(TensorId, Vec<f32>)>,
+}
+
+impl ModuleVisitor for Gradients<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let path = self.path.join(".");
+        let id = tensor_id(&path).expect("every parameter is a tensor of the model");
+        let gradient = param.val().grad_remove(self.found).expect("every parameter has a gradient");
+        self.by_id.push((id, values(gradient)));
+    }
+}
+
+#[test]
+fn gradients_equal_pytorchs_for_every_parameter_of_every_dense_family() {
+    let mut families = std::collections::BTreeSet::new();
+    for folder in folders() {
+        let expected = Expected::of(&folder);
+        let file = SafeTensors::deserialize(&expected.0).expect("a valid file");
+        if !file.names().iter().any(|name| name.starts_with("gradient.")) {
+            continue;
+        }
+        let model = load(&folder).train();
+        let ([_, length], ids) = expected.ids();
+        let tokens = Tensor::from_data(TensorData::new(ids.clone(), [1, length]), &model.device());
+        let targets: Vec<u32> = ids[1..].iter().map(|id| *id as u32).chain([IGNORED]).collect();
+        let terms = LossTerms { weight: 1.0 / (length - 1) as f64, z_loss: 0.0 };
+        let (loss, _) = model.loss(tokens, &targets, terms);
+        let mut found = loss.backward();
+        let mut gradients = Gradients { path: Vec::new(), found: &mut found, by_id: Vec::new() };
+        model.visit(&mut gradients);
+        let parts = model.spec().tensors();
+        let all = gradients.by_id.iter().flat_map(|(_, gradient)| gradient);
+        let overall = all.fold(0f32, |a, b| a.max(b.abs()));
+        assert_eq!(gradients.by_id.len(), parts.len(), "{folder}");
+        for (id, gradient) in gradients.by_id {
+            let part = parts.iter().find(|part| part.id == id).expect("the model has it");
+            let name = format!("gradient.{}", part.name);
+            let (_, stored) =
+                expected.tensor(&name).unwrap_or_else(|| panic!("{folder} lacks {name}"));
+            // What a gain is stored as has the gain's own gradient.
+            let reference = ModelTensor { offset: 0.0, ..part.clone() }.taken_from(&stored);
+            // The softmax makes nothing of a bias of all keys, so that its gradient is rounding alone.
+            let largest = stored.iter().fold(1e-3 * overall, |a, b| a.max(b.abs()));
+            let off = gradient.iter().zip(&reference).fold(0f32, |a, (x, y)| a.max((x - y).abs()));
+            let off = off / largest;
+            assert!(off < 1e-4, "{folder}, {name}: {off:e}");
+        }
+        families.insert(model.spec().family.model_type());
+    }
+    let own = ["llama", "mistral", "qwen2", "qwen3"];
+    let without: Vec<&str> = Family::all()
+        .map(Family::model_type)
+        .filter(|family| !families.contains(family) && !own.contains(family))
+        .collect();
+    assert!(without.is_empty(), "no gradients are held against PyTorch's: {without:?}");
+}
+
+#[test]
+fn greedy_decoding_with_a_cache_says_what_transformers_says() {
+    let mut compared = 0;
+    for folder in Family::all().map(Family::model_type) {
+        let Some((_, generated)) = Expected::of(folder).tensor("generated") else { continue };
+        let expected: Vec<u32> = generated.into_iter().map(|id| id as u32).collect();
+        let (prompt, rest) = expected.split_at(3);
+        let found: Vec<u32> =
+            load(folder).generate(prompt, rest.len(), Sampling::default()).collect();
+        assert_eq!(found, rest, "{folder}");
+        compared += 1;
+    }
+    assert!(compared >= 9, "only {compared} families have generated ids");
+}
+
+#[test]
+fn a_gguf_file_of_every_family_computes_what_its_folder_does() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut refused = Vec::new();
+    for name in Family::all().map(Family::model_type).flat_map(|family| {
+        let small = format!("{family}-small");
+        [Some(family.to_owned()), Some(small).filter(|small| tiny().join(small).exists())]
+    }) {
+        let Some(name) = name else { continue };
+        let source = Checkpoint::open(&tiny().join(&name)).expect("opens");
+        let path = folder.path().join(format!("{name}.gguf"));
+        let options = GgufOptions {
+            name: "tiny",
+            dtype: StorageType::F32,
+            tokenizer: None,
+            provenance: None,
+        };
+        let mut read = |tensor: &StoredTensor| source.read_stored(tensor);
+        let written = write_gguf(&path, source.spec(), &options, &mut read, &|_| {});
+        if written.is_err() {
+            refused.push(name);
+            continue;
+        }
+        let file = Checkpoint::open(&path).expect("opens again");
+        assert!(file.audit().is_clean(), "{name}: {}", file.audit());
+        let ids = lns_model::ids_tensor(&[5, 17, 3, 9, 21, 30, 2, 8, 4, 11, 6, 1], &Device::flex());
+        let of = |checkpoint: &Checkpoint| {
+            let model = Decoder::from_checkpoint(checkpoint, &Device::flex()).expect("loads");
+            values(model.forward(ids.clone()))
+        };
+        let off = relative(&of(&file), &of(&source));
+        assert!(off < 1e-6, "{name}: {off:e}");
+        // And back into a folder of the family.
+        let back = folder.path().join(&name);
+        std::fs::create_dir(&back).expect("writable");
+        let conversion = Conversion::of(&file).expect("whole");
+        conversion.write(&back, u64::MAX, &|_| {}).expect("writes");
+        let back = Checkpoint::open(&back).expect("opens");
+        for tensor in source.spec().stored_tensors() {
+            let of = |checkpoint: &Checkpoint| checkpoint.read_stored(&tensor).expect("readable");
+            let (found, wanted) = (of(&back), of(&source));
+            assert!(relative(&found, &wanted) < 1e-6, "{name}: {}", tensor.name);
+        }
+    }
+    // What the architecture has no word for: other windows, scales, biases, activations, rotary layers
+    // than llama.cpp takes for granted.
+    let unsaid = [
+        "mistral",
+        "qwen2",
+        "gemma2",
+        "gemma2-small",
+        "gemma3_text",
+        "gemma3_text-small",
+        "olmo2-small",
+        "olmo3",
+        "olmo3-small",
+        "gpt2-small",
+        "gpt_neox-small",
+        "smollm3",
+        "smollm3-small",
+    ];
+    assert_eq!(refused, unsaid);
+}
+
+#[test]
+fn a_gguf_file_has_what_llama_cpp_takes_for_granted_of_each_family() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let sizes = json!({
+        "vocab_size": 32, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 8,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "sliding_window": 5,
+        "max_position_embeddings": 64,
+    });
+    let yarn = json!({
+        "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16,
+    });
+    for (family, more) in [
+        ("gemma2", json!({"query_pre_attn_scalar": 8})),
+        ("gemma3_text", json!({"query_pre_attn_scalar": 8, "final_logit_softcapping": 5.0})),
+        (
+            "gemma3_text",
+            json!({
+                "query_pre_attn_scalar": 8, "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+                "rope_local_base_freq": 2e4,
+            }),
+        ),
+        ("olmo3", json!({"rope_scaling": yarn})),
+        ("smollm3", json!({"tie_word_embeddings": false})),
+        ("phi3", json!({"partial_rotary_factor": 0.75, "tie_word_embeddings": true})),
+        ("glm4", json!({"attention_bias": false})),
+        ("granite", json!({"attention_multiplier": 0.3, "logits_scaling": 8.0})),
+    ] {
+        let mut config = sizes.clone();
+        let keys = config.as_object_mut().expect("an object");
+        keys.insert("model_type".to_owned(), json!(family));
+        keys.extend(more.as_object().expect("an object").clone());
+        let spec = ModelSpec::from_config(&config).expect(family);
+        let model =
+            Decoder::initialised(&spec, lns_spec::Initialisation::Normal, 0.5, 3, &Device::flex());
+        let (path, own) = (folder.path().join("model.gguf"), model.tensors());
+        let options = GgufOptions {
+            name: "tiny",
+            dtype: StorageType::F32,
+            tokenizer: None,
+            provenance: None,
+        };
+        let mut read = |wanted: &StoredTensor| {
+            let found = own.iter().find(|tensor| tensor.name == wanted.name);
+            Ok(found.expect("the model has it").values.to_vec())
+        };
+        write_gguf(&path, &spec, &options, &mut read, &|_| {}).expect(family);
+        let file = Checkpoint::open(&path).expect(family);
+        assert_eq!(file.spec().family, spec.family);
+        let ids: Vec<u32> = (0..24).map(|i| (i * 7 + 3) % 32).collect();
+        let ids = lns_model::ids_tensor(&ids, &Device::flex());
+        let again = Decoder::from_checkpoint(&file, &Device::flex()).expect(family);
+        let off = relative(&values(again.forward(ids.clone())), &values(model.forward(ids)));
+        assert!(off < 1e-6, "{family}: {off:e}");
     }
 }

@@ -9,7 +9,9 @@ use lns_model::{
     Decoder, LayerSource, LoraConfig, LoraError, Pruned, Retrofit, apply_curse_of_depth_mitigation,
     ids_tensor, visit_parameters,
 };
-use lns_spec::{DepthScale, Family, LayerIndex, ModelSpec, NormScheme, Preset, Removal, Site};
+use lns_spec::{
+    ConversionError, DepthScale, Family, LayerIndex, ModelSpec, NormScheme, Preset, Removal, Site,
+};
 
 fn spec(scheme: NormScheme) -> ModelSpec {
     let preset = Preset {
@@ -231,9 +233,12 @@ fn written(conversion: &Conversion<'_>) -> Vec<f32> {
     logits(&Decoder::from_checkpoint(&checkpoint, &Device::flex()).expect("loads"))
 }
 
+fn golden() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../golden/tiny")
+}
+
 fn tiny(name: &str) -> Checkpoint {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../golden/tiny").join(name);
-    Checkpoint::open(&path).expect(name)
+    Checkpoint::open(&golden().join(name)).expect(name)
 }
 
 fn of_file(checkpoint: &Checkpoint) -> Vec<f32> {
@@ -244,10 +249,21 @@ fn of_file(checkpoint: &Checkpoint) -> Vec<f32> {
 fn files_that_are_converted_compute_the_same_in_every_family_and_type() {
     for family in Family::all().map(Family::model_type) {
         for (suffix, noise) in [("", 1e-5), ("-f16", 0.0), ("-bf16-sharded", 0.0)] {
-            let source = tiny(&format!("{family}{suffix}"));
+            let name = format!("{family}{suffix}");
+            if !golden().join(&name).exists() {
+                assert_eq!(suffix, "-f16", "{name}");
+                continue;
+            }
+            let source = tiny(&name);
             let plain = Conversion::of(&source).expect("whole");
-            let scaled =
-                plain.with_layernorm_scaling(DepthScale::default(), true).expect("takes the scale");
+            let scaled = match plain.with_layernorm_scaling(DepthScale::default(), true) {
+                // OLMo has no norm that could be scaled.
+                Err(ConversionError::NoInputNorm { .. }) => {
+                    assert!(family.starts_with("olmo"), "{family}");
+                    continue;
+                }
+                scaled => scaled.expect("takes the scale"),
+            };
             let rounding = scaled.rounding().expect("reads");
             // What the program prints: the errors of the gains, independent, and the sums' own.
             let bound = ((rounding.tensors as f64).sqrt() * rounding.bound) as f32 + 1e-5;
@@ -266,7 +282,20 @@ fn files_that_are_converted_compute_the_same_in_every_family_and_type() {
 
 #[test]
 fn a_pruned_file_computes_what_the_view_does_and_so_do_the_zeros_for_other_programs() {
-    for name in ["llama", "qwen3", "scheme-lns", "scheme-sandwich", "scheme-layerscale"] {
+    for name in [
+        "llama",
+        "qwen3",
+        "scheme-lns",
+        "scheme-sandwich",
+        "scheme-layerscale",
+        "gemma3_text",
+        "olmo2",
+        "gpt2",
+        "gpt2-small",
+        "gpt_neox",
+        "smollm3",
+        "granite",
+    ] {
         let source = tiny(name);
         let model = Decoder::from_checkpoint(&source, &Device::flex()).expect("loads");
         let removals = [

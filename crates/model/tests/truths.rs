@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use lns_checkpoint::Checkpoint;
 use lns_model::{ConversionError, Decoder};
-use lns_spec::{DepthScale, Family, ModelSpec, NormScheme, Placement, Preset, Site, Sites};
+use lns_spec::{Block, DepthScale, Family, ModelSpec, NormScheme, Placement, Preset, Site, Sites};
 
 fn spec(scheme: NormScheme) -> ModelSpec {
     let preset = Preset {
@@ -63,15 +63,30 @@ fn logits_of(model: &Decoder) -> Vec<f32> {
 fn taking_on_the_scale_with_larger_gains_keeps_the_function_of_every_family() {
     for folder in Family::all().map(Family::model_type) {
         let model = golden(folder);
-        let before = logits_of(&model);
-        let scaled = model.with_layernorm_scaling(DepthScale::default()).expect(folder);
-        assert_eq!(scaled.spec().norm_scheme, NormScheme::lns());
-        assert_eq!(
-            scaled.layers[2].input_layernorm.as_ref().expect("whole").scale(),
-            1.0 / 3f64.sqrt()
-        );
-        let difference = relative(&logits_of(&scaled), &before);
-        assert!(difference < 1e-5, "{folder}: {difference:e}");
+        let (before, own) = (logits_of(&model), model.spec().norm_scheme.clone());
+        let blocks = match own {
+            NormScheme::Pre(_) => vec![Block::Pre],
+            NormScheme::Sandwich(_) => vec![Block::Sandwich, Block::SandwichInput],
+            _ => {
+                let refused = model.with_layernorm_scaling(DepthScale::default());
+                assert!(matches!(refused, Err(ConversionError::NoInputNorm { .. })), "{folder}");
+                continue;
+            }
+        };
+        for block in blocks {
+            let scale = DepthScale { block, ..DepthScale::default() };
+            let scaled = model.clone().with_layernorm_scaling(scale).expect(folder);
+            assert_eq!(scaled.spec().norm_scheme, NormScheme::Lns(scale));
+            let norm = scaled.layers[2].input_layernorm.as_ref().expect("whole");
+            let on_input = if block == Block::Sandwich { 1.0 } else { 1.0 / 3f64.sqrt() };
+            assert_eq!(norm.scale(), on_input, "{folder}");
+            let difference = relative(&logits_of(&scaled), &before);
+            assert!(difference < 1e-5, "{folder}: {difference:e}");
+            let folded = scaled.fold().expect(folder);
+            assert_eq!(folded.spec().norm_scheme, own);
+            let difference = relative(&logits_of(&folded), &before);
+            assert!(difference < 1e-5, "{folder} folded: {difference:e}");
+        }
     }
 }
 

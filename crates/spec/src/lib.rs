@@ -34,11 +34,13 @@ pub use families::{Family, Gguf, StoredName};
 pub use initialisation::{Initialisation, Start, embedding_std};
 pub use layer::{Depth, LayerIndex, LayerSelection, Site, Sites};
 pub use meant::{differs_little, meant};
-pub use model::{Activation, LayerSpec, ModelSpec, ParameterCount};
+pub use model::{
+    Activation, AttentionScale, LayerSpec, ModelSpec, NormKind, ParameterCount, QkNorm, Rotary,
+};
 pub use presets::{PRESETS, Preset};
-pub use roles::{ModelTensor, Part, Role, StoredTensor, TensorId};
+pub use roles::{ModelTensor, Part, Role, StoredLayout, StoredRows, StoredTensor, TensorId};
 pub use rope::{RopeFrequencies, RopeScaling, RopeSpec};
-pub use schemes::{Anneal, DepthScale, NormScheme, Placement};
+pub use schemes::{Anneal, Block, DepthScale, NormScheme, Placement};
 pub use surgery::{ConversionError, Removal};
 
 /// What stands for a target, the id of the token to predict, at a position whose loss is not counted.

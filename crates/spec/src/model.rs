@@ -6,16 +6,102 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
-    Branch, Depth, Family, LayerIndex, ModelTensor, NormScheme, Role, RopeScaling, RopeSpec, Site,
-    Sites, SpecError,
+    Block, Branch, BranchGate, Depth, Family, LayerIndex, ModelTensor, NormScheme, Placement, Role,
+    RopeScaling, RopeSpec, Site, Sites, SpecError,
 };
 
-/// The gate's activation.
+/// The MLP's activation: of the gate where there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
 pub enum Activation {
     /// x·σ(x), which makes the gated MLP a SwiGLU.
+    #[serde(rename = "silu")]
     Silu,
+    /// GELU in its tanh form, ½x(1 + tanh(√(2/π)(x + 0.044715x³))): GeGLU with a gate
+    #[serde(rename = "gelu_pytorch_tanh")]
+    GeluTanh,
+    /// GELU, x·Φ(x)
+    #[serde(rename = "gelu")]
+    Gelu,
+}
+
+impl Activation {
+    /// What `config.json` calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Silu => "silu",
+            Self::GeluTanh => "gelu_pytorch_tanh",
+            Self::Gelu => "gelu",
+        }
+    }
+
+    /// The activation that `config.json` calls so.
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "silu" | "swish" => Self::Silu,
+            "gelu_pytorch_tanh" | "gelu_new" => Self::GeluTanh,
+            "gelu" => Self::Gelu,
+            _ => return None,
+        })
+    }
+}
+
+/// What every norm of a model computes, with its gain γ and bias β.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NormKind {
+    /// x/√(mean(x²) + eps)·γ
+    Rms,
+    /// The same, its gain stored as γ − 1: Gemma's
+    RmsPlusOne,
+    /// (x − mean)/√(variance + eps)·γ + β
+    LayerNorm,
+}
+
+/// The RMS norm on queries and keys before their rotation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QkNorm {
+    /// There is none.
+    None,
+    /// On each head, with one gain for all heads.
+    PerHead,
+    /// On all heads together, before they are split.
+    FullWidth,
+}
+
+impl Serialize for QkNorm {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::None => serializer.serialize_bool(false),
+            Self::PerHead => serializer.serialize_bool(true),
+            Self::FullWidth => serializer.serialize_str("full-width"),
+        }
+    }
+}
+
+/// What the scores q·k are multiplied by.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AttentionScale {
+    /// 1/√head_dim
+    HeadSize,
+    /// 1/(√head_dim·ℓ), ℓ being the layer's depth
+    HeadSizeAndDepth,
+    /// 1/√ of this number
+    InverseRoot(f64),
+    /// This number
+    Constant(f64),
+}
+
+/// By which frequencies a layer turns its queries and keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rotary {
+    /// By the model's ([`ModelSpec::rope`]).
+    Main,
+    /// By those of layers with a window ([`ModelSpec::local_rope`]).
+    Local,
+    /// By none: it sees no positions.
+    None,
 }
 
 /// Parameters by part.
@@ -47,16 +133,19 @@ pub struct LayerSpec {
     pub branches: Sites,
     /// How many tokens back its attention sees; `None` is all.
     pub attention_window: Option<usize>,
+    /// How its queries and keys are turned.
+    pub rotary: Rotary,
 }
 
 impl LayerSpec {
-    /// The layers of a model that was not pruned: depths 1..=layers, both branches, no window.
+    /// The layers of a model that was not pruned: depths 1..=layers, both branches, no window, the model's rotary embedding.
     pub fn unpruned(layers: usize) -> Vec<Self> {
         (0..layers)
             .map(|layer| Self {
                 depth: LayerIndex::new(layer).depth(),
                 branches: Sites::BOTH,
                 attention_window: None,
+                rotary: Rotary::Main,
             })
             .collect()
     }
@@ -86,20 +175,46 @@ pub struct ModelSpec {
     pub head_dim: usize,
     /// Context the model was trained for, in tokens.
     pub max_position_embeddings: usize,
+    /// What every norm computes.
+    pub norm: NormKind,
     /// Epsilon inside every norm's square root.
     pub rms_norm_eps: f64,
+    /// A learned vector for each position is added to the token's.
+    pub learned_positions: bool,
     /// Rotary embedding.
     pub rope: RopeSpec,
+    /// Rotary embedding of the layers that have [`Rotary::Local`].
+    pub local_rope: Option<RopeSpec>,
+    /// Features of a head that are turned, its first; even.
+    pub rotary_dim: usize,
+    /// Neighbouring features turn together, instead of feature j with feature j + rotary_dim/2.
+    pub rotary_interleaved: bool,
     /// Bias on q, k, v.
     pub qkv_bias: bool,
     /// Bias on the attention's output projection.
     pub attention_output_bias: bool,
-    /// Bias on the MLP's three projections.
+    /// Bias on the MLP's projections.
     pub mlp_bias: bool,
-    /// RMS norm on each head of q and k before the rotation.
-    pub qk_norm: bool,
-    /// The activation of the gate in every MLP.
+    /// RMS norm on q and k before the rotation.
+    pub qk_norm: QkNorm,
+    /// What multiplies the scores.
+    pub attention_scale: AttentionScale,
+    /// Scores s become c·tanh(s/c) before the softmax.
+    pub attention_softcap: Option<f64>,
+    /// The MLP is down(act(gate(x))·up(x)); without a gate, down(act(up(x))).
+    pub gated_mlp: bool,
+    /// The MLP's activation.
     pub hidden_act: Activation,
+    /// Both branches of a layer read the stream that enters it.
+    pub parallel_branches: bool,
+    /// Multiplies what the embedding gives.
+    pub embedding_multiplier: f64,
+    /// Multiplies each branch before it is added.
+    pub residual_multiplier: f64,
+    /// Divides the logits.
+    pub logits_divisor: f64,
+    /// Logits z become c·tanh(z/c).
+    pub logits_softcap: Option<f64>,
     /// Whether the head is the embedding, transposed.
     pub tie_word_embeddings: bool,
     /// RMS norm with a gain between the embedding and layer 0, whatever the scheme; `peri` has one
@@ -126,7 +241,30 @@ impl ModelSpec {
     pub fn branch(&self, layer: LayerIndex, site: Site) -> Branch {
         let own = self.per_layer.get(layer.get());
         let depth = own.map_or_else(|| layer.depth(), |layer| layer.depth);
-        self.norm_scheme.branch(depth, self.trained_layers, site)
+        let mut branch = self.norm_scheme.branch(depth, self.trained_layers, site);
+        if let BranchGate::Constant(gate) = &mut branch.gate {
+            *gate *= self.residual_multiplier;
+        }
+        branch
+    }
+
+    /// What `layer` multiplies its scores by; `None` is the usual 1/√head_dim.
+    pub fn score_scale(&self, layer: LayerIndex) -> Option<f64> {
+        let own = self.per_layer.get(layer.get());
+        let depth = own.map_or_else(|| layer.depth(), |layer| layer.depth);
+        match self.attention_scale {
+            AttentionScale::HeadSize => None,
+            AttentionScale::HeadSizeAndDepth => {
+                Some(1.0 / (self.head_dim as f64).sqrt() / depth.value())
+            }
+            AttentionScale::InverseRoot(of) => Some(1.0 / of.sqrt()),
+            AttentionScale::Constant(scale) => Some(scale),
+        }
+    }
+
+    /// How `layer` turns its queries and keys.
+    pub fn rotary(&self, layer: LayerIndex) -> Rotary {
+        self.per_layer.get(layer.get()).map_or(Rotary::Main, |own| own.rotary)
     }
 
     /// Whether `layer` has the branch of `site`.
@@ -168,6 +306,8 @@ impl ModelSpec {
         self.norm_scheme == self.family.own_scheme()
             && !self.embedding_norm
             && self.has_all_branches()
+            // Elsewhere the depth is the index.
+            && (self.attention_scale != AttentionScale::HeadSizeAndDepth || self.is_unpruned())
     }
 
     /// Features of all query heads together.
@@ -212,13 +352,26 @@ impl ModelSpec {
                 ),
             });
         }
-        if !self.head_dim.is_multiple_of(2) {
+        let turns = self.per_layer.iter().any(|layer| layer.rotary != Rotary::None);
+        if turns && self.rotary_dim == self.head_dim && !self.head_dim.is_multiple_of(2) {
             return Err(SpecError::Invalid {
                 key: "head_dim".to_owned(),
                 value: self.head_dim.to_string(),
                 expected: "an even number, because the rotary embedding turns pairs".to_owned(),
             });
         }
+        if turns
+            && !(self.rotary_dim.is_multiple_of(2)
+                && (2..=self.head_dim).contains(&self.rotary_dim))
+        {
+            return Err(SpecError::Inconsistent {
+                what: format!(
+                    "the rotary embedding would turn {} of a head's {} features; it turns pairs",
+                    self.rotary_dim, self.head_dim
+                ),
+            });
+        }
+        self.validate_multipliers()?;
         if !(self.rms_norm_eps > 0.0 && self.rms_norm_eps < 1.0) {
             return Err(SpecError::Invalid {
                 key: "rms_norm_eps".to_owned(),
@@ -226,27 +379,16 @@ impl ModelSpec {
                 expected: "a number between 0 and 1".to_owned(),
             });
         }
-        if let RopeScaling::LongRope { short_factor, long_factor, .. } = &self.rope.scaling {
-            for (key, list) in [("short_factor", short_factor), ("long_factor", long_factor)] {
-                if list.len() != self.head_dim / 2 {
-                    return Err(SpecError::Inconsistent {
-                        what: format!(
-                            "`{key}` of `rope_scaling` has {} numbers for heads of {} features; it \
-                             needs {}",
-                            list.len(),
-                            self.head_dim,
-                            self.head_dim / 2
-                        ),
-                    });
-                }
-            }
+        for (key, rope) in
+            [("rope_theta", Some(&self.rope)), ("rope_local_base_freq", self.local_rope.as_ref())]
+        {
+            rope.map_or(Ok(()), |rope| self.validate_rope(key, rope))?;
         }
-        if !(self.rope.theta > 1.0 && self.rope.theta.is_finite()) {
-            return Err(SpecError::Invalid {
-                key: "rope_theta".to_owned(),
-                value: self.rope.theta.to_string(),
-                expected: "a finite number above 1".to_owned(),
-            });
+        if self.local_rope.is_none()
+            && self.per_layer.iter().any(|layer| layer.rotary == Rotary::Local)
+        {
+            let what = "a layer turns by a local rotary embedding that the model lacks".to_owned();
+            return Err(SpecError::Inconsistent { what });
         }
         if self.per_layer.len() != self.num_hidden_layers {
             return Err(SpecError::Inconsistent {
@@ -287,12 +429,92 @@ impl ModelSpec {
         Ok(())
     }
 
+    fn validate_rope(&self, key: &str, rope: &RopeSpec) -> Result<(), SpecError> {
+        let pairs = self.rotary_dim / 2;
+        if let RopeScaling::LongRope { short_factor, long_factor, .. } = &rope.scaling {
+            for (key, list) in [("short_factor", short_factor), ("long_factor", long_factor)] {
+                if list.len() != pairs {
+                    return Err(SpecError::Inconsistent {
+                        what: format!(
+                            "`{key}` of `rope_scaling` has {} numbers for heads of {} features; it \
+                             needs {pairs}",
+                            list.len(),
+                            self.rotary_dim,
+                        ),
+                    });
+                }
+            }
+        }
+        if rope.theta > 1.0 && rope.theta.is_finite() {
+            return Ok(());
+        }
+        Err(SpecError::Invalid {
+            key: key.to_owned(),
+            value: rope.theta.to_string(),
+            expected: "a finite number above 1".to_owned(),
+        })
+    }
+
+    fn validate_multipliers(&self) -> Result<(), SpecError> {
+        let scale = match self.attention_scale {
+            AttentionScale::HeadSize | AttentionScale::HeadSizeAndDepth => None,
+            AttentionScale::InverseRoot(of) => Some(of),
+            AttentionScale::Constant(scale) => Some(scale),
+        };
+        for (what, number) in [
+            ("the attention's scale", scale),
+            ("the attention's soft-cap", self.attention_softcap),
+            ("the multiplier of the embedding", Some(self.embedding_multiplier)),
+            ("the multiplier of the branches", Some(self.residual_multiplier)),
+            ("the divisor of the logits", Some(self.logits_divisor)),
+            ("the logits' soft-cap", self.logits_softcap),
+        ] {
+            // As an f32 neither nothing nor without end.
+            if number.is_some_and(|number| !(1e-30..1e30).contains(&number)) {
+                let number = number.unwrap_or_default();
+                let what = format!("{what} is {number}; it must be a number above 0");
+                return Err(SpecError::Inconsistent { what });
+            }
+        }
+        if let NormScheme::Lns(scale) = &self.norm_scheme
+            && scale.block != Block::Pre
+            && scale.placement != Placement::Output
+        {
+            let what = "in a sandwich, LayerNorm Scaling stands on a norm's output".to_owned();
+            return Err(SpecError::Inconsistent { what });
+        }
+        for layer in self.layers() {
+            for site in [Site::Attention, Site::Mlp] {
+                let branch = self.branch(layer, site);
+                if self.parallel_branches && !branch.only_adds() {
+                    let what = format!(
+                        "branches that read the same stream can only be added to it; scheme {} does \
+                         more",
+                        self.norm_scheme
+                    );
+                    return Err(SpecError::Inconsistent { what });
+                }
+                if self.residual_multiplier != 1.0
+                    && matches!(branch.gate, BranchGate::Learned { .. })
+                {
+                    let what = format!(
+                        "scheme {} learns what multiplies a branch, and this model has a constant for \
+                         it already",
+                        self.norm_scheme
+                    );
+                    return Err(SpecError::Inconsistent { what });
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Parameters by part, computed from the shapes.
     pub fn parameter_count(&self) -> ParameterCount {
         let mut count = ParameterCount { embedding: 0, layers: 0, norms: 0, head: 0 };
         for tensor in self.outer_tensors() {
             let part = match tensor.id.role {
-                Role::Embedding => &mut count.embedding,
+                Role::Embedding | Role::PositionEmbedding => &mut count.embedding,
                 Role::Head => &mut count.head,
                 _ => &mut count.norms,
             };

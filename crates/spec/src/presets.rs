@@ -3,7 +3,10 @@
 
 use serde_json::Map;
 
-use crate::{Activation, Family, LayerSpec, ModelSpec, NormScheme, RopeScaling, RopeSpec};
+use crate::{
+    Activation, AttentionScale, Family, LayerSpec, ModelSpec, NormKind, NormScheme, QkNorm,
+    RopeScaling, RopeSpec,
+};
 
 /// One size of the paper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,13 +79,26 @@ impl Preset {
             num_key_value_heads: self.num_attention_heads,
             head_dim: self.hidden_size.checked_div(self.num_attention_heads).unwrap_or(0),
             max_position_embeddings: self.max_position_embeddings,
+            norm: NormKind::Rms,
             rms_norm_eps: 1e-6,
+            learned_positions: false,
             rope: RopeSpec { theta: 10_000.0, scaling: RopeScaling::Default },
+            local_rope: None,
+            rotary_dim: self.hidden_size.checked_div(self.num_attention_heads).unwrap_or(0),
+            rotary_interleaved: false,
             qkv_bias: false,
             attention_output_bias: false,
             mlp_bias: false,
-            qk_norm: false,
+            qk_norm: QkNorm::None,
+            attention_scale: AttentionScale::HeadSize,
+            attention_softcap: None,
+            gated_mlp: true,
             hidden_act: Activation::Silu,
+            parallel_branches: false,
+            embedding_multiplier: 1.0,
+            residual_multiplier: 1.0,
+            logits_divisor: 1.0,
+            logits_softcap: None,
             tie_word_embeddings: false,
             embedding_norm: false,
             norm_scheme,

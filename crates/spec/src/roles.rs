@@ -8,13 +8,15 @@ use std::{fmt, ops::Range};
 
 use serde::{Serialize, Serializer};
 
-use crate::{BranchGate, LayerIndex, ModelSpec, Site};
+use crate::{BranchGate, LayerIndex, ModelSpec, NormKind, QkNorm, Site};
 
 /// What a tensor is for. N, F and the gates are those of [`Branch`](crate::Branch)'s formula.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     /// The token embedding, \[vocab_size, H\].
     Embedding,
+    /// The learned vectors of positions, \[max_position_embeddings, H\].
+    PositionEmbedding,
     /// The norm between the embedding and layer 0.
     EmbeddingNorm,
     /// The norm after the last layer.
@@ -39,13 +41,13 @@ pub enum Role {
     Value,
     /// The attention's output projection, `o_proj`.
     AttentionOutput,
-    /// The norm on each head of the queries.
+    /// The norm on the queries, of each head or of all.
     QueryNorm,
-    /// The norm on each head of the keys.
+    /// The norm on the keys, of each head or of all.
     KeyNorm,
     /// The projection that the activation is taken of, `gate_proj`.
     MlpGate,
-    /// The projection that the activated gate multiplies, `up_proj`.
+    /// The projection that the activated gate multiplies, or without a gate what is activated, `up_proj`.
     MlpUp,
     /// The MLP's output projection, `down_proj`.
     MlpDown,
@@ -84,6 +86,7 @@ impl Role {
             | Self::QueryNorm
             | Self::KeyNorm => true,
             Self::Embedding
+            | Self::PositionEmbedding
             | Self::Head
             | Self::BranchGate(_)
             | Self::StreamGate
@@ -145,12 +148,16 @@ impl fmt::Display for TensorId {
     /// The name in a Hugging Face folder of a Llama: what seeds the tensor's random weights, whatever
     /// its family.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&crate::Family::LLAMA.stored_name(*self))
+        let name = crate::Family::LLAMA.stored_name(*self);
+        match self.role {
+            Role::PositionEmbedding => f.write_str("model.embed_positions.weight"),
+            _ => f.write_str(&name),
+        }
     }
 }
 
 /// One tensor of a model.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ModelTensor {
     /// Its role and its layer.
     pub id: TensorId,
@@ -159,7 +166,41 @@ pub struct ModelTensor {
     /// The tensor of a Hugging Face folder that holds it.
     pub name: String,
     /// Its rows in that tensor, where several tensors of the model are stored as one.
-    pub rows: Option<Range<usize>>,
+    pub rows: Option<StoredRows>,
+    /// Whether the stored matrix is \[in, out\].
+    pub transposed: bool,
+    /// What is added to the stored numbers: 1 for a gain that is stored as γ − 1.
+    pub offset: f32,
+}
+
+/// Where the rows of a tensor are among those of a stored one: row r at
+/// first + (r / run) · stride + r % run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredRows {
+    /// Where the first row is.
+    pub first: usize,
+    /// Rows that stand together.
+    pub run: usize,
+    /// From one run to the next.
+    pub stride: usize,
+}
+
+impl StoredRows {
+    /// Where a row is.
+    pub const fn of(self, row: usize) -> usize {
+        self.first + row / self.run * self.stride + row % self.run
+    }
+}
+
+/// How a stored tensor is made of those of the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoredLayout {
+    /// One after the other along the rows, \[out, in\].
+    Rows,
+    /// The same, stored as \[in, out\].
+    Transposed,
+    /// Taking turns head by head: the rows of head 0 of each, then those of head 1.
+    HeadByHead,
 }
 
 impl ModelTensor {
@@ -167,11 +208,69 @@ impl ModelTensor {
     pub fn elements(&self) -> u64 {
         self.shape.iter().map(|n| *n as u64).product()
     }
+
+    /// Whether the stored tensor is this one, number by number.
+    pub fn is_stored_whole(&self) -> bool {
+        self.rows.is_none() && !self.transposed && self.offset == 0.0
+    }
+
+    /// Whether its numbers stand together in the stored tensor as they are.
+    pub fn is_stored_in_a_row(&self) -> bool {
+        let count = self.shape.first().copied().unwrap_or(1);
+        !self.transposed && self.offset == 0.0 && self.rows.is_none_or(|rows| rows.run == count)
+    }
+
+    /// How many rows the stored tensor has at least.
+    pub fn stored_rows_end(&self) -> usize {
+        let count = self.shape.first().copied().unwrap_or(1);
+        self.rows.map_or(count, |rows| rows.of(count.saturating_sub(1)) + 1)
+    }
+
+    /// Its rows where the parts of a stored tensor stand one after the other, whatever the family's
+    /// layout: as GGUF files have them.
+    pub fn plain_rows(&self) -> Option<Range<usize>> {
+        let (rows, count) = (self.rows?, self.shape.first().copied().unwrap_or(1));
+        let first = match rows.run {
+            run if run == count || run == 0 => rows.first,
+            // Head by head: as many turns of as many rows each.
+            run => rows.first / run * count,
+        };
+        Some(first..first + count)
+    }
+
+    /// Its numbers, out of all those of the stored tensor.
+    pub fn taken_from(&self, stored: &[f32]) -> Vec<f32> {
+        let mut values = vec![0.0; self.shape.iter().product()];
+        self.places(stored.len(), |at, stored_at| values[at] = stored[stored_at] + self.offset);
+        values
+    }
+
+    /// Puts its numbers where they belong in the stored tensor.
+    pub fn put_into(&self, values: &[f32], stored: &mut [f32]) {
+        self.places(stored.len(), |at, stored_at| stored[stored_at] = values[at] - self.offset);
+    }
+
+    /// For each element, where it is in a stored tensor of so many.
+    fn places(&self, stored: usize, mut each: impl FnMut(usize, usize)) {
+        let count = self.shape.first().copied().unwrap_or(1);
+        let width: usize = self.shape.iter().skip(1).product();
+        let stored_rows = stored / width.max(1);
+        for row in 0..count {
+            let place = self.rows.map_or(row, |rows| rows.of(row));
+            for column in 0..width {
+                let at = if self.transposed {
+                    column * stored_rows + place
+                } else {
+                    place * width + column
+                };
+                each(row * width + column, at);
+            }
+        }
+    }
 }
 
-/// One tensor as a Hugging Face folder has it: one of the model's, or several of them one after the
-/// other along the rows.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One tensor as a Hugging Face folder has it: one of the model's, or several of them.
+#[derive(Debug, Clone, PartialEq)]
 pub struct StoredTensor {
     /// Its name, e.g. `model.layers.3.mlp.up_proj.weight`.
     pub name: String,
@@ -179,6 +278,25 @@ pub struct StoredTensor {
     pub shape: Vec<usize>,
     /// The tensors of the model that it holds, in order.
     pub parts: Vec<TensorId>,
+    /// How they stand in it.
+    pub layout: StoredLayout,
+    /// What is added to its numbers: 1 for a gain that is stored as γ − 1.
+    pub offset: f32,
+}
+
+impl StoredTensor {
+    /// Whether its numbers are those of its parts, one after the other.
+    pub fn is_plain(&self) -> bool {
+        self.layout == StoredLayout::Rows && self.offset == 0.0
+    }
+
+    /// Dimensions of its parts one after the other, \[out, in\].
+    pub fn plain_shape(&self) -> Vec<usize> {
+        match self.layout {
+            StoredLayout::Rows | StoredLayout::HeadByHead => self.shape.clone(),
+            StoredLayout::Transposed => self.shape.iter().rev().copied().collect(),
+        }
+    }
 }
 
 impl Serialize for StoredTensor {
@@ -198,10 +316,13 @@ impl ModelSpec {
         let table = [self.vocab_size, self.hidden_size];
         let mut list = List { spec: self, layer: None, tensors: Vec::new() };
         list.push(Role::Embedding, &table);
-        if self.norms_embedding() {
-            list.push(Role::EmbeddingNorm, &[self.hidden_size]);
+        if self.learned_positions {
+            list.push(Role::PositionEmbedding, &[self.max_position_embeddings, self.hidden_size]);
         }
-        list.push(Role::FinalNorm, &[self.hidden_size]);
+        if self.norms_embedding() {
+            list.push_norm(Role::EmbeddingNorm, self.hidden_size);
+        }
+        list.push_norm(Role::FinalNorm, self.hidden_size);
         if !self.tie_word_embeddings {
             list.push(Role::Head, &table);
         }
@@ -220,25 +341,32 @@ impl ModelSpec {
         for site in &sites {
             let branch = self.branch(layer, *site);
             if branch.input_norm.is_some() {
-                list.push(Role::InputNorm(*site), &[hidden]);
+                list.push_norm(Role::InputNorm(*site), hidden);
             }
             if branch.join.norm {
-                list.push(Role::JoinNorm(*site), &[hidden]);
+                list.push_norm(Role::JoinNorm(*site), hidden);
             }
             match site {
                 Site::Attention => {
                     list.push_with_bias(Role::Query, [queries, hidden], self.qkv_bias);
                     list.push_with_bias(Role::Key, [keys, hidden], self.qkv_bias);
                     list.push_with_bias(Role::Value, [keys, hidden], self.qkv_bias);
-                    if self.qk_norm {
-                        list.push(Role::QueryNorm, &[self.head_dim]);
-                        list.push(Role::KeyNorm, &[self.head_dim]);
+                    let normed = match self.qk_norm {
+                        QkNorm::None => None,
+                        QkNorm::PerHead => Some([self.head_dim; 2]),
+                        QkNorm::FullWidth => Some([queries, keys]),
+                    };
+                    if let Some([queries, keys]) = normed {
+                        list.push_norm(Role::QueryNorm, queries);
+                        list.push_norm(Role::KeyNorm, keys);
                     }
                     let bias = self.attention_output_bias;
                     list.push_with_bias(Role::AttentionOutput, [hidden, queries], bias);
                 }
                 Site::Mlp => {
-                    list.push_with_bias(Role::MlpGate, [inner, hidden], self.mlp_bias);
+                    if self.gated_mlp {
+                        list.push_with_bias(Role::MlpGate, [inner, hidden], self.mlp_bias);
+                    }
                     list.push_with_bias(Role::MlpUp, [inner, hidden], self.mlp_bias);
                     list.push_with_bias(Role::MlpDown, [hidden, inner], self.mlp_bias);
                 }
@@ -247,7 +375,7 @@ impl ModelSpec {
         for site in &sites {
             let branch = self.branch(layer, *site);
             if branch.output_norm {
-                list.push(Role::OutputNorm(*site), &[hidden]);
+                list.push_norm(Role::OutputNorm(*site), hidden);
             }
             if let BranchGate::Learned { scalar, .. } = branch.gate {
                 list.push(Role::BranchGate(*site), &[if scalar { 1 } else { hidden }]);
@@ -268,17 +396,33 @@ impl ModelSpec {
         tensors
     }
 
+    /// The tensors of the model that a stored one holds, in order.
+    pub fn parts_of(&self, stored: &StoredTensor) -> Vec<ModelTensor> {
+        let layer = stored.parts.first().and_then(|part| part.layer);
+        let tensors = layer.map_or_else(|| self.outer_tensors(), |layer| self.layer_tensors(layer));
+        tensors.into_iter().filter(|tensor| tensor.name == stored.name).collect()
+    }
+
     /// Every tensor that a Hugging Face folder of this model holds.
     pub fn stored_tensors(&self) -> Vec<StoredTensor> {
         let mut stored: Vec<StoredTensor> = Vec::new();
-        for ModelTensor { id, shape, name, rows } in self.tensors() {
+        for ModelTensor { id, shape, name, rows, transposed, offset } in self.tensors() {
+            // Where the rows of the parts add up.
+            let rows_at = usize::from(transposed);
             let begun = stored.iter_mut().rev().find(|begun| rows.is_some() && begun.name == name);
             match begun {
                 Some(begun) => {
-                    begun.shape[0] += shape[0];
+                    begun.shape[rows_at] += shape[0];
                     begun.parts.push(id);
                 }
-                None => stored.push(StoredTensor { name, shape, parts: vec![id] }),
+                None => {
+                    let layout = self.family.layout(id);
+                    let mut shape = shape;
+                    if transposed {
+                        shape.reverse();
+                    }
+                    stored.push(StoredTensor { name, shape, parts: vec![id], layout, offset });
+                }
             }
         }
         stored
@@ -297,6 +441,14 @@ impl List<'_> {
         self.add(TensorId { layer: self.layer, role, part: Part::Weight }, shape);
     }
 
+    /// A norm's gain, and its bias where norms have one.
+    fn push_norm(&mut self, role: Role, width: usize) {
+        self.push(role, &[width]);
+        if self.spec.norm == NormKind::LayerNorm {
+            self.add(TensorId { layer: self.layer, role, part: Part::Bias }, &[width]);
+        }
+    }
+
     fn push_with_bias(&mut self, role: Role, shape: [usize; 2], bias: bool) {
         self.push(role, &shape);
         if bias {
@@ -307,13 +459,25 @@ impl List<'_> {
     fn add(&mut self, id: TensorId, shape: &[usize]) {
         let family = self.spec.family;
         let name = family.stored_name(self.named_as(id));
-        // Parts of one stored tensor stand one after the other, in the order of its name's roles.
-        let first = family.shares_its_name(id.role).then(|| {
-            let before = self.tensors.iter().filter(|tensor| tensor.name == name);
-            before.map(|tensor| tensor.shape[0]).sum::<usize>()
+        let layout = family.layout(id);
+        let parts = family.parts_of(id.role);
+        let rows = (parts.len() > 1).then(|| match layout {
+            StoredLayout::Rows | StoredLayout::Transposed => {
+                let before = self.tensors.iter().filter(|tensor| tensor.name == name);
+                let first = before.map(|tensor| tensor.shape[0]).sum::<usize>();
+                StoredRows { first, run: shape[0].max(1), stride: shape[0] }
+            }
+            StoredLayout::HeadByHead => {
+                let run = self.spec.head_dim.max(1);
+                let turn = parts.iter().position(|role| *role == id.role).unwrap_or(0);
+                StoredRows { first: turn * run, run, stride: parts.len() * run }
+            }
         });
-        let rows = first.map(|first| first..first + shape[0]);
-        self.tensors.push(ModelTensor { id, shape: shape.to_vec(), name, rows });
+        let transposed = layout == StoredLayout::Transposed;
+        let is_gain = id.role.is_gain() && id.part == Part::Weight;
+        let plus_one = self.spec.norm == NormKind::RmsPlusOne && is_gain;
+        let (shape, offset) = (shape.to_vec(), if plus_one { 1.0 } else { 0.0 });
+        self.tensors.push(ModelTensor { id, shape, name, rows, transposed, offset });
     }
 
     /// Post-LN's norm is called on disk what the site's usual norm is called, as every implementation

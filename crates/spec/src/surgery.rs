@@ -8,7 +8,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DepthScale, LayerIndex, ModelSpec, NormScheme, Placement, Site, Sites, SpecError};
+use crate::{
+    Block, BranchGate, DepthScale, LayerIndex, ModelSpec, NormScheme, Placement, Role, Site, Sites,
+    SpecError,
+};
 
 /// Why a conversion does not apply.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -22,9 +25,17 @@ pub enum ConversionError {
     AlreadyScaled { scheme: String },
     #[error(
         "the scheme is {scheme}; LayerNorm Scaling multiplies the norms before the branches, so only \
-         a plain `pre` model can take it"
+         a plain `pre` model can take it, or a `sandwich`"
     )]
     NotPreNorm { scheme: String },
+    #[error(
+        "the scheme is {scheme}: no norm stands before a branch, so there is nothing that LayerNorm \
+         Scaling would multiply; what would act on the stream's growth here is a scale on the branch \
+         (`branch-scale`), in training"
+    )]
+    NoInputNorm { scheme: String },
+    #[error("the scale is on {block} and the scheme is {scheme}")]
+    OtherBlock { block: &'static str, scheme: String },
     #[error(
         "the scheme is {scheme}: there is no LayerNorm Scaling to fold; {}",
         if scheme == "pre" {
@@ -64,19 +75,29 @@ impl fmt::Display for Removal {
 }
 
 impl ModelSpec {
-    /// This model with LayerNorm Scaling.
+    /// This model with LayerNorm Scaling. In a sandwich it is the norms on the branches' output that are
+    /// scaled, unless the scale names those on their input ([`Block::SandwichInput`]).
     ///
     /// # Errors
-    /// [`ConversionError`] unless it is plain Pre-LN and the scale fits it.
+    /// [`ConversionError`] unless it is plain Pre-LN or a sandwich and the scale fits it.
     pub fn with_layernorm_scaling(&self, scale: DepthScale) -> Result<Self, ConversionError> {
         let scheme = || self.norm_scheme.to_string();
-        match self.norm_scheme {
-            NormScheme::Pre(_) => {}
-            NormScheme::Lns(DepthScale { placement: Placement::Output, .. }) => {
+        let block = match (&self.norm_scheme, scale.block) {
+            (NormScheme::Pre(_), Block::Pre) => Block::Pre,
+            (NormScheme::Pre(_), _) => {
+                let block = "a norm of a sandwich";
+                return Err(ConversionError::OtherBlock { block, scheme: scheme() });
+            }
+            (NormScheme::Sandwich(_), Block::Pre | Block::Sandwich) => Block::Sandwich,
+            (NormScheme::Sandwich(_), Block::SandwichInput) => Block::SandwichInput,
+            (NormScheme::Lns(DepthScale { placement: Placement::Output, .. }), _) => {
                 return Err(ConversionError::AlreadyScaled { scheme: scheme() });
             }
+            (NormScheme::OutputNorm(_), _) => {
+                return Err(ConversionError::NoInputNorm { scheme: scheme() });
+            }
             _ => return Err(ConversionError::NotPreNorm { scheme: scheme() }),
-        }
+        };
         let exponents = [scale.exponent, scale.anneal.map_or(0.0, |anneal| anneal.exponent)];
         if !scale.sites.any() || scale.placement != Placement::Output {
             let given = "a scale on no norm's output".to_owned();
@@ -88,11 +109,11 @@ impl ModelSpec {
             let given = NormScheme::Lns(scale).to_string();
             return Err(ConversionError::Scale { given, layers: self.trained_layers });
         }
-        Ok(Self { norm_scheme: NormScheme::Lns(scale), ..self.clone() })
+        Ok(Self { norm_scheme: NormScheme::Lns(DepthScale { block, ..scale }), ..self.clone() })
     }
 
-    /// The plain Pre-LN model, of whole layers, that computes the same: LayerNorm Scaling goes into
-    /// the gains, and branches that were pruned become zeros.
+    /// The plain model (Pre-LN, or a sandwich), of whole layers, that computes the same: LayerNorm Scaling
+    /// goes into the gains, and branches that were pruned become zeros.
     ///
     /// # Errors
     /// [`ConversionError::NotScaled`] when there is nothing to fold, or another scheme;
@@ -101,21 +122,41 @@ impl ModelSpec {
         if self.embedding_norm {
             return Err(ConversionError::EmbeddingNorm);
         }
-        match self.norm_scheme {
-            NormScheme::Lns(DepthScale { placement: Placement::Output, .. }) => {}
-            NormScheme::Pre(_) if !self.is_stock() => {}
+        let norm_scheme = match &self.norm_scheme {
+            NormScheme::Lns(DepthScale { placement: Placement::Output, block, .. }) => {
+                match block {
+                    Block::Pre => NormScheme::pre(),
+                    Block::Sandwich | Block::SandwichInput => NormScheme::sandwich(),
+                }
+            }
+            plain if *plain == self.family.own_scheme() && !self.has_all_branches() => {
+                plain.clone()
+            }
             _ => return Err(ConversionError::NotScaled { scheme: self.norm_scheme.to_string() }),
-        }
-        let mut folded = Self { norm_scheme: NormScheme::pre(), ..self.clone() };
+        };
+        let mut folded = Self { norm_scheme, ..self.clone() };
         folded.per_layer.iter_mut().for_each(|layer| layer.branches = Sites::BOTH);
         Ok(folded)
     }
 
-    /// What the gain of a norm is multiplied by when this model becomes `after`, another
-    /// [`with_layernorm_scaling`](Self::with_layernorm_scaling) or [`folded`](Self::folded), and
-    /// computes the same.
-    pub fn gain_factor(&self, after: &Self, layer: LayerIndex, site: Site) -> f64 {
-        self.branch(layer, site).output_scale() / after.branch(layer, site).output_scale()
+    /// What the gain (and the bias) of a layer's norm is multiplied by when this model becomes `after`,
+    /// another [`with_layernorm_scaling`](Self::with_layernorm_scaling) or [`folded`](Self::folded), and
+    /// computes the same; 1 for any other role.
+    pub fn gain_factor(&self, after: &Self, layer: LayerIndex, role: Role) -> f64 {
+        match role {
+            Role::InputNorm(site) => {
+                self.branch(layer, site).output_scale() / after.branch(layer, site).output_scale()
+            }
+            // In a sandwich the scale stands after the norm on F's output.
+            Role::OutputNorm(site) => {
+                let gate = |spec: &Self| match spec.branch(layer, site).gate {
+                    BranchGate::Constant(gate) => gate,
+                    BranchGate::Learned { .. } => 1.0,
+                };
+                gate(self) / gate(after)
+            }
+            _ => 1.0,
+        }
     }
 
     /// The model that is left, and for each of its layers the index that the layer had here. Each
@@ -254,23 +295,53 @@ mod tests {
     }
 
     #[test]
-    fn only_pre_norms_take_the_scale_and_only_scaled_ones_fold() {
+    fn only_norms_before_branches_take_the_scale_and_only_scaled_ones_fold() {
         let plain = model(NormScheme::pre());
         let scaled = plain.with_layernorm_scaling(DepthScale::default()).expect("takes it");
         assert_eq!(scaled.norm_scheme, NormScheme::lns());
         assert_eq!(scaled.folded().expect("folds"), plain);
         let layer = LayerIndex::new(3);
-        assert_eq!(plain.gain_factor(&scaled, layer, Site::Mlp), 2.0);
-        assert_eq!(scaled.gain_factor(&plain, layer, Site::Mlp), 0.5);
+        assert_eq!(plain.gain_factor(&scaled, layer, Role::InputNorm(Site::Mlp)), 2.0);
+        assert_eq!(scaled.gain_factor(&plain, layer, Role::InputNorm(Site::Mlp)), 0.5);
         let again = scaled.with_layernorm_scaling(DepthScale::default());
         assert!(matches!(again, Err(ConversionError::AlreadyScaled { .. })));
         assert!(matches!(plain.folded(), Err(ConversionError::NotScaled { .. })));
-        for name in NormScheme::names().into_iter().filter(|name| !["pre", "lns"].contains(name)) {
+        let others = |name: &&str| !["pre", "lns", "sandwich"].contains(name);
+        for name in NormScheme::names().into_iter().filter(others) {
             let spec = model(name.parse().expect(name));
             let error = spec.with_layernorm_scaling(DepthScale::default());
-            assert!(matches!(error, Err(ConversionError::NotPreNorm { .. })), "{name}");
+            let nothing = name == "output-norm";
+            match error {
+                Err(ConversionError::NoInputNorm { .. }) => assert!(nothing, "{name}"),
+                Err(ConversionError::NotPreNorm { .. }) => assert!(!nothing, "{name}"),
+                other => panic!("{name}: {other:?}"),
+            }
             assert!(matches!(spec.folded(), Err(ConversionError::NotScaled { .. })), "{name}");
         }
+    }
+
+    #[test]
+    fn in_a_sandwich_the_norm_whose_output_reaches_the_stream_is_scaled_unless_the_other_is_named()
+    {
+        let plain = model(NormScheme::sandwich());
+        let layer = LayerIndex::new(3);
+        let (input, output) = (Role::InputNorm(Site::Mlp), Role::OutputNorm(Site::Mlp));
+        for (block, factors) in [
+            (Block::Pre, [1.0, 2.0]),
+            (Block::Sandwich, [1.0, 2.0]),
+            (Block::SandwichInput, [2.0, 1.0]),
+        ] {
+            let scale = DepthScale { block, ..DepthScale::default() };
+            let scaled = plain.with_layernorm_scaling(scale).expect("takes it");
+            let found = [input, output].map(|role| plain.gain_factor(&scaled, layer, role));
+            assert_eq!(found, factors, "{block:?}");
+            assert_eq!(scaled.tensors(), plain.tensors());
+            assert_eq!(scaled.folded().expect("folds"), plain);
+            assert_eq!(scaled.check_config(), Ok(()));
+        }
+        let scale = DepthScale { block: Block::Sandwich, ..DepthScale::default() };
+        let refused = model(NormScheme::pre()).with_layernorm_scaling(scale);
+        assert!(matches!(refused, Err(ConversionError::OtherBlock { .. })));
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Whatever `config.json` is said to hold comes back from it, for every family, scheme and setting.
 
 use lns_spec::{
-    Anneal, DepthScale, Family, LayerIndex, ModelSpec, NormScheme, Placement, Preset, Removal,
-    Site, Sites, SpecError,
+    Activation, Anneal, AttentionScale, Block, DepthScale, Family, LayerIndex, ModelSpec, NormKind,
+    NormScheme, Placement, Preset, QkNorm, Removal, RopeScaling, RopeSpec, Rotary, Site, Sites,
+    SpecError,
     schemes::{BranchRule, BranchScale, Keel, LayerScale, MixLn, Progressive},
 };
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const LAYERS: usize = 4;
 
@@ -23,9 +24,10 @@ fn scheme() -> impl Strategy<Value = NormScheme> {
     let anneal = prop::option::of((-8f64..8.0, 1u64..1000))
         .prop_map(|anneal| anneal.map(|(exponent, steps)| Anneal { exponent, steps }));
     let placement = prop::sample::select(vec![Placement::Output, Placement::Input]);
-    let lns = (-8f64..8.0, sites, placement, 0u32..4, anneal).prop_map(
-        |(exponent, sites, placement, first_layer, anneal)| {
-            NormScheme::Lns(DepthScale { exponent, sites, placement, first_layer, anneal })
+    let blocks = prop::sample::select(vec![Block::Pre, Block::Sandwich, Block::SandwichInput]);
+    let lns = (-8f64..8.0, sites, placement, 0u32..4, anneal, blocks).prop_map(
+        |(exponent, sites, placement, first_layer, anneal, block)| {
+            NormScheme::Lns(DepthScale { exponent, sites, placement, block, first_layer, anneal })
         },
     );
     let rules = vec![BranchRule::SqrtDepth, BranchRule::SqrtLayers, BranchRule::Layers];
@@ -41,14 +43,111 @@ fn scheme() -> impl Strategy<Value = NormScheme> {
     ]
 }
 
+/// One of the things that some families compute and a Llama does not.
+fn compute_otherwise(spec: &mut ModelSpec, part: usize) {
+    match part {
+        0 => spec.norm = NormKind::RmsPlusOne,
+        1 => spec.norm = NormKind::LayerNorm,
+        2 => spec.learned_positions = true,
+        3 => {
+            spec.local_rope = Some(RopeSpec { theta: 1e3, scaling: RopeScaling::Default });
+            spec.per_layer[1].rotary = Rotary::Local;
+        }
+        4 => spec.rotary_dim = 2,
+        5 => spec.rotary_interleaved = true,
+        6 => spec.qk_norm = QkNorm::FullWidth,
+        7 => spec.attention_scale = AttentionScale::Constant(0.3),
+        8 => spec.attention_softcap = Some(20.0),
+        9 => spec.gated_mlp = false,
+        10 => spec.hidden_act = Activation::Gelu,
+        11 => spec.parallel_branches = true,
+        12 => spec.embedding_multiplier = 12.0,
+        13 => spec.residual_multiplier = 0.22,
+        14 => (spec.logits_divisor, spec.logits_softcap) = (8.0, Some(30.0)),
+        _ => spec.per_layer[2].rotary = Rotary::None,
+    }
+}
+
+/// The sizes of a model, in words that the family has.
+fn sizes(family: Family) -> Value {
+    let mut config = json!({
+        "model_type": family.model_type(), "vocab_size": 32, "hidden_size": 32,
+        "intermediate_size": 24, "num_hidden_layers": LAYERS, "num_attention_heads": 4,
+    });
+    if !["gpt2", "gpt_neox"].contains(&family.model_type()) {
+        config["head_dim"] = json!(8);
+        config["num_key_value_heads"] = json!(2);
+    }
+    config
+}
+
+/// The `config.json` of a family with some settings that it or another one has.
+fn config() -> impl Strategy<Value = Value> {
+    let families: Vec<Family> = Family::all().collect();
+    let types = ["full_attention", "sliding_attention"];
+    let settings = vec![
+        ("attention_bias", vec![json!(true), json!(false)]),
+        ("mlp_bias", vec![json!(true)]),
+        ("tie_word_embeddings", vec![json!(true), json!(false)]),
+        ("sliding_window", vec![json!(3), json!(null)]),
+        ("use_sliding_window", vec![json!(true)]),
+        (
+            "layer_types",
+            vec![json!([types[0], types[1], types[1], types[0]]), json!(vec![types[0]; 4])],
+        ),
+        ("sliding_window_pattern", vec![json!(2)]),
+        ("query_pre_attn_scalar", vec![json!(5), json!(7.5)]),
+        ("attn_logit_softcapping", vec![json!(20.0), json!(null)]),
+        ("final_logit_softcapping", vec![json!(20.0), json!(null)]),
+        ("rope_theta", vec![json!(5e5)]),
+        ("rope_local_base_freq", vec![json!(2e4), json!(1e6)]),
+        ("rope_scaling", vec![json!({"rope_type": "linear", "factor": 2.0})]),
+        (
+            "rope_parameters",
+            vec![
+                json!({"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.5}),
+                json!({
+                    "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 300.0},
+                    "sliding_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 30.0},
+                }),
+            ],
+        ),
+        ("partial_rotary_factor", vec![json!(0.5), json!(1.0)]),
+        ("rotary_pct", vec![json!(0.5)]),
+        ("use_parallel_residual", vec![json!(false)]),
+        ("no_rope_layers", vec![json!([1, 0, 1, 1])]),
+        ("no_rope_layer_interval", vec![json!(2)]),
+        ("scale_attn_by_inverse_layer_idx", vec![json!(true)]),
+        ("activation_function", vec![json!("gelu")]),
+        ("hidden_act", vec![json!("gelu_pytorch_tanh"), json!("silu")]),
+        ("embedding_multiplier", vec![json!(12.0)]),
+        ("residual_multiplier", vec![json!(0.22)]),
+        ("attention_multiplier", vec![json!(0.1)]),
+        ("logits_scaling", vec![json!(8.0)]),
+    ];
+    let count = settings.len();
+    let chosen = prop::sample::subsequence((0..count).collect::<Vec<_>>(), 0..=4);
+    (prop::sample::select(families), chosen, any::<usize>()).prop_map(
+        move |(family, chosen, variant)| {
+            let mut config = sizes(family);
+            for place in chosen {
+                let (key, values) = &settings[place];
+                config[*key] = values[variant % values.len()].clone();
+            }
+            config
+        },
+    )
+}
+
 /// A model with any setting of any family, whether or not the family knows the setting.
 fn model() -> impl Strategy<Value = ModelSpec> {
     let families: Vec<Family> = Family::all().collect();
     let switches = prop::array::uniform7(any::<bool>());
     let window = prop::option::of(1usize..9);
     let removed = prop::option::of((0..LAYERS, prop::option::of(any::<bool>())));
-    (prop::sample::select(families), scheme(), switches, window, removed).prop_map(
-        |(family, norm_scheme, switches, window, removed)| {
+    let other = prop::option::of(0usize..16);
+    (prop::sample::select(families), scheme(), switches, window, removed, other).prop_map(
+        |(family, norm_scheme, switches, window, removed, other)| {
             let preset = Preset {
                 name: "any",
                 hidden_size: 16,
@@ -66,10 +165,13 @@ fn model() -> impl Strategy<Value = ModelSpec> {
                 spec.qkv_bias,
                 spec.attention_output_bias,
                 spec.mlp_bias,
-                spec.qk_norm,
                 spec.tie_word_embeddings,
                 spec.embedding_norm,
-            ] = [switches[0], switches[1], switches[2], switches[3], switches[4], switches[5]];
+            ] = [switches[0], switches[1], switches[2], switches[4], switches[5]];
+            spec.qk_norm = if switches[3] { QkNorm::PerHead } else { QkNorm::None };
+            if let Some(part) = other {
+                compute_otherwise(&mut spec, part);
+            }
             for (index, layer) in spec.per_layer.iter_mut().enumerate() {
                 layer.attention_window = window.filter(|_| !some_layers || index % 2 == 0);
             }
@@ -108,16 +210,63 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn what_is_read_of_any_config_is_written_and_read_again(config in config()) {
+        if let Ok(spec) = ModelSpec::from_config(&config) {
+            prop_assert_eq!(spec.check_config(), Ok(()), "{} {}", config, spec.to_config());
+        }
+    }
+
+    #[test]
+    fn a_key_that_changes_the_function_is_computed_or_refused(
+        family in prop::sample::select(Family::all().collect::<Vec<_>>()),
+        place in 0usize..10,
+    ) {
+        let (key, value) = [
+            ("num_experts", json!(8)),
+            ("alibi", json!(true)),
+            ("use_bidirectional_attention", json!(true)),
+            ("partial_rotary_factor", json!(0.75)),
+            ("embedding_multiplier", json!(2.0)),
+            ("residual_multiplier", json!(2.0)),
+            ("attention_multiplier", json!(2.0)),
+            ("logits_scaling", json!(2.0)),
+            ("attn_logit_softcapping", json!(2.0)),
+            ("final_logit_softcapping", json!(2.0)),
+        ][place].clone();
+        let mut config = sizes(family);
+        let plain = ModelSpec::from_config(&config).expect("sizes");
+        config[key] = value;
+        match ModelSpec::from_config(&config) {
+            Err(SpecError::Unsupported { key: named, .. }) => prop_assert_eq!(named, key),
+            Err(error) => prop_assert!(false, "{}", error),
+            Ok(spec) => {
+                prop_assert_ne!(&spec, &plain, "{} is passed over", key);
+                prop_assert!(!spec.other_keys.contains_key(key), "{key} is kept as if it meant nothing");
+            }
+        }
+    }
+}
+
 #[test]
 fn every_family_can_say_a_stock_model_and_every_scheme() {
     for family in Family::all() {
         for (name, scheme) in NormScheme::named() {
-            let config = json!({
-                "model_type": format!("lns_{}", family.model_type()), "norm_scheme": scheme,
-                "vocab_size": 32, "hidden_size": 16, "intermediate_size": 24, "head_dim": 4,
-                "num_hidden_layers": LAYERS, "num_attention_heads": 4, "num_key_value_heads": 2,
-            });
-            let spec = ModelSpec::from_config(&config).expect(name);
+            let mut config = sizes(family);
+            config["model_type"] = json!(format!("lns_{}", family.model_type()));
+            config["norm_scheme"] = json!(scheme);
+            let spec = match ModelSpec::from_config(&config) {
+                Ok(spec) => spec,
+                Err(error) => {
+                    // Branches that read one stream can only be added to it.
+                    assert_eq!(family.model_type(), "gpt_neox", "{name}: {error}");
+                    assert!(error.to_string().contains("same stream"), "{error}");
+                    continue;
+                }
+            };
             assert_eq!(spec.check_config(), Ok(()), "{name}");
             let mut names: Vec<String> =
                 spec.stored_tensors().into_iter().map(|tensor| tensor.name).collect();

@@ -109,7 +109,7 @@ fn recomputed(
         upstream = upstream_of(&input, &mut gradients);
         merge(&mut found, take(own, &mut gradients));
     }
-    let embedded = own.embed(tokens);
+    let embedded = own.embed_at(tokens, &pass.rotary, 0);
     let mut gradients = backward_from(embedded, upstream);
     merge(&mut found, take(own, &mut gradients));
     (sum(&nll.inner()), found)

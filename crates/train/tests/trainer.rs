@@ -63,7 +63,7 @@ fn schemes() -> Vec<ModelSpec> {
         NormScheme::names().into_iter().map(|name| spec(name.parse().expect(name))).collect();
     let mut tied = spec(NormScheme::lns());
     tied.tie_word_embeddings = true;
-    tied.qk_norm = true;
+    tied.qk_norm = lns_spec::QkNorm::PerHead;
     tied.qkv_bias = true;
     tied.num_key_value_heads = 2;
     all.push(tied);

@@ -92,39 +92,84 @@ pub(super) fn read_spec(
 ) -> Result<ModelSpec, CheckpointError> {
     let keys = Keys { metadata, architecture: gguf.architecture };
     for (name, neutral, why) in REFUSED {
+        if gguf.keys.iter().any(|(own, _)| *own == name) {
+            continue;
+        }
         metadata.refuse(&keys.key(name), neutral, why)?;
     }
     let causal = keys.key("attention.causal");
     if metadata.flag(&causal)? == Some(false) {
         return Err(metadata.unsupported(&causal, "attention in both directions is not"));
     }
-    let mut config = sizes(&keys)?;
+    let mut config = sizes(&keys, family)?;
     config.insert("model_type".to_owned(), json!(family.model_type()));
-    config.extend(facts_of_tensors(&keys, family, tensors)?);
+    config.extend(facts_of_tensors(&keys, family, gguf, tensors)?);
     config.extend(sliding_window(&keys, gguf)?);
-    config.extend(rope(&keys)?);
+    if !has_learned_positions(family) {
+        config.extend(rope(&keys)?);
+    }
+    config.extend(own_keys(&keys, gguf)?);
+    if let Some((key, layers)) = gguf.scale_by_head {
+        let heads = keys.required_size("attention.head_count")?.max(1);
+        let scalar = match keys.required_size("block_count")? == layers as u64 {
+            true => json!(keys.required_size("embedding_length")? as f64 / heads as f64),
+            false => config["head_dim"].clone(),
+        };
+        config.insert(key.to_owned(), scalar);
+    }
     config.extend(names(metadata)?);
     ModelSpec::from_config(&Value::Object(config))
         .map_err(|error| CheckpointError::Spec { path: metadata.path().to_owned(), error })
 }
 
-fn sizes(keys: &Keys<'_, '_>) -> Result<Map<String, Value>, CheckpointError> {
+/// What the architecture has beside what all have.
+fn own_keys(keys: &Keys<'_, '_>, gguf: Gguf) -> Result<Map<String, Value>, CheckpointError> {
+    let mut config = Map::new();
+    for (own, usual) in gguf.keys {
+        let key = keys.key(own);
+        let value = match keys.metadata.flag(&key) {
+            Ok(flag) => flag.map(Value::from),
+            Err(_) => keys.number(own)?.map(|number| match number as u32 {
+                whole if f64::from(whole) == number => json!(whole),
+                _ => json!(number),
+            }),
+        };
+        config.extend(value.map(|value| ((*usual).to_owned(), value)));
+    }
+    Ok(config)
+}
+
+fn has_learned_positions(family: Family) -> bool {
+    family.names().any(|name| name.roles.contains(&Role::PositionEmbedding))
+}
+
+fn sizes(keys: &Keys<'_, '_>, family: Family) -> Result<Map<String, Value>, CheckpointError> {
     let hidden = keys.required_size("embedding_length")?;
     let heads = keys.required_size("attention.head_count")?;
-    let epsilon = "attention.layer_norm_rms_epsilon";
-    Ok(object([
+    let centred = "attention.layer_norm_epsilon";
+    let epsilon = match keys.number(centred)? {
+        Some(_) => centred,
+        None => "attention.layer_norm_rms_epsilon",
+    };
+    let (head_dim, turned) = head_dim(keys, family, hidden, heads)?;
+    let mut config = object([
         ("max_position_embeddings", json!(keys.required_size("context_length")?)),
         ("hidden_size", json!(hidden)),
         ("num_attention_heads", json!(heads)),
         ("num_key_value_heads", json!(keys.size("attention.head_count_kv")?.unwrap_or(heads))),
-        ("head_dim", json!(head_dim(keys, hidden, heads)?)),
+        ("head_dim", json!(head_dim)),
         ("num_hidden_layers", json!(keys.required_size("block_count")?)),
         ("intermediate_size", json!(keys.required_size("feed_forward_length")?)),
         (
             "rms_norm_eps",
             json!(keys.number(epsilon)?.ok_or_else(|| keys.metadata.missing(&keys.key(epsilon)))?),
         ),
-    ]))
+    ]);
+    if let Some(turned) = turned {
+        let share = turned as f64 / head_dim.max(1) as f64;
+        config.insert("partial_rotary_factor".to_owned(), json!(share));
+    }
+    Ok(config)
 }
 
 fn object<const N: usize>(entries: [(&str, Value); N]) -> Map<String, Value> {
@@ -134,6 +179,7 @@ fn object<const N: usize>(entries: [(&str, Value); N]) -> Map<String, Value> {
 fn facts_of_tensors(
     keys: &Keys<'_, '_>,
     family: Family,
+    gguf: Gguf,
     tensors: &[TensorInfo],
 ) -> Result<Map<String, Value>, CheckpointError> {
     let tensor = |id| {
@@ -157,6 +203,8 @@ fn facts_of_tensors(
     for (key, role) in [("attention_bias", Role::Query), ("mlp_bias", Role::MlpGate)] {
         if bias(role) {
             config.insert(key.to_owned(), json!(true));
+        } else if role == Role::Query && gguf.usually_biased {
+            config.insert(key.to_owned(), json!(false));
         }
     }
     Ok(config)
@@ -170,6 +218,7 @@ fn window(keys: &Keys<'_, '_>) -> Result<Option<u64>, CheckpointError> {
 
 fn sliding_window(keys: &Keys<'_, '_>, gguf: Gguf) -> Result<Map<String, Value>, CheckpointError> {
     match window(keys)? {
+        _ if has_window_key(gguf) => Ok(Map::new()),
         None => Ok(Map::new()),
         Some(window) if gguf.sliding_window => Ok(object([("sliding_window", json!(window))])),
         Some(_) => {
@@ -177,6 +226,11 @@ fn sliding_window(keys: &Keys<'_, '_>, gguf: Gguf) -> Result<Map<String, Value>,
             Err(keys.metadata.unsupported(&keys.key("attention.sliding_window"), why))
         }
     }
+}
+
+/// Whether a window is one of the architecture's own keys.
+pub(super) fn has_window_key(gguf: Gguf) -> bool {
+    gguf.keys.iter().any(|(own, _)| *own == "attention.sliding_window")
 }
 
 fn names(metadata: &Metadata<'_>) -> Result<Map<String, Value>, CheckpointError> {
@@ -191,7 +245,13 @@ fn names(metadata: &Metadata<'_>) -> Result<Map<String, Value>, CheckpointError>
         .collect())
 }
 
-fn head_dim(keys: &Keys<'_, '_>, hidden: u64, heads: u64) -> Result<u64, CheckpointError> {
+/// The features of a head, and how many of them are turned where that is said.
+fn head_dim(
+    keys: &Keys<'_, '_>,
+    family: Family,
+    hidden: u64,
+    heads: u64,
+) -> Result<(u64, Option<u64>), CheckpointError> {
     let head_dim = match keys.size("attention.key_length")? {
         Some(head_dim) => head_dim,
         None if heads > 0 && hidden.is_multiple_of(heads) => hidden / heads,
@@ -200,14 +260,19 @@ fn head_dim(keys: &Keys<'_, '_>, hidden: u64, heads: u64) -> Result<u64, Checkpo
             return Err(keys.metadata.wrong(&keys.key("attention.head_count"), expected));
         }
     };
+    let partial = family.computes("partial_rotary_factor");
     for name in ["attention.value_length", "rope.dimension_count"] {
+        if partial && name == "rope.dimension_count" {
+            continue;
+        }
         if keys.size(name)?.is_some_and(|size| size != head_dim) {
             let expected =
                 "the same as attention.key_length, or embedding_length / attention.head_count";
             return Err(keys.metadata.wrong(&keys.key(name), expected));
         }
     }
-    Ok(head_dim)
+    let turned = if partial { keys.size("rope.dimension_count")? } else { None };
+    Ok((head_dim, turned))
 }
 
 fn rope(keys: &Keys<'_, '_>) -> Result<Map<String, Value>, CheckpointError> {
@@ -271,7 +336,7 @@ pub(super) fn scaling_of_factors(
     };
     let inverse = |scaling: RopeScaling| {
         let rope = RopeSpec { theta: spec.rope.theta, scaling };
-        rope.frequencies(spec.head_dim, 1, spec.max_position_embeddings).inverse
+        rope.frequencies(spec.rotary_dim, 1, spec.max_position_embeddings).inverse
     };
     let (plain, scaled) = (inverse(RopeScaling::Default), inverse(scaling.clone()));
     let explained = plain.iter().zip(scaled).zip(factors).all(|((plain, scaled), factor)| {

@@ -14,11 +14,11 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use lns_record::ProvenanceRecord;
-use lns_spec::{Role, StoredTensor};
+use lns_spec::{ModelSpec, Role, StoredTensor};
 
-use crate::CheckpointError;
 use crate::map::FileMap;
 use crate::opened::{Format, Parts, TokenizerSource, folder_of, tokenizer_in};
+use crate::{CheckpointError, TensorInfo};
 use metadata::{Metadata, Reader};
 pub use plan::{GgufTensor, gguf_tensors};
 pub(crate) use quantise::encode;
@@ -41,45 +41,7 @@ const MAX_ALIGNMENT: u64 = 1 << 16;
 /// Opens a GGUF file.
 pub(crate) fn open(path: &Path) -> Result<Parts, CheckpointError> {
     let map = FileMap::open(path)?;
-    let mut reader = Reader::new(path, map.bytes());
-    read_magic_and_version(&mut reader)?;
-    let tensor_count = reader.count(tensors::LEAST_BYTES)?;
-    let entry_count = reader.count(LEAST_ENTRY)?;
-    let metadata = Metadata::read(&mut reader, entry_count)?;
-    if let Some(parts) = metadata.whole("split.count")?.filter(|parts| *parts > 1) {
-        return Err(CheckpointError::GgufSplit { path: path.to_owned(), parts });
-    }
-    let architecture = config::architecture(&metadata)?;
-    let alignment = alignment(&metadata)?;
-    let entries = tensors::read_entries(&mut reader, tensor_count, alignment)?;
-    let data = (reader.offset() as u64).next_multiple_of(alignment);
-    let mut tensors = tensors::place(path, entries, data, map.bytes().len())?;
-
-    let rope_factors = tensors
-        .iter()
-        .position(|tensor| tensor.name == ROPE_FACTORS)
-        .map(|place| tensors.remove(place));
-    let (family, gguf) = config::family(&metadata, architecture)?;
-    for tensor in &mut tensors {
-        if let Some(name) = family.hugging_face_name(&tensor.name) {
-            tensor.name = name;
-        }
-    }
-    let mut spec = config::read_spec(&metadata, family, gguf, &tensors)?;
-    if let Some(table) = rope_factors {
-        spec.rope.scaling = config::scaling_of_factors(path, map.bytes(), &spec, &table)?;
-    }
-    if gguf.interleaved_rotary {
-        let expected = spec.stored_tensors();
-        let turned: HashSet<&str> = expected
-            .iter()
-            .filter(|tensor| is_query_or_key(tensor))
-            .map(|tensor| tensor.name.as_str())
-            .collect();
-        for tensor in tensors.iter_mut().filter(|tensor| turned.contains(tensor.name.as_str())) {
-            tensor.interleaved_heads_of = Some(spec.head_dim);
-        }
-    }
+    let Head { spec, tensors, metadata } = read_head(path, map.bytes(), map.bytes().len())?;
     let tokenizer = match tokenizer::read(&metadata)? {
         Some(tokenizer) => TokenizerSource::Gguf(Box::new(tokenizer)),
         None => tokenizer_in(folder_of(path)),
@@ -95,6 +57,61 @@ pub(crate) fn open(path: &Path) -> Result<Parts, CheckpointError> {
         tokenizer,
         provenance,
     })
+}
+
+/// What a file says before its data.
+struct Head<'a> {
+    spec: ModelSpec,
+    tensors: Vec<TensorInfo>,
+    metadata: Metadata<'a>,
+}
+
+/// Reads what a file of `size` bytes begins with; `bytes` are all of it, or those before its data.
+fn read_head<'a>(
+    path: &'a Path,
+    bytes: &'a [u8],
+    size: usize,
+) -> Result<Head<'a>, CheckpointError> {
+    let mut reader = Reader::new(path, bytes);
+    read_magic_and_version(&mut reader)?;
+    let tensor_count = reader.count(tensors::LEAST_BYTES)?;
+    let entry_count = reader.count(LEAST_ENTRY)?;
+    let metadata = Metadata::read(&mut reader, entry_count)?;
+    if let Some(parts) = metadata.whole("split.count")?.filter(|parts| *parts > 1) {
+        return Err(CheckpointError::GgufSplit { path: path.to_owned(), parts });
+    }
+    let architecture = config::architecture(&metadata)?;
+    let alignment = alignment(&metadata)?;
+    let entries = tensors::read_entries(&mut reader, tensor_count, alignment)?;
+    let data = (reader.offset() as u64).next_multiple_of(alignment);
+    let mut tensors = tensors::place(path, entries, data, size)?;
+
+    let rope_factors = tensors
+        .iter()
+        .position(|tensor| tensor.name == ROPE_FACTORS)
+        .map(|place| tensors.remove(place));
+    let (family, gguf) = config::family(&metadata, architecture)?;
+    for tensor in &mut tensors {
+        if let Some(name) = family.hugging_face_name(&tensor.name) {
+            tensor.name = name;
+        }
+    }
+    let mut spec = config::read_spec(&metadata, family, gguf, &tensors)?;
+    if let Some(table) = rope_factors {
+        spec.rope.scaling = config::scaling_of_factors(path, bytes, &spec, &table)?;
+    }
+    if gguf.interleaved_rotary {
+        let expected = spec.stored_tensors();
+        let turned: HashSet<&str> = expected
+            .iter()
+            .filter(|tensor| is_query_or_key(tensor))
+            .map(|tensor| tensor.name.as_str())
+            .collect();
+        for tensor in tensors.iter_mut().filter(|tensor| turned.contains(tensor.name.as_str())) {
+            tensor.interleaved_heads_of = Some(spec.head_dim);
+        }
+    }
+    Ok(Head { spec, tensors, metadata })
 }
 
 fn read_magic_and_version(reader: &mut Reader<'_>) -> Result<(), CheckpointError> {

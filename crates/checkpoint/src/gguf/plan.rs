@@ -3,13 +3,17 @@
 //! As llama.cpp's converter has it, vectors (norms, biases) stay F32, and a matrix whose rows are not
 //! whole blocks becomes F16.
 
-use lns_spec::{Family, Gguf, ModelSpec, RopeScaling, StoredTensor};
+use std::path::Path;
 
-use super::ROPE_FACTORS;
+use lns_spec::{AttentionScale, Family, Gguf, ModelSpec, NormKind, RopeScaling, StoredTensor};
+use serde_json::{Map, Value};
+
+use super::config::has_window_key;
+use super::{DEFAULT_ALIGNMENT, ROPE_FACTORS, read_head, write};
 use crate::{CheckpointError, StorageType};
 
 /// One tensor of a GGUF file that is to be written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct GgufTensor {
     /// Its name in the file, e.g. `blk.3.ffn_up.weight`.
     pub name: String,
@@ -53,22 +57,24 @@ pub fn gguf_tensors(
             name: ROPE_FACTORS.to_owned(),
             source: None,
             dtype: StorageType::F32,
-            shape: vec![spec.head_dim / 2],
+            shape: vec![spec.rotary_dim / 2],
         });
     }
     for tensor in spec.stored_tensors() {
         let Some(name) = spec.family.gguf_name(tensor.parts[0]) else {
             return Err(CheckpointError::GgufNoName { tensor: tensor.name });
         };
-        let (dtype, shape) = (stored_as(&tensor, dtype), tensor.shape.clone());
+        let shape = tensor.plain_shape();
+        let dtype = stored_as(&shape, dtype);
         tensors.push(GgufTensor { name, source: Some(tensor), dtype, shape });
     }
+    check_said(spec, &tensors)?;
     Ok(tensors)
 }
 
-fn stored_as(tensor: &StoredTensor, dtype: StorageType) -> StorageType {
+fn stored_as(shape: &[usize], dtype: StorageType) -> StorageType {
     let (block, _) = dtype.block().unwrap_or((1, 0));
-    match *tensor.shape {
+    match *shape {
         [_, row] if row.is_multiple_of(block) => dtype,
         [_, _] => StorageType::F16,
         _ => StorageType::F32,
@@ -93,18 +99,86 @@ fn refuse_what_cannot_be_said(spec: &ModelSpec) -> Result<(), CheckpointError> {
     }
     // llama.cpp reads no window of these architectures (`load_arch_hparams`).
     let context = spec.max_position_embeddings;
-    if let Some(window) = spec.windows().flatten().find(|window| *window < context) {
+    if !has_window_key(gguf)
+        && let Some(window) = spec.windows().flatten().find(|window| *window < context)
+    {
         return Err(CheckpointError::GgufWindow { architecture, window, context });
     }
     // Qwen 2 always has biases of queries, keys and values.
     let always = spec.family == Family::QWEN2;
+    // LayerNorm models of llama.cpp have those of every matrix.
+    let places = gguf.optional_biases || gguf.usually_biased || spec.norm == NormKind::LayerNorm;
     let biases = spec.attention_output_bias || spec.mlp_bias || (spec.qkv_bias && !always);
-    if biases && !gguf.optional_biases {
+    if biases && !places {
         return Err(CheckpointError::GgufBias { architecture });
     }
     match rope_scaling_fault(spec, gguf) {
         Some(what) => Err(CheckpointError::GgufRopeScaling { architecture, what }),
         None => Ok(()),
+    }
+}
+
+/// Reads what the file will say and holds it against the model: what it cannot say would silently be
+/// lost. Numbers may be rounded to f32.
+fn check_said(spec: &ModelSpec, tensors: &[GgufTensor]) -> Result<(), CheckpointError> {
+    // The table of rotary factors is read out of the data.
+    if tensors.iter().any(|tensor| tensor.source.is_none()) {
+        return Ok(());
+    }
+    let gguf = place_in_gguf(spec)?;
+    let head = write::head(spec, gguf, tensors);
+    let data: u64 = tensors.iter().map(|tensor| tensor.bytes() + DEFAULT_ALIGNMENT).sum();
+    let path = Path::new("model.gguf");
+    let said = read_head(path, &head, head.len() + data as usize)?.spec;
+    let fields = |spec: &ModelSpec| match serde_json::to_value(usual(spec)) {
+        Ok(Value::Object(fields)) => fields,
+        _ => Map::new(),
+    };
+    let (wanted, found) = (fields(spec), fields(&said));
+    // Which of several look-alike families it is, no file says.
+    let lost: Vec<String> = wanted
+        .iter()
+        .filter(|(key, value)| {
+            *key != "family" && !found.get(*key).is_some_and(|found| about_equal(found, value))
+        })
+        .map(|(key, value)| format!("{key} = {value}"))
+        .collect();
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let (architecture, lost) = (gguf.architecture, lost.join(", "));
+    Err(CheckpointError::GgufCannotSay { architecture, lost })
+}
+
+/// The model without what changes nothing: depths where nothing is made of them, and windows as long as the
+/// context.
+fn usual(spec: &ModelSpec) -> ModelSpec {
+    let mut spec = spec.clone();
+    for (index, layer) in spec.layers().zip(&mut spec.per_layer) {
+        layer.attention_window =
+            layer.attention_window.filter(|window| *window < spec.max_position_embeddings);
+        if spec.attention_scale != AttentionScale::HeadSizeAndDepth {
+            layer.depth = index.depth();
+        }
+    }
+    spec.trained_layers = spec.num_hidden_layers;
+    spec
+}
+
+fn about_equal(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(_), Value::Number(_)) => match (a.as_f64(), b.as_f64()) {
+            (Some(a), Some(b)) => (a - b).abs() <= 1e-7 * b.abs(),
+            _ => false,
+        },
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| about_equal(a, b))
+        }
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len()
+                && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| about_equal(a, b)))
+        }
+        _ => a == b,
     }
 }
 

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use lns_spec::{Gguf, ModelSpec, RopeScaling, RopeSpec, StoredTensor};
+use lns_spec::{Gguf, ModelSpec, NormKind, RopeScaling, RopeSpec, StoredTensor};
 
 use super::plan::place_in_gguf;
 use super::quantise::encode;
@@ -63,7 +63,7 @@ pub fn write_gguf(
     file.write(&header(&metadata(spec, gguf, options), &tensors))?;
     for tensor in &tensors {
         let values = match &tensor.source {
-            Some(source) => read(source)?,
+            Some(source) => plain(spec, source, read(source)?),
             None => rope_factors(spec),
         };
         let expected: usize = tensor.shape.iter().product();
@@ -78,6 +78,21 @@ pub fn write_gguf(
         file.write_tensor(tensor, &values, interleaved_heads_of(spec, gguf, tensor))?;
     }
     file.finish()
+}
+
+/// The parts of a stored tensor one after the other, as its family's folders may not have them.
+fn plain(spec: &ModelSpec, stored: &StoredTensor, values: Vec<f32>) -> Vec<f32> {
+    if stored.is_plain() || values.len() != stored.shape.iter().product::<usize>() {
+        return values;
+    }
+    spec.parts_of(stored).iter().flat_map(|part| part.taken_from(&values)).collect()
+}
+
+/// What a file without a tokenizer has before its data.
+pub(super) fn head(spec: &ModelSpec, gguf: Gguf, tensors: &[GgufTensor]) -> Vec<u8> {
+    let options =
+        GgufOptions { name: "", dtype: StorageType::F32, tokenizer: None, provenance: None };
+    header(&metadata(spec, gguf, &options), tensors)
 }
 
 /// The number of features of a head, if llama.cpp wants the rows of each head in interleaved rotary
@@ -99,7 +114,7 @@ fn rotate_half(row: usize, head_dim: usize) -> usize {
 fn rope_factors(spec: &ModelSpec) -> Vec<f32> {
     let inverse = |scaling: RopeScaling| {
         let rope = RopeSpec { theta: spec.rope.theta, scaling };
-        rope.frequencies(spec.head_dim, 1, spec.max_position_embeddings).inverse
+        rope.frequencies(spec.rotary_dim, 1, spec.max_position_embeddings).inverse
     };
     let (plain, scaled) = (inverse(RopeScaling::Default), inverse(spec.rope.scaling.clone()));
     plain.iter().zip(scaled).map(|(plain, scaled)| (plain / scaled) as f32).collect()
@@ -185,17 +200,35 @@ fn metadata<'a>(spec: &ModelSpec, gguf: Gguf, options: &GgufOptions<'a>) -> Entr
     ];
     let mut entries: Entries<'a> =
         general.into_iter().map(|(key, value)| (format!("general.{key}"), value)).collect();
-    let of_model = sizes(spec).into_iter().chain(rope(spec));
+    let of_model = sizes(spec).into_iter().chain(rope(spec)).chain(own_keys(spec, gguf));
     entries.extend(of_model.map(|(key, value)| (format!("{}.{key}", gguf.architecture), value)));
     entries.extend(tokenizer(options.tokenizer));
     entries.extend(options.provenance.map(|json| (PROVENANCE.to_owned(), Value::Text(json))));
     entries
 }
 
+/// What the architecture has beside what all have, as `config.json` has it.
+fn own_keys(spec: &ModelSpec, gguf: Gguf) -> Vec<(&'static str, Value<'static>)> {
+    let config = spec.to_config();
+    let value = |key: &str| match &config[key] {
+        serde_json::Value::Bool(flag) => Some(Value::Bool(*flag)),
+        serde_json::Value::Number(number) => match number.as_u64().map(u32::try_from) {
+            Some(Ok(number)) => Some(Value::U32(number)),
+            _ => number.as_f64().map(|number| Value::F32(number as f32)),
+        },
+        _ => None,
+    };
+    gguf.keys.iter().filter_map(|(own, usual)| Some((*own, value(usual)?))).collect()
+}
+
 fn sizes(spec: &ModelSpec) -> Vec<(&'static str, Value<'static>)> {
     // Sizes are far below 2³² (`ModelSpec::validate`).
     let size = |size: usize| Value::U32(size as u32);
-    vec![
+    let epsilon = match spec.norm {
+        NormKind::LayerNorm => "attention.layer_norm_epsilon",
+        NormKind::Rms | NormKind::RmsPlusOne => "attention.layer_norm_rms_epsilon",
+    };
+    let mut sizes = vec![
         ("vocab_size", size(spec.vocab_size)),
         ("context_length", size(spec.max_position_embeddings)),
         ("embedding_length", size(spec.hidden_size)),
@@ -205,10 +238,13 @@ fn sizes(spec: &ModelSpec) -> Vec<(&'static str, Value<'static>)> {
         ("attention.head_count_kv", size(spec.num_key_value_heads)),
         ("attention.key_length", size(spec.head_dim)),
         ("attention.value_length", size(spec.head_dim)),
-        ("attention.layer_norm_rms_epsilon", Value::F32(spec.rms_norm_eps as f32)),
-        ("rope.dimension_count", size(spec.head_dim)),
-        ("rope.freq_base", Value::F32(spec.rope.theta as f32)),
-    ]
+        (epsilon, Value::F32(spec.rms_norm_eps as f32)),
+    ];
+    if !spec.learned_positions {
+        sizes.push(("rope.dimension_count", size(spec.rotary_dim)));
+        sizes.push(("rope.freq_base", Value::F32(spec.rope.theta as f32)));
+    }
+    sizes
 }
 
 /// What the file says about a rotary scaling that [`gguf_tensors`] did not refuse. Llama 3's is a

@@ -233,7 +233,11 @@ fn the_qwen_families_have_their_biases_and_norms() {
         ));
     }
     let qwen3 = file.open().expect("the file is sound");
-    assert!(qwen3.spec().qk_norm && qwen3.audit().is_clean(), "{}", qwen3.audit());
+    assert!(
+        qwen3.spec().qk_norm == lns_spec::QkNorm::PerHead && qwen3.audit().is_clean(),
+        "{}",
+        qwen3.audit()
+    );
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The flags of LayerNorm Scaling.
 
 use clap::Args;
-use lns_spec::{DepthScale, Site, Sites};
+use lns_spec::{Block, DepthScale, Site, Sites};
 use lns_train::ranges::LAYERS;
 
 use super::{
@@ -24,6 +24,11 @@ pub(crate) struct ScaleArgs {
     /// (0–4096)
     #[arg(long, value_name = "I", value_parser = whole::<u32>(0..=*LAYERS.end()))]
     pub(crate) first_layer: Option<u32>,
+
+    /// Which of a sandwich's norms are scaled: those on the branches' output (the default) or on their
+    /// input
+    #[arg(long, value_name = "NORM", value_parser = norm_of_a_sandwich())]
+    pub(crate) sandwich_norm: Option<Block>,
 }
 
 impl ScaleArgs {
@@ -34,9 +39,17 @@ impl ScaleArgs {
             exponent: self.exponent.unwrap_or(base.exponent),
             sites: if sites.any() { sites } else { base.sites },
             first_layer: self.first_layer.unwrap_or(base.first_layer),
+            block: self.sandwich_norm.unwrap_or(base.block),
             ..base
         }
     }
+}
+
+fn norm_of_a_sandwich() -> impl clap::builder::TypedValueParser<Value = Block> {
+    one_of([
+        ("output", Block::Sandwich, "What the branch adds to the stream"),
+        ("input", Block::SandwichInput, "What the branch reads"),
+    ])
 }
 
 /// A site, named for the norm before it.

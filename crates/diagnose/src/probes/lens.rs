@@ -136,6 +136,6 @@ fn sums(head: &Head, stream: &Tensor<3>, last: &Tensor<3>) -> (f64, usize) {
         let [_, length, hidden] = stream.dims();
         head.norm.forward(stream.clone().reshape([length, hidden]))
     };
-    let rows = divergence_to(&normed(last), &normed(stream), &head.weight);
+    let rows = divergence_to(&normed(last), &normed(stream), &head.weight, head.softcap());
     (rows.iter().map(|row| row.0).sum(), rows.iter().filter(|row| row.1).count())
 }

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use super::{
     buffer::{over, with_scratch},
     dispatch,
-    exp::exp_in_place,
+    exp::{exp_in_place, soft_capped},
     linear::{Strides, Target, product},
     simd::{dot, maximum},
 };
@@ -129,7 +129,14 @@ impl<'a> Sequence<'a> {
     }
 
     fn scale(&self) -> f32 {
-        1.0 / (self.shape.head_dim as f32).sqrt()
+        match self.shape.scores.scale {
+            None => 1.0 / (self.shape.head_dim as f32).sqrt(),
+            Some(scale) => scale as f32,
+        }
+    }
+
+    fn softcap(&self) -> Option<f32> {
+        self.shape.scores.softcap.map(|cap| cap as f32)
     }
 
     /// Output of one head for a block of query rows: rows × head_dim into `out`, and each row's
@@ -144,6 +151,9 @@ impl<'a> Sequence<'a> {
             for (block, keys) in self.key_blocks(rows).enumerate() {
                 let scores = &mut scores[..rows.len() * keys.len()];
                 self.rows_by_keys(scores, [self.q, self.k], head, (rows, &keys), self.scale());
+                if let Some(cap) = self.softcap() {
+                    soft_cap(scores, cap);
+                }
                 for (at, row) in rows.clone().enumerate() {
                     let scores = &mut scores[at * keys.len()..][..keys.len()];
                     let visible = self.visible(row, &keys);
@@ -230,8 +240,9 @@ pub(crate) fn causal_attention_backward(
     let (head_dim, queries) = (sequence.shape.head_dim, sequence.queries());
     let (q_rows, k_rows) =
         (Strides::row_major(sequence.query_width()), Strides::row_major(sequence.key_width()));
-    with_scratch(QUERY_BLOCK * 2 * KEY_BLOCK, |scratch| {
-        let (weights, gradients) = scratch.split_at_mut(QUERY_BLOCK * KEY_BLOCK);
+    with_scratch((QUERY_BLOCK * 2 + 1) * KEY_BLOCK, |scratch| {
+        let (weights, rest) = scratch.split_at_mut(QUERY_BLOCK * KEY_BLOCK);
+        let (gradients, slopes) = rest.split_at_mut(QUERY_BLOCK * KEY_BLOCK);
         let blocks = sequence.row_blocks();
         for job in 0..sequence.shape.heads * blocks {
             let (head, rows) = (job / blocks, sequence.rows(job % blocks));
@@ -254,9 +265,13 @@ pub(crate) fn causal_attention_backward(
                     let visible = sequence.visible(row, &keys);
                     let place = sequence.query_at(head, row);
                     let along = index * keys.len()..(index + 1) * keys.len();
+                    let slopes = &mut slopes[..keys.len()];
+                    if let Some(cap) = sequence.softcap() {
+                        soft_cap_and_slopes(&mut weights[along.clone()], slopes, cap);
+                    }
                     score_gradients(
                         &mut weights[along.clone()],
-                        &mut gradients[along],
+                        &mut gradients[along.clone()],
                         visible.start,
                         visible.end,
                         finished.log_sums[head * queries + row],
@@ -264,6 +279,9 @@ pub(crate) fn causal_attention_backward(
                         &upstream[place..place + head_dim],
                         scale,
                     );
+                    if sequence.softcap().is_some() {
+                        multiply(&mut gradients[along], slopes);
+                    }
                 }
                 let block = Strides::row_major(keys.len());
                 product(
@@ -293,6 +311,27 @@ pub(crate) fn causal_attention_backward(
 }
 
 dispatch! {
+    /// x ← cap·tanh(x/cap)
+    fn soft_cap(scores: &mut [f32], cap: f32) {
+        for score in scores {
+            *score = soft_capped(*score, cap).0;
+        }
+    }
+
+    /// As [`soft_cap`], and the derivatives.
+    fn soft_cap_and_slopes(scores: &mut [f32], slopes: &mut [f32], cap: f32) {
+        for (score, slope) in scores.iter_mut().zip(slopes) {
+            (*score, *slope) = soft_capped(*score, cap);
+        }
+    }
+
+    /// x ← x · factor, element by element.
+    fn multiply(x: &mut [f32], factors: &[f32]) {
+        for (x, factor) in x.iter_mut().zip(factors) {
+            *x *= factor;
+        }
+    }
+
     /// e^(score − max) for the visible keys and 0 for the others, `largest` the maximum of these
     /// scores and of `before`; returns the sum.
     fn softmax_numerators(

@@ -24,6 +24,24 @@ pub(super) fn exp(x: f32) -> f32 {
     y * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000))
 }
 
+/// cap·tanh(x/cap) and its derivative.
+#[inline(always)]
+pub(super) fn soft_capped(x: f32, cap: f32) -> (f32, f32) {
+    // tanh z = (1 − e)/(1 + e) with e = e^(−2|z|), which cancels near 0: there its series.
+    let z = x / cap;
+    let e = exp(-2.0 * z.abs());
+    let far = (1.0 - e) / (1.0 + e);
+    let squared = z * z;
+    let near = 62.0 / 2835.0;
+    let near = near * squared - 17.0 / 315.0;
+    let near = near * squared + 2.0 / 15.0;
+    let near = near * squared - 1.0 / 3.0;
+    let near = z.abs() * (near * squared + 1.0);
+    let size = if squared < 0.06 { near } else { far };
+    let tanh = if z < 0.0 { -size } else { size };
+    (cap * tanh, 1.0 - tanh * tanh)
+}
+
 /// Replaces each element by e^(x − shift) and returns their sum.
 #[inline(always)]
 pub(super) fn exp_in_place(values: &mut [f32], shift: f32) -> f32 {
@@ -59,7 +77,19 @@ pub(super) fn exp_sum(values: &[f32], shift: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::exp;
+    use super::{exp, soft_capped};
+
+    #[test]
+    fn a_soft_cap_is_within_a_millionth_and_its_slope_too() {
+        for step in -40_000..40_000 {
+            let x = step as f32 * 1e-3;
+            let exact = 3.0 * (f64::from(x) / 3.0).tanh();
+            let (found, slope) = soft_capped(x, 3.0);
+            assert!((f64::from(found) - exact).abs() <= 1e-6 * exact.abs(), "{x}: {found} {exact}");
+            let exact = 1.0 - (exact / 3.0).powi(2);
+            assert!((f64::from(slope) - exact).abs() < 1e-6, "{x}: {slope} {exact}");
+        }
+    }
 
     #[test]
     fn exp_is_within_its_stated_error() {

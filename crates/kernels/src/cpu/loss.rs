@@ -3,7 +3,7 @@
 use super::{
     buffer::{over, with_scratch},
     dispatch,
-    exp::{exp, exp_in_place, exp_sum},
+    exp::{exp, exp_in_place, exp_sum, soft_capped},
     linear::{Strides, Target, linear, linear_input_gradient, product},
     simd::maximum,
 };
@@ -44,6 +44,7 @@ pub(crate) fn row_losses(
     head: &[f32],
     targets: &[u32],
     width: usize,
+    softcap: Option<f64>,
 ) -> Vec<RowLoss> {
     let mut losses = Vec::with_capacity(targets.len());
     let mut logits = vec![0f32; ROW_BLOCK.min(targets.len()) * VOCABULARY_BLOCK];
@@ -55,6 +56,9 @@ pub(crate) fn row_losses(
             let (first, count) = (block * VOCABULARY_BLOCK, head.len() / width);
             let logits = &mut logits[..rows * count];
             linear(over(logits), hidden, head, width);
+            if let Some(cap) = softcap {
+                soft_cap(logits, cap as f32);
+            }
             for (row, logits) in logits.chunks_exact(count).enumerate() {
                 running[row].add(logits);
                 if let Some(at) = (targets[row] as usize).checked_sub(first)
@@ -79,6 +83,7 @@ pub(crate) fn row_losses(
 ///
 /// With E = e^(logit − max) of a row and s its sum, ∂/∂logits = factor·E − weight·onehot(target),
 /// factor = weight·(1 + 2·z_loss·log_sum)/s: the rows of E·head and of hidden are scaled instead of E.
+/// Under a soft-cap, E and the weight of the target are multiplied by the cap's slope.
 pub(crate) fn row_losses_with_gradients(
     dhidden: &mut [f32],
     mut dhead: Option<&mut [f32]>,
@@ -87,6 +92,7 @@ pub(crate) fn row_losses_with_gradients(
     targets: &[u32],
     width: usize,
     [weight, z_loss]: [f64; 2],
+    softcap: Option<f64>,
 ) -> Vec<RowLoss> {
     let vocabulary = head.len() / width;
     let block = (GRADIENT_LOGITS / vocabulary).clamp(1, ROW_BLOCK).min(targets.len().max(1));
@@ -96,20 +102,31 @@ pub(crate) fn row_losses_with_gradients(
     {
         dhead.fill(0.0);
     }
-    with_scratch(block * (vocabulary + width + 1), |scratch| {
+    with_scratch(block * (vocabulary + width + 2), |scratch| {
         let (logits, rest) = scratch.split_at_mut(block * vocabulary);
-        let (scaled, factors) = rest.split_at_mut(block * width);
+        let (scaled, rest) = rest.split_at_mut(block * width);
+        let (factors, weights) = rest.split_at_mut(block);
         for (index, targets) in targets.chunks(block).enumerate() {
             let rows = targets.len();
             let range = index * block * width..(index * block + rows) * width;
             let (hidden, dhidden) = (&hidden[range.clone()], &mut dhidden[range]);
             let logits = &mut logits[..rows * vocabulary];
             linear(over(logits), hidden, head, width);
-            for ((logits, target), factor) in
-                logits.chunks_exact_mut(vocabulary).zip(targets).zip(&mut *factors)
+            let numbers = factors.iter_mut().zip(weights.iter_mut());
+            for ((logits, target), (factor, own)) in
+                logits.chunks_exact_mut(vocabulary).zip(targets).zip(numbers)
             {
-                let logit = f64::from(logits.get(*target as usize).copied().unwrap_or(0.0));
-                let (largest, sum) = exponentials(logits);
+                let mut logit = logits.get(*target as usize).copied().unwrap_or(0.0);
+                *own = weight as f32;
+                let (largest, sum) = match softcap {
+                    None => exponentials(logits),
+                    Some(cap) => {
+                        let (capped, slope) = soft_capped(logit, cap as f32);
+                        (logit, *own) = (capped, *own * slope);
+                        capped_exponentials(logits, cap as f32)
+                    }
+                };
+                let logit = f64::from(logit);
                 let log_sum = f64::from(largest) + f64::from(sum).ln();
                 let ignored = *target == IGNORED;
                 *factor = match ignored {
@@ -123,7 +140,7 @@ pub(crate) fn row_losses_with_gradients(
                 });
             }
             linear_input_gradient(over(dhidden), logits, head, width);
-            finish_rows(dhidden, head, targets, factors, width, weight as f32);
+            finish_rows(dhidden, head, targets, factors, weights, width);
             let Some(dhead) = &mut dhead else { continue };
             let scaled = &mut scaled[..rows * width];
             scale_rows(scaled, hidden, factors, width);
@@ -143,10 +160,11 @@ pub(crate) fn row_losses_with_gradients(
                     1.0,
                 );
             }
-            for (target, hidden) in targets.iter().zip(hidden.chunks_exact(width)) {
+            let rows = targets.iter().zip(hidden.chunks_exact(width)).zip(&*weights);
+            for ((target, hidden), weight) in rows {
                 if *target != IGNORED {
                     let row = &mut dhead[*target as usize * width..][..width];
-                    subtract(row, hidden, weight as f32);
+                    subtract(row, hidden, *weight);
                 }
             }
         }
@@ -161,6 +179,7 @@ pub(crate) fn divergence_to(
     hidden: &[f32],
     head: &[f32],
     width: usize,
+    softcap: Option<f64>,
 ) -> Vec<(f64, bool)> {
     let vocabulary = head.len() / width;
     let block = (DIVERGENCE_LOGITS / vocabulary).clamp(1, ROW_BLOCK);
@@ -170,6 +189,10 @@ pub(crate) fn divergence_to(
         let count = hidden.len() / width * vocabulary;
         linear(over(&mut p[..count]), reference, head, width);
         linear(over(&mut q[..count]), hidden, head, width);
+        if let Some(cap) = softcap {
+            soft_cap(&mut p[..count], cap as f32);
+            soft_cap(&mut q[..count], cap as f32);
+        }
         for (p, q) in p[..count].chunks_exact(vocabulary).zip(q[..count].chunks_exact(vocabulary)) {
             out.push(divergence(p, q));
         }
@@ -243,13 +266,37 @@ dispatch! {
         (largest, exp_in_place(logits, largest))
     }
 
+    /// x ← cap·tanh(x/cap)
+    fn soft_cap(logits: &mut [f32], cap: f32) {
+        for logit in logits {
+            *logit = soft_capped(*logit, cap).0;
+        }
+    }
+
+    /// logits ← e^(capped − max) · slope, capped being cap·tanh(logit/cap) and slope its derivative; the
+    /// maximum of the capped and Σ e^(capped − max).
+    fn capped_exponentials(logits: &mut [f32], cap: f32) -> (f32, f32) {
+        // The cap keeps the order.
+        let largest = soft_capped(maximum(logits), cap).0;
+        let mut lanes = [0f32; 16];
+        for block in logits.chunks_mut(16) {
+            for (x, lane) in block.iter_mut().zip(&mut lanes) {
+                let (capped, slope) = soft_capped(*x, cap);
+                let e = exp(capped - largest);
+                *lane += e;
+                *x = e * slope;
+            }
+        }
+        (largest, lanes.iter().sum())
+    }
+
     /// dhidden ← factor · dhidden − weight · head\[target\], row by row.
     fn finish_rows(
-        dhidden: &mut [f32], head: &[f32], targets: &[u32], factors: &[f32], width: usize,
-        weight: f32,
+        dhidden: &mut [f32], head: &[f32], targets: &[u32], factors: &[f32], weights: &[f32],
+        width: usize,
     ) {
-        let rows = dhidden.chunks_exact_mut(width).zip(targets).zip(factors);
-        for ((row, target), factor) in rows {
+        let rows = dhidden.chunks_exact_mut(width).zip(targets).zip(factors.iter().zip(weights));
+        for ((row, target), (factor, weight)) in rows {
             if *target == IGNORED {
                 row.fill(0.0);
                 continue;

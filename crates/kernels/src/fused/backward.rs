@@ -211,6 +211,15 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         })
     }
 
+    fn activate(x: Tracked<C>, kind: Gate) -> Tracked<C> {
+        let (x, node) = x.into_parts();
+        let x = x.to_contiguous();
+        let y = Flex::activate(x.clone(), kind);
+        record::<C, 1>([node], y, move |dy, _| {
+            [Some(changed(dy, |dx| cpu::activate_backward(kind, dx, elements(&x))))]
+        })
+    }
+
     fn embedding(table: Tracked<C>, ids: Arc<[u32]>, shape: [usize; 2]) -> Tracked<C> {
         let (table, node) = table.into_parts();
         let table_dims = dims(&table);
@@ -234,6 +243,7 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         head: Tracked<C>,
         targets: Arc<[u32]>,
         terms: LossTerms,
+        softcap: Option<f64>,
     ) -> (Tracked<C>, Tracked<C>) {
         // A head that is a leaf gets its gradient now; one that is computed from other tensors
         // (or frozen) gets it in the backward pass, if it is wanted there.
@@ -243,13 +253,14 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         let plain = |tensor: FlexTensor| Self::from_inner(tensor);
         match LossStep.prepare::<C>([hidden_node, head_node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => {
-                let mut saved = LossState { hidden, head, targets, terms, gradients: None };
+                let mut saved =
+                    LossState { hidden, head, targets, terms, softcap, gradients: None };
                 let losses = saved.differentiate(head_is_leaf);
                 let [total, nll] = loss_tensors(&losses, &saved.targets, terms);
                 (prepared.finish(saved, total), plain(nll))
             }
             OpsKind::UnTracked(prepared) => {
-                let (total, nll) = Flex::next_token_loss(hidden, head, targets, terms);
+                let (total, nll) = Flex::next_token_loss(hidden, head, targets, terms, softcap);
                 (prepared.finish(total), plain(nll))
             }
         }
@@ -267,6 +278,7 @@ struct LossState {
     head: FlexTensor,
     targets: Arc<[u32]>,
     terms: LossTerms,
+    softcap: Option<f64>,
     /// The gradients of `hidden` and, where it was made in the forward pass, of the head.
     gradients: Option<(FlexTensor, Option<FlexTensor>)>,
 }
@@ -285,6 +297,7 @@ impl LossState {
             &self.targets,
             width,
             [self.terms.weight, self.terms.z_loss],
+            self.softcap,
         ));
         let dhead = dhead.map(|values| tensor(values, dims(&self.head)));
         self.gradients = Some((tensor(dhidden, dims(&self.hidden)), dhead));

@@ -148,7 +148,9 @@ impl FusedOps for Flex {
         let (gamma, beta) = (gamma.to_contiguous(), beta.to_contiguous());
         mapped(&x, |y, x| {
             let (gamma, beta) = (elements(&gamma), elements(&beta));
-            cpu::layer_norm(y, x, gamma, beta, eps as f32, scale as f32);
+            by_rows(y, x, gamma.len(), |y, x, _| {
+                cpu::layer_norm(y, x, gamma, beta, eps as f32, scale as f32);
+            });
         })
     }
 
@@ -194,6 +196,10 @@ impl FusedOps for Flex {
         })
     }
 
+    fn activate(x: FlexTensor, kind: Gate) -> FlexTensor {
+        mapped(&x, |y, x| by_rows(y, x, 1, |y, x, _| cpu::activate(kind, y, x)))
+    }
+
     fn embedding(table: FlexTensor, ids: Arc<[u32]>, [rows, columns]: [usize; 2]) -> FlexTensor {
         let table = table.to_contiguous();
         let width = dims(&table)[1];
@@ -210,18 +216,24 @@ impl FusedOps for Flex {
         head: FlexTensor,
         targets: Arc<[u32]>,
         terms: LossTerms,
+        softcap: Option<f64>,
     ) -> (FlexTensor, FlexTensor) {
         let (hidden, head) = (hidden.to_contiguous(), head.to_contiguous());
         let width = dims(&hidden)[1];
-        let losses = cpu::row_losses(elements(&hidden), elements(&head), &targets, width);
+        let losses = cpu::row_losses(elements(&hidden), elements(&head), &targets, width, softcap);
         let [total, nll] = loss_tensors(&losses, &targets, terms);
         (total, nll)
     }
 }
 
 impl PlainOps for Flex {
-    fn next_token_nll(hidden: FlexTensor, head: FlexTensor, targets: Arc<[u32]>) -> FlexTensor {
-        Self::next_token_loss(hidden, head, targets, LossTerms::default()).1
+    fn next_token_nll(
+        hidden: FlexTensor,
+        head: FlexTensor,
+        targets: Arc<[u32]>,
+        softcap: Option<f64>,
+    ) -> FlexTensor {
+        Self::next_token_loss(hidden, head, targets, LossTerms::default(), softcap).1
     }
 }
 
@@ -243,7 +255,8 @@ pub(super) fn rotated(
         x.par_chunks_mut((rows * width).max(1)).enumerate().for_each(|(index, x)| {
             let (first, count) = (index * rows % tokens, x.len() / width);
             let (cos, sin) = table.rows(start + first, count);
-            cpu::rotate(x, cos, sin, direction, width, table.head_dim(), count);
+            let turn = if table.is_interleaved() { cpu::rotate_neighbours } else { cpu::rotate };
+            turn(x, cos, sin, direction, width, table.head_dim(), table.pairs(), count);
         });
     })
 }

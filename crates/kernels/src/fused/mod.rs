@@ -63,6 +63,8 @@ pub(crate) trait FusedOps: Backend {
     ) -> FloatTensor<Self>;
     /// See [`crate::gated`].
     fn gated(gate: FloatTensor<Self>, up: FloatTensor<Self>, kind: Gate) -> FloatTensor<Self>;
+    /// See [`crate::activate`].
+    fn activate(x: FloatTensor<Self>, kind: Gate) -> FloatTensor<Self>;
     /// See [`crate::embedding`]; `shape` is that of the ids.
     fn embedding(table: FloatTensor<Self>, ids: Arc<[u32]>, shape: [usize; 2])
     -> FloatTensor<Self>;
@@ -74,6 +76,7 @@ pub(crate) trait FusedOps: Backend {
         head: FloatTensor<Self>,
         targets: Arc<[u32]>,
         terms: LossTerms,
+        softcap: Option<f64>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
 
@@ -85,6 +88,7 @@ pub(crate) trait PlainOps: Backend {
         hidden: FloatTensor<Self>,
         head: FloatTensor<Self>,
         targets: Arc<[u32]>,
+        softcap: Option<f64>,
     ) -> FloatTensor<Self>;
 }
 
@@ -174,6 +178,10 @@ pub(crate) fn gated<const D: usize>(gate: Tensor<D>, up: Tensor<D>, kind: Gate) 
     Tensor::from_dispatch(<Dispatch as FusedOps>::gated(gate, up, kind))
 }
 
+pub(crate) fn activate<const D: usize>(x: Tensor<D>, kind: Gate) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as FusedOps>::activate(x.into_dispatch(), kind))
+}
+
 pub(crate) fn embedding(table: Tensor<2>, ids: Arc<[u32]>, shape: [usize; 2]) -> Tensor<3> {
     Tensor::from_dispatch(<Dispatch as FusedOps>::embedding(table.into_dispatch(), ids, shape))
 }
@@ -188,16 +196,23 @@ pub(crate) fn next_token_loss(
     head: Tensor<2>,
     targets: &[u32],
     terms: LossTerms,
+    softcap: Option<f64>,
 ) -> (Tensor<1>, Tensor<1>) {
     let (hidden, head) = (hidden.into_dispatch(), head.into_dispatch());
     let (total, nll) =
-        <Dispatch as FusedOps>::next_token_loss(hidden, head, Arc::from(targets), terms);
+        <Dispatch as FusedOps>::next_token_loss(hidden, head, Arc::from(targets), terms, softcap);
     (Tensor::from_dispatch(total), Tensor::from_dispatch(nll))
 }
 
-pub(crate) fn next_token_nll(hidden: Tensor<2>, head: Tensor<2>, targets: &[u32]) -> Tensor<1> {
+pub(crate) fn next_token_nll(
+    hidden: Tensor<2>,
+    head: Tensor<2>,
+    targets: &[u32],
+    softcap: Option<f64>,
+) -> Tensor<1> {
     let (hidden, head) = (hidden.into_dispatch(), head.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as PlainOps>::next_token_nll(hidden, head, Arc::from(targets)))
+    let targets = Arc::from(targets);
+    Tensor::from_dispatch(<Dispatch as PlainOps>::next_token_nll(hidden, head, targets, softcap))
 }
 
 pub(crate) fn with_slices<const D: usize, const N: usize, R>(

@@ -12,6 +12,20 @@ impl Keys {
         self.0.remove(key).filter(|value| !value.is_null())
     }
 
+    /// Puts a value where there is none: the reference class's default.
+    pub(crate) fn or_default(&mut self, key: &str, value: impl Into<Value>) {
+        if self.0.get(key).is_none_or(Value::is_null) {
+            self.0.insert(key.to_owned(), value.into());
+        }
+    }
+
+    /// Gives a key the name that it has in most families.
+    pub(crate) fn rename(&mut self, from: &str, to: &str) {
+        if let Some(value) = self.take(from) {
+            self.0.insert(to.to_owned(), value);
+        }
+    }
+
     pub(crate) fn typed<T>(
         &mut self,
         key: &str,

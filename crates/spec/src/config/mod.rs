@@ -18,7 +18,7 @@ use crate::{Depth, Family, LayerSpec, ModelSpec, NormScheme, RopeScaling, Sites,
 
 /// Keys that change the function, the number at which each does nothing (beside null and false, which
 /// never do), and why it is refused.
-const UNSUPPORTED: [(&str, Option<f64>, &str); 14] = [
+const UNSUPPORTED: [(&str, Option<f64>, &str); 16] = [
     (
         "quantization_config",
         None,
@@ -40,6 +40,8 @@ const UNSUPPORTED: [(&str, Option<f64>, &str); 14] = [
     ("final_logit_softcapping", None, "soft-capped logits are not supported"),
     ("attn_logit_softcapping", None, "soft-capped attention is not supported"),
     ("alibi", None, "ALiBi positions are not supported"),
+    ("use_bidirectional_attention", None, "attention in both directions is not supported"),
+    ("add_cross_attention", None, "attention to another model's output is not supported"),
     ("is_encoder_decoder", None, "encoder-decoder models are not supported"),
 ];
 
@@ -65,9 +67,9 @@ impl ModelSpec {
         let Value::Object(map) = config else {
             return Err(SpecError::NotJson { reason: "the top level is not an object".to_owned() });
         };
-        let mut keys = Keys(map.clone());
+        let mut keys = Keys(of_the_text_model(map.clone()));
         let (family, norm_scheme, own) = family_and_scheme(&mut keys)?;
-        refuse_unsupported(&keys)?;
+        refuse_unsupported(&keys, family)?;
 
         let mut spec = family.read(&mut keys)?;
         spec.norm_scheme = norm_scheme;
@@ -141,7 +143,7 @@ impl ModelSpec {
         put("head_dim", json!(self.head_dim));
         put("max_position_embeddings", json!(self.max_position_embeddings));
         put("rms_norm_eps", json!(self.rms_norm_eps));
-        put("hidden_act", json!("silu"));
+        put("hidden_act", json!(self.hidden_act.name()));
         put("tie_word_embeddings", json!(self.tie_word_embeddings));
         if self.embedding_norm {
             put("embedding_norm", json!(true));
@@ -232,9 +234,32 @@ fn family_and_scheme(keys: &mut Keys) -> Result<(Family, NormScheme, bool), Spec
     }
 }
 
-fn refuse_unsupported(keys: &Keys) -> Result<(), SpecError> {
+/// The `config.json` of the text model, where that is inside one with other modalities.
+fn of_the_text_model(mut outer: Map<String, Value>) -> Map<String, Value> {
+    let family = outer.get("model_type").and_then(Value::as_str).and_then(Family::inside);
+    match (family, outer.remove("text_config")) {
+        (Some(family), Some(Value::Object(mut text))) => {
+            for key in
+                ["bos_token_id", "eos_token_id", "tie_word_embeddings", "quantization_config"]
+            {
+                if let Some(value) = outer.remove(key) {
+                    text.entry(key).or_insert(value);
+                }
+            }
+            text.insert("model_type".to_owned(), json!(family.model_type()));
+            text
+        }
+        (_, text) => {
+            outer.extend(text.map(|text| ("text_config".to_owned(), text)));
+            outer
+        }
+    }
+}
+
+fn refuse_unsupported(keys: &Keys, family: Family) -> Result<(), SpecError> {
     for (key, neutral, why) in UNSUPPORTED {
         match keys.0.get(key) {
+            _ if family.computes(key) => {}
             None | Some(Value::Null | Value::Bool(false)) => {}
             Some(value) if neutral.is_some() && value.as_f64() == neutral => {}
             Some(value) => {

@@ -8,22 +8,61 @@ use crate::{
     rope::{longrope_mscale, yarn_mscale},
 };
 
-/// `rope_parameters` (newer files) or `rope_theta` with `rope_scaling` (older ones).
-pub(crate) fn rope_spec(
+/// What the rotary keys say.
+#[derive(Debug)]
+pub(crate) struct Ropes {
+    /// Of all layers, or of those without a window.
+    pub(crate) main: RopeSpec,
+    /// Of layers with a window, where they have one of their own.
+    pub(crate) local: Option<RopeSpec>,
+    /// The share of each head that is turned, where it stands among the rotary keys.
+    pub(crate) share: Option<f64>,
+}
+
+const BY_TYPE: [&str; 2] = ["full_attention", "sliding_attention"];
+
+/// `rope_parameters` (newer files; perhaps one for each type of layer) or `rope_theta` with `rope_scaling`
+/// (older ones), and `rope_local_base_freq`.
+pub(crate) fn ropes(
     keys: &mut Keys,
     max_position_embeddings: usize,
-) -> Result<RopeSpec, SpecError> {
-    let object = |key: &str, value: Option<Value>| match value {
-        None => Ok(Keys(Map::new())),
-        Some(Value::Object(map)) => Ok(Keys(map)),
-        Some(value) => Err(invalid(key, &value, "an object")),
-    };
+    default_theta: f64,
+) -> Result<Ropes, SpecError> {
     let parameters = keys.take("rope_parameters");
     let scaling = keys.take("rope_scaling");
     let outer_theta = keys.number("rope_theta")?;
     let name = if parameters.is_some() { "rope_parameters" } else { "rope_scaling" };
     let mut inner = object(name, parameters.or(scaling))?;
-    let theta = inner.number("rope_theta")?.or(outer_theta).unwrap_or(10_000.0);
+    let theta = outer_theta.unwrap_or(default_theta);
+    if BY_TYPE.iter().any(|kind| inner.0.contains_key(*kind)) {
+        let mut of = |kind: &str| {
+            let name = format!("{name}.{kind}");
+            let mut keys = object(&name, inner.take(kind))?;
+            rope_spec(&name, &mut keys, theta, max_position_embeddings)
+        };
+        let ((main, share), (local, _)) = (of(BY_TYPE[0])?, of(BY_TYPE[1])?);
+        return Ok(Ropes { main, local: Some(local), share });
+    }
+    let (main, share) = rope_spec(name, &mut inner, theta, max_position_embeddings)?;
+    Ok(Ropes { main, local: None, share })
+}
+
+fn object(name: &str, value: Option<Value>) -> Result<Keys, SpecError> {
+    match value {
+        None => Ok(Keys(Map::new())),
+        Some(Value::Object(map)) => Ok(Keys(map)),
+        Some(value) => Err(invalid(name, &value, "an object")),
+    }
+}
+
+/// One object of rotary keys, and the share of each head that it turns.
+fn rope_spec(
+    name: &str,
+    inner: &mut Keys,
+    default_theta: f64,
+    max_position_embeddings: usize,
+) -> Result<(RopeSpec, Option<f64>), SpecError> {
+    let theta = inner.number("rope_theta")?.unwrap_or(default_theta);
     let older_name = inner.text("type")?;
     let kind = inner.text("rope_type")?.or(older_name).unwrap_or_else(|| "default".to_owned());
     let in_object = |error: SpecError| match error {
@@ -33,17 +72,9 @@ pub(crate) fn rope_spec(
         }
         other => other,
     };
-    let scaling = rope_scaling(&kind, &mut inner, max_position_embeddings).map_err(in_object)?;
-    if let Some(partial) = inner.number("partial_rotary_factor").map_err(in_object)?
-        && partial != 1.0
-    {
-        return Err(SpecError::Unsupported {
-            key: format!("{name}.partial_rotary_factor"),
-            value: partial.to_string(),
-            why: "rotary embedding of a part of each head is not supported".to_owned(),
-        });
-    }
-    Ok(RopeSpec { theta, scaling })
+    let scaling = rope_scaling(&kind, inner, max_position_embeddings).map_err(in_object)?;
+    let share = inner.number("partial_rotary_factor").map_err(in_object)?;
+    Ok((RopeSpec { theta, scaling }, share))
 }
 
 fn rope_scaling(

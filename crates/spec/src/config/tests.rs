@@ -1,5 +1,6 @@
 use super::*;
-use crate::{LayerIndex, RopeSpec, Site};
+
+use crate::{LayerIndex, QkNorm, RopeSpec, Site};
 
 fn llama() -> Value {
     json!({
@@ -108,7 +109,7 @@ fn impossible_values_are_refused_by_key() {
         ("vocab_size", json!(null)),
         ("rms_norm_eps", json!(0.0)),
         ("rope_theta", json!(-1)),
-        ("hidden_act", json!("gelu")),
+        ("hidden_act", json!("relu")),
         ("quantization_config", json!({"bits": 4})),
         ("num_local_experts", json!(8)),
         ("partial_rotary_factor", json!(0.5)),
@@ -140,8 +141,8 @@ fn impossible_values_are_refused_by_key() {
         let named = ["rope_type", "num_attention_heads", key].iter().any(|k| message.contains(k));
         assert!(named, "{key} = {value}: {message}");
     }
-    let message = refused(&[("model_type", json!("gpt2"))]);
-    assert!(message.contains("gpt2") && message.contains("qwen3"), "{message}");
+    let message = refused(&[("model_type", json!("mamba"))]);
+    assert!(message.contains("mamba") && message.contains("qwen3"), "{message}");
     assert!(ModelSpec::from_config_text("{").is_err());
     assert!(ModelSpec::from_config_text("[]").is_err());
 }
@@ -155,13 +156,13 @@ fn families_have_their_own_biases_norms_and_windows() {
         ("max_window_layers", json!(2)),
     ]);
     let spec = ModelSpec::from_config(&qwen2).expect("valid qwen2");
-    assert!(spec.qkv_bias && !spec.attention_output_bias && !spec.qk_norm);
+    assert!(spec.qkv_bias && !spec.attention_output_bias && spec.qk_norm == QkNorm::None);
     assert_eq!(windows(&spec), [None, None, Some(8)]);
     assert_eq!(ModelSpec::from_config(&spec.to_config()).expect("reads back"), spec);
 
     let qwen3 = with(&[("model_type", json!("qwen3")), ("head_dim", json!(16))]);
     let spec = ModelSpec::from_config(&qwen3).expect("valid qwen3");
-    assert!(spec.qk_norm && !spec.qkv_bias);
+    assert!(spec.qk_norm == QkNorm::PerHead && !spec.qkv_bias);
     assert_eq!(spec.query_size(), 64);
 
     let mistral = with(&[("model_type", json!("mistral")), ("sliding_window", json!(16))]);

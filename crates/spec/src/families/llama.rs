@@ -2,23 +2,23 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Description, Family, Gguf, StoredName, common};
-use crate::{ModelSpec, NormScheme, Role, Site, SpecError, config::keys::Keys};
+use super::{Description, Family, Gguf, StoredName, USUAL, common};
+use crate::{ModelSpec, Role, Site, SpecError, config::keys::Keys};
 
 pub(super) static FAMILY: Description = Description {
     model_type: "llama",
     architecture: "LlamaForCausalLM",
     names: &NAMES,
-    own_scheme: NormScheme::pre,
     read,
     write,
     gguf: Some(Gguf {
         architecture: "llama",
-        sliding_window: false,
         interleaved_rotary: true,
         optional_biases: true,
         llama3_rope: true,
+        ..Gguf::USUAL
     }),
+    ..USUAL
 };
 
 /// Hugging Face's names, and those of gguf-py's `tensor_mapping.py`.
@@ -39,13 +39,8 @@ pub(super) static NAMES: [StoredName; 14] = [
     StoredName::new(&[Role::MlpDown], "mlp.down_proj", "ffn_down"),
 ];
 
-fn read(keys: &mut Keys) -> Result<ModelSpec, SpecError> {
-    let defaults = common::Defaults {
-        num_key_value_heads: None,
-        head_dim: None,
-        max_position_embeddings: 2048,
-        rms_norm_eps: 1e-6,
-    };
+pub(super) fn read(keys: &mut Keys) -> Result<ModelSpec, SpecError> {
+    let defaults = common::Defaults::USUAL;
     let mut spec = common::read(Family(&FAMILY), keys, &defaults)?;
     spec.qkv_bias = keys.flag("attention_bias")?.unwrap_or(false);
     spec.attention_output_bias = spec.qkv_bias;
@@ -61,7 +56,7 @@ fn read(keys: &mut Keys) -> Result<ModelSpec, SpecError> {
     }
 }
 
-fn write(spec: &ModelSpec, config: &mut Map<String, Value>) {
+pub(super) fn write(spec: &ModelSpec, config: &mut Map<String, Value>) {
     config.insert("attention_bias".to_owned(), json!(spec.qkv_bias));
     config.insert("mlp_bias".to_owned(), json!(spec.mlp_bias));
 }

@@ -2,14 +2,13 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Description, Family, Gguf, common, llama};
-use crate::{ModelSpec, NormScheme, SpecError, config::keys::Keys};
+use super::{Description, Family, Gguf, USUAL, common, llama};
+use crate::{ModelSpec, SpecError, config::keys::Keys};
 
 pub(super) static FAMILY: Description = Description {
     model_type: "mistral",
     architecture: "MistralForCausalLM",
     names: &llama::NAMES,
-    own_scheme: NormScheme::pre,
     read,
     write,
     // llama.cpp does not tell Mistral from Llama; the window is the difference.
@@ -19,15 +18,16 @@ pub(super) static FAMILY: Description = Description {
         interleaved_rotary: true,
         optional_biases: true,
         llama3_rope: true,
+        ..Gguf::USUAL
     }),
+    ..USUAL
 };
 
 fn read(keys: &mut Keys) -> Result<ModelSpec, SpecError> {
     let defaults = common::Defaults {
         num_key_value_heads: Some(8),
-        head_dim: None,
         max_position_embeddings: 131_072,
-        rms_norm_eps: 1e-6,
+        ..common::Defaults::USUAL
     };
     let mut spec = common::read(Family(&FAMILY), keys, &defaults)?;
     let window = common::sliding_window(keys)?;

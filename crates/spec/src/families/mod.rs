@@ -16,11 +16,18 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use crate::{ModelSpec, NormScheme, Part, Role, Site, SpecError, TensorId, config::keys::Keys};
+use crate::{
+    ModelSpec, NormScheme, Part, Role, Site, SpecError, StoredLayout, TensorId, config::keys::Keys,
+};
 
 /// Every family, in the order in which people are told of them.
-static REGISTRY: [&Description; 5] =
-    [&llama::FAMILY, &mistral::FAMILY, &qwen2::FAMILY, &qwen3::FAMILY, &phi3::FAMILY];
+static REGISTRY: [&Description; 5] = [
+    &llama::FAMILY,
+    &mistral::FAMILY,
+    &qwen2::FAMILY,
+    &qwen3::FAMILY,
+    &phi3::FAMILY,
+];
 
 /// Everything in which families differ.
 pub(crate) struct Description {
@@ -33,6 +40,14 @@ pub(crate) struct Description {
     names: &'static [StoredName],
     /// The scheme that a stock model has.
     own_scheme: fn() -> NormScheme,
+    /// What stands before a layer's number in the names of its tensors.
+    layer_prefix: &'static str,
+    /// What the names in some folders lack: GPT-2's first files have no `transformer.`.
+    optional_prefix: &'static str,
+    /// The `model_type` of models with other modalities beside, this family's being their `text_config`.
+    inside: Option<&'static str>,
+    /// Keys that change the function of other families and are computed in this one.
+    computes: &'static [&'static str],
     /// Reads a model from a `config.json`, taking the keys it understands out of it.
     read: fn(&mut Keys) -> Result<ModelSpec, SpecError>,
     /// Writes the keys that [`read`](Self::read) takes beyond those that all families share.
@@ -40,6 +55,21 @@ pub(crate) struct Description {
     /// The family's place in GGUF files; `None` if they are neither read nor written.
     gguf: Option<Gguf>,
 }
+
+/// What most families have.
+const USUAL: Description = Description {
+    model_type: "",
+    architecture: "",
+    names: &[],
+    own_scheme: NormScheme::pre,
+    layer_prefix: "model.layers.",
+    optional_prefix: "",
+    inside: None,
+    computes: &[],
+    read: llama::read,
+    write: llama::write,
+    gguf: None,
+};
 
 /// A family's place in GGUF files, as llama.cpp reads and writes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +85,27 @@ pub struct Gguf {
     pub optional_biases: bool,
     /// Whether Llama 3's table of rotary factors is read.
     pub llama3_rope: bool,
+    /// Keys of the architecture and what `config.json` calls them, beside those of all architectures.
+    pub keys: &'static [(&'static str, &'static str)],
+    /// Whether models have biases of queries, keys and values unless their `config.json` says otherwise.
+    pub usually_biased: bool,
+    /// The key of `config.json` for the number whose root divides the scores. It is not in the file:
+    /// llama.cpp takes a head's size, but for models of so many layers hidden_size / heads.
+    pub scale_by_head: Option<(&'static str, usize)>,
+}
+
+impl Gguf {
+    /// What most architectures have.
+    const USUAL: Self = Self {
+        architecture: "",
+        sliding_window: false,
+        interleaved_rotary: false,
+        optional_biases: false,
+        llama3_rope: false,
+        keys: &[],
+        usually_biased: false,
+        scale_by_head: None,
+    };
 }
 
 /// What a tensor is called.
@@ -68,11 +119,18 @@ pub struct StoredName {
     /// The name in a GGUF file, without `.weight` and, in a layer, without `blk.3.`. Empty if GGUF
     /// has no name for it.
     pub gguf: &'static str,
+    /// How the roles stand in a Hugging Face folder's matrix. A GGUF file has the matrices [out, in] and
+    /// the roles one after the other.
+    pub layout: StoredLayout,
 }
 
 impl StoredName {
     const fn new(roles: &'static [Role], hugging_face: &'static str, gguf: &'static str) -> Self {
-        Self { roles, hugging_face, gguf }
+        Self { roles, hugging_face, gguf, layout: StoredLayout::Rows }
+    }
+
+    const fn laid_out(self, layout: StoredLayout) -> Self {
+        Self { layout, ..self }
     }
 }
 
@@ -156,14 +214,64 @@ impl Family {
             Part::Bias => ".bias",
         };
         match id.layer {
-            Some(layer) => format!("model.layers.{layer}.{stem}{suffix}"),
+            Some(layer) => format!("{}{layer}.{stem}{suffix}", self.0.layer_prefix),
             None => format!("{stem}{suffix}"),
         }
     }
 
-    /// Whether the tensor of that role is stored with others as one.
-    pub(crate) fn shares_its_name(self, role: Role) -> bool {
-        self.names().any(|name| name.roles.len() > 1 && name.roles.contains(&role))
+    /// The roles that are stored as one tensor with that role, itself included.
+    pub(crate) fn parts_of(self, role: Role) -> &'static [Role] {
+        self.names().find(|name| name.roles.contains(&role)).map_or(&[], |name| name.roles)
+    }
+
+    /// How the stored tensor is made of its parts. A vector has no columns to be transposed.
+    pub(crate) fn layout(self, id: TensorId) -> StoredLayout {
+        let named = self.names().find(|name| name.roles.contains(&id.role));
+        match named.map_or(StoredLayout::Rows, |name| name.layout) {
+            StoredLayout::Transposed if id.part == Part::Bias => StoredLayout::Rows,
+            layout => layout,
+        }
+    }
+
+    /// The name that this project has for a tensor of a folder: without what stands before it in models
+    /// with other modalities, and with the prefix that some folders lack. `None` for a tensor of another
+    /// modality.
+    pub fn name_in_folder(self, name: &str) -> Option<String> {
+        if self.0.inside.is_some() {
+            if let Some(rest) = name.strip_prefix("language_model.") {
+                return Some(rest.to_owned());
+            }
+            if let Some(rest) = name.strip_prefix("model.language_model.") {
+                return Some(format!("model.{rest}"));
+            }
+            let of_images = ["vision_tower.", "multi_modal_projector.", "vision_model."];
+            let own = name.strip_prefix("model.").unwrap_or(name);
+            if of_images.iter().any(|prefix| own.starts_with(prefix)) {
+                return None;
+            }
+        }
+        let prefix = self.0.optional_prefix;
+        let lacks = !prefix.is_empty()
+            && !name.starts_with(prefix)
+            && self.names().any(|stored| {
+                let outer = !is_of_layer(stored) && stored.hugging_face.starts_with(prefix);
+                let layer = self.0.layer_prefix.strip_prefix(prefix);
+                layer.is_some_and(|layer| name.starts_with(layer))
+                    || outer
+                        && stored.hugging_face.strip_prefix(prefix)
+                            == name.rsplit_once('.').map(|(stem, _)| stem)
+            });
+        Some(if lacks { format!("{prefix}{name}") } else { name.to_owned() })
+    }
+
+    /// Keys that change the function of other families and are computed in this one.
+    pub fn computes(self, key: &str) -> bool {
+        self.0.computes.contains(&key)
+    }
+
+    /// The family whose `config.json` is the `text_config` of that `model_type`.
+    pub(crate) fn inside(model_type: &str) -> Option<Self> {
+        Self::all().find(|family| family.0.inside == Some(model_type))
     }
 
     /// The name in a Hugging Face folder of the tensor that a GGUF file calls `gguf`; `None` if
@@ -184,7 +292,8 @@ impl Family {
         if layer.is_empty() || !layer.bytes().all(|byte| byte.is_ascii_digit()) {
             return None;
         }
-        Some(format!("model.layers.{layer}.{}.{suffix}", named(part, true)?.hugging_face))
+        let stem = named(part, true)?.hugging_face;
+        Some(format!("{}{layer}.{stem}.{suffix}", self.0.layer_prefix))
     }
 
     /// The name of a tensor in a GGUF file of this family; `None` if GGUF has none for it.
@@ -208,8 +317,16 @@ impl Family {
 }
 
 fn is_of_layer(name: &StoredName) -> bool {
-    let outer = [Role::Embedding, Role::EmbeddingNorm, Role::FinalNorm, Role::Head];
-    !name.roles.iter().any(|role| outer.contains(role))
+    !name.roles.iter().any(|role| {
+        matches!(
+            role,
+            Role::Embedding
+                | Role::PositionEmbedding
+                | Role::EmbeddingNorm
+                | Role::FinalNorm
+                | Role::Head
+        )
+    })
 }
 
 impl PartialEq for Family {

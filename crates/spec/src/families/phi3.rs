@@ -3,17 +3,22 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Description, Family, StoredName, common};
-use crate::{ModelSpec, NormScheme, Role, Site, SpecError, config::keys::Keys};
+use super::{Description, Family, Gguf, StoredName, USUAL, common};
+use crate::{ModelSpec, Role, Site, SpecError, config::keys::Keys};
 
 pub(super) static FAMILY: Description = Description {
     model_type: "phi3",
     architecture: "Phi3ForCausalLM",
     names: &NAMES,
-    own_scheme: NormScheme::pre,
+    computes: &["partial_rotary_factor"],
     read,
     write,
-    gguf: None,
+    gguf: Some(Gguf {
+        architecture: "phi3",
+        keys: &[("attention.sliding_window", "sliding_window")],
+        ..Gguf::USUAL
+    }),
+    ..USUAL
 };
 
 static NAMES: [StoredName; 9] = [
@@ -30,10 +35,9 @@ static NAMES: [StoredName; 9] = [
 
 fn read(keys: &mut Keys) -> Result<ModelSpec, SpecError> {
     let defaults = common::Defaults {
-        num_key_value_heads: None,
-        head_dim: None,
         max_position_embeddings: 4096,
         rms_norm_eps: 1e-5,
+        ..common::Defaults::USUAL
     };
     // The context before extension stands beside the scaling, not in it; older files call LongRoPE "su".
     let original = keys.size("original_max_position_embeddings")?;
@@ -57,6 +61,9 @@ fn read(keys: &mut Keys) -> Result<ModelSpec, SpecError> {
 
 fn write(spec: &ModelSpec, config: &mut Map<String, Value>) {
     config.insert("sliding_window".to_owned(), json!(spec.windows().next().flatten()));
+    if spec.rotary_dim != spec.head_dim {
+        common::write_rotary_share(spec, "partial_rotary_factor", config);
+    }
     if let crate::RopeScaling::LongRope { original_max_position_embeddings: original, .. } =
         spec.rope.scaling
     {

@@ -2,23 +2,17 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Description, Family, Gguf, common, llama};
-use crate::{ModelSpec, NormScheme, SpecError, config::keys::Keys};
+use super::{Description, Family, Gguf, USUAL, common, llama};
+use crate::{ModelSpec, QkNorm, SpecError, config::keys::Keys};
 
 pub(super) static FAMILY: Description = Description {
     model_type: "qwen3",
     architecture: "Qwen3ForCausalLM",
     names: &llama::NAMES,
-    own_scheme: NormScheme::pre,
     read,
     write,
-    gguf: Some(Gguf {
-        architecture: "qwen3",
-        sliding_window: false,
-        interleaved_rotary: false,
-        optional_biases: false,
-        llama3_rope: false,
-    }),
+    gguf: Some(Gguf { architecture: "qwen3", ..Gguf::USUAL }),
+    ..USUAL
 };
 
 fn read(keys: &mut Keys) -> Result<ModelSpec, SpecError> {
@@ -26,10 +20,10 @@ fn read(keys: &mut Keys) -> Result<ModelSpec, SpecError> {
         num_key_value_heads: Some(32),
         head_dim: Some(128),
         max_position_embeddings: 32_768,
-        rms_norm_eps: 1e-6,
+        ..common::Defaults::USUAL
     };
     let mut spec = common::read(Family(&FAMILY), keys, &defaults)?;
-    spec.qk_norm = true;
+    spec.qk_norm = QkNorm::PerHead;
     spec.qkv_bias = keys.flag("attention_bias")?.unwrap_or(false);
     spec.attention_output_bias = spec.qkv_bias;
     common::read_windows(keys, &mut spec)?;

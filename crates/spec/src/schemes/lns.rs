@@ -1,12 +1,13 @@
 //! LayerNorm Scaling, x + F(N(x)·ℓ^-½): the output of both norms of layer ℓ times 1/√ℓ, after gain and
-//! bias (arXiv 2502.05795, eq. 12).
+//! bias (arXiv 2502.05795, eq. 12). In a sandwich, x + N₂(F(N₁(x)))·ℓ^-½: what N₁ gives is normalised
+//! again by N₂, which forgets a scale, so the norm whose output reaches the stream is the one to scale.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::{NormScheme, Place, Scheme, at_least_one, within_eight};
-use crate::{Branch, Depth, InputNorm, Sites};
+use crate::{Branch, BranchGate, Depth, InputNorm, Sites};
 
 /// Where the depth scale stands relative to the norm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -18,6 +19,19 @@ pub enum Placement {
     /// On the norm's input. Up to eps this is plain Pre-LN, because a norm forgets its input's
     /// scale: the "before LN" row of the paper's Table 8, useful as a probe of run-to-run noise.
     Input,
+}
+
+/// The norms of a branch, and which of them is scaled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Block {
+    /// x + F(scale · N(x))
+    #[default]
+    Pre,
+    /// x + scale · N₂(F(N₁(x)))
+    Sandwich,
+    /// x + N₂(F(scale · N₁(x))): what of the scale F's activation does not pass on, N₂ forgets.
+    SandwichInput,
 }
 
 /// The multiplier ℓ^(-exponent) of LayerNorm Scaling; ½ in the paper.
@@ -33,6 +47,9 @@ pub struct DepthScale {
     /// Before or after the norm.
     #[serde(default)]
     pub placement: Placement,
+    /// Which norms a branch has, and which of them is scaled.
+    #[serde(default, skip_serializing_if = "is_pre")]
+    pub block: Block,
     /// The layers before this one (0-based, counted before any pruning) are not scaled.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub first_layer: u32,
@@ -59,6 +76,11 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_pre(block: &Block) -> bool {
+    *block == Block::Pre
+}
+
 fn half() -> f64 {
     0.5
 }
@@ -73,6 +95,7 @@ impl Default for DepthScale {
             exponent: half(),
             sites: Sites::BOTH,
             placement: Placement::Output,
+            block: Block::Pre,
             first_layer: 0,
             anneal: None,
         }
@@ -109,15 +132,22 @@ impl DepthScale {
 
 impl Scheme for DepthScale {
     fn branch(&self, place: Place) -> Branch {
+        let plain = match self.block {
+            Block::Pre => Branch::PRE,
+            Block::Sandwich | Block::SandwichInput => Branch::SANDWICH,
+        };
         if !self.sites.contains(place.site) {
-            return Branch::PRE;
+            return plain;
         }
         let factor = self.factor(place.depth);
+        if self.block == Block::Sandwich {
+            return Branch { gate: BranchGate::Constant(factor), ..plain };
+        }
         let input_norm = Some(match self.placement {
             Placement::Output => InputNorm { output_scale: factor, ..InputNorm::PLAIN },
             Placement::Input => InputNorm { input_scale: factor, ..InputNorm::PLAIN },
         });
-        Branch { input_norm, ..Branch::PRE }
+        Branch { input_norm, ..plain }
     }
 
     fn variants() -> Vec<(&'static str, Self)> {
@@ -138,6 +168,11 @@ impl Scheme for DepthScale {
             Placement::Output => "lns",
             Placement::Input => "before-norm",
         })?;
+        match self.block {
+            Block::Pre => {}
+            Block::Sandwich => f.write_str(" on the output norms of a sandwich")?,
+            Block::SandwichInput => f.write_str(" on the input norms of a sandwich")?,
+        }
         if self.exponent != 0.5 {
             write!(f, ", exponent {}", self.exponent)?;
         }

@@ -29,7 +29,7 @@ pub use deepnorm::DeepNorm;
 pub use gpas::Gpas;
 pub use keel::Keel;
 pub use layerscale::LayerScale;
-pub use lns::{Anneal, DepthScale, Placement};
+pub use lns::{Anneal, Block, DepthScale, Placement};
 pub use mix_ln::MixLn;
 pub use output_norm::OutputNorm;
 pub use peri::Peri;
@@ -158,6 +158,16 @@ impl NormScheme {
     /// Pre-LN, x + F(N(x)).
     pub fn pre() -> Self {
         Self::Pre(Pre {})
+    }
+
+    /// Norms before and after each branch.
+    pub fn sandwich() -> Self {
+        Self::Sandwich(Sandwich {})
+    }
+
+    /// Norms on each branch's output alone.
+    pub fn output_norm() -> Self {
+        Self::OutputNorm(OutputNorm {})
     }
 
     /// LayerNorm Scaling as in the paper: exponent ½, both sites.

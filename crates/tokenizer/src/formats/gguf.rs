@@ -93,12 +93,16 @@ fn byte_level(
 
 fn sentencepiece(gguf: &GgufTokenizer) -> Result<Tokenizer, String> {
     let vocab = vocabulary(gguf)?;
-    // Gemma spells runs of spaces so, and its scores do not give the order of its merges.
-    if let Some(id) = gguf.tokens.iter().position(|token| token.trim_matches(' ').is_empty()) {
+    // Gemma's runs of spaces are found in the text before it is prepared; a piece that merges are to make
+    // would never be met.
+    let kind = |id: usize| gguf.token_types.get(id).copied().unwrap_or(NORMAL);
+    let bare = |(id, token): &(usize, &String)| {
+        kind(*id) == NORMAL && token.trim_matches(' ').is_empty() && !token.is_empty()
+    };
+    if let Some((id, token)) = gguf.tokens.iter().enumerate().find(bare) {
         return Err(format!(
-            "token {id} is \"{}\", spaces that SentencePiece would spell {SPACE}; put the model's \
-             tokenizer.json beside the file",
-            gguf.tokens[id]
+            "token {id} is \"{token}\", spaces that SentencePiece would spell {SPACE}; put the model's \
+             tokenizer.json beside the file"
         ));
     }
     // Files that this project writes list them where the scores leave a choice.

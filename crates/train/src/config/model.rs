@@ -1,6 +1,6 @@
 //! `[model]`: the model that is trained from scratch.
 
-use lns_spec::{Family, Initialisation, ModelSpec, NormScheme, Preset};
+use lns_spec::{Family, Initialisation, ModelSpec, NormScheme, Preset, QkNorm};
 use serde::{Deserialize, Deserializer, Serialize};
 use toml::Value;
 
@@ -119,7 +119,7 @@ impl ModelConfig {
         spec.embedding_norm = self.embedding_norm;
         if self.qk_norm {
             // The family whose config.json says that heads of q and k are normed.
-            (spec.family, spec.qk_norm) = (Family::QWEN3, true);
+            (spec.family, spec.qk_norm) = (Family::QWEN3, QkNorm::PerHead);
         }
         // What could not be read again is refused before anything is trained.
         spec.validate().and_then(|()| spec.check_config()).map_err(|error| {

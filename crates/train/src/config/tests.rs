@@ -65,7 +65,7 @@ fn every_model_that_the_settings_accept_is_read_back_as_it_was() {
 #[test]
 fn what_cannot_be_written_is_refused_before_training() {
     let mut spec = set("").expect("valid").model.spec(300, 64).expect("valid");
-    spec.qk_norm = true;
+    spec.qk_norm = lns_spec::QkNorm::PerHead;
     let error = spec.check_config().expect_err("a llama has no such norms").to_string();
     assert!(error.contains("llama") && error.contains("qk_norm"), "{error}");
     let qwen3 = set("model.qk_norm = true").expect("valid").model.spec(300, 64).expect("valid");
