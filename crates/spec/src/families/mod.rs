@@ -5,6 +5,7 @@
 //! only describes.
 
 mod common;
+mod gemma2;
 mod llama;
 mod mistral;
 mod phi3;
@@ -21,12 +22,13 @@ use crate::{
 };
 
 /// Every family, in the order in which people are told of them.
-static REGISTRY: [&Description; 5] = [
+static REGISTRY: [&Description; 6] = [
     &llama::FAMILY,
     &mistral::FAMILY,
     &qwen2::FAMILY,
     &qwen3::FAMILY,
     &phi3::FAMILY,
+    &gemma2::FAMILY,
 ];
 
 /// Everything in which families differ.
