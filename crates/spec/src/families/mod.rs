@@ -6,6 +6,7 @@
 
 mod common;
 mod gemma2;
+mod gemma3;
 mod llama;
 mod mistral;
 mod phi3;
@@ -22,13 +23,14 @@ use crate::{
 };
 
 /// Every family, in the order in which people are told of them.
-static REGISTRY: [&Description; 6] = [
+static REGISTRY: [&Description; 7] = [
     &llama::FAMILY,
     &mistral::FAMILY,
     &qwen2::FAMILY,
     &qwen3::FAMILY,
     &phi3::FAMILY,
     &gemma2::FAMILY,
+    &gemma3::FAMILY,
 ];
 
 /// Everything in which families differ.
