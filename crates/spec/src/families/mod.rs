@@ -7,6 +7,7 @@
 mod common;
 mod gemma2;
 mod gemma3;
+mod gpt2;
 mod llama;
 mod mistral;
 mod phi3;
@@ -23,7 +24,7 @@ use crate::{
 };
 
 /// Every family, in the order in which people are told of them.
-static REGISTRY: [&Description; 7] = [
+static REGISTRY: [&Description; 8] = [
     &llama::FAMILY,
     &mistral::FAMILY,
     &qwen2::FAMILY,
@@ -31,6 +32,7 @@ static REGISTRY: [&Description; 7] = [
     &phi3::FAMILY,
     &gemma2::FAMILY,
     &gemma3::FAMILY,
+    &gpt2::FAMILY,
 ];
 
 /// Everything in which families differ.
