@@ -8,6 +8,7 @@ mod common;
 mod gemma2;
 mod gemma3;
 mod gpt2;
+mod gpt_neox;
 mod llama;
 mod mistral;
 mod phi3;
@@ -24,7 +25,7 @@ use crate::{
 };
 
 /// Every family, in the order in which people are told of them.
-static REGISTRY: [&Description; 8] = [
+static REGISTRY: [&Description; 9] = [
     &llama::FAMILY,
     &mistral::FAMILY,
     &qwen2::FAMILY,
@@ -33,6 +34,7 @@ static REGISTRY: [&Description; 8] = [
     &gemma2::FAMILY,
     &gemma3::FAMILY,
     &gpt2::FAMILY,
+    &gpt_neox::FAMILY,
 ];
 
 /// Everything in which families differ.
