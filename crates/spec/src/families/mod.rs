@@ -11,6 +11,7 @@ mod gpt2;
 mod gpt_neox;
 mod llama;
 mod mistral;
+mod olmo2;
 mod phi3;
 mod qwen2;
 mod qwen3;
@@ -25,7 +26,7 @@ use crate::{
 };
 
 /// Every family, in the order in which people are told of them.
-static REGISTRY: [&Description; 9] = [
+static REGISTRY: [&Description; 10] = [
     &llama::FAMILY,
     &mistral::FAMILY,
     &qwen2::FAMILY,
@@ -33,6 +34,7 @@ static REGISTRY: [&Description; 9] = [
     &phi3::FAMILY,
     &gemma2::FAMILY,
     &gemma3::FAMILY,
+    &olmo2::FAMILY,
     &gpt2::FAMILY,
     &gpt_neox::FAMILY,
 ];
