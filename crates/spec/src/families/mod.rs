@@ -15,6 +15,7 @@ mod olmo2;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod smollm3;
 
 use std::fmt;
 
@@ -26,7 +27,7 @@ use crate::{
 };
 
 /// Every family, in the order in which people are told of them.
-static REGISTRY: [&Description; 10] = [
+static REGISTRY: [&Description; 11] = [
     &llama::FAMILY,
     &mistral::FAMILY,
     &qwen2::FAMILY,
@@ -37,6 +38,7 @@ static REGISTRY: [&Description; 10] = [
     &olmo2::FAMILY,
     &gpt2::FAMILY,
     &gpt_neox::FAMILY,
+    &smollm3::FAMILY,
 ];
 
 /// Everything in which families differ.
