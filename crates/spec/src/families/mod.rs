@@ -9,6 +9,7 @@ mod gemma2;
 mod gemma3;
 mod gpt2;
 mod gpt_neox;
+mod granite;
 mod llama;
 mod mistral;
 mod olmo2;
@@ -27,7 +28,7 @@ use crate::{
 };
 
 /// Every family, in the order in which people are told of them.
-static REGISTRY: [&Description; 11] = [
+static REGISTRY: [&Description; 12] = [
     &llama::FAMILY,
     &mistral::FAMILY,
     &qwen2::FAMILY,
@@ -39,6 +40,7 @@ static REGISTRY: [&Description; 11] = [
     &gpt2::FAMILY,
     &gpt_neox::FAMILY,
     &smollm3::FAMILY,
+    &granite::FAMILY,
 ];
 
 /// Everything in which families differ.
