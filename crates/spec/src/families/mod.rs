@@ -13,6 +13,7 @@ mod granite;
 mod llama;
 mod mistral;
 mod olmo2;
+mod olmo3;
 mod phi3;
 mod qwen2;
 mod qwen3;
@@ -28,7 +29,7 @@ use crate::{
 };
 
 /// Every family, in the order in which people are told of them.
-static REGISTRY: [&Description; 12] = [
+static REGISTRY: [&Description; 13] = [
     &llama::FAMILY,
     &mistral::FAMILY,
     &qwen2::FAMILY,
@@ -37,6 +38,7 @@ static REGISTRY: [&Description; 12] = [
     &gemma2::FAMILY,
     &gemma3::FAMILY,
     &olmo2::FAMILY,
+    &olmo3::FAMILY,
     &gpt2::FAMILY,
     &gpt_neox::FAMILY,
     &smollm3::FAMILY,
