@@ -7,6 +7,7 @@
 mod common;
 mod gemma2;
 mod gemma3;
+mod glm4;
 mod gpt2;
 mod gpt_neox;
 mod granite;
@@ -29,7 +30,7 @@ use crate::{
 };
 
 /// Every family, in the order in which people are told of them.
-static REGISTRY: [&Description; 13] = [
+static REGISTRY: [&Description; 14] = [
     &llama::FAMILY,
     &mistral::FAMILY,
     &qwen2::FAMILY,
@@ -42,6 +43,7 @@ static REGISTRY: [&Description; 13] = [
     &gpt2::FAMILY,
     &gpt_neox::FAMILY,
     &smollm3::FAMILY,
+    &glm4::FAMILY,
     &granite::FAMILY,
 ];
 
