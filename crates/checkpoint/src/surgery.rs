@@ -12,10 +12,7 @@ use std::{
 };
 
 use lns_record::open_regular;
-use lns_spec::{
-    ConversionError, DepthScale, LayerIndex, ModelSpec, Removal, SpecError, StoredLayout,
-    StoredTensor, TensorId,
-};
+use lns_spec::{ConversionError, DepthScale, Gains, LayerIndex, ModelSpec, Removal, SpecError, StoredLayout, StoredTensor, TensorId};
 use serde_json::{Map, Value, json};
 
 use crate::gguf::encode;
@@ -129,17 +126,17 @@ impl<'a> Conversion<'a> {
         Ok(Self { source, spec, tensors: tensors.into_iter().map(|(_, edit)| edit).collect() })
     }
 
-    /// With LayerNorm Scaling: γ·ℓ^e so that the function stays, or as they are.
+    /// The model with LayerNorm Scaling, and its gains γ·ℓ^e so that the function stays, or as they are.
     ///
     /// # Errors
     /// [`ConversionError`] when the model cannot take the scale.
     pub fn with_layernorm_scaling(
         self,
         scale: DepthScale,
-        preserve: bool,
+        gains: Gains,
     ) -> Result<Self, ConversionError> {
         let after = self.spec.with_layernorm_scaling(scale)?;
-        Ok(self.become_spec(after, preserve))
+        Ok(self.become_spec(after, gains))
     }
 
     /// The same function as a plain Pre-LN model of whole layers.
@@ -148,7 +145,7 @@ impl<'a> Conversion<'a> {
     /// [`ConversionError::NotScaled`] when there is nothing to fold.
     pub fn folded(self) -> Result<Self, ConversionError> {
         let after = self.spec.folded()?;
-        Ok(self.become_spec(after, true))
+        Ok(self.become_spec(after, Gains::Compensated))
     }
 
     /// The same as a model that every runtime can run: folded if need be.
@@ -168,8 +165,8 @@ impl<'a> Conversion<'a> {
         }
     }
 
-    fn become_spec(mut self, after: ModelSpec, preserve: bool) -> Self {
-        if preserve {
+    fn become_spec(mut self, after: ModelSpec, gains: Gains) -> Self {
+        if gains == Gains::Compensated {
             for edit in &mut self.tensors {
                 // A bias is scaled with its gain: the scale stands after both.
                 if let [TensorId { layer: Some(layer), role, .. }] = edit.parts[..] {

@@ -35,11 +35,11 @@ fn program() -> ExitCode {
         Err(answer) => return printer::answer(&answer),
     };
     if let Err(error) = stop::outlive_file_limits() {
-        Printer::new(cli.quiet, false)
+        Printer { quiet: cli.quiet, json: false }
             .note(&format!("A limit on file sizes would end lns: {error}"));
     }
     let verb = cli.verb.typed();
-    let printer = Printer::new(cli.quiet, verb.prints_json());
+    let printer = Printer { quiet: cli.quiet, json: verb.prints_json() };
     // The files of piped text are there until the verb has ended.
     let mut piped = pipes::Kept::default();
     let ended = piped.keep(verb.texts(), &printer).and_then(|()| verb.run(&printer));

@@ -15,16 +15,15 @@ use lns_report::TableStyle;
 use lns_show::{clean, clean_coloured, clean_json, clean_lines, clean_prose};
 use serde::Serialize;
 
+/// Writes what a verb has to say.
 pub(crate) struct Printer {
-    quiet: bool,
-    json: bool,
+    /// Whether notes and progress are left out.
+    pub(crate) quiet: bool,
+    /// Whether standard output is for a program, so that it gets JSON and nothing else.
+    pub(crate) json: bool,
 }
 
 impl Printer {
-    pub(crate) fn new(quiet: bool, json: bool) -> Self {
-        Self { quiet, json }
-    }
-
     /// A result for a person; nothing under `--json`.
     pub(crate) fn result(&self, text: &str) -> anyhow::Result<()> {
         if self.json { Ok(()) } else { write_stdout(&clean_lines(text)) }
@@ -191,7 +190,7 @@ pub(crate) fn answer(answer: &clap::Error) -> ExitCode {
     let printed = answer.print().and_then(|()| std::io::stdout().flush());
     match printed {
         Err(error) if !answer.use_stderr() && error.kind() != ErrorKind::BrokenPipe => {
-            Printer::new(false, false).error(&unwritable(error));
+            Printer { quiet: false, json: false }.error(&unwritable(error));
             ExitCode::FAILURE
         }
         // What is wrong is the same wherever it could not be said.

@@ -81,7 +81,7 @@ impl Stop {
             told.asked.store(true, Ordering::Relaxed);
             if !quiet {
                 let soon = *told.soon.lock().unwrap_or_else(PoisonError::into_inner);
-                Printer::new(false, false)
+                Printer { quiet: false, json: false }
                     .note(&format!("Stopping after this {soon}; once more to stop at once."));
             }
         })

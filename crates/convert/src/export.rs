@@ -111,8 +111,7 @@ impl GgufExport<'_> {
             serde_json::to_string(&record).map_err(|error| io("was not written")(error.into()))?;
         let options =
             GgufOptions { name, dtype: self.dtype, tokenizer, provenance: Some(&provenance) };
-        let file =
-            NewFile::create(place, existing == Existing::Replaced).map_err(io("cannot be made"))?;
+        let file = NewFile::create(place, existing).map_err(io("cannot be made"))?;
         let mut read = |tensor: &StoredTensor| -> Result<Vec<f32>, CheckpointError> {
             conversion.read_f32(&tensor.name, &tensor.shape)
         };

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use lns_checkpoint::Checkpoint;
+use lns_record::Existing;
 
 /// What is to be made at a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,15 +12,6 @@ pub enum Made {
     Folder,
     /// A model as one file.
     File,
-}
-
-/// What happens to what is there already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Existing {
-    /// It stays, and nothing is made.
-    Kept,
-    /// It is replaced, if it is a model.
-    Replaced,
 }
 
 /// Why nothing can be made at a place.

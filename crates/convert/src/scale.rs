@@ -2,7 +2,7 @@
 
 use lns_checkpoint::{Checkpoint, Conversion};
 use lns_model::Retrofit;
-use lns_spec::{DepthScale, NormScheme};
+use lns_spec::{DepthScale, Gains, NormScheme};
 use serde_json::json;
 
 use crate::{ConvertError, Job};
@@ -16,8 +16,8 @@ pub fn retrofit(
     mode: Retrofit,
     scale: DepthScale,
 ) -> Result<Job<'_>, ConvertError> {
-    let (begin, preserve) = mode.begin(scale);
-    let conversion = Conversion::of(source)?.with_layernorm_scaling(begin, preserve)?;
+    let (begin, gains) = mode.begin(scale);
+    let conversion = Conversion::of(source)?.with_layernorm_scaling(begin, gains)?;
     let options = json!({"mode": mode.name(), "norm_scheme": conversion.spec().norm_scheme});
     Ok(Job::new("retrofit", conversion, options))
 }
@@ -37,7 +37,7 @@ pub fn fold(source: &Checkpoint) -> Result<Job<'_>, ConvertError> {
 /// # Errors
 /// [`ConvertError`] when the checkpoint is not whole, or the model cannot take the scale.
 pub fn unfold(source: &Checkpoint, scale: DepthScale) -> Result<Job<'_>, ConvertError> {
-    let conversion = Conversion::of(source)?.with_layernorm_scaling(scale, true)?;
+    let conversion = Conversion::of(source)?.with_layernorm_scaling(scale, Gains::Compensated)?;
     let options = json!({"norm_scheme": conversion.spec().norm_scheme});
     Ok(Job::new("unfold", conversion, options))
 }

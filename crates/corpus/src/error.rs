@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use lns_show::counted;
 use lns_tokenizer::TokenizerError;
 
 use crate::Part;
@@ -95,12 +96,12 @@ pub enum CorpusError {
     DocumentTooLong { path: PathBuf, limit: usize },
 
     /// A window in which nothing is predicted.
-    #[error("a window of {window} tokens predicts nothing; give 2 or more")]
+    #[error("a window of {} predicts nothing; give 2 or more", counted(*window, "token"))]
     WindowTooShort { window: usize },
     /// Fewer tokens allowed than one window needs.
     #[error(
-        "{max_tokens} tokens do not fill one window of {window}; give --max-tokens {window} or \
-         more, or a shorter --window"
+        "{} cannot fill one window of {window}; give --max-tokens {window} or more, or a shorter \
+         --window", counted(*max_tokens, "token")
     )]
     MaxTokensBelowWindow { max_tokens: u64, window: usize },
     /// Files were given, and all are empty.
@@ -108,7 +109,8 @@ pub enum CorpusError {
     NoText { files: Vec<PathBuf> },
     /// The text ended before the first window was full.
     #[error(
-        "the text has {tokens} tokens, one window needs {needed}; give more text{}",
+        "the text has {}, one window needs {needed}; give more text{}",
+        counted(*tokens, "token"),
         if *.largest < 2 { String::new() } else { format!(" or --window {largest}") }
     )]
     TextTooShort { tokens: usize, needed: usize, largest: usize },
@@ -144,8 +146,8 @@ pub enum CorpusError {
     AllHeldOut { files: Vec<PathBuf> },
     /// Text of which no end can be held out.
     #[error(
-        "the text has {bytes} byte{}, too few to train on and to hold some out; give {} KiB or more, or \
-         name other text to hold out (--validation)", if *.bytes == 1 { "" } else { "s" }, enough >> 10
+        "the text has {}, too few to train on and to hold some out; give {} KiB or more, or name other \
+         text to hold out (--validation)", counted(*bytes, "byte"), enough >> 10
     )]
     TooShortToHoldOut { bytes: u64, enough: u64 },
     /// A folder without a manifest.
@@ -176,13 +178,15 @@ pub enum CorpusError {
     Weight { weight: f64 },
     /// A text that does not fill one sequence.
     #[error(
-        "the text has {tokens} tokens, one sequence needs {needed}; give more text or shorter sequences"
+        "the text has {}, one sequence needs {needed}; give more text or shorter sequences",
+        counted(*tokens, "token")
     )]
     SourceTooShort { tokens: u64, needed: usize },
     /// A part that is held out does not fill one sequence.
     #[error(
-        "what is held out has {tokens} tokens, one sequence needs {needed}; name more text to hold out \
-         (--validation), or give shorter sequences (--length)"
+        "what is held out has {}, one sequence needs {needed}; name more text to hold out \
+         (--validation), or give shorter sequences (--length)",
+        counted(*tokens, "token")
     )]
     HeldOutTooShort { tokens: u64, needed: usize },
     /// A position of another mixture.

@@ -357,12 +357,12 @@ mod tests {
 
         few.options.max_tokens = Some(3);
         let message = refusal(&few);
-        assert!(message.starts_with("3 tokens do not fill one window of 4"), "{message}");
+        assert!(message.starts_with("3 tokens cannot fill one window of 4"), "{message}");
         few.options.window = 1;
-        assert!(refusal(&few).contains("a window of 1 tokens predicts nothing"));
+        assert!(refusal(&few).contains("a window of 1 token predicts nothing"));
 
         let one = texts(&[("a.txt", "a")], 2);
-        assert_eq!(refusal(&one), "the text has 1 tokens, one window needs 2; give more text");
+        assert_eq!(refusal(&one), "the text has 1 token, one window needs 2; give more text");
         let none = texts(&[("a.txt", ""), ("b.jsonl", "\n")], 2);
         let message = refusal(&none);
         assert!(message.starts_with("no text in ") && message.contains("b.jsonl"), "{message}");

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use lns_spec::{Anneal, ConversionError, DepthScale, ModelSpec, NormScheme, Role, Site};
+use lns_spec::{Anneal, ConversionError, DepthScale, Gains, ModelSpec, NormScheme, Role, Site};
 
 use crate::Decoder;
 
@@ -35,14 +35,14 @@ impl Retrofit {
         }
     }
 
-    /// The scale that the model begins with, and whether its gains make up for it.
-    pub fn begin(self, scale: DepthScale) -> (DepthScale, bool) {
+    /// The scale that the model begins with, and what happens to its gains.
+    pub fn begin(self, scale: DepthScale) -> (DepthScale, Gains) {
         match self {
-            Self::Preserve => (scale, true),
-            Self::Replace => (scale, false),
+            Self::Preserve => (scale, Gains::Compensated),
+            Self::Replace => (scale, Gains::Kept),
             Self::Anneal { steps } => {
                 let anneal = Some(Anneal { exponent: scale.exponent, steps });
-                (DepthScale { exponent: 0.0, anneal, ..scale }, false)
+                (DepthScale { exponent: 0.0, anneal, ..scale }, Gains::Kept)
             }
         }
     }
@@ -75,9 +75,9 @@ pub fn apply_curse_of_depth_mitigation(
     mode: Retrofit,
     scale: DepthScale,
 ) -> Result<Decoder, ConversionError> {
-    let (scale, preserve) = mode.begin(scale);
+    let (scale, gains) = mode.begin(scale);
     let spec = model.spec.with_layernorm_scaling(scale)?;
-    Ok(model.with_spec(spec, preserve))
+    Ok(model.with_spec(spec, gains))
 }
 
 impl Decoder {
@@ -100,7 +100,7 @@ impl Decoder {
         };
         let folded = self.spec.folded()?;
         let per_layer = self.spec.per_layer.clone();
-        Ok(self.with_spec(ModelSpec { per_layer, ..folded }, true))
+        Ok(self.with_spec(ModelSpec { per_layer, ..folded }, Gains::Compensated))
     }
 
     /// Brings a scheme that training moves to where it is after training step `step`.
@@ -108,24 +108,26 @@ impl Decoder {
         match self.spec.norm_scheme.at_step(step, self.spec.trained_layers) {
             Some(norm_scheme) => {
                 let spec = ModelSpec { norm_scheme, ..(*self.spec).clone() };
-                self.with_spec(spec, false)
+                self.with_spec(spec, Gains::Kept)
             }
             None => self,
         }
     }
 
-    /// The model under another depth scale: with gains that make up for it, or with those it has.
-    fn with_spec(mut self, after: ModelSpec, preserve: bool) -> Self {
+    /// The model under another depth scale.
+    fn with_spec(mut self, after: ModelSpec, gains: Gains) -> Self {
         let before = self.spec.clone();
         self.layers = before
             .layers()
             .zip(self.layers)
             .map(|(index, layer)| {
-                [Site::Attention, Site::Mlp].into_iter().fold(layer, |layer, site| {
-                    let gains = [Role::InputNorm(site), Role::OutputNorm(site)].map(|role| {
-                        if preserve { before.gain_factor(&after, index, role) } else { 1.0 }
+                Site::ALL.into_iter().fold(layer, |layer, site| {
+                    let roles = [Role::InputNorm(site), Role::OutputNorm(site)];
+                    let factors = roles.map(|role| match gains {
+                        Gains::Compensated => before.gain_factor(&after, index, role),
+                        Gains::Kept => 1.0,
                     });
-                    layer.with_rule(site, after.branch(index, site), gains)
+                    layer.with_rule(site, after.branch(index, site), factors)
                 })
             })
             .collect();

@@ -9,9 +9,7 @@ use lns_model::{
     Decoder, LayerSource, LoraConfig, LoraError, Pruned, Retrofit, apply_curse_of_depth_mitigation,
     ids_tensor, visit_parameters,
 };
-use lns_spec::{
-    ConversionError, DepthScale, Family, LayerIndex, ModelSpec, NormScheme, Preset, Removal, Site,
-};
+use lns_spec::{ConversionError, DepthScale, Family, Gains, LayerIndex, ModelSpec, NormScheme, Preset, Removal, Site};
 
 fn spec(scheme: NormScheme) -> ModelSpec {
     let preset = Preset {
@@ -256,7 +254,7 @@ fn files_that_are_converted_compute_the_same_in_every_family_and_type() {
             }
             let source = tiny(&name);
             let plain = Conversion::of(&source).expect("whole");
-            let scaled = match plain.with_layernorm_scaling(DepthScale::default(), true) {
+            let scaled = match plain.with_layernorm_scaling(DepthScale::default(), Gains::Compensated) {
                 // OLMo has no norm that could be scaled.
                 Err(ConversionError::NoInputNorm { .. }) => {
                     assert!(family.starts_with("olmo"), "{family}");

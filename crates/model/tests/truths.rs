@@ -119,7 +119,7 @@ fn scaling_before_the_norm_changes_nothing() {
     let of = |scheme| {
         let spec = spec(scheme);
         let initialisation = lns_spec::Initialisation::Normal;
-        let std = lns_spec::embedding_std(true);
+        let std = lns_spec::Initialisation::LARGE_EMBEDDING_STD;
         logits(&Decoder::initialised(&spec, initialisation, std, 1, &Device::flex()))
     };
     let (pre, before) = (of(NormScheme::pre()), of(NormScheme::Lns(scale)));

@@ -250,7 +250,7 @@ fn claim_there(folder: &Path, wanted: &FolderMarker) -> Result<Option<Claim>, Cl
             return Err(ClaimError::OfAnother { folder, is, of });
         }
         let added = || -> std::io::Result<Option<File>> {
-            let new = NewFile::create(&path, false)?;
+            let new = NewFile::create(&path, Existing::Kept)?;
             let mut file = std::fs::OpenOptions::new().write(true).open(new.path())?;
             file.write_all(&pretty_json(wanted)?)?;
             new.commit_held()

@@ -38,7 +38,7 @@ pub use study::{
     StudyRecord, TheoryCheck, TheoryCurve, TheoryRecord, TunedGroupRecord, TuningRecord,
 };
 pub use surgery::{FileRecord, ProvenanceRecord, PrunePlan, PruneStep};
-pub use write::{NewFile, NewFolder, pretty_json, remove_unfinished, replace_file};
+pub use write::{Existing, NewFile, NewFolder, pretty_json, remove_unfinished, replace_file};
 
 /// `bench --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

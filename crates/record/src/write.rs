@@ -156,10 +156,19 @@ pub fn pretty_json(value: &impl serde::Serialize) -> serde_json::Result<Vec<u8>>
 /// # Errors
 /// Whatever the operating system says; the file at `path` is then as it was.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let new = NewFile::create(path, true)?;
+    let new = NewFile::create(path, Existing::Replaced)?;
     // Opened, not made: by any other name it would be a leftover.
     std::fs::OpenOptions::new().write(true).open(new.path())?.write_all(bytes)?;
     new.commit()
+}
+
+/// What happens to what is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// It stays, and nothing is made.
+    Kept,
+    /// It is replaced.
+    Replaced,
 }
 
 /// A folder that appears at its place all at once, with everything in it on disk; gone again when it
@@ -168,7 +177,7 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 pub struct NewFolder {
     unfinished: TempDir,
     place: PathBuf,
-    replace: bool,
+    existing: Existing,
     /// Tells those that look for leftovers that this is none.
     _lock: Option<File>,
 }
@@ -182,7 +191,7 @@ impl NewFolder {
         if place.exists() {
             return Err(ErrorKind::AlreadyExists.into());
         }
-        Self::begin(place, false)
+        Self::begin(place, Existing::Kept)
     }
 
     /// Begins a folder that will take the place of the one at `place`, if there is one: a reader finds
@@ -193,16 +202,16 @@ impl NewFolder {
     pub fn replace(place: &Path) -> std::io::Result<Self> {
         match place.symlink_metadata() {
             Ok(found) if !found.is_dir() => Err(ErrorKind::AlreadyExists.into()),
-            _ => Self::begin(place, true),
+            _ => Self::begin(place, Existing::Replaced),
         }
     }
 
-    fn begin(place: &Path, replace: bool) -> std::io::Result<Self> {
+    fn begin(place: &Path, existing: Existing) -> std::io::Result<Self> {
         remove_stale(place);
         let prefix = prefix_of(place);
         let make = || unfinished_for(&prefix, 0o777).tempdir_in(parent(place));
         let (unfinished, lock) = held(make, TempDir::path)?;
-        Ok(Self { unfinished, place: place.to_owned(), replace, _lock: lock })
+        Ok(Self { unfinished, place: place.to_owned(), existing, _lock: lock })
     }
 
     /// Where to write its files meanwhile.
@@ -233,7 +242,7 @@ impl NewFolder {
             File::open(entry?.path())?.sync_all()?;
         }
         sync_folder(whole)?;
-        if self.replace {
+        if self.existing == Existing::Replaced {
             // The old folder is now the unfinished one, and goes with it.
             swap_in(whole, &self.place)?;
             // The new one is in place, whatever becomes of the old one.
@@ -308,17 +317,16 @@ fn swap_one_by_one(new: &Path, old: &Path) -> std::io::Result<()> {
 pub struct NewFile {
     unfinished: TempPath,
     place: PathBuf,
-    replace: bool,
+    existing: Existing,
     lock: Option<File>,
 }
 
 impl NewFile {
-    /// Begins a file that will be at `place`, in place of the one that is there only if `replace`
-    /// says so.
+    /// Begins a file that will be at `place`; `existing` says what becomes of one that is there.
     ///
     /// # Errors
     /// Whatever the operating system says.
-    pub fn create(place: &Path, replace: bool) -> std::io::Result<Self> {
+    pub fn create(place: &Path, existing: Existing) -> std::io::Result<Self> {
         remove_stale(place);
         let prefix = prefix_of(place);
         let make = || {
@@ -326,7 +334,7 @@ impl NewFile {
             Ok(file.into_temp_path())
         };
         let (unfinished, lock) = held(make, |path: &TempPath| path)?;
-        Ok(Self { unfinished, place: place.to_owned(), replace, lock })
+        Ok(Self { unfinished, place: place.to_owned(), existing, lock })
     }
 
     /// Where to write meanwhile.
@@ -345,7 +353,7 @@ impl NewFile {
     /// The same; the file stays locked, where the system can, until what is returned is dropped.
     pub(crate) fn commit_held(self) -> std::io::Result<Option<File>> {
         File::open(self.path())?.sync_all()?;
-        if self.replace {
+        if self.existing == Existing::Replaced {
             self.unfinished.persist(&self.place)?;
         } else {
             self.unfinished.persist_noclobber(&self.place)?;
@@ -482,15 +490,15 @@ mod tests {
     fn a_large_file_is_absent_until_it_is_whole() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let place = dir.path().join("model.gguf");
-        drop(NewFile::create(&place, false).expect("begins"));
+        drop(NewFile::create(&place, Existing::Kept).expect("begins"));
         assert_eq!(std::fs::read_dir(dir.path()).expect("readable").count(), 0);
         for text in ["old", "new"] {
-            let file = NewFile::create(&place, true).expect("begins");
+            let file = NewFile::create(&place, Existing::Replaced).expect("begins");
             std::fs::write(file.path(), text).expect("writes");
             file.commit().expect("commits");
             assert_eq!(std::fs::read_to_string(&place).expect("there"), text);
         }
-        let file = NewFile::create(&place, false).expect("begins");
+        let file = NewFile::create(&place, Existing::Kept).expect("begins");
         assert!(file.commit().is_err(), "it is there");
         assert_eq!(std::fs::read_to_string(&place).expect("there"), "new");
         assert_eq!(std::fs::read_dir(dir.path()).expect("readable").count(), 1);

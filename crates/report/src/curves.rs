@@ -442,10 +442,19 @@ fn spread_out(names: &mut [Name], area: &Area) {
     }
 }
 
+/// Whether a chart's range of y holds zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Zero {
+    /// It does, because the values are differences.
+    Held,
+    /// It need not.
+    Free,
+}
+
 /// The range of y in which the ends of most lines can be told apart: what they do from `from` on, and from
 /// the last point before it, so that no line is out of sight there. Lines that end far from the others are
 /// left out.
-pub(crate) fn window(curves: &[Curve], from: u64, zero: bool) -> Option<(f64, f64)> {
+pub(crate) fn window(curves: &[Curve], from: u64, zero: Zero) -> Option<(f64, f64)> {
     /// Ends closer than this, in nats per token, are shown together in any case.
     const NEAR: f64 = 0.25;
     /// … and ends within so many times the typical distance from the middle one.
@@ -467,7 +476,10 @@ pub(crate) fn window(curves: &[Curve], from: u64, zero: bool) -> Option<(f64, f6
     let from = kept.iter().map(entry).min().unwrap_or(0);
     let range = |from: u64| {
         let points = || kept.iter().flat_map(|curve| &curve.points).filter(|point| point.x >= from);
-        let start = if zero { 0.0 } else { f64::INFINITY };
+        let start = match zero {
+            Zero::Held => 0.0,
+            Zero::Free => f64::INFINITY,
+        };
         let low = points().map(|point| point.low).fold(start, f64::min);
         let high = points().map(|point| point.high).fold(-start, f64::max);
         (low, high)
@@ -524,14 +536,14 @@ mod tests {
     #[test]
     fn the_window_holds_the_ends_and_not_the_start_nor_a_stranger() {
         let curves = [curve(&[9.0, 5.0, 4.1]), curve(&[9.0, 5.1, 4.0]), curve(&[9.0, 8.0, 7.5])];
-        let (low, high) = window(&curves, 1, false).unwrap();
+        let (low, high) = window(&curves, 1, Zero::Free).unwrap();
         assert!((3.9..4.0).contains(&low) && (5.1..5.2).contains(&high), "{low} {high}");
-        let (low, high) = window(&[curve(&[0.3, 0.2])], 0, true).unwrap();
+        let (low, high) = window(&[curve(&[0.3, 0.2])], 0, Zero::Held).unwrap();
         assert!(low < 0.0 && (0.3..0.32).contains(&high));
         let (low, high) =
-            window(&[curve(&[0.04, 0.03, 0.0]), curve(&[0.0, -0.02])], 1, true).unwrap();
+            window(&[curve(&[0.04, 0.03, 0.0]), curve(&[0.0, -0.02])], 1, Zero::Held).unwrap();
         assert!(low < -0.02 && high > 0.04, "the start is near enough: {low} {high}");
-        assert_eq!(window(&[], 0, false), None);
+        assert_eq!(window(&[], 0, Zero::Free), None);
     }
 
     #[test]
@@ -539,7 +551,7 @@ mod tests {
         let at = |(x, v): (u64, f64)| Point { x, mean: v, low: v, high: v, runs: 1 };
         let points = [(0, 7.7), (48, 6.1), (60, 6.0)].map(at).to_vec();
         let short = Curve { label: String::new(), look: LOOK, points, lost: false };
-        let (_, high) = window(&[short], 15, false).unwrap();
+        let (_, high) = window(&[short], 15, Zero::Free).unwrap();
         assert!(high > 7.7, "the whole run is shown: {high}");
     }
 }

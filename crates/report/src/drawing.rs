@@ -46,8 +46,8 @@ const RULES: &str = "\
 .redundant{fill:$paper;stroke:$ink}\
 .cells rect:hover{stroke:$ink;stroke-width:.12}";
 
-/// The style sheet of all drawings with literal colours, or with the page's custom properties.
-pub(crate) fn rules(themed: bool) -> String {
+/// The style sheet of all drawings, its colours set by [`palette::themed`] or [`palette::literal`].
+pub(crate) fn rules(coloured: fn(&str) -> String) -> String {
     let hues = (0..palette::HUES).map(|hue| {
         format!(
             ".line.h{hue}{{stroke:$hue{hue}}}.dot.h{hue},.bar.h{hue},.idle-mark.h{hue}{{fill:$hue{hue}}}\
@@ -55,7 +55,7 @@ pub(crate) fn rules(themed: bool) -> String {
         )
     });
     let rules = hues.collect::<String>() + RULES;
-    if themed { palette::themed(&rules) } else { palette::literal(&rules) }
+    coloured(&rules)
 }
 
 /// Room a drawing asks for on the page.
@@ -125,7 +125,7 @@ impl Drawing {
     pub(crate) fn standalone(&self) -> String {
         let paper = palette::literal(".chart>.paper{fill:$paper}");
         let extra = html! {
-            style { (PreEscaped(rules(false))) (PreEscaped(paper)) }
+            style { (PreEscaped(rules(palette::literal))) (PreEscaped(paper)) }
             rect.paper x="-16" y="-52" width=(self.room.width() + 32.0) height=(self.wide.height + 64.0) rx="6" {}
             text.heading x="0" y="-20" { (self.title) }
         };

@@ -49,7 +49,7 @@ pub(crate) fn document(title: &str, body: Markup) -> String {
                 meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 title { (title) }
-                style { (PreEscaped(properties())) (PreEscaped(themed(PAGE_RULES))) (PreEscaped(rules(true))) }
+                style { (PreEscaped(properties())) (PreEscaped(themed(PAGE_RULES))) (PreEscaped(rules(themed))) }
             }
             body { main { (body) } }
         }

@@ -75,10 +75,10 @@ impl TableStyle {
         "█".repeat(full) + end
     }
 
-    /// Words of `text` in lines that fit.
+    /// Words of `text` in lines that fit. The narrow space inside a number does not break a line.
     pub(crate) fn wrap(self, text: &str, tone: Tone, out: &mut String) {
         let mut line = String::new();
-        for word in self.spell(text).split_whitespace() {
+        for word in self.spell(text).split_ascii_whitespace() {
             if !line.is_empty() && line.width() + 1 + word.width() > self.width {
                 let _ = writeln!(out, "{}", self.paint(&line, tone));
                 line.clear();

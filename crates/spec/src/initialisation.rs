@@ -21,6 +21,11 @@ impl Initialisation {
     /// Standard deviation of every weight matrix before any of the factors below.
     pub const STD: f64 = 0.02;
 
+    /// √(2/5) = 0.632, the embedding's standard deviation in the paper's published code until 2026-01-02.
+    /// Its authors say that the reported runs had 0.02; nobody has reproduced either. It sets the
+    /// stream's variance at layer 0, and with it every variance curve.
+    pub const LARGE_EMBEDDING_STD: f64 = 0.632_455_532_033_675_9;
+
     /// Every one, the default first.
     pub const ALL: [Self; 3] = [Self::Normal, Self::Scaled, Self::DepthScaled];
 
@@ -85,12 +90,4 @@ impl ModelSpec {
         };
         Start::Normal { std: self.norm_scheme.initial_gain(id.role, layers) * std }
     }
-}
-
-/// Standard deviation of the embedding at initialisation: 0.02, or the √(2/5) = 0.632 of
-/// the paper's published code until 2026-01-02. Its authors say that the reported runs had 0.02;
-/// nobody has reproduced either. It sets the stream's variance at layer 0, and with it every
-/// variance curve.
-pub fn embedding_std(large: bool) -> f64 {
-    if large { 0.4f64.sqrt() } else { Initialisation::STD }
 }

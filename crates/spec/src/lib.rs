@@ -31,7 +31,7 @@ pub mod theory;
 pub use branch::{Branch, BranchGate, InputNorm, Join};
 pub use error::SpecError;
 pub use families::{Family, Gguf, StoredName};
-pub use initialisation::{Initialisation, Start, embedding_std};
+pub use initialisation::{Initialisation, Start};
 pub use layer::{Depth, LayerIndex, LayerSelection, Site, Sites};
 pub use meant::{differs_little, meant};
 pub use model::{
@@ -41,7 +41,7 @@ pub use presets::{PRESETS, Preset};
 pub use roles::{ModelTensor, Part, Role, StoredLayout, StoredRows, StoredTensor, TensorId};
 pub use rope::{RopeFrequencies, RopeScaling, RopeSpec};
 pub use schemes::{Anneal, Block, DepthScale, NormScheme, Placement};
-pub use surgery::{ConversionError, Removal};
+pub use surgery::{ConversionError, Gains, Removal};
 
 /// What stands for a target, the id of the token to predict, at a position whose loss is not counted.
 pub const IGNORED: u32 = u32::MAX;

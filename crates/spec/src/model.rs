@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use lns_show::counted;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -393,9 +394,9 @@ impl ModelSpec {
         if self.per_layer.len() != self.num_hidden_layers {
             return Err(SpecError::Inconsistent {
                 what: format!(
-                    "there are {} descriptions of layers for {} layers",
-                    self.per_layer.len(),
-                    self.num_hidden_layers
+                    "there are descriptions of {} for {}",
+                    counted(self.per_layer.len(), "layer"),
+                    counted(self.num_hidden_layers, "layer")
                 ),
             });
         }
@@ -532,12 +533,12 @@ impl fmt::Display for ModelSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}, {} layers × {}, MLP {}, {} heads ({} key/value) of {}, vocabulary {}, scheme {}",
+            "{}, {} × {}, MLP {}, {} ({} key/value) of {}, vocabulary {}, scheme {}",
             self.family.model_type(),
-            self.num_hidden_layers,
+            counted(self.num_hidden_layers, "layer"),
             self.hidden_size,
             self.intermediate_size,
-            self.num_attention_heads,
+            counted(self.num_attention_heads, "head"),
             self.num_key_value_heads,
             self.head_dim,
             self.vocab_size,

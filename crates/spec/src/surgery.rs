@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use lns_show::counted;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -51,6 +52,16 @@ pub enum ConversionError {
         "the scale is made of an exponent from -8 to 8 and a first layer below {layers}; got {given}"
     )]
     Scale { given: String, layers: usize },
+}
+
+/// What happens to the gains of norms whose scale changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gains {
+    /// They are multiplied by what makes up for the scale, so that the function stays
+    /// ([`ModelSpec::gain_factor`]).
+    Compensated,
+    /// They stay as they are, so that the function changes with the scale.
+    Kept,
 }
 
 /// A layer, or one of its two branches, to be taken out of a model. Written `21`, `21.attention`,
@@ -191,7 +202,10 @@ impl ModelSpec {
         }
         let kept: Vec<LayerIndex> = self.layers().filter(|layer| left[layer.get()].any()).collect();
         if kept.is_empty() {
-            return refuse(format!("that would remove all {layers} layers; keep at least one"));
+            return refuse(format!(
+                "that would remove all of {}; keep at least one",
+                counted(layers, "layer")
+            ));
         }
         let mut spec = self.clone();
         spec.num_hidden_layers = kept.len();

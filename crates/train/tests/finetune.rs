@@ -183,9 +183,9 @@ fn adapters_change_their_targets_only_and_come_merged_and_apart() {
 fn a_scale_that_is_annealed_arrives_and_a_stop_on_the_way_changes_nothing() {
     let place = Place::new(NormScheme::pre());
     let checkpoint = Checkpoint::open(&place.base).expect("a checkpoint");
-    let (scale, preserve) = Retrofit::Anneal { steps: 6 }.begin(DepthScale::default());
+    let (scale, gains) = Retrofit::Anneal { steps: 6 }.begin(DepthScale::default());
     let conversion = Conversion::of(&checkpoint).expect("whole");
-    let conversion = conversion.with_layernorm_scaling(scale, preserve).expect("takes it");
+    let conversion = conversion.with_layernorm_scaling(scale, gains).expect("takes it");
     let annealed = place.run("annealed");
     fs::create_dir(&annealed).expect("makes");
     conversion.write(&annealed, u64::MAX, &|_| {}).expect("writes");

@@ -3,10 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use lns_checkpoint::{Checkpoint, CheckpointError, Conversion, StorageType};
-use lns_spec::{
-    Block, ConversionError, DepthScale, Family, LayerIndex, NormScheme, Removal, Role, Site,
-    TensorId,
-};
+use lns_spec::{Block, ConversionError, DepthScale, Family, Gains, LayerIndex, NormScheme, Removal, Role, Site, TensorId};
 
 use crate::files::{Folder, Gguf, Tensor, model_folder, tensors};
 
@@ -39,7 +36,8 @@ fn values(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
 }
 
 fn lns(checkpoint: &Checkpoint) -> Conversion<'_> {
-    let scaled = conversion(checkpoint).with_layernorm_scaling(DepthScale::default(), true);
+    let scaled =
+        conversion(checkpoint).with_layernorm_scaling(DepthScale::default(), Gains::Compensated);
     scaled.expect("a plain model takes the scale")
 }
 

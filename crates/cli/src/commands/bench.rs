@@ -12,6 +12,7 @@ use lns_checkpoint::Checkpoint;
 use lns_kernels::{Workers, is_cpu, with_threads};
 use lns_model::available_memory;
 use lns_record::{BenchRecord, BenchResult, NormRecord};
+use lns_show::counted;
 use lns_train::{
     Estimate, TrainingOptions,
     ranges::{SEQUENCES, THREADS},
@@ -154,7 +155,10 @@ fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<()> {
     let compute = model::compute(Some(threads), &args.place)?;
     let load = Load::now();
     let peak_gflops = lns_bench::peak_gflops(&compute);
-    printer.note(&format!("peak of matrix products, {threads} threads: {peak_gflops:.0} GFLOP/s"));
+    printer.note(&format!(
+        "peak of matrix products, {}: {peak_gflops:.0} GFLOP/s",
+        counted(threads, "thread")
+    ));
     let effort =
         Effort { seconds: args.seconds, options, losses: args.losses, peak_gflops, compute };
     let mut record = BenchRecord {

@@ -129,6 +129,7 @@ fn run(args: &GenerateArgs, printer: &Printer) -> anyhow::Result<()> {
     let writer = Writer {
         end_tokens: end_tokens.into_iter().chain(tokenizer.end_of_text_id()).collect(),
         tokenizer,
+        bos: args.bos,
         stops: StopStrings::new(stops),
         limit: args.max_new_tokens,
         sampling: Sampling {
@@ -145,7 +146,7 @@ fn run(args: &GenerateArgs, printer: &Printer) -> anyhow::Result<()> {
     };
     // A prompt that cannot be continued is refused before the weights are read.
     if let Some(text) = rendered.as_ref().or(prompt.as_ref()) {
-        writer.ids(text, args.bos, &checkpoint)?;
+        writer.ids(text, &checkpoint)?;
     }
     let model = model::load_whole(&checkpoint, &args.place)?;
     with_threads(threads, || -> anyhow::Result<()> {
@@ -154,14 +155,13 @@ fn run(args: &GenerateArgs, printer: &Printer) -> anyhow::Result<()> {
                 printer.note("/clear begins a new conversation; /exit, or Ctrl-D, ends it.");
                 converse(&mut io::stdin().lock(), printer, &mut |messages| {
                     let text = template.prompt(messages)?;
-                    let ids = writer.ids(&text, false, &checkpoint)?;
+                    let ids = writer.ids(&text, &checkpoint)?;
                     Ok(writer.write(&model, &ids, Begin::Answer)?.text)
                 })
             }
             (prompt, _) => {
                 let prompt = prompt.unwrap_or_default();
-                let ids =
-                    writer.ids(rendered.as_ref().unwrap_or(&prompt), args.bos, &checkpoint)?;
+                let ids = writer.ids(rendered.as_ref().unwrap_or(&prompt), &checkpoint)?;
                 let begin = match args.chat {
                     true => Begin::Answer,
                     false => Begin::Text(&prompt),
@@ -312,6 +312,8 @@ struct Record<'a> {
 /// How texts are continued.
 struct Writer<'a> {
     tokenizer: Tokenizer,
+    /// Whether texts begin with the begin-of-text token; a chat template has its own.
+    bos: bool,
     end_tokens: Vec<u32>,
     stops: StopStrings,
     limit: usize,
@@ -321,10 +323,10 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     /// The tokens of a text that the model can go on from.
-    fn ids(&self, text: &str, bos: bool, checkpoint: &Checkpoint) -> anyhow::Result<Vec<u32>> {
+    fn ids(&self, text: &str, checkpoint: &Checkpoint) -> anyhow::Result<Vec<u32>> {
         let spec = checkpoint.spec();
         let mut ids = self.tokenizer.encode(text)?.ids;
-        if bos {
+        if self.bos {
             let missing =
                 || usage("--bos: the model names no begin-of-text token; leave --bos out");
             ids.insert(0, self.tokenizer.bos_id().ok_or_else(missing)?);
@@ -433,7 +435,7 @@ mod tests {
             }
         };
         let mut input = "one\n\ntwo\nthree\n/clear\n/foo\n /etc\n/exit\nfive\n".as_bytes();
-        converse(&mut input, &Printer::new(true, true), &mut answer).expect("ends");
+        converse(&mut input, &Printer { quiet: true, json: true }, &mut answer).expect("ends");
         let expected = ["one", "one|answer 1|two", "one|answer 1|two|answer 3|three", "/etc"];
         assert_eq!(seen, expected);
     }

@@ -539,7 +539,7 @@ mod tests {
             assert!(message.contains("instruction data are lines of JSON"), "{message}");
         }
         let message = data.prepare("train.jsonl", None, 1).unwrap_err().to_string();
-        assert!(message.contains("a window of 1 tokens predicts nothing"), "{message}");
+        assert!(message.contains("a window of 1 token predicts nothing"), "{message}");
         // Of a folder the lines are read: here they are all held out as well.
         let message = data.prepare("", None, 64).unwrap();
         assert_eq!(message.tokens(Part::Train).documents(), 4);

@@ -517,7 +517,7 @@ mod tests {
         }
         assert_eq!(read(u64::MAX).unwrap().count() as u64, (tokens.len() - 1) / 8);
         let message = read(7).unwrap_err().to_string();
-        assert!(message.contains("7 tokens do not fill one window of 8"), "{message}");
+        assert!(message.contains("7 tokens cannot fill one window of 8"), "{message}");
     }
 
     #[test]

@@ -255,7 +255,7 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
             OpsKind::Tracked(prepared) => {
                 let mut saved =
                     LossState { hidden, head, targets, terms, softcap, gradients: None };
-                let losses = saved.differentiate(head_is_leaf);
+                let losses = saved.differentiate(if head_is_leaf { Wanted::HeadToo } else { Wanted::Hidden });
                 let [total, nll] = loss_tensors(&losses, &saved.targets, terms);
                 (prepared.finish(saved, total), plain(nll))
             }
@@ -283,11 +283,20 @@ struct LossState {
     gradients: Option<(FlexTensor, Option<FlexTensor>)>,
 }
 
+/// Whose gradients the loss is to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// The hidden states'.
+    Hidden,
+    /// The hidden states' and the head's.
+    HeadToo,
+}
+
 impl LossState {
-    fn differentiate(&mut self, head_too: bool) -> Vec<cpu::RowLoss> {
+    fn differentiate(&mut self, wanted: Wanted) -> Vec<cpu::RowLoss> {
         let width = dims(&self.hidden)[1];
         let mut losses = Vec::new();
-        let mut dhead = head_too.then(|| zeros(elements(&self.head).len()));
+        let mut dhead = (wanted == Wanted::HeadToo).then(|| zeros(elements(&self.head).len()));
         let mut dhidden = zeros(elements(&self.hidden).len());
         losses.extend(cpu::row_losses_with_gradients(
             &mut dhidden,
@@ -314,7 +323,7 @@ impl Backward<Flex, 2> for LossStep {
         let [hidden_node, head_node] = ops.parents;
         let head_is_there = state.gradients.as_ref().is_some_and(|(_, head)| head.is_some());
         if head_node.is_some() && !head_is_there {
-            state.differentiate(true);
+            state.differentiate(Wanted::HeadToo);
         }
         let Some((dhidden, dhead)) = state.gradients.take() else {
             unreachable!("the forward pass differentiated")

@@ -12,7 +12,7 @@ use super::means::{
 };
 use super::{Study, label, nats};
 use crate::charts::{Chart, chart, common_threshold};
-use crate::curves::{Curve, Curves, Look, Point, window};
+use crate::curves::{Curve, Curves, Look, Point, Zero, window};
 use crate::drawing::{Drawing, Room};
 use crate::intervals::{Intervals, Row};
 use crate::number::{drawable, grouped, number};
@@ -96,7 +96,7 @@ impl Study<'_> {
 
     fn loss(&self) -> Option<Curves> {
         let curves = self.by_run(losses);
-        let (low, high) = window(&curves, quarter(&curves), false)?;
+        let (low, high) = window(&curves, quarter(&curves), Zero::Free)?;
         let ideal = self.record.ideal_loss.and_then(drawable);
         Some(Curves {
             name: "loss",
@@ -121,7 +121,7 @@ impl Study<'_> {
             true => Vec::new(),
             false => differences(group, baseline),
         });
-        let (low, high) = window(&curves, quarter(&curves), true)?;
+        let (low, high) = window(&curves, quarter(&curves), Zero::Held)?;
         let name = &self.baseline;
         Some(Curves {
             name: "difference",
@@ -418,7 +418,7 @@ fn pair_window(rows: &[Row], noise: Option<f64>) -> Option<(f64, f64)> {
         Curve { label: String::new(), look: row.look, points, lost: false }
     };
     let curves: Vec<Curve> = rows.iter().map(curve).collect();
-    let (low, high) = window(&curves, 0, true)?;
+    let (low, high) = window(&curves, 0, Zero::Held)?;
     let noise = noise.unwrap_or(0.0);
     let (low, high) = (low.min(-noise * 1.1), high.max(noise * 1.1));
     let shown = |row: &&Row| (low..=high).contains(&row.mean);

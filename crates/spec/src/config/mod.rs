@@ -11,6 +11,7 @@
 pub(crate) mod keys;
 pub(crate) mod rope;
 
+use lns_show::counted;
 use serde_json::{Map, Value, json};
 
 use self::keys::{Keys, shown};
@@ -286,8 +287,8 @@ fn for_each_layer<T: serde::de::DeserializeOwned>(
         keys.typed(key, expected, |value| serde_json::from_value::<Vec<T>>(value.clone()).ok())?;
     let Some(list) = list else { return Ok(()) };
     if list.len() != layers.len() {
-        let (entries, layers) = (list.len(), layers.len());
-        let what = format!("`{key}` has {entries} entries for {layers} layers");
+        let (values, layers) = (counted(list.len(), "value"), counted(layers.len(), "layer"));
+        let what = format!("`{key}` lists {values} for {layers}");
         return Err(SpecError::Inconsistent { what });
     }
     layers.iter_mut().zip(list).for_each(|(layer, entry)| put(layer, entry));

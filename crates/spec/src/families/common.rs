@@ -1,5 +1,6 @@
 //! What the `config.json` of every Llama-like decoder has in common.
 
+use lns_show::counted;
 use serde_json::{Map, Value, json};
 
 use super::Family;
@@ -183,7 +184,11 @@ pub(super) fn layer_types(keys: &mut Keys, layers: usize) -> Result<Option<Vec<b
     let Some(types) = types else { return Ok(None) };
     if types.len() != layers {
         return Err(SpecError::Inconsistent {
-            what: format!("`layer_types` has {} entries for {layers} layers", types.len()),
+            what: format!(
+                "`layer_types` lists {} for {}",
+                counted(types.len(), "value"),
+                counted(layers, "layer")
+            ),
         });
     }
     types

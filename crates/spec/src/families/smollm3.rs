@@ -1,5 +1,6 @@
 //! SmolLM3: a Llama in which every fourth layer sees no positions.
 
+use lns_show::counted;
 use serde_json::{Map, Value, json};
 
 use super::{Description, Family, Gguf, USUAL, common, llama};
@@ -44,7 +45,11 @@ fn read(keys: &mut Keys) -> Result<ModelSpec, SpecError> {
         Some(list) if list.len() == layers => list.into_iter().map(|one| one == 1).collect(),
         Some(list) => {
             return Err(SpecError::Inconsistent {
-                what: format!("`no_rope_layers` has {} entries for {layers} layers", list.len()),
+                what: format!(
+                    "`no_rope_layers` lists {} for {}",
+                    counted(list.len(), "value"),
+                    counted(layers, "layer")
+                ),
             });
         }
     };

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{BranchGate, Initialisation, InputNorm, Join, LayerIndex, Sites, embedding_std};
+use crate::{BranchGate, Initialisation, InputNorm, Join, LayerIndex, Sites};
 
 fn at(scheme: &NormScheme, layer: usize, layers: usize) -> Branch {
     scheme.branch(LayerIndex::new(layer).depth(), layers, Site::Attention)
@@ -121,7 +121,7 @@ fn scaled_initialisations_divide_the_output_projections() {
     assert_eq!(Initialisation::Normal.output_projection_std(fourth, 8), 0.02);
     assert_eq!(Initialisation::Scaled.output_projection_std(fourth, 8), 0.02 / 4.0);
     assert_eq!(Initialisation::DepthScaled.output_projection_std(fourth, 8), 0.02 / 8f64.sqrt());
-    assert!((embedding_std(true) - 0.632).abs() < 1e-3);
+    assert_eq!(Initialisation::LARGE_EMBEDDING_STD, 0.4f64.sqrt());
 }
 
 #[test]
