@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::read::{SMALL_FILE, read_regular};
 use crate::write::{
-    ATTEMPTS, NewFile, NewFolder, changed_hands, is_at, is_leftover, pretty_json, remove_stale,
-    remove_unfinished,
+    ATTEMPTS, Existing, NewFile, NewFolder, changed_hands, is_at, is_leftover, pretty_json,
+    remove_stale, remove_unfinished,
 };
 
 /// Names of a folder's entries that an error lists.

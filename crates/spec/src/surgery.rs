@@ -203,7 +203,7 @@ impl ModelSpec {
         let kept: Vec<LayerIndex> = self.layers().filter(|layer| left[layer.get()].any()).collect();
         if kept.is_empty() {
             return refuse(format!(
-                "that would remove all of {}; keep at least one",
+                "that would remove all {}; keep at least one",
                 counted(layers, "layer")
             ));
         }
