@@ -12,7 +12,10 @@ use std::{
 };
 
 use lns_record::open_regular;
-use lns_spec::{ConversionError, DepthScale, Gains, LayerIndex, ModelSpec, Removal, SpecError, StoredLayout, StoredTensor, TensorId};
+use lns_spec::{
+    ConversionError, DepthScale, Gains, LayerIndex, ModelSpec, Removal, SpecError, StoredLayout,
+    StoredTensor, TensorId,
+};
 use serde_json::{Map, Value, json};
 
 use crate::gguf::encode;

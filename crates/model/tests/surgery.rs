@@ -9,7 +9,10 @@ use lns_model::{
     Decoder, LayerSource, LoraConfig, LoraError, Pruned, Retrofit, apply_curse_of_depth_mitigation,
     ids_tensor, visit_parameters,
 };
-use lns_spec::{ConversionError, DepthScale, Family, Gains, LayerIndex, ModelSpec, NormScheme, Preset, Removal, Site};
+use lns_spec::{
+    ConversionError, DepthScale, Family, Gains, LayerIndex, ModelSpec, NormScheme, Preset, Removal,
+    Site,
+};
 
 fn spec(scheme: NormScheme) -> ModelSpec {
     let preset = Preset {
@@ -254,14 +257,15 @@ fn files_that_are_converted_compute_the_same_in_every_family_and_type() {
             }
             let source = tiny(&name);
             let plain = Conversion::of(&source).expect("whole");
-            let scaled = match plain.with_layernorm_scaling(DepthScale::default(), Gains::Compensated) {
-                // OLMo has no norm that could be scaled.
-                Err(ConversionError::NoInputNorm { .. }) => {
-                    assert!(family.starts_with("olmo"), "{family}");
-                    continue;
-                }
-                scaled => scaled.expect("takes the scale"),
-            };
+            let scaled =
+                match plain.with_layernorm_scaling(DepthScale::default(), Gains::Compensated) {
+                    // OLMo has no norm that could be scaled.
+                    Err(ConversionError::NoInputNorm { .. }) => {
+                        assert!(family.starts_with("olmo"), "{family}");
+                        continue;
+                    }
+                    scaled => scaled.expect("takes the scale"),
+                };
             let rounding = scaled.rounding().expect("reads");
             // What the program prints: the errors of the gains, independent, and the sums' own.
             let bound = ((rounding.tensors as f64).sqrt() * rounding.bound) as f32 + 1e-5;

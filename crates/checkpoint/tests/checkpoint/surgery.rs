@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use lns_checkpoint::{Checkpoint, CheckpointError, Conversion, StorageType};
-use lns_spec::{Block, ConversionError, DepthScale, Family, Gains, LayerIndex, NormScheme, Removal, Role, Site, TensorId};
+use lns_spec::{
+    Block, ConversionError, DepthScale, Family, Gains, LayerIndex, NormScheme, Removal, Role, Site,
+    TensorId,
+};
 
 use crate::files::{Folder, Gguf, Tensor, model_folder, tensors};
 
@@ -66,8 +69,8 @@ fn the_gains_alone_change_and_change_back() {
         let source = tiny(name);
         let sandwich = match source.spec().norm_scheme {
             NormScheme::OutputNorm(_) => {
-                let refused =
-                    conversion(&source).with_layernorm_scaling(DepthScale::default(), true);
+                let refused = conversion(&source)
+                    .with_layernorm_scaling(DepthScale::default(), Gains::Compensated);
                 assert!(matches!(refused, Err(ConversionError::NoInputNorm { .. })), "{name}");
                 continue;
             }

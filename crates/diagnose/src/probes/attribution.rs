@@ -12,8 +12,9 @@ use lns_kernels::{backward_from, with_slices};
 use lns_record::{
     ChartDescription, ChartScale, DiagnoseRecord, Group, Quantity, RemovalRecord, SeriesDescription,
 };
-use lns_score::{ScoreError, margin, mean, standard_error};
+use lns_score::ScoreError;
 use lns_spec::Site;
+use lns_statistics::{margin, mean, standard_error};
 
 use super::{Course, Probe};
 use crate::{

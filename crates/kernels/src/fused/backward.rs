@@ -255,7 +255,11 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
             OpsKind::Tracked(prepared) => {
                 let mut saved =
                     LossState { hidden, head, targets, terms, softcap, gradients: None };
-                let losses = saved.differentiate(if head_is_leaf { Wanted::HeadToo } else { Wanted::Hidden });
+                let losses = saved.differentiate(if head_is_leaf {
+                    Wanted::HeadToo
+                } else {
+                    Wanted::Hidden
+                });
                 let [total, nll] = loss_tensors(&losses, &saved.targets, terms);
                 (prepared.finish(saved, total), plain(nll))
             }
