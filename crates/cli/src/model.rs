@@ -7,7 +7,7 @@ use std::{
 };
 
 use lns_checkpoint::Checkpoint;
-use lns_kernels::{Compute, Workers};
+use lns_kernels::Compute;
 use lns_model::{Decoder, LayerSource, Layers, f32_bytes, fits, open_layers};
 use lns_record::{Event, FolderKind, FolderMarker};
 use lns_show::with_prefix;
@@ -16,11 +16,7 @@ use lns_study::StudyConfig;
 use lns_tokenizer::{Tokenizer, model_tokenizer};
 use lns_train::{RunConfig, ranges::THREADS};
 
-use crate::{
-    arguments::{ComputeArgs, PlaceArgs},
-    failure::usage,
-    printer::Printer,
-};
+use crate::{arguments::PlaceArgs, failure::usage, printer::Printer};
 
 /// Opens the model that a path names: a checkpoint, or the one that a run, a study or a quickstart
 /// holds.
@@ -129,23 +125,26 @@ pub(crate) fn compare_vocabularies(spec: &ModelSpec, tokenizer: &Tokenizer, prin
 /// Loads the model, or arranges to read it layer by layer when it is too large or `--stream` says so.
 pub(crate) fn load(
     checkpoint: Checkpoint,
-    compute: &ComputeArgs,
+    compute: &Compute,
+    layers: Layers,
     printer: &Printer,
 ) -> anyhow::Result<Box<dyn LayerSource>> {
     let (path, spec) = (checkpoint.path().to_owned(), checkpoint.spec().clone());
     let needed = bytes(f32_bytes(&spec));
-    let on_disk = compute.layers().are_on_disk(&spec);
+    let on_disk = layers.are_on_disk(&spec);
     if on_disk {
-        let why = if compute.stream { "as asked" } else { "it would fill half of the free memory" };
+        let why = match layers {
+            Layers::OnDisk => "as asked",
+            Layers::WhereTheyFit | Layers::InMemory => "it would fill half of the free memory",
+        };
         printer.note(&format!(
             "Reading layers from disk one at a time ({why}; all at once would take {needed})."
         ));
     }
     let start = Instant::now();
-    let PlaceArgs { device, precision } = &compute.place;
     // What is said is what is done, whatever becomes of the free memory.
     let layers = if on_disk { Layers::OnDisk } else { Layers::InMemory };
-    let source = open_layers(checkpoint, layers, device, *precision)?;
+    let source = open_layers(checkpoint, layers, &compute.device, compute.precision)?;
     if !on_disk {
         printer.note(&format!(
             "Loaded {} ({spec}, {needed} in memory) in {:.1} s.",
@@ -198,11 +197,6 @@ pub(crate) fn short_name(path: &Path) -> String {
 pub(crate) fn compute(threads: Option<usize>, place: &PlaceArgs) -> anyhow::Result<Compute> {
     let PlaceArgs { device, precision } = place.clone();
     Ok(Compute::new(device, precision, thread_count(threads))?)
-}
-
-/// Worker threads: as many as asked for, or one per core.
-pub(crate) fn workers(threads: Option<usize>) -> anyhow::Result<Workers> {
-    Ok(Workers::new(thread_count(threads))?)
 }
 
 /// The number of threads to use.

@@ -10,7 +10,7 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let spec = Preset::named("9m").ok_or("a preset")?.spec(NormScheme::lns());
-//! let model = Decoder::new(&spec, 42, &Device::flex());
+//! let model = Decoder::new(&spec, 42, &Device::default());
 //! // The two choices share a context, which is computed once.
 //! let requests = [vec![7, 8], vec![9]]
 //!     .map(|continuation| Request { context: vec![1, 2, 3], continuation });

@@ -1,11 +1,12 @@
 //! The flags of where, how exactly and with how many threads to compute.
 
 use clap::Args;
-use lns_kernels::{Device, Precision};
+use lns_kernels::{Compute, Device, Precision};
 use lns_model::Layers;
 use lns_train::ranges::THREADS;
 
 use super::{names::any_of, numbers::whole};
+use crate::model;
 
 /// Where and how to compute, and whether the model is held in memory.
 #[derive(Debug, Clone, Args)]
@@ -24,6 +25,11 @@ pub(crate) struct ComputeArgs {
 }
 
 impl ComputeArgs {
+    /// Where and how the flags want to compute.
+    pub(crate) fn compute(&self) -> anyhow::Result<Compute> {
+        model::compute(self.threads, &self.place)
+    }
+
     /// Where the flags want the layers.
     pub(crate) fn layers(&self) -> Layers {
         if self.stream { Layers::OnDisk } else { Layers::WhereTheyFit }

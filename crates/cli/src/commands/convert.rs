@@ -175,7 +175,7 @@ pub(crate) fn run(
     };
     let mut written = write(&job, out, existing, printer)?;
     if let Some(text) = &text {
-        let compute = model::compute(args.compute.threads, &args.compute.place)?;
+        let compute = args.compute.compute()?;
         let found = {
             let per_pass = text.window as f64 / source.spec().num_hidden_layers as f64;
             let progress = printer.progress("Comparing", written.work(text), per_pass);

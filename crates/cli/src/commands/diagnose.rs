@@ -9,8 +9,8 @@ use std::{
 use clap::Args;
 use lns_corpus::Windows;
 use lns_diagnose::{Control, Labels, Probes};
-use lns_kernels::Workers;
-use lns_model::LayerSource;
+use lns_kernels::Compute;
+use lns_model::{LayerSource, Layers};
 use lns_record::{Claim, ClaimError, DiagnoseRecord, FolderKind};
 use lns_show::counted;
 
@@ -97,8 +97,8 @@ fn run(args: &DiagnoseArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
         files: &args.text.files,
         cut: &cut,
         probes: &args.probes,
-        compute: &args.compute,
-        workers: &model::workers(args.compute.threads)?,
+        compute: &args.compute.compute()?,
+        layers: args.compute.layers(),
         stop: &stop,
     };
     // Everything is opened before anything is measured: a wrong path should not cost a diagnosis.
@@ -210,8 +210,9 @@ pub(crate) struct Request<'a> {
     pub(crate) files: &'a [PathBuf],
     pub(crate) cut: &'a CutArgs,
     pub(crate) probes: &'a Probes,
-    pub(crate) compute: &'a ComputeArgs,
-    pub(crate) workers: &'a Workers,
+    pub(crate) compute: &'a Compute,
+    /// Where the model's layers are.
+    pub(crate) layers: Layers,
     /// Set when the program is asked to stop.
     pub(crate) stop: &'a Stop,
 }
@@ -227,7 +228,7 @@ impl Request<'_> {
         printer: &Printer,
     ) -> anyhow::Result<Option<DiagnoseRecord>> {
         let Opened { name, checkpoint, tokenizer, text } = opened;
-        let source = model::load(checkpoint, self.compute, printer)?;
+        let source = model::load(checkpoint, self.compute, self.layers, printer)?;
         let shown = |file: &PathBuf| pipes::shown(file).display().to_string();
         let files = text.files.iter().map(shown).collect();
         let spell = |id| tokenizer.decode(&[id]).unwrap_or_default();
@@ -259,6 +260,13 @@ impl Request<'_> {
         let progress = printer.progress("Diagnosing", work, text.window as f64 / layers as f64);
         let control =
             Control { progress: &|passes| progress.advance(passes), stop: &self.stop.asked };
-        Ok(lns_diagnose::diagnose(source, text, self.probes, self.workers, control, labels)?)
+        Ok(lns_diagnose::diagnose(
+            source,
+            text,
+            self.probes,
+            &self.compute.workers,
+            control,
+            labels,
+        )?)
     }
 }

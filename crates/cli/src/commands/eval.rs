@@ -7,7 +7,7 @@ use std::{
 
 use clap::Args;
 use lns_corpus::Window;
-use lns_kernels::Workers;
+use lns_kernels::Compute;
 use lns_record::EvalRecord;
 use lns_score::{Evaluation, paired};
 use lns_show::{counted, grouped, signed};
@@ -55,14 +55,14 @@ impl Verb for EvalArgs {
 }
 
 fn run(args: &EvalArgs, printer: &Printer) -> anyhow::Result<()> {
-    let workers = model::workers(args.compute.threads)?;
+    let compute = args.compute.compute()?;
     // Everything is opened before anything is measured: a wrong path should not cost an evaluation.
     let open = |path: &PathBuf| text::open(path, &args.text.files, &args.text.cut, printer);
     let opened = args.models.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
     let mut records: Vec<EvalRecord> = Vec::new();
     let mut first: Option<(Vec<Window>, Evaluation)> = None;
     for opened in opened {
-        let (windows, evaluation, mut record) = evaluate(opened, args, &workers, printer)?;
+        let (windows, evaluation, mut record) = evaluate(opened, args, &compute, printer)?;
         match &first {
             None => first = Some((windows, evaluation)),
             Some((tokens, other)) if *tokens == windows => {
@@ -97,17 +97,17 @@ fn run(args: &EvalArgs, printer: &Printer) -> anyhow::Result<()> {
 fn evaluate(
     opened: Opened,
     args: &EvalArgs,
-    workers: &Workers,
+    compute: &Compute,
     printer: &Printer,
 ) -> anyhow::Result<(Vec<Window>, Evaluation, EvalRecord)> {
     let Opened { name, checkpoint, text, .. } = opened;
-    let source = model::load(checkpoint, &args.compute, printer)?;
+    let source = model::load(checkpoint, compute, args.compute.layers(), printer)?;
     printer.note(&text::described(&text));
     let work = lns_score::work(&*source, &text.windows);
     let per_pass = text.window as f64 / source.spec().num_hidden_layers as f64;
     let progress = printer.progress("Evaluating", work, per_pass);
     let advance = |passes| progress.advance(passes);
-    let evaluation = lns_score::evaluate(&*source, &text.windows, workers, &advance)?;
+    let evaluation = lns_score::evaluate(&*source, &text.windows, &compute.workers, &advance)?;
     drop(progress);
     let record = evaluation.record(name, text.window);
     Ok((text.windows, evaluation, record))

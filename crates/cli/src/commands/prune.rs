@@ -11,7 +11,7 @@ use lns_checkpoint::{Checkpoint, Conversion, StorageType};
 use lns_convert::{ConvertError, Effect, Made, chosen_plan, effect, given_plan, read_plan};
 use lns_corpus::Windows;
 use lns_diagnose::{Choice, Chosen, PruneRule, choose};
-use lns_kernels::Workers;
+use lns_kernels::Compute;
 use lns_model::{LayerSource, f32_bytes};
 use lns_record::{PrunePlan, PruneStep, pretty_json, replace_file};
 use lns_show::{block_in_words, signed, with_prefix};
@@ -173,7 +173,9 @@ fn run(args: &PruneArgs, printer: &Printer) -> anyhow::Result<()> {
     let measured = match measured_on {
         None => None,
         Some(text) => {
-            let source = model::load(model::open(&args.model)?, &args.compute, printer)?;
+            let compute = args.compute.compute()?;
+            let checkpoint = model::open(&args.model)?;
+            let source = model::load(checkpoint, &compute, args.compute.layers(), printer)?;
             let (flag, files) = match args.held_out.is_empty() {
                 true => ("--text", &args.files),
                 false => ("--held-out", &args.held_out),
@@ -181,8 +183,7 @@ fn run(args: &PruneArgs, printer: &Printer) -> anyhow::Result<()> {
             let files: Vec<String> =
                 files.iter().map(|file| pipes::shown(file).display().to_string()).collect();
             let from = format!("{flag} {}", files.join(" "));
-            let workers = model::workers(args.compute.threads)?;
-            Some(Measured { source, text, from, workers })
+            Some(Measured { source, text, from, compute })
         }
     };
     let (plan, chosen) = plan(asked, &checkpoint, chosen_on.as_ref(), measured.as_ref(), printer)?;
@@ -206,11 +207,11 @@ fn run(args: &PruneArgs, printer: &Printer) -> anyhow::Result<()> {
     };
     let effect = match &measured {
         None => None,
-        Some(Measured { source, text, from, workers }) => {
+        Some(Measured { source, text, from, compute }) => {
             // The choice measured both, if it was made on this text.
             let known = chosen.as_ref().filter(|_| held_out.is_none());
             let known = known.and_then(|chosen| Some([&chosen.baseline, chosen.pruned.as_ref()?]));
-            Some((effect(&**source, &removals, text, known, workers)?, from))
+            Some((effect(&**source, &removals, text, known, &compute.workers)?, from))
         }
     };
     let mut gained = size(&job.conversion);
@@ -230,7 +231,7 @@ struct Measured<'a> {
     text: &'a Windows,
     /// The flag and the files that it was read from.
     from: String,
-    workers: Workers,
+    compute: Compute,
 }
 
 /// What is to go: named, planned before, or chosen; then with what the choice measured.
@@ -341,7 +342,7 @@ fn chosen(
     let mut observe = |step: &PruneStep, baseline: f64| {
         printer.note(&format!("  {what} {}", step_line(step, choice.rule, baseline)));
     };
-    let chosen = choose(&*measured.source, text, choice, &measured.workers, &mut observe)?;
+    let chosen = choose(&*measured.source, text, choice, &measured.compute.workers, &mut observe)?;
     if let Some(step) = &chosen.refused {
         printer.note(&format!(
             "Stopped: without {} the perplexity would be {} %.",

@@ -15,14 +15,15 @@ use std::{
 use anyhow::{Context, bail};
 use clap::Args;
 use lns_diagnose::Probes;
-use lns_kernels::{Precision, cpu_device};
+use lns_kernels::Compute;
+use lns_model::Layers;
 use lns_record::{Claim, FolderKind, StudyRecord};
 use lns_show::counted;
 use lns_train::ranges::{STEPS, THREADS};
 
 use super::{Verb, diagnose::Request, output};
 use crate::{
-    arguments::{ComputeArgs, CorpusArgs, CutArgs, PlaceArgs, TokenizerArgs, numbers::whole},
+    arguments::{CorpusArgs, CutArgs, TokenizerArgs, numbers::whole},
     corpus, model,
     printer::Printer,
     stop::Stop,
@@ -96,19 +97,17 @@ const CUT: CutArgs = CutArgs { window: None, max_tokens: Some(2048), bos: false 
 
 fn run(args: &QuickstartArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
     let _claim = output::claim(&args.out, FolderKind::Quickstart, None)?;
-    let workers = model::workers(args.threads)?;
+    let compute = Compute::on_cpu(model::thread_count(args.threads))?;
     let inputs = inputs(args, printer);
     let stop = Stop::listen(printer, Stop::AFTER_THIS_STEP)?;
     // A page of its own: the pair is of another size, read other text, and does not compare.
     if let Some((model, text)) = &inputs {
-        let place = PlaceArgs { device: cpu_device(), precision: Precision::F32 };
-        let compute = ComputeArgs { threads: args.threads, place, stream: false };
         let request = Request {
             files: text,
             cut: &CUT,
             probes: &Probes::default(),
             compute: &compute,
-            workers: &workers,
+            layers: Layers::WhereTheyFit,
             stop: &stop,
         };
         if let Some(record) = request.measure(request.open(model, printer)?, printer)? {

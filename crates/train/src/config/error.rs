@@ -19,7 +19,7 @@ pub enum ConfigError {
     #[error("`{key}` is {value}; {expected}")]
     Invalid { key: &'static str, value: String, expected: String },
     #[error(
-        "{place}: `{key}` is not a setting{} A run's config.toml has them all.",
+        "{place}: `{key}` is not a setting{} A run's config.toml has those of the run.",
         did_you_mean(meant.as_deref())
     )]
     Unknown { place: String, key: String, meant: Option<String> },
