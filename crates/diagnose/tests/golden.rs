@@ -11,9 +11,10 @@ use lns_checkpoint::Checkpoint;
 use lns_corpus::{Window, Windows};
 use lns_diagnose::{Control, Labels, Probes, diagnose};
 use lns_kernels::Workers;
-use lns_model::{Decoder, LayerSource, StreamingDecoder};
+use lns_model::{Decoder, LayerSource, Pruned, StreamingDecoder};
 use lns_record::{Axis, DiagnoseRecord, Numbers, ProbeDescription};
 use lns_score::ScoreError;
+use lns_spec::{LayerIndex, Removal, Site};
 use serde_json::Value;
 
 fn folder(name: &str) -> PathBuf {
@@ -354,4 +355,33 @@ fn weights_beyond_the_range_of_f32_are_an_error_in_every_probe() {
     }
     let error = try_run(&model, &text, "jacobian", 1).expect_err("no Jacobian of such weights");
     assert!(error.to_string().contains("the Jacobian of layer 1"), "{error}");
+}
+
+#[test]
+fn removals_cost_what_models_without_the_part_lose_in_families_that_join_branches_otherwise() {
+    for name in ["gpt_neox", "gpt2", "gemma3_text", "olmo2", "granite"] {
+        let model = model(name);
+        let ids: Vec<u32> = (0..48).map(|i| (i * i * 7 + 3) % 96).collect();
+        let windows: Vec<Window> = ids
+            .chunks(16)
+            .map(|ids| Window { ids: ids.to_vec(), text_bytes: Some(vec![1; ids.len()]) })
+            .collect();
+        let text = Windows { window: 16, windows, files: Vec::new(), separators: Vec::new() };
+        let loss = |source: &dyn LayerSource| run(source, &text, "stream", 1).baseline.nll;
+        let whole = loss(&model);
+        let record = run(&model, &text, "removal,sublayers", 1);
+        for (index, layer) in record.layers.iter().enumerate() {
+            for (branch, found) in [
+                (None, &layer.removal),
+                (Some(Site::Attention), &layer.removal_attention),
+                (Some(Site::Mlp), &layer.removal_mlp),
+            ] {
+                let removal = Removal { layer: LayerIndex::new(index), branch };
+                let view = Pruned::new(&model, &[removal]).expect("prunes");
+                let wanted = loss(&view) - whole;
+                let found = found.as_ref().expect("measured").delta_nll;
+                assert!((found - wanted).abs() < 1e-5, "{name} {removal}: {found} {wanted}");
+            }
+        }
+    }
 }

@@ -7,7 +7,10 @@
 //! that grows with the depth; how well the estimate ranks the layers is told where both ran. Under GPAS
 //! the gradient is the one that training uses, which passes the damping by (arXiv 2506.22049, eq. 5).
 
-use burn::{module::Module, tensor::Tensor};
+use burn::{
+    module::Module,
+    tensor::{Gradients, Tensor},
+};
 use lns_kernels::{backward_from, with_slices};
 use lns_record::{
     ChartDescription, ChartScale, DiagnoseRecord, Group, Quantity, RemovalRecord, SeriesDescription,
@@ -135,21 +138,26 @@ fn run(examined: &Examined<'_>, record: &mut DiagnoseRecord) -> Result<(), Score
 fn derive(at: &AtDerivative<'_>) -> (Tensor<3>, [f64; 3]) {
     // Leaves of its own, so that the windows' tapes stay apart; no parameter needs a gradient.
     let weights = at.weights.clone().no_grad().train();
-    let through = |site: Site, stream: &Tensor<3>| {
-        let leaf = Tensor::from_inner(stream.clone()).require_grad();
-        let branch = weights.branch(site, leaf.clone(), at.rotary);
-        let out = weights.join(site, leaf.clone(), branch);
-        (leaf, out)
+    let leaf = |stream: Tensor<3>| Tensor::from_inner(stream).require_grad();
+    let input = leaf(at.input.clone());
+    let attention = weights.branch(Site::Attention, input.clone(), at.rotary);
+    let middle = weights.join(Site::Attention, input.clone(), attention);
+    let middle_value = middle.clone().inner();
+    // A leaf for the sum and one for what a parallel branch reads beside it.
+    let (between, beside) = (leaf(middle_value.clone()), leaf(at.input.clone()));
+    let read = weights.mlp_reads(beside.clone(), between.clone());
+    let mlp = weights.branch(Site::Mlp, read, at.rotary);
+    let out = weights.join(Site::Mlp, between.clone(), mlp);
+    let out_value = out.clone().inner();
+    let of = |leaf: &Tensor<3>, found: &Gradients| {
+        leaf.grad(found).unwrap_or_else(|| at.upstream.zeros_like())
     };
-    let (input, middle) = through(Site::Attention, at.input);
-    let (between, out) = through(Site::Mlp, &middle.clone().inner());
-    let (middle_value, out_value) = (middle.clone().inner(), out.clone().inner());
-    let gradient = |leaf: &Tensor<3>, out: Tensor<3>, upstream: &Tensor<3>| {
-        let found = leaf.grad(&backward_from(out, upstream.clone()));
-        found.unwrap_or_else(|| upstream.zeros_like())
-    };
-    let at_middle = gradient(&between, out, at.upstream);
-    let at_input = gradient(&input, middle, &at_middle);
+    let found = backward_from(out, at.upstream.clone());
+    let at_middle = of(&between, &found);
+    let mut at_input = of(&input, &backward_from(middle, at_middle.clone()));
+    if let Some(past_the_attention) = beside.grad(&found) {
+        at_input = at_input + past_the_attention;
+    }
     let estimates = [
         cost(at.upstream, &out_value, at.input),
         cost(&at_middle, &middle_value, at.input),
