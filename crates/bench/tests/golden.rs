@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 use lns_bench::{Workload, training_options};
 use lns_kernels::Compute;
 use lns_spec::{NormScheme, Preset};
+use lns_testing::models::TINY;
 use lns_train::Trainer;
 
 fn tiny(scheme: NormScheme, key_value_heads: usize) -> Workload {
     let preset = Preset {
-        name: "tiny",
         hidden_size: 48,
         intermediate_size: 80,
         num_attention_heads: 4,
-        num_hidden_layers: 3,
         vocab_size: 96,
         max_position_embeddings: 1024,
+        ..TINY
     };
     let mut spec = preset.spec(scheme);
     spec.rms_norm_eps = 1e-5;

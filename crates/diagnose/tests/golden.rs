@@ -18,7 +18,7 @@ use lns_spec::{LayerIndex, Removal, Site};
 use serde_json::Value;
 
 fn folder(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../golden/tiny").join(name)
+    lns_testing::golden::golden("tiny").join(name)
 }
 
 fn expected(name: &str) -> Value {

@@ -9,6 +9,7 @@ use lns_kernels::Workers;
 use lns_model::Decoder;
 use lns_record::{TheoryCheck, TheoryRecord};
 use lns_spec::{Initialisation, NormScheme, Preset};
+use lns_testing::models::TINY;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
@@ -18,13 +19,13 @@ const LAYERS: usize = 24;
 /// statements assume.
 fn fresh(scheme: NormScheme) -> Decoder {
     let preset = Preset {
-        name: "theory",
         hidden_size: 128,
         intermediate_size: 344,
         num_attention_heads: 4,
         num_hidden_layers: LAYERS,
         vocab_size: 512,
         max_position_embeddings: 8,
+        ..TINY
     };
     Decoder::initialised(&preset.spec(scheme), Initialisation::Normal, 0.2, 0, &Device::flex())
 }

@@ -170,19 +170,20 @@ impl Decoder {
 mod tests {
     use lns_spec::{NormScheme, Preset};
 
+    use lns_testing::models::TINY;
+
     use super::*;
 
     #[test]
     fn parameters_have_the_names_and_shapes_of_the_specification_under_every_scheme() {
         for name in NormScheme::names() {
             let preset = Preset {
-                name: "tiny",
                 hidden_size: 8,
                 intermediate_size: 12,
-                num_attention_heads: 2,
                 num_hidden_layers: 4,
                 vocab_size: 11,
                 max_position_embeddings: 16,
+                ..TINY
             };
             let mut spec = preset.spec(name.parse().expect(name));
             spec.qk_norm = lns_spec::QkNorm::PerHead;

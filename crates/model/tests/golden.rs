@@ -13,7 +13,7 @@ use safetensors::SafeTensors;
 use serde_json::json;
 
 fn tiny() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../golden/tiny")
+    lns_testing::golden::golden("tiny")
 }
 
 fn folders() -> Vec<String> {

@@ -1,7 +1,5 @@
 //! Surgery in memory: scales brought in, layers and branches left out, adapters beside frozen matrices.
 
-use std::path::PathBuf;
-
 use layernorm_scaling::rotary_table;
 use lns_checkpoint::{Checkpoint, Conversion};
 use lns_kernels::Device;
@@ -13,17 +11,12 @@ use lns_spec::{
     ConversionError, DepthScale, Family, Gains, LayerIndex, ModelSpec, NormScheme, Preset, Removal,
     Site,
 };
+use lns_testing::golden::{golden, tiny_checkpoint};
+use lns_testing::models::TINY;
 
 fn spec(scheme: NormScheme) -> ModelSpec {
-    let preset = Preset {
-        name: "tiny",
-        hidden_size: 16,
-        intermediate_size: 24,
-        num_attention_heads: 2,
-        num_hidden_layers: 5,
-        vocab_size: 31,
-        max_position_embeddings: 16,
-    };
+    let preset =
+        Preset { num_hidden_layers: 5, vocab_size: 31, max_position_embeddings: 16, ..TINY };
     preset.spec(scheme)
 }
 
@@ -234,14 +227,6 @@ fn written(conversion: &Conversion<'_>) -> Vec<f32> {
     logits(&Decoder::from_checkpoint(&checkpoint, &Device::flex()).expect("loads"))
 }
 
-fn golden() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../golden/tiny")
-}
-
-fn tiny(name: &str) -> Checkpoint {
-    Checkpoint::open(&golden().join(name)).expect(name)
-}
-
 fn of_file(checkpoint: &Checkpoint) -> Vec<f32> {
     logits(&Decoder::from_checkpoint(checkpoint, &Device::flex()).expect("loads"))
 }
@@ -251,11 +236,11 @@ fn files_that_are_converted_compute_the_same_in_every_family_and_type() {
     for family in Family::all().map(Family::model_type) {
         for (suffix, noise) in [("", 1e-5), ("-f16", 0.0), ("-bf16-sharded", 0.0)] {
             let name = format!("{family}{suffix}");
-            if !golden().join(&name).exists() {
+            if !golden("tiny").join(&name).exists() {
                 assert_eq!(suffix, "-f16", "{name}");
                 continue;
             }
-            let source = tiny(&name);
+            let source = tiny_checkpoint(&name);
             let plain = Conversion::of(&source).expect("whole");
             let scaled =
                 match plain.with_layernorm_scaling(DepthScale::default(), Gains::Compensated) {
@@ -275,7 +260,7 @@ fn files_that_are_converted_compute_the_same_in_every_family_and_type() {
         }
     }
     for scheme in ["scheme-lns", "scheme-lns-quarter", "scheme-lns-mlp", "scheme-lns-pruned"] {
-        let source = tiny(scheme);
+        let source = tiny_checkpoint(scheme);
         let folded = Conversion::of(&source).expect("whole").folded().expect("folds");
         let off = difference(&written(&folded), &of_file(&source));
         assert!(off < 1e-5, "{scheme}: {off:e}");
@@ -298,7 +283,7 @@ fn a_pruned_file_computes_what_the_view_does_and_so_do_the_zeros_for_other_progr
         "smollm3",
         "granite",
     ] {
-        let source = tiny(name);
+        let source = tiny_checkpoint(name);
         let model = Decoder::from_checkpoint(&source, &Device::flex()).expect("loads");
         let removals = [
             Removal { layer: LayerIndex::new(0), branch: None },

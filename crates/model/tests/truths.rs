@@ -1,21 +1,19 @@
 //! Truths of LayerNorm Scaling that need no training.
 
-use std::path::PathBuf;
-
 use burn::tensor::{Device, Distribution, Int, Tensor};
-use lns_checkpoint::Checkpoint;
 use lns_model::{ConversionError, Decoder};
 use lns_spec::{Block, DepthScale, Family, ModelSpec, NormScheme, Placement, Preset, Site, Sites};
+use lns_testing::golden::tiny_checkpoint;
+use lns_testing::models::TINY;
 
 fn spec(scheme: NormScheme) -> ModelSpec {
     let preset = Preset {
-        name: "tiny",
         hidden_size: 32,
         intermediate_size: 48,
         num_attention_heads: 4,
         num_hidden_layers: 6,
         vocab_size: 64,
-        max_position_embeddings: 64,
+        ..TINY
     };
     preset.spec(scheme)
 }
@@ -35,9 +33,7 @@ fn relative(a: &[f32], b: &[f32]) -> f32 {
 }
 
 fn golden(folder: &str) -> Decoder {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../golden/tiny").join(folder);
-    let checkpoint = Checkpoint::open(&path).expect(folder);
-    Decoder::from_checkpoint(&checkpoint, &Device::flex()).expect(folder)
+    Decoder::from_checkpoint(&tiny_checkpoint(folder), &Device::flex()).expect(folder)
 }
 
 #[test]

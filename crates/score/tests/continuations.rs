@@ -6,23 +6,19 @@ use std::{
 };
 
 use burn::tensor::Device;
-use lns_checkpoint::Checkpoint;
 use lns_corpus::Window;
 use lns_kernels::Workers;
 use lns_model::{Decoder, LayerSource, StreamingDecoder};
 use lns_score::{Likelihood, Request, ScoreError, evaluate, log_likelihoods};
+use lns_testing::golden::tiny_checkpoint;
 use serde_json::Value;
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn checkpoint(name: &str) -> Checkpoint {
-    Checkpoint::open(&folder().join("../../golden/tiny").join(name)).expect("in the repository")
-}
-
 fn model(name: &str) -> Decoder {
-    Decoder::from_checkpoint(&checkpoint(name), &Device::flex()).expect("loads")
+    Decoder::from_checkpoint(&tiny_checkpoint(name), &Device::flex()).expect("loads")
 }
 
 /// The witness's window, and for each model what was asked and what it found.
@@ -92,7 +88,7 @@ fn sharing_a_context_threads_and_the_place_of_the_layers_change_nothing() {
         assert!(difference < 1e-5, "{together:?} {alone:?}");
         assert_eq!((together.greedy, together.dropped), (alone.greedy, alone.dropped));
     }
-    let streaming = StreamingDecoder::new(checkpoint(name), Device::flex()).expect("opens");
+    let streaming = StreamingDecoder::new(tiny_checkpoint(name), Device::flex()).expect("opens");
     assert_eq!(found(&streaming, requests, window), together);
     let one = Workers::new(1).expect("a thread starts");
     let found = log_likelihoods(&model, requests, window, &one, &|_| {}).expect("scores");

@@ -1,9 +1,6 @@
 //! Evaluation: the mean and its denominator.
 
-use std::{
-    path::PathBuf,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use burn::tensor::Device;
 use lns_checkpoint::Checkpoint;
@@ -13,8 +10,7 @@ use lns_model::{Decoder, LayerSource, StreamingDecoder, ids_tensor};
 use lns_score::{evaluate, evaluate_sequences};
 
 fn checkpoint() -> Checkpoint {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../golden/tiny/llama");
-    Checkpoint::open(&path).expect("in the repository")
+    lns_testing::golden::tiny_checkpoint("llama")
 }
 
 fn model() -> Decoder {

@@ -312,6 +312,8 @@ mod tests {
     use lns_score::Pass;
     use lns_spec::{NormScheme, Preset};
 
+    use lns_testing::models::TINY;
+
     use super::*;
     use crate::gradients::rows;
 
@@ -333,13 +335,12 @@ mod tests {
 
     fn tiny(scheme: NormScheme) -> Decoder {
         let preset = Preset {
-            name: "tiny",
             hidden_size: 32,
             intermediate_size: 56,
             num_attention_heads: 4,
-            num_hidden_layers: 3,
             vocab_size: 50,
             max_position_embeddings: 24,
+            ..TINY
         };
         let mut spec = preset.spec(scheme);
         spec.num_key_value_heads = 2;

@@ -8,6 +8,7 @@ use std::{
 use lns_kernels::{IGNORED, cpu_device};
 use lns_model::Decoder;
 use lns_spec::{NormScheme, Preset};
+use lns_testing::models::TINY;
 use lns_train::{Batch, Compute, Exchange, Step, Trainer, TrainingOptions};
 
 /// Sums through shared memory, in the order of the ranks.
@@ -47,15 +48,7 @@ impl Exchange for Shared {
 }
 
 fn model() -> Decoder {
-    let preset = Preset {
-        name: "tiny",
-        hidden_size: 16,
-        intermediate_size: 24,
-        num_attention_heads: 2,
-        num_hidden_layers: 3,
-        vocab_size: 40,
-        max_position_embeddings: 16,
-    };
+    let preset = Preset { max_position_embeddings: 16, ..TINY };
     Decoder::new(&preset.spec(NormScheme::lns()), 4, &cpu_device())
 }
 

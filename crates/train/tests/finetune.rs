@@ -1,10 +1,11 @@
 //! Fine-tunes: a checkpoint's training continued, in full or by LoRA, its scale annealed or not.
 
+mod runs;
+
 use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
 };
 
 use lns_checkpoint::{Checkpoint, Conversion};
@@ -12,20 +13,19 @@ use lns_corpus::{
     InstructionOptions, Language, Limits, Part, PrepareOptions, Validation, prepare_documents,
     prepare_instructions,
 };
-use lns_kernels::{Compute, cpu_device};
+use lns_kernels::cpu_device;
 use lns_model::{Decoder, LoraConfig, Retrofit};
 use lns_record::{Event, Outcome, ProvenanceRecord, read_events};
 use lns_spec::{DepthScale, NormScheme, Preset};
+use lns_testing::models::TINY;
 use lns_tokenizer::{Tokenizer, TokenizerError, model_tokenizer, write_tokenizer};
 use lns_train::{
-    ConfigError, FinetuneConfig, RunConfig, RunError, Settings, SourceConfig, Summary, check,
-    finetune_defaults, train,
+    ConfigError, FinetuneConfig, RunConfig, RunError, Settings, SourceConfig, check,
+    finetune_defaults,
 };
 use tempfile::TempDir;
 
-fn compute() -> Compute {
-    Compute::on_cpu(2).expect("threads start")
-}
+use runs::{go, go_until};
 
 /// A small model of the built-in language's tokenizer, and a text of it.
 struct Place {
@@ -37,27 +37,9 @@ struct Place {
 impl Place {
     fn new(scheme: NormScheme) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let language = Language::new(1);
-        let tokenizer = language.tokenizer();
-        let of = |part, count| {
-            language.documents(part).take(count).map(move |document| (part, document.text))
-        };
-        let mut documents = of(Part::Train, 150).chain(of(Part::Validation, 10));
-        let corpus = dir.path().join("text");
-        let limits = Limits { train: None, validation: None };
-        prepare_documents(&mut documents, "a language", &tokenizer, limits, &corpus, &|_| {
-            std::ops::ControlFlow::Continue(())
-        })
-        .expect("prepares");
-        let preset = Preset {
-            name: "tiny",
-            hidden_size: 16,
-            intermediate_size: 24,
-            num_attention_heads: 2,
-            num_hidden_layers: 3,
-            vocab_size: tokenizer.vocab_size(),
-            max_position_embeddings: 64,
-        };
+        let corpus = runs::corpus(dir.path(), 1);
+        let tokenizer = Language::new(1).tokenizer();
+        let preset = Preset { vocab_size: tokenizer.vocab_size(), ..TINY };
         let model = Decoder::new(&preset.spec(scheme), 5, &cpu_device());
         let base = dir.path().join("base");
         fs::create_dir(&base).expect("makes");
@@ -93,20 +75,6 @@ impl Place {
 fn lora() -> Option<LoraConfig> {
     let targets = vec!["q_proj".to_owned(), "down_proj".to_owned()];
     Some(LoraConfig { rank: 4, alpha: 8.0, targets })
-}
-
-fn go(config: &RunConfig, folder: &Path) -> Result<Summary, RunError> {
-    train(config, folder, &compute(), &AtomicBool::new(false), &mut |_| {})
-}
-
-fn go_until(config: &RunConfig, folder: &Path, step: u64) {
-    let stop = AtomicBool::new(false);
-    let summary = train(config, folder, &compute(), &stop, &mut |event| {
-        if matches!(event, Event::Step(event) if event.step == step) {
-            stop.store(true, Ordering::Relaxed);
-        }
-    });
-    assert_eq!(summary.expect("runs").outcome, Outcome::Interrupted);
 }
 
 fn weights(folder: &Path) -> BTreeMap<String, Vec<f32>> {

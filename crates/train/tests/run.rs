@@ -1,47 +1,27 @@
 //! Whole runs in folders: repeated, stopped, killed, damaged, misconfigured, diverging.
 
+mod runs;
+
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::AtomicBool,
 };
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::Tensor;
 use lns_checkpoint::Checkpoint;
-use lns_corpus::{
-    Corpus, Language, Limits, Part, Sequences, evaluation_sequences, prepare_documents,
-};
-use lns_kernels::{Compute, IGNORED, Workers, cpu_device};
+use lns_corpus::{Corpus, Part, Sequences, evaluation_sequences};
+use lns_kernels::{IGNORED, Workers, cpu_device};
 use lns_model::Decoder;
 use lns_record::{Event, Outcome, read_events};
 use lns_score::{HeldOut, evaluate_sequences};
 use lns_train::{
-    GuardConfig, ModelConfig, NotFinite, RunConfig, RunError, Schedule, Settings, SourceConfig,
-    Summary, train,
+    GuardConfig, ModelConfig, NotFinite, RunConfig, Schedule, Settings, SourceConfig, train,
 };
 use tempfile::TempDir;
 
-/// A prepared text of the built-in language.
-fn corpus(folder: &Path, seed: u64) -> PathBuf {
-    let language = Language::new(seed);
-    let of = |part, count| {
-        language.documents(part).take(count).map(move |document| (part, document.text))
-    };
-    let mut documents = of(Part::Train, 150).chain(of(Part::Validation, 10));
-    let limits = Limits { train: None, validation: None };
-    let path = folder.join(format!("text-{seed}"));
-    let tokenizer = language.tokenizer();
-    prepare_documents(&mut documents, "a language", &tokenizer, limits, &path, &|_| {
-        std::ops::ControlFlow::Continue(())
-    })
-    .expect("prepares");
-    path
-}
-
-fn compute() -> Compute {
-    Compute::on_cpu(2).expect("threads start")
-}
+use runs::{compute, corpus, go, go_until};
 
 struct Place {
     dir: TempDir,
@@ -84,21 +64,6 @@ impl Place {
         config.data.sources = vec![SourceConfig::new(self.corpus.clone())];
         config
     }
-}
-
-fn go(config: &RunConfig, folder: &Path) -> Result<Summary, RunError> {
-    train(config, folder, &compute(), &AtomicBool::new(false), &mut |_| {})
-}
-
-/// Takes steps until `step` and stops there, with or without a snapshot.
-fn go_until(config: &RunConfig, folder: &Path, step: u64) {
-    let stop = AtomicBool::new(false);
-    let summary = train(config, folder, &compute(), &stop, &mut |event| {
-        if matches!(event, Event::Step(event) if event.step == step) {
-            stop.store(true, Ordering::Relaxed);
-        }
-    });
-    assert_eq!(summary.expect("runs").outcome, Outcome::Interrupted);
 }
 
 /// Everything that was reported but for times, and the final weights.

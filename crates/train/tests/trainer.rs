@@ -10,6 +10,7 @@ use burn::{
 use lns_kernels::{IGNORED, Precision, cpu_device, with_slices};
 use lns_model::{Decoder, LoraConfig};
 use lns_spec::{ModelSpec, NormScheme, Preset};
+use lns_testing::models::TINY;
 use lns_train::{
     Batch, BatchError, Compute, Estimate, FinetuneConfig, Optimiser, RunConfig, Step, Trainer,
     TrainingOptions,
@@ -17,13 +18,12 @@ use lns_train::{
 
 fn spec(scheme: NormScheme) -> ModelSpec {
     let preset = Preset {
-        name: "tiny",
         hidden_size: 32,
         intermediate_size: 56,
         num_attention_heads: 4,
         num_hidden_layers: 4,
         vocab_size: 50,
-        max_position_embeddings: 64,
+        ..TINY
     };
     preset.spec(scheme)
 }

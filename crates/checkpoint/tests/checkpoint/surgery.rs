@@ -1,23 +1,19 @@
 //! What conversions write, held against the tiny checkpoints of every family.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use lns_checkpoint::{Checkpoint, CheckpointError, Conversion, StorageType};
 use lns_spec::{
     Block, ConversionError, DepthScale, Family, Gains, LayerIndex, NormScheme, Removal, Role, Site,
     TensorId,
 };
+use lns_testing::golden::tiny_checkpoint;
 
 use crate::files::{Folder, Gguf, Tensor, model_folder, tensors};
 
 /// Each family has a golden checkpoint of its name.
 fn families() -> impl Iterator<Item = &'static str> {
     Family::all().map(Family::model_type)
-}
-
-fn tiny(name: &str) -> Checkpoint {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../golden/tiny").join(name);
-    Checkpoint::open(&path).expect(name)
 }
 
 fn conversion(checkpoint: &Checkpoint) -> Conversion<'_> {
@@ -47,7 +43,7 @@ fn lns(checkpoint: &Checkpoint) -> Conversion<'_> {
 #[test]
 fn a_model_that_is_only_copied_is_the_same_in_any_number_of_files() {
     for name in families().chain(["llama-bf16-sharded", "llama-f16"]) {
-        let source = tiny(name);
+        let source = tiny_checkpoint(name);
         for shard_bytes in [u64::MAX, 20_000, 1] {
             let (_folder, copy) = written(&conversion(&source), shard_bytes);
             assert_eq!(copy.spec(), source.spec(), "{name}");
@@ -66,7 +62,7 @@ fn a_model_that_is_only_copied_is_the_same_in_any_number_of_files() {
 #[test]
 fn the_gains_alone_change_and_change_back() {
     for name in families() {
-        let source = tiny(name);
+        let source = tiny_checkpoint(name);
         let sandwich = match source.spec().norm_scheme {
             NormScheme::OutputNorm(_) => {
                 let refused = conversion(&source)
@@ -116,7 +112,7 @@ fn the_gains_alone_change_and_change_back() {
 
 #[test]
 fn gains_are_rounded_within_the_bound_of_their_type() {
-    let source = tiny("llama");
+    let source = tiny_checkpoint("llama");
     for (dtype, bound) in [
         (StorageType::F32, 2f64.powi(-24)),
         (StorageType::F16, 2f64.powi(-11)),
@@ -141,7 +137,7 @@ fn gains_are_rounded_within_the_bound_of_their_type() {
 #[test]
 fn layers_move_up_and_branches_go_with_all_their_tensors() {
     for name in families() {
-        let source = tiny(name);
+        let source = tiny_checkpoint(name);
         let last = source.spec().num_hidden_layers - 1;
         let layer = LayerIndex::new;
         let removals = [
@@ -181,7 +177,7 @@ fn layers_move_up_and_branches_go_with_all_their_tensors() {
 
 #[test]
 fn blocks_of_a_gguf_file_become_f32_with_rows_in_hugging_faces_order() {
-    let source = tiny("llama");
+    let source = tiny_checkpoint("llama");
     let folder = Folder::new();
     let path = folder.path().join("model.gguf");
     let options = lns_checkpoint::GgufOptions {
@@ -224,7 +220,7 @@ fn mxfp4_becomes_bf16_and_loses_nothing() {
 
 #[test]
 fn casting_rounds_to_nearest_and_refuses_what_does_not_fit() {
-    let source = tiny("llama");
+    let source = tiny_checkpoint("llama");
     for dtype in [StorageType::BF16, StorageType::F16] {
         let (_folder, cast) = written(&conversion(&source).cast(dtype), u64::MAX);
         let name = "model.layers.0.mlp.up_proj.weight";

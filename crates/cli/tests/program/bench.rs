@@ -1,11 +1,11 @@
 //! A folder with a tiny model and a text, and the program to run in it.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
 use assert_cmd::Command;
+use lns_kernels::cpu_device;
+use lns_model::Decoder;
+use lns_spec::{NormScheme, Preset};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -33,7 +33,7 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn new(golden: &str) -> Self {
         let dir = TempDir::new().expect("a temporary folder");
-        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/tiny").join(golden);
+        let from = lns_testing::golden::golden("tiny").join(golden);
         let model = dir.path().join("model");
         fs::create_dir(&model).expect("writable");
         for entry in fs::read_dir(from).expect("in the repository") {
@@ -60,6 +60,14 @@ impl Bench {
             "decoder": null, "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "w0"},
         });
         fs::write(self.path("model/tokenizer.json"), tokenizer.to_string()).expect("writable");
+    }
+
+    /// Writes an LNS model of this size into `large`.
+    pub(crate) fn large_model(&self, size: &Preset) {
+        let folder = self.path("large");
+        fs::create_dir(&folder).expect("makes");
+        let model = Decoder::new(&size.spec(NormScheme::lns()), 1, &cpu_device());
+        model.write(&folder).expect("writes");
     }
 
     pub(crate) fn config(&self, change: impl FnOnce(&mut Value)) {

@@ -355,10 +355,8 @@ mod processes {
     use std::process::{Child, Command, Output, Stdio};
 
     use lns_checkpoint::Checkpoint;
-    use lns_kernels::Device;
-    use lns_model::Decoder;
     use lns_record::{Event, read_events};
-    use lns_spec::{NormScheme, Preset};
+    use lns_testing::models::LARGE;
 
     use super::*;
     use crate::bench::heeding_signals;
@@ -530,28 +528,11 @@ mod processes {
         assert_no_leftovers(&bench);
     }
 
-    /// A model that takes a while to write.
-    fn large(bench: &Bench) {
-        let preset = Preset {
-            name: "large",
-            hidden_size: 128,
-            intermediate_size: 352,
-            num_attention_heads: 4,
-            num_hidden_layers: 8,
-            vocab_size: 4000,
-            max_position_embeddings: 64,
-        };
-        let folder = bench.path("large");
-        fs::create_dir(&folder).expect("makes");
-        let model = Decoder::new(&preset.spec(NormScheme::lns()), 1, &Device::flex());
-        model.write(&folder).expect("writes");
-    }
-
     #[test]
     fn of_three_surgeries_at_once_none_fails_and_one_whole_result_is_left() {
         const ROUNDS: usize = 12;
         let bench = Bench::new("llama");
-        large(&bench);
+        bench.large_model(&LARGE);
         let commands = [
             &["fold", "large", "--out", "out", "--force"][..],
             &["prune", "large", "--layers", "2..5", "--out", "out", "--force"],
@@ -579,7 +560,7 @@ mod processes {
     fn a_gguf_file_is_never_with_anothers_record() {
         const ROUNDS: u64 = 12;
         let bench = Bench::new("llama");
-        large(&bench);
+        bench.large_model(&LARGE);
         let export = |dtype| ["export", "large", "--out", "m.gguf", "--force", "--dtype", dtype];
         let check = |what: &str| {
             let file = Checkpoint::open(&bench.path("m.gguf")).expect("whole");

@@ -3,9 +3,8 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use assert_cmd::Command;
-use lns_kernels::Device;
-use lns_model::Decoder;
-use lns_spec::{NormScheme, Preset};
+use lns_spec::Preset;
+use lns_testing::models::LARGE;
 use serde_json::{Value, json};
 
 use crate::bench::Bench;
@@ -359,23 +358,6 @@ fn what_surgery_cannot_do_is_said_with_the_remedy() {
     assert!(bench.path("precious/letters.txt").exists());
 }
 
-/// A model large enough that writing it takes a while.
-fn large(bench: &Bench) {
-    let preset = Preset {
-        name: "large",
-        hidden_size: 128,
-        intermediate_size: 352,
-        num_attention_heads: 4,
-        num_hidden_layers: 12,
-        vocab_size: 8000,
-        max_position_embeddings: 64,
-    };
-    let folder = bench.path("large");
-    fs::create_dir(&folder).expect("makes");
-    let model = Decoder::new(&preset.spec(NormScheme::lns()), 1, &Device::flex());
-    model.write(&folder).expect("writes");
-}
-
 /// A folder's files, or a file; nothing if there is neither.
 fn whatever(place: &Path) -> Option<BTreeMap<String, Vec<u8>>> {
     if place.is_dir() {
@@ -432,7 +414,7 @@ fn kill(bench: &Bench, command: &[&str], place: &str, older: &[&str]) -> (usize,
 #[test]
 fn a_conversion_that_is_killed_leaves_all_or_nothing() {
     let bench = Bench::new("llama");
-    large(&bench);
+    bench.large_model(&Preset { num_hidden_layers: 12, vocab_size: 8000, ..LARGE });
     let source = files(&bench.path("large"));
     for (command, place, older) in [
         (
@@ -462,7 +444,7 @@ fn a_conversion_that_is_killed_leaves_all_or_nothing() {
 #[test]
 fn a_full_disk_is_said_and_leaves_nothing_behind() {
     let bench = Bench::new("llama");
-    large(&bench);
+    bench.large_model(&Preset { num_hidden_layers: 12, vocab_size: 8000, ..LARGE });
     bench.succeeds(&["retrofit", "model", "--out", "older"]);
     let older = files(&bench.path("older"));
     let entries = || fs::read_dir(bench.dir.path()).expect("readable").count();

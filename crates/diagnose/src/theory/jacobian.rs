@@ -157,6 +157,8 @@ mod tests {
     use lns_model::Decoder;
     use lns_spec::{Initialisation, NormScheme, Preset};
 
+    use lns_testing::models::TINY;
+
     use super::*;
 
     #[test]
@@ -201,15 +203,7 @@ mod tests {
 
     #[test]
     fn the_norm_of_vector_products_is_that_of_the_dense_jacobian() {
-        let preset = Preset {
-            name: "tiny",
-            hidden_size: 8,
-            intermediate_size: 24,
-            num_attention_heads: 2,
-            num_hidden_layers: 3,
-            vocab_size: 16,
-            max_position_embeddings: 8,
-        };
+        let preset = Preset { hidden_size: 8, vocab_size: 16, max_position_embeddings: 8, ..TINY };
         let rotary = rotary_table(&preset.spec(NormScheme::pre()), 5);
         for scheme in
             [NormScheme::pre(), NormScheme::lns(), NormScheme::Post(lns_spec::schemes::Post {})]
