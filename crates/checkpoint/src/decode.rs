@@ -5,7 +5,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use crate::gguf::dequantise;
-use crate::{StorageType, scales};
+use crate::{StorageType, e4m3};
 
 /// How a type stores numbers, and the function that reads them.
 pub(crate) struct Layout {
@@ -84,7 +84,7 @@ impl StorageType {
             Self::IQ4NL => blocks_of!("IQ4_NL", Some(20), dequantise::iq4_nl),
             Self::IQ4XS => blocks_of!("IQ4_XS", Some(23), dequantise::iq4_xs),
             Self::MXFP4 => blocks_of!("MXFP4", Some(39), dequantise::mxfp4),
-            Self::F8E4M3 => blocks_of!("F8_E4M3", None, scales::fp8),
+            Self::F8E4M3 => blocks_of!("F8_E4M3", None, e4m3::decode),
             Self::Other(_) => return None,
         })
     }

@@ -21,6 +21,7 @@
 mod audit;
 mod checkpoint;
 mod decode;
+mod e4m3;
 mod error;
 mod gguf;
 mod gguf_tokenizer;

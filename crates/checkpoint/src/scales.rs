@@ -1,8 +1,7 @@
 //! Numbers of eight and four bits whose scales are a tensor of their own.
 //!
-//! * FP8: a number of a matrix is an E4M3 (sign, four bits of exponent with bias 7, three of mantissa; no
-//!   infinities, `0x7f` and `0xff` are NaN), multiplied by the scale of its block of so many rows and
-//!   columns.
+//! * FP8: a number of a matrix is an [`e4m3`](crate::e4m3), multiplied by the scale of its block of so
+//!   many rows and columns.
 //! * MXFP4: a number is an E2M1 (±0, ½, 1, 1½, 2, 3, 4, 6), two in a byte, the lower four bits first, and
 //!   32 neighbours of a row share a power of two (E8M0: 2^(byte − 127), 255 is NaN).
 //!
@@ -128,31 +127,4 @@ fn e2m1_pairs(numbers: &[u8], out: &mut [f32]) {
         *first = E2M1[usize::from(pair & 15)];
         *second = E2M1[usize::from(pair >> 4)];
     }
-}
-
-/// What the eight bits of an E4M3 stand for.
-const E4M3: [f32; 256] = {
-    let mut numbers = [0.0; 256];
-    let mut bits = 0;
-    while bits < 256 {
-        numbers[bits] = e4m3(bits as u32);
-        bits += 1;
-    }
-    numbers
-};
-
-const fn e4m3(bits: u32) -> f32 {
-    let (sign, exponent, mantissa) = (bits >> 7 << 31, bits >> 3 & 15, bits & 7);
-    let magnitude = match (exponent, mantissa) {
-        (15, 7) => f32::NAN,
-        // Below the smallest normal number, 2^-6: steps of 2^-9.
-        (0, _) => mantissa as f32 / 512.0,
-        _ => f32::from_bits((exponent + 127 - 7) << 23 | mantissa << 20),
-    };
-    f32::from_bits(sign | magnitude.to_bits())
-}
-
-/// E4M3 numbers, before they are scaled.
-pub(crate) fn fp8([number]: &[u8; 1], [out]: &mut [f32; 1]) {
-    *out = E4M3[usize::from(*number)];
 }
