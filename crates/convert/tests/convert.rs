@@ -1,9 +1,6 @@
 //! Conversions as a program that uses the library makes them.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use lns_checkpoint::Checkpoint;
 use lns_convert::{
@@ -17,12 +14,8 @@ use lns_model::{LayerSource, Layers, Pruned, Retrofit, open_layers};
 use lns_record::{ProvenanceRecord, pretty_json};
 use lns_score::{Comparison, evaluate};
 use lns_spec::{DepthScale, LayerIndex, Removal};
+use lns_testing::golden::tiny_checkpoint;
 use tempfile::TempDir;
-
-fn golden(name: &str) -> Checkpoint {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../golden/tiny").join(name);
-    Checkpoint::open(&folder).expect("in the repository")
-}
 
 fn text(windows: u32) -> Windows {
     let window = |window: u32| Window {
@@ -50,7 +43,7 @@ fn a_retrofit_and_its_folding_hold_the_tolerance_that_their_rounding_explains() 
     let dir = TempDir::new().expect("a temporary folder");
     let (scaled, folded) = (dir.path().join("scaled"), dir.path().join("folded"));
     for name in ["llama", "llama-bf16-sharded"] {
-        let source = golden(name);
+        let source = tiny_checkpoint(name);
         let job = retrofit(&source, Retrofit::Preserve, DepthScale::default()).expect("a job");
         let tolerance = Tolerance::of(&job.conversion.rounding().expect("reads"));
         let (found, record) = compared(&job, &scaled);
@@ -76,7 +69,7 @@ fn a_retrofit_and_its_folding_hold_the_tolerance_that_their_rounding_explains() 
 fn a_result_that_differs_by_more_is_told_and_what_is_not_committed_was_never_there() {
     let dir = TempDir::new().expect("a temporary folder");
     let place = dir.path().join("replaced");
-    let source = golden("llama");
+    let source = tiny_checkpoint("llama");
     let job = retrofit(&source, Retrofit::Replace, DepthScale::default()).expect("a job");
     let tolerance = Tolerance::of(&job.conversion.rounding().expect("reads"));
     let mut written = job.write(&place, Existing::Kept, &|_| {}).expect("writes");
@@ -98,7 +91,7 @@ fn a_place_that_holds_something_else_is_refused_before_anything_is_written() {
     let dir = TempDir::new().expect("a temporary folder");
     let model = dir.path().join("model");
     fs::create_dir(&model).expect("makes");
-    let golden = golden("llama");
+    let golden = tiny_checkpoint("llama");
     for file in golden.all_files() {
         fs::copy(&file, model.join(file.file_name().expect("named"))).expect("copies");
     }
@@ -131,11 +124,12 @@ fn a_place_that_holds_something_else_is_refused_before_anything_is_written() {
 
 #[test]
 fn what_a_choice_measured_is_what_measuring_again_finds() {
-    let source = golden("llama");
+    let source = tiny_checkpoint("llama");
     let (text, workers) = (text(4), Workers::new(1).expect("a thread starts"));
     let compute = compute();
-    let model = open_layers(golden("llama"), Layers::InMemory, &compute.device, compute.precision)
-        .expect("loads");
+    let model =
+        open_layers(tiny_checkpoint("llama"), Layers::InMemory, &compute.device, compute.precision)
+            .expect("loads");
     for (rule, count, branches) in [
         (PruneRule::Removal, 2, false),
         (PruneRule::Deepest, 1, false),
@@ -171,7 +165,7 @@ fn what_a_choice_measured_is_what_measuring_again_finds() {
 #[test]
 fn a_plan_is_done_again_on_its_model_and_refused_on_another() {
     let dir = TempDir::new().expect("a temporary folder");
-    let source = golden("llama");
+    let source = tiny_checkpoint("llama");
     let removals = vec![Removal { layer: LayerIndex::new(1), branch: None }];
     let plan = given_plan(&source, removals.clone()).expect("a plan");
     let job = prune(&source, &plan).expect("a job");
@@ -190,7 +184,7 @@ fn a_plan_is_done_again_on_its_model_and_refused_on_another() {
     let load = |checkpoint| {
         open_layers(checkpoint, Layers::OnDisk, &compute.device, compute.precision).expect("loads")
     };
-    let whole = load(golden("llama"));
+    let whole = load(tiny_checkpoint("llama"));
     let view = Pruned::new(&*whole, &removals).expect("a view");
     let written = load(Checkpoint::open(&place).expect("a checkpoint"));
     let losses = [&view as &dyn LayerSource, &*written].map(|model| {
@@ -202,7 +196,7 @@ fn a_plan_is_done_again_on_its_model_and_refused_on_another() {
 #[test]
 fn the_source_of_a_pruning_is_hashed_once() {
     let dir = TempDir::new().expect("a temporary folder");
-    for file in golden("llama").all_files() {
+    for file in tiny_checkpoint("llama").all_files() {
         fs::copy(&file, dir.path().join(file.file_name().expect("named"))).expect("copies");
     }
     let source = Checkpoint::open(dir.path()).expect("a checkpoint");
@@ -210,7 +204,7 @@ fn the_source_of_a_pruning_is_hashed_once() {
     let provenance = |source: &Checkpoint| {
         source.provenance("prune", source.spec(), serde_json::Value::Null).expect("hashes")
     };
-    let expected = provenance(&golden("llama"));
+    let expected = provenance(&tiny_checkpoint("llama"));
     // What is opened is what counts, and not what is put in its place; reading it again would tell.
     let weights = dir.path().join("model.safetensors");
     let other = dir.path().join("other");
