@@ -15,7 +15,7 @@ use super::output;
 use crate::{
     arguments::{ComputeArgs, ConversionArgs, CutArgs, OutputArgs},
     failure::usage,
-    model::{self, bytes},
+    model::bytes,
     printer::Printer,
     text,
 };
