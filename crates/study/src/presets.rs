@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn runs_too_short_to_judge_by_are_called_so_and_those_of_the_other_presets_are_not() {
         let told = too_short(&pair(150)).expect("far too few");
-        assert!(told.starts_with("150 steps of 2,048 tokens are far too few"), "{told}");
+        assert!(told.starts_with("150 steps of 2\u{202f}048 tokens are far too few"), "{told}");
         let short = PRESET_NAMES.map(|name| too_short(&preset(name).expect(name)).is_some());
         assert_eq!(short, [true, false, false, false, false, false]);
     }
