@@ -4,7 +4,7 @@ use super::keys::KEYS;
 use toml::Value;
 
 use super::*;
-use crate::Estimate;
+use crate::{Estimate, Optimiser};
 
 fn set(text: &str) -> Result<RunConfig, ConfigError> {
     RunConfig::default().with(&[Settings::from_table("test", text.parse().expect("TOML"))])
@@ -86,6 +86,25 @@ fn options_of_a_scheme_are_laid_over_the_scheme_that_is_there() {
     let other = shown("model.scheme = { name = 'lns', exponent = 1 }", "model.scheme = 'mix-ln'");
     assert_eq!(other, "mix-ln, first 0.25 of the layers post", "no option lingers");
     assert!(shown("", "model.scheme.exponent = 0.25").contains("exponent"), "pre has none");
+}
+
+#[test]
+fn settings_of_other_optimisers_as_earlier_versions_wrote_them_are_read_and_left_out() {
+    let earlier = |name: &str, more: &str| {
+        set(&format!(
+            "[optimiser]\nname = '{name}'\nbeta1 = 0.9\nbeta2 = 0.95\neps = 1e-8\n\
+             weight_decay = 0.0\ndecay = 'projections'\nclip = 1.0\nz_loss = 0.0\n{more}"
+        ))
+    };
+    for optimiser in Optimiser::all() {
+        let config = earlier(optimiser.name(), "momentum = 0.95").expect("as it was written");
+        assert_eq!(config.optimiser, OptimiserConfig { rule: optimiser, ..Default::default() });
+        let again = set(&config.to_toml()).expect("as it is written");
+        assert_eq!(again, config);
+        assert_eq!(config.to_toml().contains("momentum"), optimiser.name() == "muon");
+    }
+    let error = earlier("adamw", "momentum = 0.9").expect_err("does nothing").to_string();
+    assert!(error.contains("`optimiser.momentum` is 0.9") && error.contains("use muon"), "{error}");
 }
 
 #[test]
