@@ -64,7 +64,7 @@ impl Printer {
         self.error_with(error, &str::to_owned);
     }
 
-    /// The same in other words.
+    /// Prints an error after `words` has put it in other words.
     pub(crate) fn error_with(&self, error: &anyhow::Error, words: &dyn Fn(&str) -> String) {
         let said = words(&described(error));
         let _ = writeln!(std::io::stderr(), "error: {}", clean_lines(&said));
@@ -95,7 +95,7 @@ impl Printer {
         bar
     }
 
-    /// A count of tokens that goes up to nobody knows where.
+    /// A count of tokens that goes up; how far is not known before.
     pub(crate) fn count(&self, what: &str) -> Count {
         let bar = self.bar(0, "{msg} {human_pos} tokens, {per_sec}");
         bar.set_message(clean(what));

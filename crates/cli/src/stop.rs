@@ -66,9 +66,8 @@ impl Stop {
     /// How soon a diagnosis ends.
     pub(crate) const AFTER_THIS_LAYER: &str = "layer, with the windows that are whole";
 
-    /// Listens from now on. Signals that were to be ignored when the program began, as `nohup` and
-    /// scripts have it, stay ignored.
-    /// `soon` says when the work will end.
+    /// Listens from now on; `soon` says when the work will end after a signal. Signals that were to
+    /// be ignored when the program began, as `nohup` and scripts have it, stay ignored.
     pub(crate) fn listen(printer: &Printer, soon: &'static str) -> anyhow::Result<Arc<Self>> {
         let stop = Arc::new(Self::default());
         stop.ends_after(soon);

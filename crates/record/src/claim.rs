@@ -19,14 +19,14 @@ use crate::write::{
     remove_stale, remove_unfinished,
 };
 
-/// Names of a folder's entries that an error lists.
+/// How many of a folder's entries an error names.
 const LISTED: usize = 3;
 
 /// What a folder that this program fills over time is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FolderKind {
-    /// A training run: of `train` or `finetune`.
+    /// A training run, made by `train` or `finetune`.
     Run,
     /// A study.
     Study,
@@ -78,9 +78,10 @@ pub enum ClaimError {
 /// `lns-folder.json`: what a folder is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FolderMarker {
-    /// What it is.
+    /// What the folder is.
     pub kind: FolderKind,
-    /// What it is of, where another's must not take its place: the whole path of a model.
+    /// The whole path of the model that the folder is of, where nothing of another model may take
+    /// its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub of: Option<String>,
     /// Version of the program that made it.
@@ -88,7 +89,7 @@ pub struct FolderMarker {
 }
 
 impl FolderMarker {
-    /// Its file's name.
+    /// The marker's file name.
     pub const FILE_NAME: &str = "lns-folder.json";
 
     /// The marker in `folder`; `None` where there is none.
@@ -158,12 +159,12 @@ impl Claim {
         Err(ClaimError::InUse { folder: folder.to_owned() })
     }
 
-    /// Where it is.
+    /// The claimed folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Whether the folder was nobody's before.
+    /// Whether the folder had no marker before.
     pub fn is_new(&self) -> bool {
         self.added
     }
@@ -183,7 +184,7 @@ impl Drop for Claim {
     fn drop(&mut self) {
         if self.added && (!self.kept || self.is_bare()) {
             let _ = std::fs::remove_file(self.folder.join(FolderMarker::FILE_NAME));
-            // Up to the first that is not empty.
+            // Folders are removed up to the first that is not empty.
             let _ = self.made.iter().try_for_each(std::fs::remove_dir);
         }
     }
@@ -196,14 +197,15 @@ fn io(path: &Path) -> impl Fn(std::io::Error) -> ClaimError {
     }
 }
 
-/// A folder that appears with its marker, locked; `None` when somebody else was faster.
+/// Makes the folder, so that it appears with its marker locked; `None` when somebody else was
+/// faster.
 fn claim_new(folder: &Path, marker: &FolderMarker) -> Result<Option<Claim>, ClaimError> {
     let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
     let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
     let made = folder.ancestors().take_while(missing).map(Path::to_owned).collect();
     if let Some(parent) = parent {
         std::fs::create_dir_all(parent).map_err(|error| match error.kind() {
-            // So says the system where a file is in the way.
+            // This is what the system says where a file is in the way.
             ErrorKind::AlreadyExists => ClaimError::NotAFolder { folder: folder.to_owned() },
             _ => io(folder)(error),
         })?;
@@ -227,7 +229,7 @@ fn claim_new(folder: &Path, marker: &FolderMarker) -> Result<Option<Claim>, Clai
     }
 }
 
-/// A folder that is there; `None` when it changed meanwhile.
+/// Claims a folder that is there; `None` when it changed meanwhile.
 fn claim_there(folder: &Path, wanted: &FolderMarker) -> Result<Option<Claim>, ClaimError> {
     let path = folder.join(FolderMarker::FILE_NAME);
     let claim = |lock, added| Claim {
@@ -281,7 +283,7 @@ fn claim_there(folder: &Path, wanted: &FolderMarker) -> Result<Option<Claim>, Cl
     }
 }
 
-/// What killed programs left in a folder and the folders in it.
+/// Removes what killed programs left in a folder and in the folders in it.
 fn remove_all_unfinished(folder: &Path) {
     remove_unfinished(folder);
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -317,7 +319,7 @@ pub fn refuse_sources(folder: &Path) -> Result<(), ClaimError> {
     Ok(())
 }
 
-/// What must stay as it is.
+/// What a folder is that must stay as it is; `None` if it may be filled.
 fn source(folder: &Path) -> Option<&'static str> {
     let has = |name: &str| folder.join(name).is_file();
     if has("corpus.json") && has("tokenizer.json") {
@@ -430,7 +432,7 @@ mod tests {
         let folder = dir.path().join("a/b");
         drop(take(&folder));
         assert!(entries(dir.path()).is_empty());
-        // Kept, but nothing came of it.
+        // The claim is kept, but nothing was written.
         take(&folder).keep();
         assert!(entries(dir.path()).is_empty());
         fs::create_dir_all(&folder).expect("makes");

@@ -17,7 +17,7 @@ pub struct DiagnoseRecord {
     pub name: String,
     /// The model's `config.json`, as understood.
     pub model: Value,
-    /// What it was fed.
+    /// The text that the model was fed.
     pub text: TextRecord,
     /// Loss of the untouched model on the text.
     pub baseline: BaselineRecord,
@@ -40,7 +40,7 @@ pub struct DiagnoseRecord {
     /// Logit lens by stream index.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lens: Vec<LensRecord>,
-    /// What it comes to.
+    /// What the evidence comes to.
     pub verdict: VerdictRecord,
     /// Probes that ran, with what each cost.
     pub probes: Vec<ProbeRecord>,
@@ -73,7 +73,7 @@ pub struct TextRecord {
     pub files: Vec<String>,
     /// Tokens fed, windows × window_len.
     pub tokens: u64,
-    /// Windows.
+    /// Number of windows.
     pub windows: u64,
     /// Tokens per window.
     pub window_len: u64,
@@ -84,7 +84,7 @@ pub struct TextRecord {
 pub struct BaselineRecord {
     /// Nats per predicted token.
     pub nll: f64,
-    /// e^nll
+    /// The perplexity e^nll.
     pub perplexity: f64,
     /// Standard error of `nll` over windows; absent with fewer than two.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -156,7 +156,7 @@ impl RemovalRecord {
 /// [`StreamRecord`]).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LayerRecord {
-    /// 0-based.
+    /// Index of the layer, from 0.
     pub layer: usize,
     /// Variance of what attention adds to the stream, mean.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -164,10 +164,10 @@ pub struct LayerRecord {
     /// Variance of what the MLP adds, mean.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mlp_variance: Option<f64>,
-    /// The median token's; absent in files of earlier versions.
+    /// Variance of what attention adds for the median token; absent in files of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attention_variance_median: Option<f64>,
-    /// The median token's; absent in files of earlier versions.
+    /// Variance of what the MLP adds for the median token; absent in files of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mlp_variance_median: Option<f64>,
     /// `attention_variance` over the variance of stream\[i\], both over content tokens.
@@ -192,7 +192,8 @@ pub struct LayerRecord {
     /// site's norm too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removal_attention: Option<RemovalRecord>,
-    /// Only its MLP removed, likewise.
+    /// Only its MLP removed: the stream passes the site as it came, under Post-LN without the
+    /// site's norm too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removal_mlp: Option<RemovalRecord>,
     /// ‖∂loss/∂θ‖₂ over the layer's parameters θ; loss is the mean over all predicted tokens.
@@ -232,9 +233,9 @@ impl LayerRecord {
 /// The most redundant block of n layers: layers `start..start + n`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BlockRecord {
-    /// Layers in the block.
+    /// Number of layers in the block.
     pub n: usize,
-    /// Its first layer.
+    /// The first layer of the block.
     pub start: usize,
     /// Angular distance across it.
     pub distance: f64,
@@ -287,7 +288,7 @@ impl VerdictRecord {
 /// The best of four curves through `variance_median` against depth.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VarianceGrowth {
-    /// Which curve.
+    /// The curve that fits best.
     pub model: GrowthModel,
     /// `linear`: variance per layer. `polynomial`: the exponent. `exponential`: growth of the
     /// logarithm per layer. `flat`: 0.
@@ -306,24 +307,24 @@ impl VarianceGrowth {
     }
 }
 
-/// The four curves.
+/// The curves that a growth can follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GrowthModel {
-    /// Constant.
+    /// A constant.
     Flat,
-    /// a + bℓ
+    /// A line, a + bℓ.
     Linear,
-    /// aℓ^p
+    /// A power of the depth, aℓ^p.
     Polynomial,
-    /// a·e^(kℓ)
+    /// An exponential of the depth, a·e^(kℓ).
     Exponential,
 }
 
 /// A probe that ran.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProbeRecord {
-    /// Its name.
+    /// The probe's name.
     pub name: String,
     /// Wall-clock seconds.
     pub seconds: f64,

@@ -24,7 +24,7 @@ pub enum Event {
     Resume {
         /// Steps the snapshot holds.
         step: u64,
-        /// When.
+        /// Time of the event, in seconds since the Unix epoch.
         time: f64,
         /// Steps planned from now on, where they are more than were planned before.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -40,7 +40,7 @@ pub enum Event {
     Snapshot {
         /// Steps it holds.
         step: u64,
-        /// When.
+        /// Time of the event, in seconds since the Unix epoch.
         time: f64,
         /// Its folder, relative to the run's.
         folder: String,
@@ -51,18 +51,18 @@ pub enum Event {
     Note {
         /// Steps taken.
         step: u64,
-        /// When.
+        /// Time of the event, in seconds since the Unix epoch.
         time: f64,
-        /// What.
+        /// The note, in words.
         text: String,
     },
     /// The run ends, for now or for good.
     End {
         /// Steps taken.
         step: u64,
-        /// When.
+        /// Time of the event, in seconds since the Unix epoch.
         time: f64,
-        /// Why.
+        /// Why the run ended.
         outcome: Outcome,
     },
 }
@@ -82,7 +82,7 @@ pub enum Outcome {
 /// What is about to be trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StartEvent {
-    /// When.
+    /// Time of the event, in seconds since the Unix epoch.
     pub time: f64,
     /// Version of the program.
     pub version: String,
@@ -110,12 +110,12 @@ pub struct StartEvent {
     pub trainable: Option<u64>,
 }
 
-/// One step.
+/// A training step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepEvent {
     /// Steps taken, this one included.
     pub step: u64,
-    /// When.
+    /// Time of the event, in seconds since the Unix epoch.
     pub time: f64,
     /// Tokens predicted so far.
     pub tokens: u64,
@@ -132,12 +132,12 @@ pub struct StepEvent {
     pub skipped: bool,
 }
 
-/// One evaluation.
+/// An evaluation on held-out text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EvalEvent {
     /// Steps taken.
     pub step: u64,
-    /// When.
+    /// Time of the event, in seconds since the Unix epoch.
     pub time: f64,
     /// Tokens predicted in training so far.
     pub tokens: u64,
@@ -147,12 +147,12 @@ pub struct EvalEvent {
     pub predicted: u64,
 }
 
-/// Each layer, in one step: Figure 4 of arXiv 2502.05795, live.
+/// What each layer did in one step: what Figure 4 of arXiv 2502.05795 shows, while the run goes on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LayersEvent {
     /// Steps taken.
     pub step: u64,
-    /// When.
+    /// Time of the event, in seconds since the Unix epoch.
     pub time: f64,
     /// Variance over features, mean over tokens, of the stream before layer 0, …, after the last.
     pub stream_variance: Vec<f64>,
@@ -179,7 +179,7 @@ pub enum EventsError {
 }
 
 impl Event {
-    /// Its file's name in a run's folder.
+    /// The file's name in a run's folder.
     pub const FILE_NAME: &str = "events.jsonl";
 
     /// No line is this long, in bytes: statistics of thousands of layers take less.
@@ -236,7 +236,7 @@ pub fn read_events(folder: &Path) -> Result<Vec<Event>, EventsError> {
             reason: error.to_string(),
         })?;
         if let Event::Resume { step, .. } = event {
-            // Before the first snapshot a run begins anew.
+            // A run that is resumed before its first snapshot begins anew.
             events.retain(|earlier| match earlier {
                 Event::Start(_) => true,
                 Event::End { .. } => false,

@@ -9,7 +9,7 @@ pub struct HeavyToken {
     pub window: usize,
     /// Its position in the window, from 0.
     pub position: usize,
-    /// Its id.
+    /// Its id in the vocabulary.
     pub id: u32,
     /// What it stands for in the text.
     pub text: String,
@@ -21,10 +21,11 @@ pub struct HeavyToken {
 }
 
 impl HeavyToken {
-    /// Times the median variance from which on a token is heavy.
+    /// A token is heavy from this many times the median variance on.
     pub const FACTOR: f64 = 100.0;
 
-    /// The same tokens from the same layer on, the heaviest first.
+    /// The heavy tokens by kind, those with the same id that are heavy from the same layer on; the
+    /// heaviest kind first.
     pub fn kinds(tokens: &[Self]) -> Vec<HeavyKind> {
         let mut kinds: Vec<HeavyKind> = Vec::new();
         for token in tokens {
@@ -52,11 +53,11 @@ impl HeavyToken {
 /// Heavy tokens of one id that are so from one layer on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HeavyKind {
-    /// Their id.
+    /// The id that they share.
     pub id: u32,
     /// What they stand for in the text.
     pub text: String,
-    /// As [`HeavyToken::layer`].
+    /// The layer after which they first are so heavy; absent when their embedding already is.
     pub layer: Option<usize>,
     /// How many there are.
     pub count: usize,

@@ -50,7 +50,7 @@ pub struct BenchRecord {
     /// Cores that other programs kept busy meanwhile, where the system says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub busy_elsewhere: Option<f64>,
-    /// What was measured.
+    /// What was measured, a workload in a mode each.
     pub workloads: Vec<BenchResult>,
     /// The norm against memory, if it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,7 +64,7 @@ pub struct BenchResult {
     pub name: String,
     /// `train`, `forward`, `prefill` or `decode`.
     pub mode: String,
-    /// From the median time of a step.
+    /// Tokens over the median time of a step.
     pub tokens_per_second: f64,
     /// Half of the range that holds the middle half of the steps' times, as a share of their median.
     #[serde(default)]
@@ -109,7 +109,7 @@ pub struct EvalRecord {
     pub bytes: u64,
     /// Mean negative log-likelihood per predicted token, in nats.
     pub nll: f64,
-    /// e^nll
+    /// The perplexity e^nll.
     pub perplexity: f64,
     /// Total nll in bits, divided by `bytes`; absent when the bytes are not known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -140,7 +140,7 @@ pub struct DifferenceRecord {
     /// Lower end of the 95 % confidence interval (Student's t over windows).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub low: Option<f64>,
-    /// Upper end.
+    /// Upper end of the interval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub high: Option<f64>,
 }

@@ -51,7 +51,7 @@ pub struct GroupRecord {
     /// Mean over seeds of the runs' final loss, in nats per token; absent when none finished.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<Interval>,
-    /// e^loss, at its mean and at both ends.
+    /// The perplexity e^loss, at the mean of the loss and at both ends of its interval.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub perplexity: Option<Interval>,
     /// The paper's perplexity for this scheme at the preset's size.
@@ -62,7 +62,7 @@ pub struct GroupRecord {
 /// A mean with its 95 % confidence interval (Student's t over seeds), or alone when one seed gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
-    /// Mean.
+    /// The mean of the sample.
     pub mean: f64,
     /// Lower end; absent with one seed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,7 +70,7 @@ pub struct Interval {
     /// Upper end; absent with one seed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub high: Option<f64>,
-    /// Seeds.
+    /// Number of seeds.
     pub count: u64,
 }
 
@@ -113,7 +113,7 @@ pub struct RunRecord {
     pub diagnosis: Option<Box<DiagnoseRecord>>,
 }
 
-/// One evaluation.
+/// An evaluation on held-out text.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct CurvePoint {
     /// Steps taken.
@@ -251,15 +251,15 @@ pub struct TheoryCheck {
 /// Stream variance by depth of one scheme at one time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TheoryCurve {
-    /// Scheme.
+    /// The scheme of the model.
     pub scheme: String,
     /// `initialisation` or `trained`.
     pub when: String,
-    /// Of the stream before layer 0, …, after the last.
+    /// Variance of the stream before layer 0, before layer 1, …, after the last layer.
     pub variance: Vec<f64>,
 }
 
 impl StudyRecord {
-    /// Its file's name in a study's folder.
+    /// The file's name in a study's folder.
     pub const FILE_NAME: &str = "study.json";
 }

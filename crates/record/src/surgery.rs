@@ -13,7 +13,7 @@ use crate::{RecordError, SMALL_FILE, read_regular};
 pub struct FileRecord {
     /// Its name in the model's folder.
     pub name: String,
-    /// Its length.
+    /// Its length in bytes.
     pub bytes: u64,
     /// Its sha256, in hexadecimal digits.
     pub sha256: String,
@@ -26,7 +26,7 @@ pub struct ProvenanceRecord {
     pub verb: String,
     /// Version of this program.
     pub version: String,
-    /// What it was told, every option resolved.
+    /// The options of the verb, all resolved.
     pub options: Value,
     /// What was measured when it was made, if anything was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -45,7 +45,7 @@ pub struct ProvenanceRecord {
 }
 
 impl ProvenanceRecord {
-    /// Its file's name in a model's folder.
+    /// The file's name in a model's folder.
     pub const FILE_NAME: &str = "lns-provenance.json";
 
     /// Where earlier versions put the record of a model that is one file.
@@ -106,7 +106,7 @@ pub struct PrunePlan {
 }
 
 impl PrunePlan {
-    /// Its file's name in the folder of a pruned model.
+    /// The file's name in the folder of a pruned model.
     pub const FILE_NAME: &str = "prune.json";
     /// Version of the format.
     pub const FORMAT: &str = "lns-prune-plan-1";
@@ -131,7 +131,7 @@ impl PrunePlan {
         Ok(plan)
     }
 
-    /// Everything that goes.
+    /// Everything that the plan removes.
     pub fn removals(&self) -> Vec<Removal> {
         self.steps.iter().map(|step| step.removal).collect()
     }

@@ -10,7 +10,7 @@ use tempfile::{Builder, TempDir, TempPath};
 
 use crate::read::open_at_once;
 
-/// How unfinished files and folders are named; what a killed program leaves behind.
+/// How the names of unfinished files and folders begin, which a killed program leaves behind.
 const PREFIX: &str = ".lns-";
 const SUFFIX: &str = ".partial";
 
@@ -18,7 +18,8 @@ fn parent(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// As readable as any other new file or folder: temporary ones are private by default.
+/// A builder of unfinished files and folders that are as readable as any other new one; temporary
+/// ones would be private.
 fn unfinished<'a>(mode: u32) -> Builder<'a, 'static> {
     let mut builder = Builder::new();
     builder.prefix(PREFIX).suffix(SUFFIX);
@@ -27,7 +28,7 @@ fn unfinished<'a>(mode: u32) -> Builder<'a, 'static> {
     builder
 }
 
-/// As [`unfinished`], with the place's name in it.
+/// The same with the name of the place in the name of what is unfinished.
 fn unfinished_for(prefix: &str, mode: u32) -> Builder<'_, 'static> {
     let mut builder = unfinished(mode);
     builder.prefix(prefix);
@@ -59,11 +60,11 @@ pub(crate) enum Hold {
 /// meanwhile, so it is ours only if it is still there once the lock is.
 pub(crate) fn hold(path: &Path) -> Hold {
     if cfg!(not(unix)) {
-        // There a lock keeps even its holder from writing through another handle.
+        // On this system a lock keeps even its holder from writing through another handle.
         return Hold::Unknown;
     }
     let Ok(file) = open_at_once(path) else {
-        // Where folders cannot be opened they cannot be locked either.
+        // A system on which folders cannot be opened cannot lock them either.
         return if path.exists() { Hold::Unknown } else { Hold::Lost };
     };
     match file.try_lock() {
@@ -83,7 +84,7 @@ pub(crate) fn is_at(file: &File, path: &Path) -> bool {
     }
     #[cfg(not(unix))]
     {
-        // What is open there cannot be removed.
+        // On this system a file that is open cannot be removed, so it is the same one.
         open.is_file() == there.is_file()
     }
 }
@@ -111,7 +112,7 @@ pub(crate) fn remove_stale(place: &Path) {
     remove_leftovers(parent(place), &of_place);
 }
 
-/// Whether it is so that unfinished files and folders are named.
+/// Whether a name is one that unfinished files and folders have.
 pub(crate) fn is_leftover(name: &str) -> bool {
     name.starts_with(PREFIX) && name.ends_with(SUFFIX)
 }
@@ -157,7 +158,7 @@ pub fn pretty_json(value: &impl serde::Serialize) -> serde_json::Result<Vec<u8>>
 /// Whatever the operating system says; the file at `path` is then as it was.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let new = NewFile::create(path, Existing::Replaced)?;
-    // Opened, not made: by any other name it would be a leftover.
+    // The file is opened and not made: under another name it would be a leftover.
     std::fs::OpenOptions::new().write(true).open(new.path())?.write_all(bytes)?;
     new.commit()
 }
@@ -214,7 +215,7 @@ impl NewFolder {
         Ok(Self { unfinished, place: place.to_owned(), existing, _lock: lock })
     }
 
-    /// Where to write its files meanwhile.
+    /// Where its files are written until it is put in place.
     pub fn path(&self) -> &Path {
         self.unfinished.path()
     }
@@ -337,7 +338,7 @@ impl NewFile {
         Ok(Self { unfinished, place: place.to_owned(), existing, lock })
     }
 
-    /// Where to write meanwhile.
+    /// Where it is written until it is put in place.
     pub fn path(&self) -> &Path {
         &self.unfinished
     }
@@ -350,7 +351,8 @@ impl NewFile {
         self.commit_held().map(drop)
     }
 
-    /// The same; the file stays locked, where the system can, until what is returned is dropped.
+    /// As [`commit`](Self::commit); the file stays locked, where the system can, until what is
+    /// returned is dropped.
     pub(crate) fn commit_held(self) -> std::io::Result<Option<File>> {
         File::open(self.path())?.sync_all()?;
         if self.existing == Existing::Replaced {

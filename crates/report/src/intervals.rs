@@ -22,7 +22,7 @@ pub(crate) struct Row {
     pub(crate) mean: f64,
     pub(crate) interval: Option<(f64, f64)>,
     pub(crate) seeds: Vec<(u64, f64)>,
-    /// The same in words, beside the row.
+    /// The difference in words, beside the row.
     pub(crate) told: String,
 }
 
@@ -49,7 +49,7 @@ struct Area {
 }
 
 impl Area {
-    /// What lies outside is drawn on the edge.
+    /// The place of a value; what lies outside the area is drawn on its edge.
     fn x(&self, place: f64) -> f64 {
         self.left + place.clamp(0.0, 1.0) * self.width
     }

@@ -36,7 +36,8 @@ pub(crate) fn measured(value: f64, stderr: Option<f64>) -> String {
     }
 }
 
-/// The same for a column: every row with the decimals that its most certain row needs.
+/// Values with their uncertainties for a column: every row has the decimals that the most certain
+/// row needs.
 pub(crate) fn measured_alike(values: Vec<Option<(f64, Option<f64>)>>) -> Vec<String> {
     /// A row more certain than this keeps its decimals to itself.
     const MOST: usize = 4;

@@ -28,7 +28,7 @@ struct Grid {
     across: usize,
     /// Room for the numbers beside a panel and the name of its vertical axis.
     left: f64,
-    /// Of a panel, without its heading and numbers.
+    /// Width of a panel, without its heading and numbers.
     width: f64,
     height: f64,
 }
@@ -64,7 +64,7 @@ impl Grid {
         (px(left), px(self.top + (row as f64 + 1.0) * self.each() - BELOW))
     }
 
-    /// From one row of panels to the next.
+    /// Distance from one row of panels to the next.
     fn each(&self) -> f64 {
         HEADING + self.height + BELOW
     }
@@ -244,7 +244,7 @@ impl CostPanels {
 
 /// Lines behind a panel and their numbers; where these have no room, those at zero and at the threshold stay.
 fn grid_lines(grid: &Grid, at: usize, y: &Scale, threshold: Option<f64>) -> Markup {
-    /// From one number to the next.
+    /// Least distance from one number to the next.
     const ROOM: f64 = 15.0;
     let (left, bottom) = grid.corner(at);
     let height = |share: f64| px(bottom - share * grid.height);

@@ -14,13 +14,13 @@ use crate::scale::Scale;
 const LEFT: f64 = 52.0;
 const RIGHT: f64 = 10.0;
 const BELOW: f64 = 46.0;
-/// From one row of words to the next.
+/// Distance from one row of words to the next.
 pub(crate) const ROW: f64 = 20.0;
 /// A character's mean width, in the font of [`crate::drawing`].
 const CHARACTER: f64 = 7.4;
 /// Bars narrower than this lose their outline.
 const THIN: f64 = 3.0;
-/// Few bars stay bars.
+/// Bars are no wider than this, so that a few of them still look like bars.
 const WIDEST: f64 = 56.0;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,10 +32,10 @@ pub(crate) enum Mark {
 /// A value for each column, some absent.
 #[derive(Debug, Clone)]
 pub(crate) struct Series {
-    /// Whose numbers; `None` when the chart has one model only.
+    /// The model whose numbers they are; `None` when the chart has one model only.
     pub(crate) model: Option<String>,
     pub(crate) quantity: String,
-    /// Which colour.
+    /// Number of the colour.
     pub(crate) hue: usize,
     /// Which kind of stroke or fill, so that colour is never alone in telling series apart.
     pub(crate) variant: usize,

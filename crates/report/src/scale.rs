@@ -55,7 +55,7 @@ const LOG_RATIO: f64 = 20.0;
 const FINE_DECADES: f64 = 3.5;
 
 impl Scale {
-    /// From zero, or the least value below it, to the greatest value.
+    /// An axis from zero, or the least value below it, to the greatest value.
     pub(crate) fn linear(values: impl IntoIterator<Item = f64>) -> Self {
         let (least, greatest) = values
             .into_iter()
@@ -72,19 +72,19 @@ impl Scale {
         Self { curve: Curve::Linear, low, high, ticks: ticks.collect() }
     }
 
-    /// Exactly from `low` to `high`, which need not hold zero.
+    /// An axis exactly from `low` to `high`, which need not hold zero.
     pub(crate) fn between(low: f64, high: f64) -> Self {
         Self::spanning(low, high, 0.0)
     }
 
-    /// The same for what is counted: every tick is a whole number.
+    /// An axis exactly from `low` to `high` for what is counted: every tick is a whole number.
     pub(crate) fn counting(low: u64, high: u64) -> Self {
         Self::spanning(low as f64, high.max(low.saturating_add(1)) as f64, 1.0)
     }
 
     fn spanning(low: f64, high: f64, least_step: f64) -> Self {
         let (low, high) = (drawable(low).unwrap_or(0.0), drawable(high).unwrap_or(0.0));
-        // What is all the same gets room to both sides.
+        // Values that are all the same get room to both sides.
         let size = low.abs().max(high.abs());
         let room = if high - low > size * 1e-9 { 0.0 } else { (size * 0.02).max(0.5) };
         let (low, high) = (low.min(high) - room, low.max(high) + room);
@@ -97,7 +97,7 @@ impl Scale {
         Self { curve: Curve::Linear, low, high, ticks: ticks.collect() }
     }
 
-    /// Logarithmic from 1 to `high`.
+    /// A logarithmic axis from 1 to `high`.
     pub(crate) fn powers(high: f64) -> Self {
         let high = drawable(high).unwrap_or(0.0).max(2.0);
         let fine = high.log10() <= FINE_DECADES;
@@ -255,7 +255,7 @@ fn step_at_least(size: f64) -> f64 {
     round_up(size)
 }
 
-/// With as many decimals as `step` has.
+/// A tick's label with as many decimals as `step` has.
 fn tick_label(value: f64, step: f64) -> String {
     let magnitude = step.log10().floor();
     if !(-5.0..5.0).contains(&magnitude) {

@@ -28,7 +28,7 @@ pub use table::study_table;
 /// A study and how its groups are named and drawn.
 struct Study<'a> {
     record: &'a StudyRecord,
-    /// As in the record, made safe to show.
+    /// Name of the baseline, made safe to show.
     baseline: String,
     looks: Vec<Look>,
     /// Seeds that every group has finished.

@@ -32,7 +32,8 @@ pub fn write_report(dir: &Path, records: &[DiagnoseRecord]) -> Result<Vec<PathBu
     write_all(dir, &diagnosis_page(records), diagnosis_charts(records))
 }
 
-/// Writes a study's `report.html` and `charts/*.svg` into `dir`, likewise.
+/// Writes a study's `report.html` and `charts/*.svg` into `dir` and says where; charts of an
+/// earlier report that this one does not have are left alone.
 ///
 /// # Errors
 /// [`ReportError`], naming the file.

@@ -15,7 +15,7 @@ pub(crate) const VOCABULARY: RangeInclusive<u64> = 257..=1 << 20;
 pub(crate) const RANK: RangeInclusive<u64> = 1..=1 << 12;
 /// Powers of the depth, as a scheme may have.
 pub(crate) const EXPONENT: RangeInclusive<f64> = -8.0..=8.0;
-/// From nothing to anything.
+/// Numbers that are not negative.
 pub(crate) const NOT_NEGATIVE: RangeInclusive<f64> = 0.0..=f64::MAX;
 
 /// A parser of whole numbers of a range.
@@ -72,7 +72,7 @@ mod tests {
     use super::are_of;
     use crate::cli::command;
 
-    /// Of every verb, the flags whose values are numbers.
+    /// The flags of every verb whose values are numbers, each with its verb.
     fn numeric() -> Vec<(Command, Arg)> {
         let mut found = Vec::new();
         for verb in command().get_subcommands() {

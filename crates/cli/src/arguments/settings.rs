@@ -99,10 +99,10 @@ pub(crate) fn given(
     Ok((!table.is_empty()).then(|| Settings::from_table("the command line", table)))
 }
 
-/// Names in the longest key there is room for; the longest that there is has four.
+/// How many names a key may be made of; the longest key that there is has four.
 const DEEPEST: usize = 8;
 
-/// What was typed, cut to a line.
+/// What was typed, cut to the length of a line.
 fn shown(text: &str) -> String {
     match text.char_indices().nth(80) {
         Some((end, _)) => format!("{} …", &text[..end]),

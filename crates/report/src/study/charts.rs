@@ -26,7 +26,7 @@ pub fn study_charts(record: &StudyRecord) -> Vec<Chart> {
 }
 
 impl Study<'_> {
-    /// In the order of the page.
+    /// Every chart there are numbers for, in the order of the page.
     pub(super) fn drawings(&self) -> Vec<Drawing> {
         let drawings = [
             self.loss().map(Curves::draw),
@@ -140,7 +140,7 @@ impl Study<'_> {
         })
     }
 
-    /// With the tokens of a step, where all runs agree on them.
+    /// The caption of an axis of steps, with the tokens of a step where all runs agree on them.
     fn step_caption(&self) -> String {
         let runs = self.record.groups.iter().flat_map(|group| &group.runs);
         let points = runs.flat_map(|run| &run.curve).filter(|point| point.step > 0);

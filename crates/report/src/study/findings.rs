@@ -15,9 +15,9 @@ pub(super) enum Told {
     Higher,
     /// The interval holds zero, or chance alone has moved as far.
     Undecided,
-    /// One seed.
+    /// There is one seed, which gives no interval.
     Open,
-    /// No seed in common.
+    /// There is no seed in common.
     Nothing,
 }
 
@@ -35,7 +35,7 @@ impl Told {
         }
     }
 
-    /// For a cell of a table.
+    /// The outcome in a word or two, for a cell of a table.
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Lower => "lower",
@@ -109,7 +109,7 @@ impl Study<'_> {
         }
     }
 
-    /// Where there is nothing to compare.
+    /// The finding where there is nothing to compare.
     fn alone(&self) -> String {
         let baseline = self.record.groups.iter().find(|group| self.is_baseline(group));
         let group = baseline.unwrap_or(&self.record.groups[0]);

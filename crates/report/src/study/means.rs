@@ -77,7 +77,7 @@ pub(super) fn over_runs(runs: impl IntoIterator<Item = BTreeMap<u64, f64>>) -> V
     first.keys().filter_map(point).collect()
 }
 
-/// Held-out loss by step.
+/// Held-out loss of a run by step.
 pub(super) fn losses(run: &RunRecord) -> BTreeMap<u64, f64> {
     let points = run.curve.iter();
     points.filter_map(|point| Some((point.step, drawable(point.loss)?))).collect()

@@ -71,7 +71,7 @@ impl Study<'_> {
         ]
     }
 
-    /// To the baseline, if they have a finished seed in common.
+    /// The group's difference to the baseline, if they have a finished seed in common.
     pub(super) fn difference_of(&self, group: &GroupRecord) -> Option<Interval> {
         let difference = self.pair(&group.name)?.difference;
         (self.told(&difference) != Told::Nothing).then_some(difference)
@@ -87,7 +87,7 @@ impl Study<'_> {
         }
     }
 
-    /// Mean over the diagnosed models.
+    /// Effective depth of a group, the mean over its diagnosed models.
     pub(super) fn effective_depth(&self, group: &GroupRecord) -> Option<f64> {
         let diagnoses = standing(group).into_iter().filter_map(|run| run.diagnosis.as_ref());
         Some(summary(diagnoses.filter_map(|found| found.verdict.effective_depth))?.mean)
