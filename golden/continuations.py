@@ -16,8 +16,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 WINDOW = 32
-# With what makes a cache err: windowed attention, and frequencies that depend on the length.
-MODELS = ["llama", "mistral", "qwen2", "phi3-longrope"]
+# With what makes a cache err: windowed attention, frequencies that depend on the length, learned positions,
+# two tables of positions.
+MODELS = ["llama", "mistral", "qwen2", "phi3-longrope", "gpt2", "gpt_neox", "gemma3_text"]
 
 
 @torch.no_grad()

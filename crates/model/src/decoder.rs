@@ -220,7 +220,8 @@ impl Decoder {
         self.embed_with(tokens, &positions)
     }
 
-    fn embed_with(&self, tokens: Tensor<2, Int>, positions: &[u32]) -> Tensor<3> {
+    /// The stream of tokens at these positions of every sequence.
+    pub(crate) fn embed_with(&self, tokens: Tensor<2, Int>, positions: &[u32]) -> Tensor<3> {
         let device = tokens.device();
         let stream = embedding(self.embed_tokens.val(), tokens);
         let positions = self

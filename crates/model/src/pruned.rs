@@ -46,8 +46,8 @@ impl LayerSource for Pruned<'_> {
         self.source.layers_at_once()
     }
 
-    fn embed_ids(&self, ids: &[u32]) -> Result<Tensor<3>, LoadError> {
-        self.source.embed_ids(ids)
+    fn embed_ids_at(&self, ids: &[u32], positions: &[u32]) -> Result<Tensor<3>, LoadError> {
+        self.source.embed_ids_at(ids, positions)
     }
 
     fn layer(&self, layer: LayerIndex) -> Result<TransformerLayerWithScaling, LoadError> {

@@ -21,7 +21,17 @@ pub trait LayerSource: Sync {
     ///
     /// # Errors
     /// [`LoadError`] when the embedding cannot be read.
-    fn embed_ids(&self, ids: &[u32]) -> Result<Tensor<3>, LoadError>;
+    fn embed_ids(&self, ids: &[u32]) -> Result<Tensor<3>, LoadError> {
+        let counted: Vec<u32> = (0..ids.len() as u32).collect();
+        self.embed_ids_at(ids, &counted)
+    }
+
+    /// As [`embed_ids`](Self::embed_ids), each token at a position of its own, which models that learn
+    /// their positions add.
+    ///
+    /// # Errors
+    /// [`LoadError`] when the embedding cannot be read.
+    fn embed_ids_at(&self, ids: &[u32], positions: &[u32]) -> Result<Tensor<3>, LoadError>;
 
     /// One layer.
     ///
@@ -49,8 +59,8 @@ impl LayerSource for Decoder {
         self.layers.len()
     }
 
-    fn embed_ids(&self, ids: &[u32]) -> Result<Tensor<3>, LoadError> {
-        Ok(self.embed(ids_tensor(ids, &self.device())))
+    fn embed_ids_at(&self, ids: &[u32], positions: &[u32]) -> Result<Tensor<3>, LoadError> {
+        Ok(self.embed_with(ids_tensor(ids, &self.device()), positions))
     }
 
     fn layer(&self, layer: LayerIndex) -> Result<TransformerLayerWithScaling, LoadError> {

@@ -51,7 +51,7 @@ impl LayerSource for StreamingDecoder {
         1
     }
 
-    fn embed_ids(&self, ids: &[u32]) -> Result<Tensor<3>, LoadError> {
+    fn embed_ids_at(&self, ids: &[u32], positions: &[u32]) -> Result<Tensor<3>, LoadError> {
         let spec = self.spec();
         let outer = spec.outer_tensors();
         let rows = |role: Role, rows: &[u32]| -> Result<Option<Tensor<3>>, LoadError> {
@@ -65,8 +65,7 @@ impl LayerSource for StreamingDecoder {
         let Some(stream) = rows(Role::Embedding, ids)? else {
             unreachable!("every model has an embedding")
         };
-        let counted: Vec<u32> = (0..ids.len() as u32).collect();
-        let positions = rows(Role::PositionEmbedding, &counted)?;
+        let positions = rows(Role::PositionEmbedding, positions)?;
         let mut weights = Stored(&self.checkpoint);
         let outer = &mut Builder::outer(spec, &mut weights, &self.device);
         let norm = outer.norm(Role::EmbeddingNorm, spec.rms_norm_eps, 1.0)?;

@@ -176,7 +176,9 @@ impl Group<'_> {
             None
         } else {
             let ids: Vec<u32> = self.members.iter().flat_map(padded).collect();
-            let stream = source.embed_ids(&ids)?;
+            let first = self.context.len() as u32;
+            let positions: Vec<u32> = (first..first + self.longest as u32).collect();
+            let stream = source.embed_ids_at(&ids, &positions.repeat(self.members.len()))?;
             let hidden = stream.dims()[2];
             Some(stream.reshape([self.members.len(), self.longest, hidden]))
         };

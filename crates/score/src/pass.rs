@@ -93,6 +93,12 @@ impl Pass {
         Some(Self { ids, sequences, targets, rotary })
     }
 
+    /// The position of each id in its sequence, or in its document.
+    pub fn positions(&self) -> Vec<u32> {
+        let tokens = self.ids.len() / self.sequences;
+        self.rotary.positions_of(0, tokens).repeat(self.sequences)
+    }
+
     /// The ids as the tensor that a decoder takes, \[sequences, T\].
     pub fn tokens(&self, device: &Device) -> Tensor<2, Int> {
         let ids: Vec<i32> = self.ids.iter().map(|id| *id as i32).collect();

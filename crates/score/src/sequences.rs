@@ -48,7 +48,7 @@ pub fn evaluate_sequences(
             let Some(pass) = Pass::new(spec, &device, groups[group], length) else {
                 return Ok(None);
             };
-            let stream = source.embed_ids(&pass.ids)?;
+            let stream = source.embed_ids_at(&pass.ids, &pass.positions())?;
             let [_, tokens, hidden] = stream.dims();
             let batch = [pass.sequences, tokens / pass.sequences, hidden];
             Ok(Some((pass, stream.reshape(batch))))

@@ -60,7 +60,7 @@ fn request(context: &[u32], continuation: &[u32]) -> Request {
 #[test]
 fn continuations_get_the_likelihoods_that_transformers_gives_them() {
     let (window, models) = golden();
-    assert_eq!(models.len(), 4);
+    assert_eq!(models.len(), 7);
     for (name, requests, expected) in models {
         let found = found(&model(&name), &requests, window);
         assert_eq!(found.len(), expected.len());
