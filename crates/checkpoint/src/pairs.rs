@@ -32,7 +32,7 @@ pub(crate) struct Quantisation {
 }
 
 impl Quantisation {
-    /// Of a model without `quantization_config`.
+    /// How a model without `quantization_config` stores its scales.
     pub(crate) const NONE: Self = Self { fp8_block: Some(USUAL_BLOCK) };
 
     /// Takes `quantization_config` out of the `config.json` at `path`: it says how the files are stored and

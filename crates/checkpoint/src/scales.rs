@@ -40,9 +40,9 @@ pub(crate) enum ScaleType {
 /// A scale that no weight can have been divided by.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct BadScale {
-    /// Of the tensor as stored.
+    /// The row that it stands for, in the tensor as it is stored.
     pub(crate) row: usize,
-    /// Where its block begins.
+    /// The column at which its block begins.
     pub(crate) column: usize,
     pub(crate) value: f32,
 }

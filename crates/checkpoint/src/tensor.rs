@@ -70,7 +70,7 @@ pub struct TensorInfo {
     pub(crate) range: Range<usize>,
     /// The number of features of a head, if the rows of each head are in interleaved rotary order.
     pub(crate) interleaved_heads_of: Option<usize>,
-    /// Of numbers whose scales are another tensor of the files.
+    /// The scales of its numbers, where they are another tensor of the files.
     pub(crate) scales: Option<Scales>,
     /// Set if the file has the last two dimensions the other way round.
     pub(crate) transposed: bool,

@@ -71,7 +71,7 @@ pub struct AtLayer<'a> {
     pub window: usize,
     /// Which of its tokens are content.
     pub content: &'a [bool],
-    /// Which layer.
+    /// The layer that was run.
     pub layer: LayerIndex,
     /// Its weights.
     pub weights: &'a TransformerLayerWithScaling,
@@ -101,7 +101,7 @@ pub struct AtEnd<'a> {
     pub head: &'a Head,
     /// Who computes.
     pub workers: &'a Workers,
-    /// To be told of every head that is computed.
+    /// Is told of every head that is computed.
     pub progress: CountPasses<'a>,
 }
 

@@ -48,7 +48,7 @@ struct WindowState<'a> {
 struct Step {
     stream: Tensor<3>,
     variants: Vec<Variant>,
-    /// Of the stream that entered the layer.
+    /// Sums over the stream that entered the layer.
     entering: StreamSums,
     /// What an observer found not to be finite.
     lost: Option<String>,

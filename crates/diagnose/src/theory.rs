@@ -41,7 +41,7 @@ use crate::{
 /// Tokens of the first window that ‖∂y_L/∂x₁‖₂ is taken over.
 const JACOBIAN_TOKENS: usize = 32;
 
-/// When a model was measured.
+/// The moment at which a model was measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment {
     /// Its weights are as drawn.

@@ -16,7 +16,7 @@ pub struct RotaryTable {
     interleaved: bool,
     positions: usize,
     documents: Option<DocumentStarts>,
-    /// Of layers with another base.
+    /// The table of the layers that have another base.
     local: Option<Arc<Self>>,
 }
 

@@ -315,7 +315,7 @@ pub(crate) fn final_norm<W: Weights>(
     }
 }
 
-/// From a token's vector to the stream that enters layer 0.
+/// Makes of tokens' vectors the stream that enters layer 0.
 pub(crate) fn finish_embedding(
     spec: &ModelSpec,
     stream: Tensor<3>,

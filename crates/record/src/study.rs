@@ -131,7 +131,7 @@ pub struct PairRecord {
     pub name: String,
     /// Loss of the group minus loss of the baseline, in nats per token: below 0 the group is better.
     pub difference: Interval,
-    /// Of each seed.
+    /// The difference for each seed.
     pub differences: Vec<(u64, f64)>,
     /// Whether this pair is the noise probe: the scale before the norm, which changes nothing but
     /// rounding, so its difference is what chance alone does.
@@ -149,7 +149,7 @@ pub struct ContrastRecord {
     pub primary: bool,
     /// Over the seeds, in nats per token.
     pub estimate: Interval,
-    /// Of each seed.
+    /// The value for each seed.
     pub by_seed: Vec<(u64, f64)>,
     /// Of Student's t test that it is 0, two-sided; absent with one seed.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -18,9 +18,9 @@ const RIGHT: f64 = 10.0;
 const BELOW: f64 = 46.0;
 /// A character's mean width, in the font of [`crate::drawing`].
 const CHARACTER: f64 = 7.2;
-/// From one name to the next below it.
+/// Distance from one name to the next below it.
 const PITCH: f64 = 16.0;
-/// The same where names stand below the chart.
+/// Distance from one name to the next where names stand below the chart.
 const NAME_BELOW: f64 = 19.0;
 /// Between the chart and a name: the leader, then a piece of the line.
 const SWATCH: f64 = 42.0;

@@ -52,7 +52,7 @@ impl Activation {
 pub enum NormKind {
     /// x/√(mean(x²) + eps)·γ
     Rms,
-    /// The same, its gain stored as γ − 1: Gemma's
+    /// RMS norm whose gain is stored as γ − 1, as Gemma has it.
     RmsPlusOne,
     /// (x − mean)/√(variance + eps)·γ + β
     LayerNorm,

@@ -181,7 +181,7 @@ pub struct StoredRows {
     pub first: usize,
     /// Rows that stand together.
     pub run: usize,
-    /// From one run to the next.
+    /// Distance from one run of rows to the next.
     pub stride: usize,
 }
 
@@ -238,7 +238,7 @@ impl ModelTensor {
         Some(first..first + count)
     }
 
-    /// Its numbers, out of all those of the stored tensor.
+    /// The tensor's numbers, out of all those of the stored tensor.
     pub fn taken_from(&self, stored: &[f32]) -> Vec<f32> {
         let mut values = vec![0.0; self.shape.iter().product()];
         self.places(stored.len(), |at, stored_at| values[at] = stored[stored_at] + self.offset);

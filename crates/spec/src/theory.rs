@@ -170,7 +170,7 @@ mod tests {
         values[values.len() - 1]
     }
 
-    /// To the digits that are written.
+    /// Asserts that a value is the written one to the digits that are written.
     fn assert_reads(value: f64, written: f64) {
         let unit =
             if written >= 100.0 { 0.5 } else { 10f64.powf(written.log10().floor() - 2.0) / 2.0 };

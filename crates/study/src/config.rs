@@ -210,7 +210,7 @@ impl Group {
 }
 
 impl StudyConfig {
-    /// Its file's name in a study's folder.
+    /// The file's name in a study's folder.
     pub const FILE_NAME: &str = "study.toml";
 
     /// Reads a study's file.

@@ -35,18 +35,18 @@ pub struct Template {
 #[derive(Deserialize)]
 #[serde(untagged, deny_unknown_fields)]
 pub enum Laid {
-    /// It lays it out.
+    /// The template lays the conversation out.
     Out {
         /// The conversation's text.
         text: String,
-        /// The same with the generation prompt.
+        /// The text with the generation prompt behind it.
         prompt: String,
         /// The text's tokens, by the `smollm` vocabulary.
         ids: Vec<u32>,
         /// For each token 1 if it is learned from, 0 if not.
         mask: String,
     },
-    /// It refuses it.
+    /// The template refuses the conversation.
     Refusal {
         /// In these words.
         raises: String,

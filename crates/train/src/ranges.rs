@@ -43,7 +43,7 @@ pub(crate) enum Real {
     NotNegative,
     /// At least 0 and below 1.
     BelowOne,
-    /// From 0 to 1.
+    /// A share, from 0 to 1.
     Share,
 }
 

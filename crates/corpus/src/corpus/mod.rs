@@ -22,9 +22,9 @@ use crate::CorpusError;
 /// What documents are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Part {
-    /// They are learned from.
+    /// Documents that are learned from.
     Train,
-    /// They are held out, to measure what was learned.
+    /// Documents that are held out, to measure what was learned.
     Validation,
 }
 

@@ -105,7 +105,7 @@ impl Probe for Branches {
 struct LayerSums {
     /// Variance over features of each token's attention branch.
     attention_variances: Vec<f64>,
-    /// The same of the MLP branch.
+    /// Variances of what the MLP branch adds.
     mlp_variances: Vec<f64>,
     /// Σ ‖out − in‖ / ‖in‖
     branch_to_stream: f64,

@@ -14,9 +14,9 @@ use super::{
 /// A strided view of a matrix: element (i, j) is at `i * rows + j * columns`.
 #[derive(Clone, Copy)]
 pub(super) struct Strides {
-    /// From one row to the next.
+    /// Distance from one row to the next.
     pub(super) rows: usize,
-    /// From one column to the next.
+    /// Distance from one column to the next.
     pub(super) columns: usize,
 }
 

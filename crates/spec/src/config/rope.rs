@@ -11,9 +11,9 @@ use crate::{
 /// What the rotary keys say.
 #[derive(Debug)]
 pub(crate) struct Ropes {
-    /// Of all layers, or of those without a window.
+    /// The rotary embedding of all layers, or of those without a window.
     pub(crate) main: RopeSpec,
-    /// Of layers with a window, where they have one of their own.
+    /// The rotary embedding of layers with a window, where they have one of their own.
     pub(crate) local: Option<RopeSpec>,
     /// The share of each head that is turned, where it stands among the rotary keys.
     pub(crate) share: Option<f64>,

@@ -36,7 +36,7 @@ static NAMES: [StoredName; 10] = [
     StoredName::new(&[Role::MlpDown], "mlp.c_proj", "ffn_down").laid_out(StoredLayout::Transposed),
 ];
 
-/// Its words for sizes, and those of most families.
+/// GPT-2's words for sizes, each with that of most families.
 const WORDS: [(&str, &str); 7] = [
     ("n_embd", "hidden_size"),
     ("n_layer", "num_hidden_layers"),

@@ -110,7 +110,7 @@ pub(crate) const RUN: &[ranges::WholeSetting] = &[
 ];
 
 impl RunConfig {
-    /// Its file's name in a run's folder.
+    /// The file's name in a run's folder.
     pub const FILE_NAME: &str = "config.toml";
 
     /// `self` with other settings laid over it key by key, later ones over earlier ones; then checked.
