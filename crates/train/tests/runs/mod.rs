@@ -31,6 +31,7 @@ pub(crate) fn corpus(folder: &Path, seed: u64) -> PathBuf {
     path
 }
 
+#[expect(clippy::result_large_err, reason = "tests look at the error as a caller sees it")]
 pub(crate) fn go(config: &RunConfig, folder: &Path) -> Result<Summary, RunError> {
     train(config, folder, &compute(), &AtomicBool::new(false), &mut |_| {})
 }
