@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM
 
 WINDOW = 32
 # With what makes a cache err: windowed attention, frequencies that depend on the length, learned positions,
-# two tables of positions.
-MODELS = ["llama", "mistral", "qwen2", "phi3-longrope", "gpt2", "gpt_neox", "gemma3_text"]
+# two tables of positions, capped scores and logits.
+MODELS = ["llama", "mistral", "qwen2", "phi3-longrope", "gpt2", "gpt_neox", "gemma2", "gemma3_text"]
 
 
 @torch.no_grad()

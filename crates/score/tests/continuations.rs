@@ -21,8 +21,11 @@ fn model(name: &str) -> Decoder {
     Decoder::from_checkpoint(&tiny_checkpoint(name), &Device::flex()).expect("loads")
 }
 
-/// The witness's window, and for each model what was asked and what it found.
-fn golden() -> (usize, Vec<(String, Vec<Request>, Vec<Likelihood>)>) {
+/// A model, what was asked of it, and what transformers found.
+type Witness = (String, Vec<Request>, Vec<Likelihood>);
+
+/// The window, and what was found of each model.
+fn golden() -> (usize, Vec<Witness>) {
     let path = folder().join("tests/golden/continuations.json");
     let text = std::fs::read_to_string(path).expect("in the repository");
     let golden: Value = serde_json::from_str(&text).expect("JSON");
@@ -60,7 +63,7 @@ fn request(context: &[u32], continuation: &[u32]) -> Request {
 #[test]
 fn continuations_get_the_likelihoods_that_transformers_gives_them() {
     let (window, models) = golden();
-    assert_eq!(models.len(), 7);
+    assert_eq!(models.len(), 8);
     for (name, requests, expected) in models {
         let found = found(&model(&name), &requests, window);
         assert_eq!(found.len(), expected.len());
@@ -81,8 +84,10 @@ fn sharing_a_context_threads_and_the_place_of_the_layers_change_nothing() {
     let (name, requests, _) = &models[0];
     let model = model(name);
     let together = found(&model, requests, window);
-    let alone: Vec<Likelihood> =
-        requests.iter().map(|request| found(&model, &[request.clone()], window)[0]).collect();
+    let alone: Vec<Likelihood> = requests
+        .iter()
+        .map(|request| found(&model, std::slice::from_ref(request), window)[0])
+        .collect();
     for (together, alone) in together.iter().zip(&alone) {
         let difference = (together.log_probability - alone.log_probability).abs();
         assert!(difference < 1e-5, "{together:?} {alone:?}");
