@@ -1,13 +1,12 @@
 //! Studies that come with the program.
 
 use lns_spec::Initialisation;
-use lns_train::{EvaluationConfig, RunConfig, Schedule, StatisticsConfig, run_preset};
+use lns_train::{EvaluationConfig, RUN_PRESETS, RunConfig, Schedule, StatisticsConfig, run_preset};
 
 use crate::{Group, StudyConfig};
 
-/// The names of all presets.
-pub const PRESET_NAMES: [&str; 6] =
-    ["smoke", "laptop", "paper-130m", "paper-250m", "paper-350m", "paper-1b"];
+/// The names of all presets: a study for each run that comes with the program.
+pub const PRESET_NAMES: [&str; 6] = RUN_PRESETS;
 
 /// Perplexities of arXiv 2502.05795 v5, Tables 1, 6 and 7: the group's title, then 130M, 250M, 350M
 /// and 1B.
