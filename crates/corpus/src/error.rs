@@ -65,6 +65,15 @@ pub enum CorpusError {
          convert or rename it", path.display()
     )]
     NotInstructions { path: PathBuf },
+    /// A file whose name says nothing that rows are read from.
+    #[error(
+        "{}: rows are read from .parquet, .arrow, .jsonl, .json, and .jsonl.gz, .json.gz, .jsonl.zst, \
+         .json.zst; rename or convert it", path.display()
+    )]
+    NotRows { path: PathBuf },
+    /// A row that is no object.
+    #[error("{}, {what} {number}: {reason}", path.display())]
+    BadRow { path: PathBuf, what: &'static str, number: u64, reason: String },
     /// A line of instruction data that is no example.
     #[error(
         "{}, line {line}: {reason}; a line is {{\"prompt\": …, \"response\": …}}, \

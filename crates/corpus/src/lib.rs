@@ -56,6 +56,7 @@ mod documents;
 mod error;
 mod language;
 mod preparation;
+mod rows;
 mod sampling;
 #[cfg(test)]
 mod tiny;
@@ -70,6 +71,7 @@ pub use preparation::{
     InstructionOptions, Limits, PrepareOptions, Validation, prepare, prepare_documents,
     prepare_instructions,
 };
+pub use rows::{Fields, Row, RowFormat, Rows};
 pub use sampling::{Layout, Position, Sampler, Sequences, evaluation_sequences};
 pub use train_tokenizer::train_tokenizer;
 pub use windows::{TextOptions, Window, Windows, read_windows};

@@ -13,6 +13,7 @@ mod heavy;
 mod read;
 mod study;
 mod surgery;
+mod tasks;
 mod write;
 
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,9 @@ pub use study::{
     StudyRecord, TheoryCheck, TheoryCurve, TheoryRecord, TunedGroupRecord, TuningRecord,
 };
 pub use surgery::{FileRecord, ProvenanceRecord, PrunePlan, PruneStep};
+pub use tasks::{
+    ChoiceRecord, SampleRecord, TaskDifferenceRecord, TaskGroupRecord, TaskRecord, TasksRecord,
+};
 pub use write::{Existing, NewFile, NewFolder, pretty_json, remove_unfinished, replace_file};
 
 /// `bench --json`.

@@ -25,14 +25,17 @@ mod continuations;
 mod layers;
 mod pass;
 mod sequences;
+mod tasks;
 mod windows;
 
 use lns_model::LoadError;
+use lns_tokenizer::TokenizerError;
 
 pub use compare::{Comparison, compare};
 pub use continuations::{Likelihood, Request, log_likelihoods};
 pub use pass::{Pass, Sequence, counted};
 pub use sequences::{HeldOut, evaluate_sequences};
+pub use tasks::{Reading, score_documents};
 pub use windows::{
     Evaluation, evaluate, paired, predictors, require_finite, window_length, window_loss, work,
 };
@@ -47,6 +50,10 @@ pub type CountPasses<'a> = &'a (dyn Fn(u64) + Sync);
 pub enum ScoreError {
     #[error(transparent)]
     Load(#[from] LoadError),
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    #[error("{task}, document {document}: choice {choice} {what}")]
+    Choice { task: String, document: u64, choice: usize, what: String },
     #[error("there is no window of at least two tokens to measure on")]
     NoWindows,
     #[error(

@@ -15,7 +15,7 @@
 //! ```
 
 use lns_record::{DifferenceRecord, Interval};
-use statrs::distribution::{ContinuousCDF, StudentsT};
+use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, StudentsT};
 
 /// Arithmetic mean; NaN of nothing.
 pub fn mean(values: &[f64]) -> f64 {
@@ -89,6 +89,15 @@ fn p_above(values: &[f64], hypothesis: f64) -> Option<f64> {
         t if t.is_infinite() => f64::from(t < 0.0),
         t => distribution.sf(t),
     })
+}
+
+/// The p-value of McNemar's exact test (Psychometrika 12, 1947), two-sided: of documents on which two
+/// models differ, `only_first` and `only_second` are those that one alone has right, and under no
+/// difference each falls to either with probability ½.
+pub fn mcnemar_p(only_first: u64, only_second: u64) -> f64 {
+    let differ = only_first + only_second;
+    let Ok(distribution) = Binomial::new(0.5, differ) else { return 1.0 };
+    (2.0 * distribution.cdf(only_first.min(only_second))).min(1.0)
 }
 
 /// Holm's step-down correction (Scand. J. Statist. 6, 1979) of these p-values among `family` tests: the
@@ -177,6 +186,21 @@ mod tests {
         is(equivalence_p(&[0.05, 0.05, 0.051, 0.049], 0.03), 0.999_990_635_753_666_5);
         is(equivalence_p(&[0.0; 4], 0.03), 0.0);
         assert_eq!(equivalence_p(&[0.0], 0.03), None);
+    }
+
+    #[test]
+    fn mcnemars_test_is_the_binomials() {
+        // scipy.stats.binomtest(k, n, 0.5).pvalue
+        for (only_first, only_second, expected) in [
+            (0, 0, 1.0),
+            (3, 3, 1.0),
+            (1, 9, 0.021_484_375),
+            (9, 1, 0.021_484_375),
+            (40, 60, 0.056_887_933_640_980_87),
+        ] {
+            let found = mcnemar_p(only_first, only_second);
+            assert!((found - expected).abs() < 1e-12, "{only_first} {only_second}: {found}");
+        }
     }
 
     #[test]

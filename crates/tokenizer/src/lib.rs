@@ -37,7 +37,7 @@ mod training;
 pub use chat::{ChatTemplate, Message, Rendering, RenderingLimits, serve_chat_template};
 pub use cut::Cut;
 pub use error::TokenizerError;
-pub use formats::folder::{gguf_tokenizer, write_tokenizer};
+pub use formats::folder::{begins_with_bos, gguf_tokenizer, write_tokenizer};
 pub use formats::model_tokenizer;
 pub use guard::guarded;
 pub use stop_strings::StopStrings;

@@ -34,7 +34,7 @@ impl Lines {
         file.map_err(|source| CorpusError::Io { path: path.to_owned(), source })
     }
 
-    pub(super) fn open(path: &Path, file: File, compression: Compression) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path, file: File, compression: Compression) -> io::Result<Self> {
         let reader = compression.reader(BufReader::new(file))?;
         Ok(Self { path: path.to_owned(), reader, compression, line: 0, offset: 0 })
     }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use self::compression::Compression;
+pub(crate) use self::compression::Compression;
 pub(crate) use self::lines::{Lines, object};
 pub(crate) use self::pieces::{MAX_PIECE_BYTES, Piece, Pieces, Whole};
 pub use self::piped::keep_piped_text;
@@ -25,7 +25,7 @@ use crate::CorpusError;
 pub(crate) const MAX_LINE_BYTES: u64 = 64 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Format {
+pub(crate) enum Format {
     Text(Compression),
     Lines(Compression),
     Parquet,
@@ -33,7 +33,7 @@ enum Format {
 
 impl Format {
     /// Known by the end of the file's name, whatever its case.
-    fn of(path: &Path) -> Result<Self, CorpusError> {
+    pub(crate) fn of(path: &Path) -> Result<Self, CorpusError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
         let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
         if ends(&[".txt"]) {

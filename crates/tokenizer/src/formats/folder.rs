@@ -74,13 +74,41 @@ pub fn gguf_tokenizer(checkpoint: &Checkpoint) -> Result<Option<GgufTokenizer>, 
         .or(ends.first().copied())
         .or(gguf.eos_token_id);
     let bos = gguf.bos_token_id.and_then(|id| tokenizer.token(id));
-    let adds_bos = match (config.add_bos_token(), bos) {
-        (Some(adds), _) => adds,
-        (None, Some(bos)) => begins_with(&path, &bos)?,
-        (None, None) => false,
-    };
+    let adds_bos = adds_bos(&path, &config, bos.as_deref())?;
     gguf.add_bos_token = Some(adds_bos);
     Ok(Some(gguf))
+}
+
+/// Whether the model's tokenizer is made to put the begin-of-text token in front of text, as whoever
+/// trained the model did.
+///
+/// # Errors
+/// A tokenizer that cannot be read.
+pub fn begins_with_bos(checkpoint: &Checkpoint) -> Result<bool, TokenizerError> {
+    let path = match checkpoint.tokenizer() {
+        // Where a file does not say, llama.cpp adds it to SentencePiece and to nothing else.
+        TokenizerSource::Gguf(gguf) => {
+            return Ok(gguf.add_bos_token.unwrap_or(gguf.model == "llama"));
+        }
+        TokenizerSource::None => return Ok(false),
+        TokenizerSource::Json(path) => path,
+    };
+    let config = TokenizerConfig::beside(&path)?;
+    let tokenizer = Tokenizer::from_json_file(&path)?;
+    let bos = checkpoint.spec().bos_token_id().or(tokenizer.bos_id());
+    adds_bos(&path, &config, bos.and_then(|id| tokenizer.token(id)).as_deref())
+}
+
+fn adds_bos(
+    path: &Path,
+    config: &TokenizerConfig,
+    bos: Option<&str>,
+) -> Result<bool, TokenizerError> {
+    match (config.add_bos_token(), bos) {
+        (Some(adds), _) => Ok(adds),
+        (None, Some(bos)) => begins_with(path, bos),
+        (None, None) => Ok(false),
+    }
 }
 
 impl Tokenizer {

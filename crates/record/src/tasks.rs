@@ -1,0 +1,128 @@
+//! `eval --tasks --json` and the lines of `--samples`.
+
+use serde::{Deserialize, Serialize};
+
+/// `eval --tasks --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TasksRecord {
+    /// The model as it was named on the command line.
+    pub model: String,
+    /// In the order in which they were asked for.
+    pub tasks: Vec<TaskRecord>,
+    /// Wall-clock seconds of scoring.
+    pub seconds: f64,
+}
+
+/// What a model's answers to a task come to. An accuracy is absent where it means nothing: the task does
+/// not have it, a score is not a finite number, or the best choices tie in more than 1 % of the documents.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskRecord {
+    /// Its name.
+    pub task: String,
+    /// Documents that were scored.
+    pub documents: u64,
+    /// Documents that there are.
+    pub of: u64,
+    /// Examples before every question.
+    pub shots: u64,
+    /// Share of documents whose likeliest choice is right (of one continuation: is what the model would say).
+    pub acc: Option<f64>,
+    /// Standard error of `acc`; absent with fewer than two documents.
+    pub acc_stderr: Option<f64>,
+    /// The same, log-likelihoods divided by the choices' characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acc_norm: Option<f64>,
+    /// Standard error of `acc_norm`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acc_norm_stderr: Option<f64>,
+    /// e to the mean loss of the continuation, where there is one for each document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perplexity: Option<f64>,
+    /// Accuracy of one who always takes the first choice; absent where the right one never moves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub always_first: Option<f64>,
+    /// Accuracy of one who guesses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chance: Option<f64>,
+    /// Documents of which two different choices have the best sum.
+    pub tied: u64,
+    /// The same for sums divided by characters.
+    pub tied_norm: u64,
+    /// Documents with a score that is not a finite number.
+    pub not_finite: u64,
+    /// Documents of which a context lost its beginning, being longer than the window.
+    pub truncated: u64,
+    /// Subjects or phenomena, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<TaskGroupRecord>,
+    /// Against the first of several models.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<TaskDifferenceRecord>,
+}
+
+/// A part of a task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskGroupRecord {
+    /// Its name.
+    pub group: String,
+    /// Documents that were scored.
+    pub documents: u64,
+    /// As the task's.
+    pub acc: Option<f64>,
+    /// As the task's.
+    pub acc_stderr: Option<f64>,
+}
+
+/// A model against another on the same documents.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskDifferenceRecord {
+    /// `acc` or `acc_norm`.
+    pub metric: String,
+    /// Mean over documents of this model's 0 or 1 minus the first's.
+    pub difference: f64,
+    /// Its standard error, paired by document.
+    pub stderr: Option<f64>,
+    /// Lower end of its 95 % confidence interval.
+    pub low: Option<f64>,
+    /// Upper end.
+    pub high: Option<f64>,
+    /// Documents that only the first model has right.
+    pub only_first: u64,
+    /// Documents that only this model has right.
+    pub only_second: u64,
+    /// Exact McNemar test that neither is better, two-sided.
+    pub mcnemar_p: f64,
+}
+
+/// A line of `--samples`: one document.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SampleRecord {
+    /// The task's name.
+    pub task: String,
+    /// The document's number in the data set, from 0.
+    pub doc_id: u64,
+    /// Its subject or phenomenon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Its choices in order.
+    pub choices: Vec<ChoiceRecord>,
+    /// Which one is right, from 0.
+    pub gold: u64,
+    /// 1 if it was chosen by sum; null where a score is not finite.
+    pub acc: Option<u8>,
+    /// 1 if it was chosen by sum over characters.
+    pub acc_norm: Option<u8>,
+}
+
+/// What a model gave a choice.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChoiceRecord {
+    /// Σ log p of its tokens, in nats; null where that is not a finite number.
+    pub logprob: Option<f64>,
+    /// Its tokens.
+    pub tokens: u64,
+    /// Its characters, without the space before it.
+    pub characters: u64,
+    /// Whether each token is the likeliest where it stands.
+    pub greedy: bool,
+}

@@ -1,0 +1,40 @@
+//! PIQA: how something is done with things (Bisk et al., arXiv 1911.11641).
+
+use super::{Metrics, Task};
+use crate::{Question, Source, Split, TaskRow};
+
+pub(super) struct Piqa;
+
+impl Task for Piqa {
+    fn name(&self) -> &'static str {
+        "piqa"
+    }
+
+    fn asks(&self) -> &'static str {
+        "which of two ways of doing something works"
+    }
+
+    fn source(&self) -> Source {
+        Source {
+            hub: "baber/piqa",
+            also: &["ybisk/piqa"],
+            parts: &[],
+            shared: false,
+            columns: "goal, sol1, sol2, label",
+        }
+    }
+
+    fn split(&self) -> Split {
+        Split::Validation
+    }
+
+    fn metrics(&self) -> Metrics {
+        Metrics::AccAndNorm
+    }
+
+    fn question(&self, row: TaskRow<'_>) -> Result<Question, String> {
+        let context = format!("Question: {}\nAnswer:", row.text("goal")?);
+        let solutions = [row.text("sol1")?, row.text("sol2")?];
+        Ok(Question::new(&context, &solutions, row.index("label")?))
+    }
+}
