@@ -11,6 +11,7 @@ use lns_record::{ClaimError, EventsError, RecordError};
 use lns_score::ScoreError;
 use lns_spec::{ConversionError, SpecError};
 use lns_study::StudyError;
+use lns_tasks::TaskError;
 use lns_tokenizer::TokenizerError;
 use lns_train::{ConfigError, RunError as TrainError};
 use lns_watch::WatchError;
@@ -44,6 +45,7 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
             || cause.downcast_ref().is_some_and(PlaceError::is_input)
             || cause.is::<LoadError>()
             || cause.is::<ScoreError>()
+            || cause.is::<TaskError>()
             || cause.downcast_ref::<TokenizerError>().is_some_and(is_tokenizer_input)
             || cause.downcast_ref::<CorpusError>().is_some_and(|error| match error {
                 CorpusError::Tokenizer(error) => is_tokenizer_input(error),

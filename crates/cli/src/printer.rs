@@ -111,24 +111,35 @@ impl Printer {
         Count(bar)
     }
 
-    /// A bar for work that reads `tokens` tokens `passes` times over.
+    /// A bar for `passes` layer passes, each of which is so many tokens through the whole model.
     pub(crate) fn progress(&self, what: &str, passes: u64, tokens_per_pass: f64) -> Progress {
+        self.progress_in("tokens", what, passes, tokens_per_pass)
+    }
+
+    /// The same in another unit than tokens.
+    pub(crate) fn progress_in(
+        &self,
+        unit: &'static str,
+        what: &str,
+        passes: u64,
+        units_per_pass: f64,
+    ) -> Progress {
         let shown = !self.quiet && std::io::stderr().is_terminal();
-        let total = (passes as f64 * tokens_per_pass) as u64;
+        let total = (passes as f64 * units_per_pass) as u64;
         let bar = if shown { ProgressBar::new(total) } else { ProgressBar::hidden() };
         let template = "{msg} {wide_bar:.cyan/dim} {percent:>3} %  {per_sec}  {eta} left";
         if let Ok(style) = ProgressStyle::with_template(template) {
             let style = style.with_key(
                 "per_sec",
-                |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
-                    let _ = write!(out, "{:.0} tokens/s", state.per_sec());
+                move |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
+                    let _ = write!(out, "{:.0} {unit}/s", state.per_sec());
                 },
             );
             bar.set_style(style);
         }
         bar.set_message(clean(what));
         bar.enable_steady_tick(Duration::from_millis(200));
-        Progress { bar, done: AtomicU64::new(0), tokens_per_pass }
+        Progress { bar, done: AtomicU64::new(0), units_per_pass }
     }
 }
 
@@ -150,17 +161,17 @@ fn speaks_unicode() -> bool {
     })
 }
 
-/// A progress bar, counted in tokens through the whole model.
+/// A progress bar, counted in tokens, or whatever its unit is, through the whole model.
 pub(crate) struct Progress {
     bar: ProgressBar,
     done: AtomicU64,
-    tokens_per_pass: f64,
+    units_per_pass: f64,
 }
 
 impl Progress {
     pub(crate) fn advance(&self, passes: u64) {
         let done = self.done.fetch_add(passes, Ordering::Relaxed) + passes;
-        self.bar.set_position((done as f64 * self.tokens_per_pass) as u64);
+        self.bar.set_position((done as f64 * self.units_per_pass) as u64);
     }
 }
 

@@ -97,6 +97,9 @@ pub struct TaskDifferenceRecord {
 /// A line of `--samples`: one document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SampleRecord {
+    /// The model, where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
     /// The task's name.
     pub task: String,
     /// The document's number in the data set, from 0.

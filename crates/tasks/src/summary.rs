@@ -195,6 +195,7 @@ pub fn sample<'a>(
         let counts = !outcome.not_finite;
         let norm = counts && asked.metrics == Metrics::AccAndNorm;
         SampleRecord {
+            model: None,
             task: asked.task.clone(),
             doc_id: document.id,
             group: document.group.clone(),

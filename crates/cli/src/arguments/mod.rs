@@ -15,4 +15,4 @@ pub(crate) use conversion::{ConversionArgs, OutputArgs, stored_type};
 pub(crate) use corpus::{CorpusArgs, TokenizerArgs};
 pub(crate) use scale::ScaleArgs;
 pub(crate) use settings::{SettingArgs, ShapeArgs};
-pub(crate) use text::{CutArgs, TextArgs};
+pub(crate) use text::{CutArgs, TextArgs, text_help};

@@ -7,12 +7,18 @@ use lns_train::ranges::TOKENS;
 
 use super::numbers::{WINDOW, whole};
 
+/// What may follow `--text`.
+pub(crate) fn text_help() -> &'static str {
+    "Text: .txt, .jsonl (one {\"text\": …} a line), either also as .gz or .zst, .parquet (a column \
+     `text`), or folders of them; - is standard input"
+}
+
 /// Text to read, and how it is cut.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct TextArgs {
-    /// Text: .txt, .jsonl (one {"text": …} a line), either also as .gz or .zst, .parquet (a column `text`),
-    /// or folders of them; - is standard input
-    #[arg(long = "text", value_name = "FILE", num_args = 1.., required = true)]
+    #[arg(
+        long = "text", value_name = "FILE", num_args = 1.., required = true, help = text_help()
+    )]
     pub(crate) files: Vec<PathBuf>,
 
     #[command(flatten)]

@@ -22,7 +22,7 @@ impl Task for Mmlu {
     fn source(&self) -> Source {
         Source {
             hub: "cais/mmlu",
-            also: &[],
+            also: &["hails/mmlu_no_train"],
             parts: &["all"],
             shared: false,
             columns: "question, subject, choices, answer",

@@ -1,64 +1,26 @@
-//! `lns eval`: loss of models on text.
+//! Losses on text.
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::path::{Path, PathBuf};
 
-use clap::Args;
 use lns_corpus::Window;
 use lns_kernels::Compute;
 use lns_record::EvalRecord;
 use lns_score::{Evaluation, paired};
 use lns_show::{counted, grouped, signed};
 
-use super::Verb;
+use super::EvalArgs;
 use crate::{
-    arguments::{ComputeArgs, TextArgs},
     model,
     printer::Printer,
     text::{self, Opened},
 };
 
-/// Measure a model's loss, perplexity and bits per byte on text
-#[derive(Debug, Args)]
-#[command(override_usage = "lns eval <MODEL>... --text <FILE>... [OPTIONS]")]
-pub(crate) struct EvalArgs {
-    /// Folder, .gguf file, or .safetensors file; of several, each is compared with the first, window
-    /// by window, on the same tokens
-    #[arg(required = true, value_name = "MODEL", num_args = 1..)]
-    pub(crate) models: Vec<PathBuf>,
-
-    #[command(flatten)]
-    pub(crate) text: TextArgs,
-
-    #[command(flatten)]
-    pub(crate) compute: ComputeArgs,
-
-    /// Print machine-readable JSON: an object, or an array of one for each of several models
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-impl Verb for EvalArgs {
-    fn texts(&mut self) -> Vec<&mut Vec<PathBuf>> {
-        vec![&mut self.text.files]
-    }
-
-    fn prints_json(&self) -> bool {
-        self.json
-    }
-
-    fn run(&self, printer: &Printer) -> anyhow::Result<ExitCode> {
-        run(self, printer).map(|()| ExitCode::SUCCESS)
-    }
-}
-
-fn run(args: &EvalArgs, printer: &Printer) -> anyhow::Result<()> {
+/// Losses on the text, one model after another.
+pub(super) fn run(args: &EvalArgs, printer: &Printer) -> anyhow::Result<()> {
     let compute = args.compute.compute()?;
     // Everything is opened before anything is measured: a wrong path should not cost an evaluation.
-    let open = |path: &PathBuf| text::open(path, &args.text.files, &args.text.cut, printer);
-    let opened = args.models.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
+    let open = |path: &PathBuf| text::open(path, &args.files, &args.cut, printer);
+    let opened = args.models().map(open).collect::<anyhow::Result<Vec<_>>>()?;
     let mut records: Vec<EvalRecord> = Vec::new();
     let mut first: Option<(Vec<Window>, Evaluation)> = None;
     for opened in opened {
