@@ -388,3 +388,40 @@ fn two_models_are_compared_document_by_document() {
     let nothing = (&summary(&asked, &nothing), &nothing[..]);
     assert!(compare(&asked, (&records[0], &first), nothing).is_empty());
 }
+
+#[test]
+fn lm_evaluation_harness_asks_the_same_of_documents_written_for_it() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tasks.json");
+    let golden: Value = serde_json::from_slice(&fs::read(path).expect("there")).expect("JSON");
+    assert_eq!(golden.as_object().map(|tasks| tasks.len()), Some(tasks().count()));
+    for task in tasks() {
+        for of in golden[task.name()].as_array().expect("settings") {
+            let folder = folder();
+            let rows = |key: &str| of[key].as_array().expect("rows").clone();
+            let place = |split: Split| {
+                let part = task.source().parts.first().unwrap_or(&"data");
+                format!("{}/{part}/{split}.jsonl", task.name())
+            };
+            write(folder.path(), &place(task.split()), &rows("rows"));
+            if let Some(split) = task.examples() {
+                write(folder.path(), &place(split), &rows("examples"));
+            }
+            let shots = of["shots"].as_u64().expect("a count") as usize;
+            let asked = ask(task.name(), &AskOptions { shots, ..options(folder.path()) });
+            let asked = asked.expect(task.name());
+            let text = |value: &Value| value.as_str().expect("a text").to_owned();
+            for (document, expected) in asked.documents.iter().zip(rows("documents")) {
+                let choices = expected["choices"].as_array().expect("choices").iter();
+                let expected: Vec<_> = choices
+                    .map(|choice| (text(&choice["context"]), text(&choice["continuation"])))
+                    .collect();
+                let choices = document.question.choices.iter();
+                let found: Vec<_> = choices
+                    .map(|choice| (choice.context.clone(), choice.continuation.clone()))
+                    .collect();
+                assert_eq!(found, expected, "{}, {shots} shots", task.name());
+            }
+            assert_eq!(asked.documents.len(), rows("documents").len());
+        }
+    }
+}

@@ -6,6 +6,7 @@ mod measure;
 mod numbers;
 mod strangers;
 mod surgery;
+mod tasks;
 mod text;
 
 use std::fs;

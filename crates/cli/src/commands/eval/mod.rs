@@ -17,10 +17,8 @@ use crate::{
 
 /// Measure a model's loss, perplexity and bits per byte on text, or its accuracy on tasks
 #[derive(Debug, Args)]
-#[command(
-    override_usage = "lns eval <MODEL>... --text <FILE>... [OPTIONS]\n       \
-                      lns eval <MODEL>... --tasks <TASK>,... --data <FOLDER> [OPTIONS]"
-)]
+#[command(override_usage = "lns eval <MODEL>... --text <FILE>... [OPTIONS]\n       \
+                      lns eval <MODEL>... --tasks <TASK>,... --data <FOLDER> [OPTIONS]")]
 pub(crate) struct EvalArgs {
     /// Folder, .gguf file, or .safetensors file; of several, each is compared with the first, window
     /// by window, on the same tokens, or document by document

@@ -10,9 +10,18 @@ pub(super) fn accuracies(records: &[TasksRecord]) -> String {
     let several = records.len() > 1;
     let names = names(records);
     let mut rows: Vec<Vec<String>> = vec![
-        ["task", "model", "documents", "acc %", "acc_norm %", "perplexity", "always first", "chance"]
-            .map(str::to_owned)
-            .to_vec(),
+        [
+            "task",
+            "model",
+            "documents",
+            "acc %",
+            "acc_norm %",
+            "perplexity",
+            "always first",
+            "chance",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
     ];
     let mut remarks = String::new();
     let tasks = records.first().map_or(0, |record| record.tasks.len());
@@ -20,7 +29,8 @@ pub(super) fn accuracies(records: &[TasksRecord]) -> String {
         for (record, name) in records.iter().zip(&names) {
             let found = &record.tasks[task];
             rows.push(row(found, name));
-            let whose = if several { format!("{}, {name}", found.task) } else { found.task.clone() };
+            let whose =
+                if several { format!("{}, {name}", found.task) } else { found.task.clone() };
             remarks += &remarks_on(found, &whose);
         }
     }
@@ -55,8 +65,10 @@ fn row(found: &TaskRecord, name: &str) -> Vec<String> {
         true => grouped(found.documents),
         false => format!("{} of {}", grouped(found.documents), grouped(found.of)),
     };
-    let shots = if found.shots > 0 { format!(", {}", counted(found.shots, "shot")) } else { String::new() };
-    let plain = |value: Option<f64>| value.map_or(String::new(), |value| format!("{:.2}", 100.0 * value));
+    let shots =
+        if found.shots > 0 { format!(", {}", counted(found.shots, "shot")) } else { String::new() };
+    let plain =
+        |value: Option<f64>| value.map_or(String::new(), |value| format!("{:.2}", 100.0 * value));
     let has_choices = found.chance.is_some();
     let norm = match found.acc_norm {
         None if has_choices && found.tied_norm > 0 => "—".to_owned(),
@@ -90,10 +102,9 @@ fn remarks_on(found: &TaskRecord, whose: &str) -> String {
             having(found.not_finite)
         );
     }
-    for (tied, acc, what) in [
-        (found.tied, found.acc, "acc"),
-        (found.tied_norm, found.acc_norm, "acc_norm"),
-    ] {
+    for (tied, acc, what) in
+        [(found.tied, found.acc, "acc"), (found.tied_norm, found.acc_norm, "acc_norm")]
+    {
         if tied == 0 || found.not_finite > 0 || what == "acc_norm" && found.chance.is_none() {
             continue;
         }
@@ -121,7 +132,9 @@ fn having(documents: u64) -> String {
 
 /// A row for each subject or phenomenon, where the task has them.
 fn by_group(task: usize, records: &[TasksRecord], names: &[String]) -> String {
-    let Some(first) = records.first().map(|record| &record.tasks[task]) else { return String::new() };
+    let Some(first) = records.first().map(|record| &record.tasks[task]) else {
+        return String::new();
+    };
     if first.groups.is_empty() {
         return String::new();
     }
@@ -165,7 +178,8 @@ fn laid_out(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let used = |column: &usize| rows.iter().skip(1).any(|row| !row[*column].is_empty());
     let columns: Vec<usize> = (0..columns).filter(used).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let mut out = String::new();
     for row in rows {
         let mut line = String::new();

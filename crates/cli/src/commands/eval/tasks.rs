@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 use lns_checkpoint::Checkpoint;
-use lns_kernels::Workers;
+use lns_kernels::Compute;
 use lns_record::{TaskRecord, TasksRecord};
 use lns_score::{Reading, score_documents};
 use lns_show::counted;
@@ -107,7 +107,7 @@ pub(super) fn run(args: &EvalArgs, printer: &Printer) -> anyhow::Result<()> {
     if args.cut.max_tokens.is_some() {
         return Err(usage("--max-tokens is for --text; --limit bounds the documents of a task"));
     }
-    let workers = model::workers(args.compute.threads)?;
+    let compute = args.compute.compute()?;
     // Everything is opened before anything is measured: a wrong path should not cost an evaluation.
     let options = args.tasks.options();
     let asked = args.tasks.names.iter().map(|name| ask(name, &options));
@@ -119,14 +119,15 @@ pub(super) fn run(args: &EvalArgs, printer: &Printer) -> anyhow::Result<()> {
     let mut records: Vec<TasksRecord> = Vec::new();
     let mut first: Vec<Vec<Scored>> = Vec::new();
     for opened in opened {
-        let (scores, mut record) = score(opened, &asked, args, &workers, printer)?;
+        let (scores, mut record) = score(opened, &asked, args, &compute, printer)?;
         if let Some(samples) = &mut samples {
             samples.write(&asked, &scores, several.then_some(record.model.as_str()))?;
         }
         match records.first() {
             None => first = scores,
             Some(other) => {
-                let pairs = record.tasks.iter_mut().zip(&other.tasks).zip(first.iter().zip(&scores));
+                let pairs =
+                    record.tasks.iter_mut().zip(&other.tasks).zip(first.iter().zip(&scores));
                 for (asked, ((own, other), (first, scores))) in asked.iter().zip(pairs) {
                     own.differences = compare(asked, (other, first), (own, scores));
                 }
@@ -170,11 +171,11 @@ fn score(
     opened: Opened,
     asked: &[Asked],
     args: &EvalArgs,
-    workers: &Workers,
+    compute: &Compute,
     printer: &Printer,
 ) -> anyhow::Result<(Vec<Vec<Scored>>, TasksRecord)> {
     let Opened { name, checkpoint, tokenizer, bos, window } = opened;
-    let source = model::load(checkpoint, &args.compute, printer)?;
+    let source = model::load(checkpoint, compute, args.compute.layers(), printer)?;
     let reading = Reading { tokenizer: &tokenizer, bos, window };
     let start = Instant::now();
     let (mut scores, mut tasks): (Vec<Vec<Scored>>, Vec<TaskRecord>) = Default::default();
@@ -191,7 +192,7 @@ fn score(
         let passes = (choices * layers) as u64;
         let progress = printer.progress_in("choices", &asked.task, passes, 1.0 / layers as f64);
         let advance = |passes| progress.advance(passes);
-        let found = score_documents(&*source, asked, reading, workers, &advance)?;
+        let found = score_documents(&*source, asked, reading, &compute.workers, &advance)?;
         drop(progress);
         tasks.push(summary(asked, &found));
         scores.push(found);

@@ -1,0 +1,98 @@
+//! `lns eval --tasks`.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::bench::Bench;
+
+/// A model, and a file of questions in its words.
+fn bench(documents: usize) -> Bench {
+    let bench = Bench::new("llama");
+    let question = |n: usize| {
+        let context: Vec<String> = (0..5).map(|i| format!("w{}", (n * 7 + i * 3) % 96)).collect();
+        let choices = [1, 2, 3].map(|i| format!("w{} w{}", (n + i * 11) % 96, (n * i) % 96));
+        json!({"context": context.join(" "), "choices": choices, "gold": n % 3}).to_string() + "\n"
+    };
+    let lines: String = (0..documents).map(question).collect();
+    fs::write(bench.path("own.jsonl"), lines).expect("writable");
+    bench
+}
+
+#[test]
+fn eval_of_tasks_prints_the_contract_and_writes_a_line_for_each_document() {
+    let bench = bench(12);
+    let arguments = [
+        "eval",
+        "model",
+        "--tasks",
+        "own.jsonl",
+        "--json",
+        "--samples",
+        "samples.jsonl",
+        "--limit",
+        "10",
+    ];
+    let record: Value = serde_json::from_str(&bench.succeeds(&arguments)).expect("only JSON");
+    let task = &record["tasks"][0];
+    assert_eq!((&record["model"], &task["task"]), (&json!("model"), &json!("own")));
+    assert_eq!((&task["documents"], &task["of"]), (&json!(10), &json!(12)));
+    for key in ["acc", "acc_stderr", "acc_norm", "acc_norm_stderr", "always_first", "chance"] {
+        assert!(task[key].is_number(), "{key} is missing: {task}");
+    }
+    let samples = fs::read_to_string(bench.path("samples.jsonl")).expect("written");
+    let lines: Vec<Value> =
+        samples.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines.len(), 10);
+    assert_eq!(lines[4]["doc_id"], 4);
+    let choice = &lines[4]["choices"][2];
+    assert!(choice["logprob"].as_f64().expect("a number") < 0.0);
+    assert_eq!(choice["tokens"], 2);
+    let right: u64 = lines.iter().map(|line| line["acc"].as_u64().expect("0 or 1")).sum();
+    assert!((task["acc"].as_f64().expect("a number") - right as f64 / 10.0).abs() < 1e-12);
+}
+
+#[test]
+fn two_models_are_compared_by_document_in_words_and_in_json() {
+    let bench = bench(12);
+    let other = Bench::new("qwen2");
+    let model = other.path("model").display().to_string();
+    let arguments = ["eval", "model", "--against", &model, "--tasks", "own.jsonl"];
+    let table = bench.succeeds(&arguments);
+    for expected in ["task", "always first", "points to", "McNemar p = "] {
+        assert!(table.contains(expected), "{expected} is not in:\n{table}");
+    }
+    let records: Value =
+        serde_json::from_str(&bench.succeeds(&[&arguments[..], &["--json"]].concat()))
+            .expect("JSON");
+    assert!(records[0]["tasks"][0]["differences"].is_null());
+    assert_eq!(records[1]["tasks"][0]["differences"][0]["metric"], "acc");
+    // A model against itself.
+    let table = bench.succeeds(&["eval", "model", "model", "--tasks", "own.jsonl"]);
+    assert!(table.contains("right only in") && table.contains("McNemar p = 1.000"), "{table}");
+}
+
+#[test]
+fn tasks_without_data_or_names_are_refused_with_what_to_do() {
+    let bench = bench(3);
+    for (arguments, expected) in [
+        (vec!["--tasks", "piqa"], "hf download --repo-type dataset baber/piqa"),
+        (vec!["--tasks", "piqa", "--data", "."], "no data for piqa (validation): looked in ."),
+        (vec!["--tasks", "piqqa"], "(\"piqa\"?)"),
+        (vec!["--tasks", "missing.jsonl"], "missing.jsonl: cannot be read"),
+        (vec!["--tasks", "own.jsonl", "--shots", "2"], "own has no examples"),
+        (vec!["--tasks", "own.jsonl", "--max-tokens", "5"], "--limit bounds the documents"),
+        (vec!["--tasks", "own.jsonl", "--window", "4096"], "longer than the context"),
+    ] {
+        let output = bench.lns(&[&["eval", "model"], &arguments[..]].concat()).assert().code(2);
+        let message = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+        assert!(message.contains(expected), "{arguments:?}: {message}");
+    }
+}
+
+#[test]
+fn contexts_longer_than_the_window_lose_their_beginning_and_are_counted() {
+    let bench = bench(3);
+    let table = bench.succeeds(&["eval", "model", "--tasks", "own.jsonl", "--window", "4"]);
+    assert!(table.contains("3 documents have a context longer than the window"), "{table}");
+}
