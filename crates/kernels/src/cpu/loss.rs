@@ -7,7 +7,7 @@ use super::{
     linear::{Strides, Target, linear, linear_input_gradient, product},
     simd::maximum,
 };
-use crate::IGNORED;
+use crate::{IGNORED, LossTerms};
 
 /// Vocabulary entries whose logits exist at once, for all rows of a block.
 const VOCABULARY_BLOCK: usize = 1024;
@@ -91,8 +91,7 @@ pub(crate) fn row_losses_with_gradients(
     head: &[f32],
     targets: &[u32],
     width: usize,
-    [weight, z_loss]: [f64; 2],
-    softcap: Option<f64>,
+    (LossTerms { weight, z_loss }, softcap): (LossTerms, Option<f64>),
 ) -> Vec<RowLoss> {
     let vocabulary = head.len() / width;
     let block = (GRADIENT_LOGITS / vocabulary).clamp(1, ROW_BLOCK).min(targets.len().max(1));

@@ -309,8 +309,7 @@ impl LossState {
             elements(&self.head),
             &self.targets,
             width,
-            [self.terms.weight, self.terms.z_loss],
-            self.softcap,
+            (self.terms, self.softcap),
         ));
         let dhead = dhead.map(|values| tensor(values, dims(&self.head)));
         self.gradients = Some((tensor(dhidden, dims(&self.hidden)), dhead));

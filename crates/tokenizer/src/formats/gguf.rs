@@ -356,6 +356,29 @@ mod tests {
     }
 
     #[test]
+    fn runs_of_spaces_that_the_makers_defined_are_found_longest_first_as_gemmas_are() {
+        let mut gguf = sentencepiece();
+        gguf.add_space_prefix = Some(false);
+        let first = gguf.tokens.len() as u32;
+        for run in ["  ", "   ", "\n\n"] {
+            gguf.tokens.push(run.to_owned());
+            gguf.token_types.push(USER_DEFINED);
+            gguf.scores.push(-1000.0);
+        }
+        let tokenizer = build(&gguf);
+        let ids = |text: &str| tokenizer.encode(text).unwrap().ids;
+        let [two, three, lines] = [first, first + 1, first + 2];
+        // Five spaces are three and two; what follows a run has no space in front.
+        let the = ids("the");
+        assert_eq!(ids("     the"), [&[three, two][..], &the].concat());
+        assert_eq!(ids("the\n\n  the"), [&the[..], &[lines, two], &the].concat());
+        assert_eq!(tokenizer.decode(&ids("the   the\n\nthe")).unwrap(), "the   the\n\nthe");
+        // A piece of spaces that merges would have to make is one that no text has.
+        gguf.token_types[two as usize] = NORMAL;
+        assert!(refusal(&gguf).contains("spaces that SentencePiece would spell"));
+    }
+
+    #[test]
     fn sentencepiece_falls_back_to_bytes() {
         let tokenizer = build(&sentencepiece());
         let encoding = tokenizer.encode("a😀").unwrap();
