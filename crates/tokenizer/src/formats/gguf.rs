@@ -360,19 +360,19 @@ mod tests {
         let mut gguf = sentencepiece();
         gguf.add_space_prefix = Some(false);
         let first = gguf.tokens.len() as u32;
-        for run in ["  ", "   ", "\n\n"] {
+        for run in ["  ", "   ", "<br>"] {
             gguf.tokens.push(run.to_owned());
             gguf.token_types.push(USER_DEFINED);
             gguf.scores.push(-1000.0);
         }
         let tokenizer = build(&gguf);
         let ids = |text: &str| tokenizer.encode(text).unwrap().ids;
-        let [two, three, lines] = [first, first + 1, first + 2];
+        let [two, three, line] = [first, first + 1, first + 2];
         // Five spaces are three and two; what follows a run has no space in front.
         let the = ids("the");
         assert_eq!(ids("     the"), [&[three, two][..], &the].concat());
-        assert_eq!(ids("the\n\n  the"), [&the[..], &[lines, two], &the].concat());
-        assert_eq!(tokenizer.decode(&ids("the   the\n\nthe")).unwrap(), "the   the\n\nthe");
+        assert_eq!(ids("the<br>  the"), [&the[..], &[line, two], &the].concat());
+        assert_eq!(tokenizer.decode(&ids("the   the<br>the")).unwrap(), "the   the<br>the");
         // A piece of spaces that merges would have to make is one that no text has.
         gguf.token_types[two as usize] = NORMAL;
         assert!(refusal(&gguf).contains("spaces that SentencePiece would spell"));
