@@ -11,6 +11,7 @@ layers, shards of 20 kB), and `-small` (16 features, other settings), which also
 and the bare one
 
     generated       [1, 3 + 12] the prompt 5, 17, 3 and what greedy decoding with a cache adds to it
+    load.i          [experts] how many tokens each expert of layer i computes, in a mixture
 
 An `-older` folder has the weights of `-bf16-sharded` and a `config.json` as the family's first files had it.
 """
@@ -120,6 +121,21 @@ def granite(layers):
     )
 
 
+def mixtral(layers):
+    return hf.MixtralConfig(**decoder(layers, intermediate_size=24), num_local_experts=4)
+
+
+def qwen3_moe(layers):
+    return hf.Qwen3MoeConfig(
+        **decoder(layers, head_dim=12),
+        num_experts=6,
+        num_experts_per_tok=3,
+        moe_intermediate_size=16,
+        norm_topk_prob=True,
+        mlp_only_layers=[1],
+    )
+
+
 # Name: the bare family, by its layers; and the smallest one, with other settings.
 FAMILIES = {
     "gemma3_text": (
@@ -205,6 +221,30 @@ FAMILIES = {
             tie_word_embeddings=True,
         ),
     ),
+    "mixtral": (
+        mixtral,
+        hf.MixtralConfig(
+            **small(),
+            num_local_experts=5,
+            num_experts_per_tok=3,
+            sliding_window=5,
+            tie_word_embeddings=True,
+        ),
+    ),
+    "qwen3_moe": (
+        qwen3_moe,
+        hf.Qwen3MoeConfig(
+            **small(head_dim=8),
+            num_experts=5,
+            num_experts_per_tok=2,
+            moe_intermediate_size=12,
+            decoder_sparse_step=2,
+            use_sliding_window=True,
+            sliding_window=5,
+            attention_bias=True,
+            tie_word_embeddings=True,
+        ),
+    ),
 }
 
 
@@ -226,6 +266,19 @@ def add_generated(folder):
     add(folder, {"generated": ids.float()})
 
 
+def add_loads(folder):
+    """How many tokens each expert of each layer computes, over both rows of ids."""
+    model = load(folder)
+    ids = load_file(folder / "expected.safetensors")["input_ids"].long()
+    with torch.inference_mode():
+        scores = model(ids, use_cache=False, output_router_logits=True).router_logits
+    sparse = [i for i, layer in enumerate(model.model.layers) if hasattr(layer.mlp, "experts")]
+    chosen = [one.topk(model.config.num_experts_per_tok).indices.flatten() for one in scores]
+    count = model.config.num_local_experts
+    loads = zip(sparse, (one.bincount(minlength=count).float() for one in chosen))
+    add(folder, {f"load.{layer}": load for layer, load in loads})
+
+
 def add_gradients(folder):
     """Of the mean loss over the ids that `expected.safetensors` holds."""
     model = load(folder)
@@ -234,8 +287,29 @@ def add_gradients(folder):
     ids = load_file(folder / "expected.safetensors")["input_ids"].long()
     logits = model(ids, use_cache=False).logits
     torch.nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:]).backward()
-    named = model.named_parameters()
-    add(folder, {f"gradient.{name}": parameter.grad for name, parameter in named})
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    stored = stored_apart(gradients, model.config.model_type)
+    add(folder, {f"gradient.{name}": gradient for name, gradient in stored.items()})
+
+
+def stored_apart(tensors, model_type):
+    """As folders have them: a matrix for each expert, where the class has stacks."""
+    apart, in_mixtral = {}, model_type == "mixtral"
+    gate, up, down = ("w1", "w3", "w2") if in_mixtral else ("gate_proj", "up_proj", "down_proj")
+    for name, tensor in tensors.items():
+        stem, _, last = name.rpartition(".")
+        if in_mixtral:
+            stem = stem.replace(".mlp", ".block_sparse_moe")
+        if not stem.endswith(".experts"):
+            apart[f"{stem}.{last}"] = tensor
+            continue
+        for expert, matrix in enumerate(tensor):
+            own = f"{stem}.{expert}"
+            if last == "down_proj":
+                apart[f"{own}.{down}.weight"] = matrix
+            else:
+                apart[f"{own}.{gate}.weight"], apart[f"{own}.{up}.weight"] = matrix.chunk(2)
+    return apart
 
 
 def add_older(out, name, change):
@@ -280,7 +354,18 @@ def older_glm4(config, parameters):
     config["partial_rotary_factor"] = parameters["partial_rotary_factor"]
 
 
-OLDER = {"gemma3_text": older_gemma3, "gpt_neox": older_gpt_neox, "glm4": older_glm4}
+def older_qwen3_moe(config, parameters):
+    """As in Qwen3-30B-A3B's own files."""
+    config["rope_theta"] = parameters["rope_theta"]
+    config["num_experts"] = config.pop("num_local_experts")
+
+
+OLDER = {
+    "gemma3_text": older_gemma3,
+    "gpt_neox": older_gpt_neox,
+    "glm4": older_glm4,
+    "qwen3_moe": older_qwen3_moe,
+}
 
 
 def phi3_partial():
@@ -351,6 +436,8 @@ def main():
             continue
         write(out, name, family(3), 60 + seed, brief=False)
         add_generated(out / name)
+        if hasattr(family(3), "num_local_experts"):
+            add_loads(out / name)
         write(out, f"{name}-bf16-sharded", family(2), 80 + seed, torch.bfloat16, "20KB")
         write(out, f"{name}-small", smallest, 100 + seed)
         add_gradients(out / f"{name}-small")

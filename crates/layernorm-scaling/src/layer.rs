@@ -1,4 +1,4 @@
-//! One decoder layer: grouped-query attention and a gated MLP, joined to the residual stream by any
+//! One decoder layer: grouped-query attention and an MLP or experts, joined to the residual stream by any
 //! norm scheme.
 //!
 //! Shapes: B sequences, T tokens, H = hidden_size, D = head_dim.
@@ -15,7 +15,7 @@ use lns_spec::{
 };
 
 use crate::{
-    LayerCache, Mlp, NormScaling, SelfAttention,
+    Experts, LayerCache, Mlp, NormScaling, SelfAttention,
     attention::rotary_table,
     weights::{Builder, RandomWeights, Weights},
 };
@@ -134,8 +134,10 @@ pub struct TransformerLayerWithScaling {
     pub self_attn: Option<SelfAttention>,
     /// The MLP site's norm, as [`input_layernorm`](Self::input_layernorm).
     pub post_attention_layernorm: Option<NormScaling>,
-    /// The MLP; absent when it was pruned.
+    /// The MLP; absent when it was pruned, and where there are experts.
     pub mlp: Option<Mlp>,
+    /// The experts in its place; absent when they were pruned.
+    pub experts: Option<Experts>,
     /// How the attention's output reaches the stream.
     pub attention_output: BranchEnd,
     /// How the MLP's output reaches the stream.
@@ -152,6 +154,21 @@ pub struct TransformerLayerWithScaling {
     mlp_rule: Branch,
     #[module(skip)]
     parallel: bool,
+}
+
+/// What computes at the MLP's site.
+enum FeedForward<'a> {
+    Dense(&'a Mlp),
+    Experts(&'a Experts),
+}
+
+impl FeedForward<'_> {
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        match self {
+            Self::Dense(mlp) => mlp.forward(x),
+            Self::Experts(experts) => experts.forward(x),
+        }
+    }
 }
 
 impl TransformerLayerWithScaling {
@@ -172,6 +189,7 @@ impl TransformerLayerWithScaling {
             self_attn: None,
             post_attention_layernorm: None,
             mlp: None,
+            experts: None,
             attention_output: BranchEnd::NONE,
             mlp_output: BranchEnd::NONE,
             attention_join: None,
@@ -199,7 +217,12 @@ impl TransformerLayerWithScaling {
             built.attention_output = BranchEnd::build(spec, Site::Attention, builder)?;
         }
         if spec.has_branch(layer, Site::Mlp) {
-            built.mlp = Some(Mlp::build(spec, builder)?);
+            match spec.experts(layer) {
+                None => built.mlp = Some(Mlp::build(spec, builder)?),
+                Some(experts) => {
+                    built.experts = Some(Experts::build(spec, experts, builder)?);
+                }
+            }
             built.mlp_output = BranchEnd::build(spec, Site::Mlp, builder)?;
         }
         let gate = builder.optional(Role::StreamGate, Part::Weight)?;
@@ -221,7 +244,7 @@ impl TransformerLayerWithScaling {
     ) -> Tensor<3> {
         let attention = self.attention_branch(&stream, rotary, cache);
         if let (Some(branch), Some(norm), Some(mlp)) =
-            (&attention, &self.post_attention_layernorm, &self.mlp)
+            (&attention, &self.post_attention_layernorm, self.feed_forward())
             && self.sites_meet_in_a_sum_and_norm()
         {
             let (stream, x) = norm.forward_sum(stream, branch.clone());
@@ -295,9 +318,15 @@ impl TransformerLayerWithScaling {
     }
 
     fn mlp_branch(&self, stream: &Tensor<3>) -> Option<Tensor<3>> {
-        let mlp = self.mlp.as_ref()?;
+        let mlp = self.feed_forward()?;
         let x = self.entry(Site::Mlp, stream.clone());
         Some(self.exit(Site::Mlp, mlp.forward(x)))
+    }
+
+    /// The F of the MLP's site.
+    fn feed_forward(&self) -> Option<FeedForward<'_>> {
+        let experts = self.experts.as_ref().map(FeedForward::Experts);
+        self.mlp.as_ref().map(FeedForward::Dense).or(experts)
     }
 
     /// What F reads: output_scale · N_in(input_scale · x), or the stream itself.
@@ -341,7 +370,8 @@ impl TransformerLayerWithScaling {
         }
     }
 
-    /// The layer with the products of its projections in another precision.
+    /// The layer with the products of its projections in another precision; those of a router stay in
+    /// f32, because a small difference may choose other experts.
     pub fn with_precision(mut self, precision: Precision) -> Self {
         let attention = self.self_attn.iter_mut().flat_map(|attention| {
             [
@@ -351,10 +381,11 @@ impl TransformerLayerWithScaling {
                 &mut attention.o_proj,
             ]
         });
-        let mlp = self
-            .mlp
-            .iter_mut()
-            .flat_map(|mlp| mlp.gate_proj.iter_mut().chain([&mut mlp.up_proj, &mut mlp.down_proj]));
+        let experts = self.experts.iter_mut().flat_map(|experts| &mut experts.each);
+        let mlp =
+            self.mlp.iter_mut().chain(experts).flat_map(|mlp| {
+                mlp.gate_proj.iter_mut().chain([&mut mlp.up_proj, &mut mlp.down_proj])
+            });
         attention.chain(mlp).for_each(|projection| projection.precision = precision);
         self
     }
@@ -367,7 +398,8 @@ impl TransformerLayerWithScaling {
                 self.attention_output = BranchEnd::NONE;
             }
             Site::Mlp => {
-                (self.post_attention_layernorm, self.mlp, self.mlp_join) = (None, None, None);
+                (self.post_attention_layernorm, self.mlp_join) = (None, None);
+                (self.mlp, self.experts) = (None, None);
                 self.mlp_output = BranchEnd::NONE;
             }
         }

@@ -15,6 +15,7 @@
 
 mod attention;
 mod cache;
+mod experts;
 mod layer;
 mod mlp;
 mod norm;
@@ -23,6 +24,7 @@ mod weights;
 
 pub use attention::{SelfAttention, packed_rotary_table, rotary_table};
 pub use cache::LayerCache;
+pub use experts::Experts;
 pub use layer::{BranchEnd, TransformerLayerWithScaling, TransformerLayerWithScalingConfig};
 pub use mlp::Mlp;
 pub use norm::{

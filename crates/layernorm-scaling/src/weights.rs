@@ -88,6 +88,8 @@ pub fn tensor_seed(seed: u64, name: &str) -> u64 {
 pub struct Builder<'a, W> {
     weights: &'a mut W,
     tensors: Vec<ModelTensor>,
+    /// Whose tensors are asked for: an expert's, or those that all tokens meet.
+    expert: Option<usize>,
     norm: NormKind,
     device: &'a Device,
 }
@@ -95,7 +97,7 @@ pub struct Builder<'a, W> {
 impl<'a, W: Weights> Builder<'a, W> {
     /// For tensors outside the layers.
     pub fn outer(spec: &ModelSpec, weights: &'a mut W, device: &'a Device) -> Self {
-        Self { weights, tensors: spec.outer_tensors(), norm: spec.norm, device }
+        Self { weights, tensors: spec.outer_tensors(), expert: None, norm: spec.norm, device }
     }
 
     /// For the tensors of one layer.
@@ -105,7 +107,19 @@ impl<'a, W: Weights> Builder<'a, W> {
         weights: &'a mut W,
         device: &'a Device,
     ) -> Self {
-        Self { weights, tensors: spec.layer_tensors(layer), norm: spec.norm, device }
+        Self { weights, tensors: spec.layer_tensors(layer), expert: None, norm: spec.norm, device }
+    }
+
+    /// What `build` makes of the tensors of one of the layer's experts.
+    pub(crate) fn of_expert<T>(
+        &mut self,
+        expert: usize,
+        build: impl FnOnce(&mut Self) -> Result<T, W::Error>,
+    ) -> Result<T, W::Error> {
+        self.expert = Some(expert);
+        let built = build(self);
+        self.expert = None;
+        built
     }
 
     /// The weight or bias of a role, if the model has it.
@@ -117,7 +131,10 @@ impl<'a, W: Weights> Builder<'a, W> {
         role: Role,
         part: Part,
     ) -> Result<Option<Tensor<D>>, W::Error> {
-        let wanted = |tensor: &&ModelTensor| (tensor.id.role, tensor.id.part) == (role, part);
+        let expert = self.expert;
+        let wanted = |tensor: &&ModelTensor| {
+            (tensor.id.expert, tensor.id.role, tensor.id.part) == (expert, role, part)
+        };
         let Some(tensor) = self.tensors.iter().find(wanted) else { return Ok(None) };
         let values = self.weights.fetch(tensor)?;
         let data = TensorData::new(values, tensor.shape.clone());

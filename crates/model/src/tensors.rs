@@ -13,7 +13,7 @@ use lns_spec::{LayerIndex, ModelTensor, Part, Role, Site, TensorId};
 use crate::Decoder;
 
 /// The fields of a layer that hold tensors, and what for.
-const FIELDS: [(&str, Role); 18] = [
+const FIELDS: [(&str, Role); 19] = [
     ("input_layernorm", Role::InputNorm(Site::Attention)),
     ("post_attention_layernorm", Role::InputNorm(Site::Mlp)),
     ("self_attn.q_proj", Role::Query),
@@ -25,6 +25,7 @@ const FIELDS: [(&str, Role); 18] = [
     ("mlp.gate_proj", Role::MlpGate),
     ("mlp.up_proj", Role::MlpUp),
     ("mlp.down_proj", Role::MlpDown),
+    ("experts.router", Role::Router),
     ("attention_output.norm", Role::OutputNorm(Site::Attention)),
     ("mlp_output.norm", Role::OutputNorm(Site::Mlp)),
     ("attention_output.scale", Role::BranchGate(Site::Attention)),
@@ -41,7 +42,7 @@ pub(crate) fn field_name(role: Role) -> Option<&'static str> {
 }
 
 /// Which tensor the parameter at a path of fields of a [`Decoder`] is: `layers.3.mlp.up_proj.weight` is
-/// layer 3's [`Role::MlpUp`]. The norm on a Post-LN sum stands where the site's usual norm does, and is
+/// layer 3's [`Role::MlpUp`], `layers.3.experts.each.5.up_proj.weight` that of its expert 5. The norm on a Post-LN sum stands where the site's usual norm does, and is
 /// taken for it. `None` for an adapter's factor.
 pub fn tensor_id(path: &str) -> Option<TensorId> {
     let (stem, part) = match path.rsplit_once('.') {
@@ -58,11 +59,19 @@ pub fn tensor_id(path: &str) -> Option<TensorId> {
             "lm_head" => Role::Head,
             _ => return None,
         };
-        return Some(TensorId { layer: None, role, part });
+        return Some(TensorId { layer: None, expert: None, role, part });
     };
     let (layer, field) = rest.split_once('.')?;
+    let layer = Some(LayerIndex::new(layer.parse().ok()?));
+    let (expert, field) = match field.strip_prefix("experts.each.") {
+        None => (None, field.to_owned()),
+        Some(rest) => {
+            let (expert, field) = rest.split_once('.')?;
+            (Some(expert.parse().ok()?), format!("mlp.{field}"))
+        }
+    };
     let (_, role) = FIELDS.into_iter().find(|(name, _)| *name == field)?;
-    Some(TensorId { layer: Some(LayerIndex::new(layer.parse().ok()?)), role, part })
+    Some(TensorId { layer, expert, role, part })
 }
 
 /// The norm on a site's sum, which stands in the field of the site's usual norm where that is absent.

@@ -16,6 +16,7 @@
 mod branch;
 mod config;
 mod error;
+mod experts;
 mod families;
 mod initialisation;
 mod layer;
@@ -30,6 +31,7 @@ pub mod theory;
 
 pub use branch::{Branch, BranchGate, InputNorm, Join};
 pub use error::SpecError;
+pub use experts::{ExpertsSpec, Router};
 pub use families::{Family, Gguf, StoredName};
 pub use initialisation::{Initialisation, Start};
 pub use layer::{Depth, LayerIndex, LayerSelection, Site, Sites};

@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
-    Block, Branch, BranchGate, Depth, Family, LayerIndex, ModelTensor, NormScheme, Placement, Role,
-    RopeScaling, RopeSpec, Site, Sites, SpecError,
+    Block, Branch, BranchGate, Depth, ExpertsSpec, Family, LayerIndex, ModelTensor, NormScheme,
+    Placement, Role, RopeScaling, RopeSpec, Site, Sites, SpecError,
 };
 
 /// The MLP's activation: of the gate where there is one.
@@ -136,10 +136,14 @@ pub struct LayerSpec {
     pub attention_window: Option<usize>,
     /// How its queries and keys are turned.
     pub rotary: Rotary,
+    /// The experts in its MLP's place; `None` is an MLP that computes every token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub experts: Option<ExpertsSpec>,
 }
 
 impl LayerSpec {
-    /// The layers of a model that was not pruned: depths 1..=layers, both branches, no window, the model's rotary embedding.
+    /// The layers of a model that was not pruned: depths 1..=layers, both branches, no window, the model's rotary
+    /// embedding, no experts.
     pub fn unpruned(layers: usize) -> Vec<Self> {
         (0..layers)
             .map(|layer| Self {
@@ -147,6 +151,7 @@ impl LayerSpec {
                 branches: Sites::BOTH,
                 attention_window: None,
                 rotary: Rotary::Main,
+                experts: None,
             })
             .collect()
     }
@@ -268,6 +273,35 @@ impl ModelSpec {
         self.per_layer.get(layer.get()).map_or(Rotary::Main, |own| own.rotary)
     }
 
+    /// The experts of `layer`, where it has some in its MLP's place.
+    pub fn experts(&self, layer: LayerIndex) -> Option<ExpertsSpec> {
+        self.per_layer.get(layer.get()).and_then(|own| own.experts)
+    }
+
+    /// Whether some layer has experts.
+    pub fn is_mixture(&self) -> bool {
+        self.per_layer.iter().any(|layer| layer.experts.is_some())
+    }
+
+    /// What its layers have for an MLP, in a few words.
+    pub fn mlp_in_words(&self) -> String {
+        let dense = format!("MLP {}", self.intermediate_size);
+        let mut experts = self.per_layer.iter().filter_map(|layer| layer.experts);
+        let Some(first) = experts.next() else { return dense };
+        let (sparse, layers) = (1 + experts.count(), self.num_hidden_layers);
+        let mixture = format!(
+            "{} of {}, {} for each token",
+            counted(first.count, "expert"),
+            first.intermediate_size,
+            first.per_token
+        );
+        if sparse == layers {
+            mixture
+        } else {
+            format!("{mixture}, in {}, {dense} in {}", counted(sparse, "layer"), layers - sparse)
+        }
+    }
+
     /// Whether `layer` has the branch of `site`.
     pub fn has_branch(&self, layer: LayerIndex, site: Site) -> bool {
         self.per_layer.get(layer.get()).is_none_or(|layer| layer.branches.contains(site))
@@ -373,6 +407,7 @@ impl ModelSpec {
             });
         }
         self.validate_multipliers()?;
+        self.validate_experts()?;
         if !(self.rms_norm_eps > 0.0 && self.rms_norm_eps < 1.0) {
             return Err(SpecError::Invalid {
                 key: "rms_norm_eps".to_owned(),
@@ -456,6 +491,23 @@ impl ModelSpec {
         })
     }
 
+    fn validate_experts(&self) -> Result<(), SpecError> {
+        let mut all = 0;
+        for (layer, own) in self.per_layer.iter().enumerate() {
+            let Some(experts) = own.experts else { continue };
+            experts.validate(layer)?;
+            all += experts.count;
+        }
+        if all > ExpertsSpec::MOST_OF_A_MODEL {
+            let what = format!(
+                "all layers together have {all} experts; they can have {}",
+                ExpertsSpec::MOST_OF_A_MODEL
+            );
+            return Err(SpecError::Inconsistent { what });
+        }
+        Ok(())
+    }
+
     fn validate_multipliers(&self) -> Result<(), SpecError> {
         let scale = match self.attention_scale {
             AttentionScale::HeadSize | AttentionScale::HeadSizeAndDepth => None,
@@ -533,11 +585,11 @@ impl fmt::Display for ModelSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}, {} × {}, MLP {}, {} ({} key/value) of {}, vocabulary {}, scheme {}",
+            "{}, {} × {}, {}, {} ({} key/value) of {}, vocabulary {}, scheme {}",
             self.family.model_type(),
             counted(self.num_hidden_layers, "layer"),
             self.hidden_size,
-            self.intermediate_size,
+            self.mlp_in_words(),
             counted(self.num_attention_heads, "head"),
             self.num_key_value_heads,
             self.head_dim,

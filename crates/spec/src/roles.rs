@@ -51,6 +51,8 @@ pub enum Role {
     MlpUp,
     /// The MLP's output projection, `down_proj`.
     MlpDown,
+    /// What scores a layer's experts for a token, \[experts, H\]. Their own matrices have the MLP's roles.
+    Router,
 }
 
 impl Role {
@@ -96,7 +98,8 @@ impl Role {
             | Self::AttentionOutput
             | Self::MlpGate
             | Self::MlpUp
-            | Self::MlpDown => false,
+            | Self::MlpDown
+            | Self::Router => false,
         }
     }
 
@@ -120,6 +123,8 @@ pub enum Part {
 pub struct TensorId {
     /// The layer; none for a tensor outside the layers.
     pub layer: Option<LayerIndex>,
+    /// The expert of that layer; none for what all tokens meet.
+    pub expert: Option<usize>,
     /// The role it plays.
     pub role: Role,
     /// Weight or bias.
@@ -129,26 +134,34 @@ pub struct TensorId {
 impl TensorId {
     /// The weight of a role outside the layers.
     pub const fn outer(role: Role) -> Self {
-        Self { layer: None, role, part: Part::Weight }
+        Self { layer: None, expert: None, role, part: Part::Weight }
     }
 
     /// The weight of a role of a layer.
     pub const fn of_layer(layer: LayerIndex, role: Role) -> Self {
-        Self { layer: Some(layer), role, part: Part::Weight }
+        Self { layer: Some(layer), expert: None, role, part: Part::Weight }
+    }
+
+    /// Whether it is an expert's, or what chooses among experts.
+    pub fn is_of_experts(self) -> bool {
+        self.expert.is_some() || self.role == Role::Router
     }
 
     /// Whether weight decay is usual for it: for matrices of layers and the head, and for no gain, gate,
     /// bias or embedding.
     pub fn decays(self) -> bool {
-        self.part == Part::Weight && (self.role.is_projection() || self.role == Role::Head)
+        self.part == Part::Weight
+            && (self.role.is_projection() || matches!(self.role, Role::Head | Role::Router))
     }
 }
 
 impl fmt::Display for TensorId {
-    /// The name in a Hugging Face folder of a Llama: what seeds the tensor's random weights, whatever
-    /// its family.
+    /// The name in a Hugging Face folder of a Llama, or of a Qwen 3 where there are experts: what seeds the
+    /// tensor's random weights, whatever its family.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = crate::Family::LLAMA.stored_name(*self);
+        let family =
+            if self.is_of_experts() { crate::Family::QWEN3_MOE } else { crate::Family::LLAMA };
+        let name = family.stored_name(*self);
         match self.role {
             Role::PositionEmbedding => f.write_str("model.embed_positions.weight"),
             _ => f.write_str(&name),
@@ -314,7 +327,7 @@ impl ModelSpec {
     /// Tensors outside the layers.
     pub fn outer_tensors(&self) -> Vec<ModelTensor> {
         let table = [self.vocab_size, self.hidden_size];
-        let mut list = List { spec: self, layer: None, tensors: Vec::new() };
+        let mut list = List { spec: self, layer: None, expert: None, tensors: Vec::new() };
         list.push(Role::Embedding, &table);
         if self.learned_positions {
             list.push(Role::PositionEmbedding, &[self.max_position_embeddings, self.hidden_size]);
@@ -331,9 +344,10 @@ impl ModelSpec {
 
     /// Tensors of one layer.
     pub fn layer_tensors(&self, layer: LayerIndex) -> Vec<ModelTensor> {
-        let (hidden, inner) = (self.hidden_size, self.intermediate_size);
+        let hidden = self.hidden_size;
         let (queries, keys) = (self.query_size(), self.key_value_size());
-        let mut list = List { spec: self, layer: Some(layer), tensors: Vec::with_capacity(16) };
+        let tensors = Vec::with_capacity(16);
+        let mut list = List { spec: self, layer: Some(layer), expert: None, tensors };
         let sites: Vec<Site> = [Site::Attention, Site::Mlp]
             .into_iter()
             .filter(|site| self.has_branch(layer, *site))
@@ -363,13 +377,15 @@ impl ModelSpec {
                     let bias = self.attention_output_bias;
                     list.push_with_bias(Role::AttentionOutput, [hidden, queries], bias);
                 }
-                Site::Mlp => {
-                    if self.gated_mlp {
-                        list.push_with_bias(Role::MlpGate, [inner, hidden], self.mlp_bias);
+                Site::Mlp => match self.experts(layer) {
+                    None => list.push_mlp(None, self.intermediate_size),
+                    Some(experts) => {
+                        list.push(Role::Router, &[experts.count, hidden]);
+                        for expert in 0..experts.count {
+                            list.push_mlp(Some(expert), experts.intermediate_size);
+                        }
                     }
-                    list.push_with_bias(Role::MlpUp, [inner, hidden], self.mlp_bias);
-                    list.push_with_bias(Role::MlpDown, [hidden, inner], self.mlp_bias);
-                }
+                },
             }
         }
         for site in &sites {
@@ -433,26 +449,43 @@ impl ModelSpec {
 struct List<'a> {
     spec: &'a ModelSpec,
     layer: Option<LayerIndex>,
+    expert: Option<usize>,
     tensors: Vec<ModelTensor>,
 }
 
 impl List<'_> {
     fn push(&mut self, role: Role, shape: &[usize]) {
-        self.add(TensorId { layer: self.layer, role, part: Part::Weight }, shape);
+        self.add(self.id(role, Part::Weight), shape);
+    }
+
+    const fn id(&self, role: Role, part: Part) -> TensorId {
+        TensorId { layer: self.layer, expert: self.expert, role, part }
+    }
+
+    /// The matrices of the layer's MLP, or of that of one of its experts.
+    fn push_mlp(&mut self, expert: Option<usize>, inner: usize) {
+        let (hidden, bias) = (self.spec.hidden_size, self.spec.mlp_bias);
+        self.expert = expert;
+        if self.spec.gated_mlp {
+            self.push_with_bias(Role::MlpGate, [inner, hidden], bias);
+        }
+        self.push_with_bias(Role::MlpUp, [inner, hidden], bias);
+        self.push_with_bias(Role::MlpDown, [hidden, inner], bias);
+        self.expert = None;
     }
 
     /// A norm's gain, and its bias where norms have one.
     fn push_norm(&mut self, role: Role, width: usize) {
         self.push(role, &[width]);
         if self.spec.norm == NormKind::LayerNorm {
-            self.add(TensorId { layer: self.layer, role, part: Part::Bias }, &[width]);
+            self.add(self.id(role, Part::Bias), &[width]);
         }
     }
 
     fn push_with_bias(&mut self, role: Role, shape: [usize; 2], bias: bool) {
         self.push(role, &shape);
         if bias {
-            self.add(TensorId { layer: self.layer, role, part: Part::Bias }, &shape[..1]);
+            self.add(self.id(role, Part::Bias), &shape[..1]);
         }
     }
 
@@ -460,7 +493,7 @@ impl List<'_> {
         let family = self.spec.family;
         let name = family.stored_name(self.named_as(id));
         let layout = family.layout(id);
-        let parts = family.parts_of(id.role);
+        let parts = family.parts_of(id);
         let rows = (parts.len() > 1).then(|| match layout {
             StoredLayout::Rows | StoredLayout::Transposed => {
                 let before = self.tensors.iter().filter(|tensor| tensor.name == name);

@@ -1,9 +1,9 @@
 //! Whatever `config.json` is said to hold comes back from it, for every family, scheme and setting.
 
 use lns_spec::{
-    Activation, Anneal, AttentionScale, Block, DepthScale, Family, LayerIndex, ModelSpec, NormKind,
-    NormScheme, Placement, Preset, QkNorm, Removal, RopeScaling, RopeSpec, Rotary, Site, Sites,
-    SpecError,
+    Activation, Anneal, AttentionScale, Block, DepthScale, ExpertsSpec, Family, LayerIndex,
+    ModelSpec, NormKind, NormScheme, Placement, Preset, QkNorm, Removal, RopeScaling, RopeSpec,
+    Rotary, Router, Site, Sites, SpecError,
     schemes::{BranchRule, BranchScale, Keel, LayerScale, MixLn, Progressive},
 };
 use proptest::prelude::*;
@@ -64,7 +64,15 @@ fn compute_otherwise(spec: &mut ModelSpec, part: usize) {
         12 => spec.embedding_multiplier = 12.0,
         13 => spec.residual_multiplier = 0.22,
         14 => (spec.logits_divisor, spec.logits_softcap) = (8.0, Some(30.0)),
-        _ => spec.per_layer[2].rotary = Rotary::None,
+        15 => spec.per_layer[2].rotary = Rotary::None,
+        part => {
+            let router = if part == 16 { Router::Softmax } else { Router::SoftmaxRenormalised };
+            let inner = if part == 18 { 24 } else { 12 };
+            let experts = ExpertsSpec { count: 5, per_token: 3, intermediate_size: inner, router };
+            for (index, layer) in spec.per_layer.iter_mut().enumerate() {
+                layer.experts = Some(experts).filter(|_| part != 17 || index % 2 == 1);
+            }
+        }
     }
 }
 
@@ -77,6 +85,9 @@ fn sizes(family: Family) -> Value {
     if !["gpt2", "gpt_neox"].contains(&family.model_type()) {
         config["head_dim"] = json!(8);
         config["num_key_value_heads"] = json!(2);
+    }
+    if ["mixtral", "qwen3_moe"].contains(&family.model_type()) {
+        config["num_experts_per_tok"] = json!(2);
     }
     config
 }
@@ -124,6 +135,12 @@ fn config() -> impl Strategy<Value = Value> {
         ("residual_multiplier", vec![json!(0.22)]),
         ("attention_multiplier", vec![json!(0.1)]),
         ("logits_scaling", vec![json!(8.0)]),
+        ("num_experts", vec![json!(0), json!(1), json!(6)]),
+        ("num_local_experts", vec![json!(5), json!(6)]),
+        ("norm_topk_prob", vec![json!(true)]),
+        ("moe_intermediate_size", vec![json!(12)]),
+        ("decoder_sparse_step", vec![json!(2), json!(9)]),
+        ("mlp_only_layers", vec![json!([]), json!([3, 0]), json!([0, 1, 2, 3]), json!([4])]),
     ];
     let count = settings.len();
     let chosen = prop::sample::subsequence((0..count).collect::<Vec<_>>(), 0..=4);
@@ -145,7 +162,7 @@ fn model() -> impl Strategy<Value = ModelSpec> {
     let switches = prop::array::uniform7(any::<bool>());
     let window = prop::option::of(1usize..9);
     let removed = prop::option::of((0..LAYERS, prop::option::of(any::<bool>())));
-    let other = prop::option::of(0usize..16);
+    let other = prop::option::of(0usize..19);
     (prop::sample::select(families), scheme(), switches, window, removed, other).prop_map(
         |(family, norm_scheme, switches, window, removed, other)| {
             let preset = Preset {
@@ -226,7 +243,7 @@ proptest! {
         place in 0usize..10,
     ) {
         let (key, value) = [
-            ("num_experts", json!(8)),
+            ("num_experts", json!(6)),
             ("alibi", json!(true)),
             ("use_bidirectional_attention", json!(true)),
             ("partial_rotary_factor", json!(0.75)),

@@ -187,8 +187,8 @@ fn facts_of_tensors(
         tensors.iter().find(|tensor| tensor.name == name)
     };
     let bias = |role| {
-        let layer = Some(LayerIndex::new(0));
-        tensor(TensorId { layer, role, part: Part::Bias }).is_some()
+        tensor(TensorId { part: Part::Bias, ..TensorId::of_layer(LayerIndex::new(0), role) })
+            .is_some()
     };
     let rows = tensor(TensorId::outer(Role::Embedding)).and_then(|found| found.shape.first());
     let vocab_size = match (keys.size("vocab_size")?, rows) {

@@ -139,10 +139,7 @@ fn as_text(checkpoint: &Checkpoint, every_tensor: bool) -> String {
         ("norm scheme", spec.norm_scheme.to_string()),
         (
             "layers",
-            format!(
-                "{} × {}, MLP {}",
-                spec.num_hidden_layers, spec.hidden_size, spec.intermediate_size
-            ),
+            format!("{} × {}, {}", spec.num_hidden_layers, spec.hidden_size, spec.mlp_in_words()),
         ),
         (
             "attention",

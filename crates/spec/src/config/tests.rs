@@ -203,3 +203,67 @@ fn parameter_count_is_the_sum_of_the_tensors() {
     let layer = 2 * 32 * 32 + 2 * 16 * 32 + 3 * 32 * 48 + 2 * 32;
     assert_eq!(sum, 2 * 96 * 32 + 32 + 3 * layer);
 }
+
+fn of_experts(more: Value) -> Result<ModelSpec, SpecError> {
+    let mut config = json!({
+        "model_type": "qwen3_moe", "vocab_size": 32, "hidden_size": 16, "intermediate_size": 24,
+        "num_hidden_layers": 4, "num_attention_heads": 2, "num_experts": 6, "num_experts_per_tok": 2,
+        "num_key_value_heads": 1, "moe_intermediate_size": 8,
+    });
+    let keys = config.as_object_mut().expect("an object");
+    keys.extend(more.as_object().expect("an object").clone());
+    ModelSpec::from_config(&config)
+}
+
+#[test]
+fn a_layer_of_experts_has_a_router_and_each_experts_matrices_and_the_others_an_mlp() {
+    let spec =
+        of_experts(json!({"mlp_only_layers": [3], "decoder_sparse_step": 2})).expect("reads");
+    let sparse: Vec<bool> = spec.per_layer.iter().map(|layer| layer.experts.is_some()).collect();
+    assert_eq!(sparse, [false, true, false, false]);
+    let named = |layer, part: &str| {
+        let tensors = spec.layer_tensors(LayerIndex::new(layer));
+        let of_mlp = tensors.into_iter().filter(|tensor| tensor.name.contains(part));
+        of_mlp.map(|tensor| (tensor.name, tensor.shape)).collect::<Vec<_>>()
+    };
+    let experts = named(1, "mlp.");
+    assert_eq!(experts.len(), 1 + 3 * 6);
+    assert_eq!(experts[0], ("model.layers.1.mlp.gate.weight".to_owned(), vec![6, 16]));
+    let last = ("model.layers.1.mlp.experts.5.down_proj.weight".to_owned(), vec![16, 8]);
+    assert_eq!(experts[18], last);
+    assert_eq!(named(0, "mlp.").len(), 3);
+    // Surgery keeps what each layer has.
+    let removal = crate::Removal { layer: LayerIndex::new(0), branch: None };
+    let (pruned, _) = spec.without(&[removal]).expect("prunes");
+    assert!(pruned.experts(LayerIndex::new(0)).is_some());
+    assert_eq!(pruned.check_config(), Ok(()));
+    // Random weights differ from expert to expert.
+    let mut seeds: Vec<String> =
+        spec.tensors().iter().map(|tensor| tensor.id.to_string()).collect();
+    let all = seeds.len();
+    seeds.sort();
+    seeds.dedup();
+    assert_eq!(seeds.len(), all);
+}
+
+#[test]
+fn numbers_of_experts_that_no_model_has_are_refused_without_a_list_of_them() {
+    for (more, part) in [
+        (json!({"num_experts": 1u64 << 40}), "1099511627776 experts"),
+        (json!({"num_experts": 4096, "num_hidden_layers": 4096}), "all layers together"),
+        (json!({"num_experts_per_tok": 7}), "7 of 6 experts"),
+        (json!({"num_experts_per_tok": 0}), "num_experts_per_tok"),
+        (json!({"moe_intermediate_size": 1u64 << 40}), "features inside"),
+        (json!({"num_local_experts": 5}), "`num_local_experts` is 5 and `num_experts` 6"),
+        (json!({"num_experts": -1}), "num_experts"),
+        (json!({"decoder_sparse_step": 0}), "decoder_sparse_step"),
+        (json!({"mlp_only_layers": [4]}), "mlp_only_layers"),
+        (json!({"mlp_only_layers": "all"}), "mlp_only_layers"),
+        (json!({"model_type": "mixtral", "num_experts": 0}), "0 experts"),
+    ] {
+        let error = of_experts(more).expect_err(part).to_string();
+        assert!(error.contains(part), "{error}");
+    }
+    let dense = of_experts(json!({"num_experts": 0})).expect("no experts are none");
+    assert!(!dense.is_mixture());
+}

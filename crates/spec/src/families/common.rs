@@ -354,3 +354,18 @@ pub(super) fn write_windows(spec: &ModelSpec, config: &mut Map<String, Value>) {
     config.insert("sliding_window".to_owned(), json!(window));
     config.insert("layer_types".to_owned(), types.collect());
 }
+
+/// How many experts there are, which files of other versions of a family's class call otherwise.
+pub(super) fn expert_count(keys: &mut Keys) -> Result<Option<usize>, SpecError> {
+    let mut count = |key| {
+        keys.typed(key, "a whole number", |value| {
+            value.as_u64().and_then(|count| usize::try_from(count).ok())
+        })
+    };
+    match (count("num_local_experts")?, count("num_experts")?) {
+        (Some(local), Some(all)) if local != all => Err(SpecError::Inconsistent {
+            what: format!("`num_local_experts` is {local} and `num_experts` {all}"),
+        }),
+        (local, all) => Ok(local.or(all)),
+    }
+}

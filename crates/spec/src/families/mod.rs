@@ -13,11 +13,13 @@ mod gpt_neox;
 mod granite;
 mod llama;
 mod mistral;
+mod mixtral;
 mod olmo2;
 mod olmo3;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen3_moe;
 mod smollm3;
 
 use std::fmt;
@@ -30,7 +32,7 @@ use crate::{
 };
 
 /// Every family, in the order in which people are told of them.
-static REGISTRY: [&Description; 14] = [
+static REGISTRY: [&Description; 16] = [
     &llama::FAMILY,
     &mistral::FAMILY,
     &qwen2::FAMILY,
@@ -45,6 +47,8 @@ static REGISTRY: [&Description; 14] = [
     &smollm3::FAMILY,
     &glm4::FAMILY,
     &granite::FAMILY,
+    &mixtral::FAMILY,
+    &qwen3_moe::FAMILY,
 ];
 
 /// Everything in which families differ.
@@ -56,6 +60,8 @@ pub(crate) struct Description {
     /// What its tensors are called. Roles that are not listed are those that only schemes bring
     /// ([`SCHEME_NAMES`]).
     names: &'static [StoredName],
+    /// What a layer's router is called, and the matrices of its expert number `{expert}`.
+    expert_names: &'static [StoredName],
     /// The scheme that a stock model has.
     own_scheme: fn() -> NormScheme,
     /// What stands before a layer's number in the names of its tensors.
@@ -79,6 +85,7 @@ const USUAL: Description = Description {
     model_type: "",
     architecture: "",
     names: &[],
+    expert_names: &[],
     own_scheme: NormScheme::pre,
     layer_prefix: "model.layers.",
     optional_prefix: "",
@@ -177,6 +184,8 @@ impl Family {
     pub const QWEN2: Self = Self(&qwen2::FAMILY);
     /// Qwen 3 (dense): norms on the heads of q and k
     pub const QWEN3: Self = Self(&qwen3::FAMILY);
+    /// Qwen 3 with experts
+    pub const QWEN3_MOE: Self = Self(&qwen3_moe::FAMILY);
 
     /// Every family, in the order in which people are told of them.
     pub fn all() -> impl ExactSizeIterator<Item = Self> {
@@ -224,8 +233,11 @@ impl Family {
 
     /// The name of a tensor in a Hugging Face folder of this family.
     pub fn stored_name(self, id: TensorId) -> String {
-        let named = self.names().find(|name| name.roles.contains(&id.role));
-        let stem = named.map_or("", |name| name.hugging_face);
+        let stem = self.name_of(id).map_or("", |name| name.hugging_face);
+        let stem = match id.expert {
+            Some(expert) => &stem.replace("{expert}", &expert.to_string()),
+            None => stem,
+        };
         let suffix = match id.part {
             _ if id.role.is_gate() => "",
             Part::Weight => ".weight",
@@ -237,15 +249,24 @@ impl Family {
         }
     }
 
-    /// The roles that are stored as one tensor with that role, itself included.
-    pub(crate) fn parts_of(self, role: Role) -> &'static [Role] {
-        self.names().find(|name| name.roles.contains(&role)).map_or(&[], |name| name.roles)
+    /// The name of the tensor that holds this one.
+    fn name_of(self, id: TensorId) -> Option<&'static StoredName> {
+        let holds = |name: &&StoredName| name.roles.contains(&id.role);
+        if id.is_of_experts() {
+            self.0.expert_names.iter().find(holds)
+        } else {
+            self.names().find(holds)
+        }
+    }
+
+    /// The roles that are stored as one tensor with that one, itself included.
+    pub(crate) fn parts_of(self, id: TensorId) -> &'static [Role] {
+        self.name_of(id).map_or(&[], |name| name.roles)
     }
 
     /// How the stored tensor is made of its parts. A vector has no columns to be transposed.
     pub(crate) fn layout(self, id: TensorId) -> StoredLayout {
-        let named = self.names().find(|name| name.roles.contains(&id.role));
-        match named.map_or(StoredLayout::Rows, |name| name.layout) {
+        match self.name_of(id).map_or(StoredLayout::Rows, |name| name.layout) {
             StoredLayout::Transposed if id.part == Part::Bias => StoredLayout::Rows,
             layout => layout,
         }
@@ -316,7 +337,7 @@ impl Family {
 
     /// The name of a tensor in a GGUF file of this family; `None` if GGUF has none for it.
     pub fn gguf_name(self, id: TensorId) -> Option<String> {
-        let name = self.names().find(|name| name.roles.contains(&id.role))?;
+        let name = self.name_of(id)?;
         let suffix = if id.part == Part::Bias { "bias" } else { "weight" };
         match (name.gguf, id.layer) {
             ("", _) => None,

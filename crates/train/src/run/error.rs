@@ -80,6 +80,11 @@ pub enum RunError {
     )]
     BeyondContext { base: PathBuf, context: usize, length: usize },
     #[error(
+        "{base} is a mixture of experts, which lns runs, diagnoses and converts but does not train: nothing \
+         here keeps the experts' load even"
+    )]
+    Mixture { base: PathBuf },
+    #[error(
         "{path}: {source}; what snapshots hold is safe, and the same command goes on from there"
     )]
     Io { path: PathBuf, source: std::io::Error },

@@ -85,12 +85,16 @@ impl Origin {
 /// Whether a run's settings suit the checkpoint that it goes on from, whatever its text.
 ///
 /// # Errors
-/// Adapters that do not fit, [`RunError::AnnealTooLong`], [`RunError::BeyondContext`].
+/// [`RunError::Mixture`], adapters that do not fit, [`RunError::AnnealTooLong`],
+/// [`RunError::BeyondContext`].
 pub fn check_checkpoint(
     config: &RunConfig,
     from: &FinetuneConfig,
     spec: &ModelSpec,
 ) -> Result<(), RunError> {
+    if spec.is_mixture() {
+        return Err(RunError::Mixture { base: from.base.clone() });
+    }
     if let Some(lora) = &from.lora {
         lora.check(spec)?;
     }

@@ -1,0 +1,116 @@
+//! Experts in the place of an MLP: a router chooses some of them for each token (Shazeer et al., arXiv
+//! 1701.06538; Mixtral, arXiv 2401.04088).
+//!
+//! Shapes: N tokens, E experts, k of them for each token, H = hidden_size.
+
+use burn::{
+    module::Module,
+    tensor::{Int, Tensor, TensorData, activation::softmax},
+};
+use lns_spec::{ExpertsSpec, ModelSpec, Role, Router};
+
+use crate::{
+    Mlp, Projection,
+    weights::{Builder, Weights},
+};
+
+/// Σ weight · MLP(x) over the k experts that the router chooses for x.
+#[derive(Module, Debug)]
+pub struct Experts {
+    /// H → a score for each expert
+    pub router: Projection,
+    /// The experts.
+    pub each: Vec<Mlp>,
+    #[module(skip)]
+    spec: ExpertsSpec,
+}
+
+/// Who computes which token.
+struct Routing {
+    /// The weights of a token's experts, the largest first. \[N, k\]
+    weights: Tensor<2>,
+    /// Those experts: rank r of token n at n · k + r.
+    chosen: Vec<usize>,
+}
+
+impl Experts {
+    pub(crate) fn build<W: Weights>(
+        spec: &ModelSpec,
+        experts: ExpertsSpec,
+        builder: &mut Builder<'_, W>,
+    ) -> Result<Self, W::Error> {
+        let router = Projection::build(builder, Role::Router)?;
+        let each = (0..experts.count)
+            .map(|expert| builder.of_expert(expert, |builder| Mlp::build(spec, builder)))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { router, each, spec: experts })
+    }
+
+    /// \[B, T, H\] → \[B, T, H\]. Each expert computes its own tokens only; a token's sum is taken in the
+    /// order of its experts' weights, so that it does not depend on the tokens beside it.
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let shape = x.dims();
+        let [b, t, hidden] = shape;
+        let (tokens, k) = (x.reshape([b * t, hidden]), self.spec.per_token);
+        let Routing { weights, chosen } = self.route(tokens.clone());
+        let device = tokens.device();
+        let indices = |list: Vec<i32>| {
+            let length = list.len();
+            Tensor::<1, Int>::from_data(TensorData::new(list, [length]), &device)
+        };
+        let mut outputs = Vec::new();
+        // Where in `outputs` what an expert made of a token is, by rank and token as in `chosen`.
+        let mut places = vec![0; chosen.len()];
+        let mut filled = 0;
+        for (expert, own) in self.of_each(&chosen).into_iter().enumerate() {
+            if own.is_empty() {
+                continue;
+            }
+            for place in &own {
+                places[*place] = filled;
+                filled += 1;
+            }
+            let rows = indices(own.iter().map(|place| (place / k) as i32).collect());
+            outputs.push(self.each[expert].forward(tokens.clone().select(0, rows)));
+        }
+        let by_token = Tensor::cat(outputs, 0).select(0, indices(places));
+        let weighted = by_token.reshape([b * t, k, hidden]) * weights.unsqueeze_dim(2);
+        weighted.sum_dim(1).reshape(shape)
+    }
+
+    /// How many of the tokens each expert computes. \[B, T, H\] → E
+    pub fn load(&self, x: Tensor<3>) -> Vec<usize> {
+        let [b, t, hidden] = x.dims();
+        let chosen = self.route(x.reshape([b * t, hidden])).chosen;
+        self.of_each(&chosen).iter().map(Vec::len).collect()
+    }
+
+    fn route(&self, tokens: Tensor<2>) -> Routing {
+        let ([n, _], k) = (tokens.dims(), self.spec.per_token);
+        let shares = softmax(self.router.forward(tokens), 1);
+        let values: Vec<f32> = shares.clone().detach().into_data().iter::<f32>().collect();
+        let mut chosen = Vec::with_capacity(n * k);
+        for row in values.chunks_exact(self.spec.count) {
+            let mut order: Vec<usize> = (0..row.len()).collect();
+            order.sort_by(|a, b| row[*b].total_cmp(&row[*a]));
+            chosen.extend_from_slice(&order[..k]);
+        }
+        let list: Vec<i32> = chosen.iter().map(|expert| *expert as i32).collect();
+        let indices = Tensor::<2, Int>::from_data(TensorData::new(list, [n, k]), &shares.device());
+        let weights = shares.gather(1, indices);
+        let weights = match self.spec.router {
+            Router::Softmax => weights,
+            Router::SoftmaxRenormalised => weights.clone() / weights.sum_dim(1),
+        };
+        Routing { weights, chosen }
+    }
+
+    /// For each expert, where in `chosen` it stands, in order.
+    fn of_each(&self, chosen: &[usize]) -> Vec<Vec<usize>> {
+        let mut of_each = vec![Vec::new(); self.spec.count];
+        for (place, expert) in chosen.iter().enumerate() {
+            of_each[*expert].push(place);
+        }
+        of_each
+    }
+}
