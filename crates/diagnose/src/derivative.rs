@@ -166,8 +166,17 @@ struct Collect<'a> {
 
 impl ModuleVisitor for Collect<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(gradient) = param.val().grad(self.gradients) {
-            with_slices([&gradient], |[values]| self.values.extend_from_slice(values));
+        let values = param.val();
+        match values.grad(self.gradients) {
+            Some(gradient) => {
+                with_slices([&gradient], |[values]| self.values.extend_from_slice(values));
+            }
+            // An expert that no token of this window is sent to; others may be.
+            None if values.is_require_grad() => {
+                let count = values.shape().num_elements();
+                self.values.resize(self.values.len() + count, 0.0);
+            }
+            None => {}
         }
     }
 }

@@ -6,11 +6,14 @@ use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use burn::tensor::Device;
+use burn::{
+    module::{Module, ModuleVisitor, Param},
+    tensor::{Device, Gradients, Tensor, TensorData},
+};
 use lns_checkpoint::Checkpoint;
 use lns_corpus::{Window, Windows};
 use lns_diagnose::{Control, Labels, Probes, diagnose};
-use lns_kernels::Workers;
+use lns_kernels::{LossTerms, Workers};
 use lns_model::{Decoder, LayerSource, Pruned, StreamingDecoder};
 use lns_record::{Axis, DiagnoseRecord, Numbers, ProbeDescription};
 use lns_score::ScoreError;
@@ -359,7 +362,7 @@ fn weights_beyond_the_range_of_f32_are_an_error_in_every_probe() {
 
 #[test]
 fn removals_cost_what_models_without_the_part_lose_in_families_that_join_branches_otherwise() {
-    for name in ["gpt_neox", "gpt2", "gemma3_text", "olmo2", "granite"] {
+    for name in ["gpt_neox", "gpt2", "gemma3_text", "olmo2", "granite", "mixtral", "qwen3_moe"] {
         let model = model(name);
         let ids: Vec<u32> = (0..48).map(|i| (i * i * 7 + 3) % 96).collect();
         let windows: Vec<Window> = ids
@@ -383,5 +386,67 @@ fn removals_cost_what_models_without_the_part_lose_in_families_that_join_branche
                 assert!((found - wanted).abs() < 1e-5, "{name} {removal}: {found} {wanted}");
             }
         }
+    }
+}
+
+/// Σ of the squares of each layer's gradients.
+struct Squares<'a> {
+    gradients: &'a Gradients,
+    layer: Option<usize>,
+    path: Vec<String>,
+    sums: Vec<f64>,
+}
+
+impl ModuleVisitor for Squares<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.to_owned());
+        if let [layers, layer] = &self.path[..]
+            && layers == "layers"
+        {
+            self.layer = layer.parse().ok();
+        }
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+        self.layer = self.layer.filter(|_| self.path.len() > 1);
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let (Some(layer), Some(gradient)) = (self.layer, param.val().grad(self.gradients)) else {
+            return;
+        };
+        self.sums[layer] +=
+            gradient.into_data().iter::<f32>().map(|x| f64::from(x).powi(2)).sum::<f64>();
+    }
+}
+
+#[test]
+fn gradients_of_experts_are_added_up_though_each_window_meets_others() {
+    let model = model("mixtral");
+    // Three tokens go to two experts each, of four; a window need not meet them all.
+    let ids: Vec<u32> = (0..24).map(|i| (i * i * 7 + 3) % 96).collect();
+    let windows = ids
+        .chunks(3)
+        .map(|ids| Window { ids: ids.to_vec(), text_bytes: Some(vec![1; ids.len()]) })
+        .collect();
+    let text = Windows { window: 3, windows, files: Vec::new(), separators: Vec::new() };
+    let record = run(&model, &text, "gradients", 1);
+
+    let model = Module::train(model);
+    let rows: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
+    let data = TensorData::new(rows, [8, 3]);
+    let tokens = Tensor::from_data(data, &model.device());
+    let targets: Vec<u32> =
+        ids.chunks(3).flat_map(|row| [row[1], row[2], lns_spec::IGNORED]).collect();
+    let terms = LossTerms { weight: 1.0 / 16.0, z_loss: 0.0 };
+    let (loss, _) = model.loss(tokens, &targets, terms);
+    let gradients = loss.backward();
+    let mut squares =
+        Squares { gradients: &gradients, layer: None, path: Vec::new(), sums: vec![0.0; 3] };
+    model.visit(&mut squares);
+    for (layer, sum) in record.layers.iter().zip(squares.sums) {
+        let (found, wanted) = (layer.gradient_norm.expect("measured"), sum.sqrt());
+        assert!((found / wanted - 1.0).abs() < 1e-4, "layer {}: {found} {wanted}", layer.layer);
     }
 }

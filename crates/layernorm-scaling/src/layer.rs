@@ -268,6 +268,12 @@ impl TransformerLayerWithScaling {
         self.attention_rule.only_adds() && normed && !self.parallel
     }
 
+    /// How many tokens of what the MLP's branch reads each of its experts computes. \[B, T, H\] → experts
+    pub fn expert_load(&self, stream: Tensor<3>) -> Option<Vec<usize>> {
+        let experts = self.experts.as_ref()?;
+        Some(experts.load(self.entry(Site::Mlp, stream)))
+    }
+
     /// What the branch at `site` adds to the stream; zeros if it was pruned. \[B, T, H\] →
     /// \[B, T, H\]
     pub fn branch(&self, site: Site, stream: Tensor<3>, rotary: &RotaryTable) -> Tensor<3> {

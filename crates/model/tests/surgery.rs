@@ -282,6 +282,8 @@ fn a_pruned_file_computes_what_the_view_does_and_so_do_the_zeros_for_other_progr
         "gpt_neox",
         "smollm3",
         "granite",
+        "mixtral",
+        "qwen3_moe",
     ] {
         let source = tiny_checkpoint(name);
         let model = Decoder::from_checkpoint(&source, &Device::flex()).expect("loads");

@@ -17,11 +17,12 @@ use lns_kernels::cpu_device;
 use lns_model::{Decoder, LoraConfig, Retrofit};
 use lns_record::{Event, Outcome, ProvenanceRecord, read_events};
 use lns_spec::{DepthScale, NormScheme, Preset};
+use lns_testing::golden::tiny_checkpoint;
 use lns_testing::models::TINY;
 use lns_tokenizer::{Tokenizer, TokenizerError, model_tokenizer, write_tokenizer};
 use lns_train::{
     ConfigError, FinetuneConfig, RunConfig, RunError, Settings, SourceConfig, check,
-    finetune_defaults,
+    check_checkpoint, finetune_defaults,
 };
 use tempfile::TempDir;
 
@@ -258,6 +259,11 @@ fn refused(config: &RunConfig, folder: &Path) -> RunError {
 fn what_cannot_be_gone_on_from_is_refused_before_the_first_step() {
     let place = Place::new(NormScheme::pre());
     let folder = place.run("run");
+    let mixture = tiny_checkpoint("mixtral");
+    let from = place.config(None).finetune.expect("goes on from a checkpoint");
+    let error = check_checkpoint(&place.config(None), &from, mixture.spec());
+    assert!(matches!(error, Err(RunError::Mixture { .. })), "{error:?}");
+
     let mut config = place.config(None);
     config.data.length = 65;
     let error = refused(&config, &folder);
