@@ -8,7 +8,10 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::Args;
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use lns_checkpoint::Checkpoint;
 use lns_kernels::Compute;
 use lns_record::{TaskRecord, TasksRecord};
@@ -19,10 +22,7 @@ use lns_tokenizer::{Tokenizer, begins_with_bos};
 
 use super::{EvalArgs, table};
 use crate::{
-    arguments::{
-        names::{any_of, one_of},
-        numbers::whole,
-    },
+    arguments::{names::any_of, numbers::whole},
     failure::usage,
     model,
     printer::Printer,
@@ -32,7 +32,7 @@ use crate::{
 #[derive(Debug, Args)]
 pub(crate) struct TaskArgs {
     #[arg(
-        id = "tasks", long = "tasks", value_name = "TASK", num_args = 1.., value_delimiter = ',',
+        id = "tasks", long = "tasks", value_name = "TASK", value_delimiter = ',',
         help = tasks_help()
     )]
     pub(crate) names: Vec<String>,
@@ -56,10 +56,7 @@ pub(crate) struct TaskArgs {
     pub(crate) shots: usize,
 
     /// Ask another split than the task's own
-    #[arg(
-        long, value_name = "SPLIT", requires = "tasks",
-        value_parser = one_of(Split::NAMED.map(|split| (split.name(), split, "")))
-    )]
+    #[arg(long, value_name = "SPLIT", requires = "tasks", value_parser = split_named())]
     pub(crate) split: Option<Split>,
 
     /// Write a line of JSON for each document: what every choice was given
@@ -67,11 +64,19 @@ pub(crate) struct TaskArgs {
     pub(crate) samples: Option<PathBuf>,
 }
 
+/// A parser of the splits' names.
+fn split_named() -> impl TypedValueParser<Value = Split> {
+    PossibleValuesParser::new(Split::NAMED.map(Split::name)).try_map(|given| {
+        Split::NAMED.into_iter().find(|split| split.name() == given).ok_or("this is no split")
+    })
+}
+
 /// The tasks there are, for help.
 fn tasks_help() -> String {
     format!(
         "Tasks, separated by commas: {}; or files: lines {{\"context\", \"choices\", \"gold\"}} of one's own, \
-         or OLMo's requests.jsonl.gz",
+         or OLMo's requests.jsonl.gz. Of contexts longer than --window \
+         (the model's own if not given) the end is read",
         any_of(lns_tasks::tasks().map(Task::name))
     )
 }
