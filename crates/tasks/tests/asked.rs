@@ -151,7 +151,11 @@ fn every_task_asks_as_the_reference_does() {
         let folder = folder();
         let split = if task.split() == Split::All { Split::Train } else { task.split() };
         let part = task.source().parts.first().unwrap_or(&"data");
-        write(folder.path(), &format!("{name}/{part}/{split}-00000.jsonl"), &[row.clone()]);
+        write(
+            folder.path(),
+            &format!("{name}/{part}/{split}-00000.jsonl"),
+            std::slice::from_ref(row),
+        );
         let asked = ask(name, &options(folder.path())).expect(name);
         let document = &asked.documents[0];
         let opening = task.opening(document.group.as_deref());
@@ -408,7 +412,7 @@ fn lm_evaluation_harness_asks_the_same_of_documents_written_for_it() {
             }
             let shots = of["shots"].as_u64().expect("a count") as usize;
             let asked = ask(task.name(), &AskOptions { shots, ..options(folder.path()) });
-            let asked = asked.expect(task.name());
+            let asked = asked.unwrap_or_else(|error| panic!("{}: {error}", task.name()));
             let text = |value: &Value| value.as_str().expect("a text").to_owned();
             for (document, expected) in asked.documents.iter().zip(rows("documents")) {
                 let choices = expected["choices"].as_array().expect("choices").iter();
