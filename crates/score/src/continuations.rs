@@ -7,6 +7,8 @@
 //! and every continuation follows them, so that a cache lives no longer than its layer is at work, and
 //! a model whose layers come from disk shares contexts like one in memory. The continuations of a group
 //! go through the layer as one batch, the shorter ones padded behind: no token sees what comes after it.
+//! Contexts that follow each other and begin alike, as those after the same examples do, are a family,
+//! whose common beginning is computed once in the same way.
 
 use std::collections::HashMap;
 
@@ -22,6 +24,13 @@ use crate::{CountPasses, ScoreError, layers::Jobs};
 /// that begins a sequence, are groups of their own, so that a batch fits into memory and every worker
 /// has one.
 const TOGETHER: usize = 16;
+
+/// Contexts whose common beginning is computed once at most: what is held of them must fit into memory,
+/// and every worker have some.
+const CONTEXTS_TOGETHER: usize = 8;
+
+/// Shorter beginnings, the words with which every question of a task opens, are not worth sharing.
+const SHARED_AT_LEAST: usize = 32;
 
 /// Stands behind a shorter continuation; which id it is changes nothing.
 const PADDING: u32 = 0;
@@ -65,17 +74,19 @@ pub fn log_likelihoods(
     for (index, request) in requests.iter().enumerate() {
         check(index, request, window, spec.vocab_size)?;
     }
-    let groups = grouped(requests, window, spec);
-    let largest = groups.iter().map(|group| group.tokens()).max().unwrap_or(0);
+    let families = families(grouped(requests, window, spec), spec);
+    let largest = families.iter().map(|family| family.tokens()).max().unwrap_or(0);
     let jobs = Jobs {
-        count: groups.len(),
+        count: families.len(),
         bytes_each: largest * spec.hidden_size * size_of::<f32>(),
-        begin: |group: usize| groups[group].begin(source),
-        step: |group: usize, layer: &TransformerLayerWithScaling, streams: Streams| {
-            progress(groups[group].members.len() as u64);
+        begin: |family: usize| families[family].begin(source),
+        step: |family: usize, layer: &TransformerLayerWithScaling, streams: FamilyStreams| {
+            progress(families[family].groups.iter().map(|group| group.members.len() as u64).sum());
             streams.through(layer)
         },
-        end: |group: usize, head: &Head, streams: Streams| groups[group].scores(streams, head),
+        end: |family: usize, head: &Head, streams: FamilyStreams| {
+            families[family].scores(streams, head)
+        },
     };
     let mut found: Vec<Option<Likelihood>> = vec![None; requests.len()];
     for (index, likelihood) in jobs.run(source, workers)?.into_iter().flatten() {
@@ -151,6 +162,75 @@ fn grouped<'a>(requests: &'a [Request], window: usize, spec: &ModelSpec) -> Vec<
     groups
 }
 
+/// Groups whose contexts begin alike.
+struct Family<'a> {
+    /// What all contexts begin with; none of them ends there. Empty where a group is alone.
+    shared: &'a [u32],
+    groups: Vec<Group<'a>>,
+}
+
+/// The groups in their order, neighbours that share a beginning together.
+fn families<'a>(groups: Vec<Group<'a>>, spec: &ModelSpec) -> Vec<Family<'a>> {
+    let mut families: Vec<Family<'a>> = Vec::new();
+    for group in groups {
+        match families.last_mut() {
+            Some(family) if let Some(shared) = family.shared_with(&group, spec) => {
+                family.shared = &group.context[..shared];
+                family.groups.push(group);
+            }
+            _ => families.push(Family { shared: &[], groups: vec![group] }),
+        }
+    }
+    families
+}
+
+impl Family<'_> {
+    /// How many tokens it would share if the group joined; `None` if it should not.
+    fn shared_with(&self, group: &Group<'_>, spec: &ModelSpec) -> Option<usize> {
+        let before = match &self.groups[..] {
+            [alone] => &alone.context[..alone.context.len() - 1],
+            _ => self.shared,
+        };
+        let own = &group.context[..group.context.len() - 1];
+        let common = before.iter().zip(own).take_while(|(a, b)| a == b).count();
+        // A group that shares much less than the others would cost them more than it saves.
+        let worth = common >= SHARED_AT_LEAST && 4 * common >= 3 * self.shared.len();
+        let fits = self.groups.len() < CONTEXTS_TOGETHER
+            && positions_agree(spec, self.length(), group.length());
+        (worth && fits).then_some(common)
+    }
+
+    /// Tokens of its longest sequence.
+    fn length(&self) -> usize {
+        self.groups.iter().map(Group::length).max().unwrap_or(0)
+    }
+
+    /// Tokens of all its streams.
+    fn tokens(&self) -> usize {
+        let shared = self.shared.len();
+        shared + self.groups.iter().map(|group| group.tokens() - shared).sum::<usize>()
+    }
+
+    fn begin(&self, source: &dyn LayerSource) -> Result<FamilyStreams, LoadError> {
+        let first = self.shared.len();
+        Ok(FamilyStreams {
+            rotary: rotary_table(source.spec(), self.length()),
+            shared: if first == 0 { None } else { Some(source.embed_ids(self.shared)?) },
+            groups: self
+                .groups
+                .iter()
+                .map(|group| group.begin(source, first))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Place and likelihood of each request.
+    fn scores(&self, streams: FamilyStreams, head: &Head) -> Vec<(usize, Likelihood)> {
+        let groups = self.groups.iter().zip(streams.groups);
+        groups.flat_map(|(group, streams)| group.scores(streams, head)).collect()
+    }
+}
+
 /// Whether sequences of `a` and of `b` tokens turn their positions alike: some ways of stretching a
 /// context depend on how much of it is used.
 fn positions_agree(spec: &ModelSpec, a: usize, b: usize) -> bool {
@@ -160,12 +240,18 @@ fn positions_agree(spec: &ModelSpec, a: usize, b: usize) -> bool {
 }
 
 impl Group<'_> {
+    /// Tokens of its longest sequence.
+    fn length(&self) -> usize {
+        self.context.len() + self.longest
+    }
+
     /// Tokens of all its streams.
     fn tokens(&self) -> usize {
         self.context.len() + self.members.len() * self.longest
     }
 
-    fn begin(&self, source: &dyn LayerSource) -> Result<Streams, LoadError> {
+    /// What enters the first layer, the context from its token number `from` on.
+    fn begin(&self, source: &dyn LayerSource, from: usize) -> Result<Streams, LoadError> {
         let padded = |member: &Member<'_>| {
             let read = &member.continuation[..member.continuation.len() - 1];
             let mut padded = read.to_vec();
@@ -182,11 +268,9 @@ impl Group<'_> {
             let hidden = stream.dims()[2];
             Some(stream.reshape([self.members.len(), self.longest, hidden]))
         };
-        Ok(Streams {
-            rotary: rotary_table(source.spec(), self.context.len() + self.longest),
-            context: source.embed_ids(self.context)?,
-            continuations,
-        })
+        let positions: Vec<u32> = (from as u32..self.context.len() as u32).collect();
+        let context = source.embed_ids_at(&self.context[from..], &positions)?;
+        Ok(Streams { context, continuations })
     }
 
     /// Place and likelihood of each request.
@@ -221,24 +305,51 @@ impl Group<'_> {
     }
 }
 
+/// A family on its way through the layers.
+struct FamilyStreams {
+    rotary: RotaryTable,
+    /// \[1, tokens of the common beginning, H\]
+    shared: Option<Tensor<3>>,
+    groups: Vec<Streams>,
+}
+
 /// A group on its way through the layers.
 struct Streams {
-    rotary: RotaryTable,
-    /// \[1, tokens of the context, H\]
+    /// \[1, tokens of the context after what its family shares, H\]
     context: Tensor<3>,
     /// \[requests, tokens of the longest continuation but its last, H\]; absent when every continuation
     /// is one token.
     continuations: Option<Tensor<3>>,
 }
 
-impl Streams {
+impl FamilyStreams {
     fn through(self, layer: &TransformerLayerWithScaling) -> Self {
+        let rotary = self.rotary;
         let mut cache = LayerCache::default();
-        let context = layer.forward_cached(self.context, &self.rotary, Some(&mut cache));
+        let shared =
+            self.shared.map(|stream| layer.forward_cached(stream, &rotary, Some(&mut cache)));
+        let through = |streams: Streams| {
+            let own = if shared.is_some() { cache.for_sequences(1) } else { LayerCache::default() };
+            streams.through(layer, &rotary, own)
+        };
+        let groups = self.groups.into_iter().map(through).collect();
+        Self { rotary, shared, groups }
+    }
+}
+
+impl Streams {
+    /// `cache` holds what stands before the context.
+    fn through(
+        self,
+        layer: &TransformerLayerWithScaling,
+        rotary: &RotaryTable,
+        mut cache: LayerCache,
+    ) -> Self {
+        let context = layer.forward_cached(self.context, rotary, Some(&mut cache));
         let continuations = self.continuations.map(|stream| {
             let mut cache = cache.for_sequences(stream.dims()[0]);
-            layer.forward_cached(stream, &self.rotary, Some(&mut cache))
+            layer.forward_cached(stream, rotary, Some(&mut cache))
         });
-        Self { context, continuations, ..self }
+        Self { context, continuations }
     }
 }

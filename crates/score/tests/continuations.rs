@@ -164,3 +164,30 @@ fn a_damaged_model_gives_scores_that_are_no_numbers_and_nothing_greedy() {
     let error = evaluate(&model, &windows, &workers, &|_| {}).expect_err("no loss either");
     assert!(matches!(error, ScoreError::NotFinite { .. }));
 }
+
+#[test]
+fn contexts_that_begin_alike_get_the_likelihoods_that_each_gets_alone() {
+    for name in ["llama", "mistral", "phi3-longrope", "gpt2", "gemma2"] {
+        let model = model(name);
+        let vocabulary = model.spec().vocab_size as u32;
+        let ids = |seed: u32, count: u32| -> Vec<u32> {
+            (0..count).map(|at| (seed * 31 + at * 17 + at * at) % vocabulary).collect()
+        };
+        // Ten contexts after 36 common tokens, two of which go on alike for longer, and one that is the
+        // beginning alone; the last but one shares nothing.
+        let mut requests = Vec::new();
+        for question in 0..10 {
+            let own = if question == 8 { ids(77, 9) } else { ids(question / 2, question) };
+            let context = if question == 8 { own } else { [ids(5, 36), own].concat() };
+            requests.push(request(&context, &ids(question + 3, 1)));
+            requests.push(request(&context, &ids(question + 4, 3)));
+        }
+        let together = found(&model, &requests, 64);
+        for (request, together) in requests.iter().zip(together) {
+            let alone = found(&model, std::slice::from_ref(request), 64)[0];
+            let difference = (alone.log_probability - together.log_probability).abs();
+            assert!(difference < 2e-5, "{name}: {alone:?}, {together:?}");
+            assert_eq!(alone.greedy, together.greedy);
+        }
+    }
+}
