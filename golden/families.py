@@ -11,7 +11,8 @@ layers, shards of 20 kB), and `-small` (16 features, other settings), which also
 and the bare one
 
     generated       [1, 3 + 12] the prompt 5, 17, 3 and what greedy decoding with a cache adds to it
-    load.i          [experts] how many tokens each expert of layer i computes, in a mixture
+    experts.i       [2, T, k] the experts that compute each token in layer i of a mixture, the largest
+                    weight first
 
 An `-older` folder has the weights of `-bf16-sharded` and a `config.json` as the family's first files had it.
 """
@@ -266,17 +267,16 @@ def add_generated(folder):
     add(folder, {"generated": ids.float()})
 
 
-def add_loads(folder):
-    """How many tokens each expert of each layer computes, over both rows of ids."""
+def add_chosen(folder):
+    """Which experts of each layer compute which token of both rows of ids."""
     model = load(folder)
     ids = load_file(folder / "expected.safetensors")["input_ids"].long()
     with torch.inference_mode():
         scores = model(ids, use_cache=False, output_router_logits=True).router_logits
     sparse = [i for i, layer in enumerate(model.model.layers) if hasattr(layer.mlp, "experts")]
-    chosen = [one.topk(model.config.num_experts_per_tok).indices.flatten() for one in scores]
-    count = model.config.num_local_experts
-    loads = zip(sparse, (one.bincount(minlength=count).float() for one in chosen))
-    add(folder, {f"load.{layer}": load for layer, load in loads})
+    chosen = [one.topk(model.config.num_experts_per_tok).indices for one in scores]
+    by_row = {f"experts.{i}": one.reshape(*ids.shape, -1).float() for i, one in zip(sparse, chosen)}
+    add(folder, by_row)
 
 
 def add_gradients(folder):
@@ -437,7 +437,7 @@ def main():
         write(out, name, family(3), 60 + seed, brief=False)
         add_generated(out / name)
         if hasattr(family(3), "num_local_experts"):
-            add_loads(out / name)
+            add_chosen(out / name)
         write(out, f"{name}-bf16-sharded", family(2), 80 + seed, torch.bfloat16, "20KB")
         write(out, f"{name}-small", smallest, 100 + seed)
         add_gradients(out / f"{name}-small")

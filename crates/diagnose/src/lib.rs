@@ -20,7 +20,7 @@ pub use choose::{Choice, ChooseError, Chosen, PruneRule, choose};
 pub use derivative::Examined;
 pub use growth::fit_growth;
 pub use observer::{AtEnd, AtLayer, Observer, Observers, Passed};
-pub use probes::{Course, Probe, Probes, UnknownProbe, probes};
+pub use probes::{Course, Probe, Probes, UnknownProbe, UnsuitedProbe, probes};
 pub use theory::{Moment, Subject, theory};
 pub use verdict::judge;
 

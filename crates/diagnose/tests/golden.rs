@@ -450,3 +450,56 @@ fn gradients_of_experts_are_added_up_though_each_window_meets_others() {
         assert!((found / wanted - 1.0).abs() < 1e-4, "layer {}: {found} {wanted}", layer.layer);
     }
 }
+
+#[test]
+fn the_share_of_tokens_of_each_expert_is_what_transformers_sends_there() {
+    let model = model("qwen3_moe");
+    let bytes = std::fs::read(folder("qwen3_moe").join("expected.safetensors")).expect("is there");
+    let file = safetensors::SafeTensors::deserialize(&bytes).expect("a valid file");
+    let numbers = |name: &str| -> Option<Vec<usize>> {
+        let data = file.tensor(name).ok()?.data().to_vec();
+        let of = |four: &[u8]| f32::from_le_bytes(four.try_into().expect("four bytes")) as usize;
+        Some(data.chunks_exact(4).map(of).collect())
+    };
+    let ids: Vec<u32> =
+        numbers("input_ids").expect("ids").into_iter().map(|id| id as u32).collect();
+    let length = ids.len() / 2;
+    let windows = ids
+        .chunks(length)
+        .map(|ids| Window { ids: ids.to_vec(), text_bytes: Some(vec![1; length]) })
+        .collect();
+    let text = Windows { window: length, windows, files: Vec::new(), separators: Vec::new() };
+    let record = run(&model, &text, "experts", 1);
+    for layer in &record.layers {
+        let Some(chosen) = numbers(&format!("experts.{}", layer.layer)) else {
+            assert_eq!(layer.layer, 1, "only that layer has an MLP");
+            assert!(!layer.more.contains_key("experts"));
+            continue;
+        };
+        // The first token of a window is no content.
+        let content = chosen.chunks(3).enumerate().filter(|(token, _)| token % length != 0);
+        let mut counts = [0.0; 6];
+        content.flat_map(|(_, own)| own).for_each(|expert| counts[*expert] += 1.0);
+        let found = flatten(&layer.more["experts"]["load"]);
+        let wanted = counts.map(|count| count / (2 * (length - 1)) as f64);
+        assert_eq!(found, wanted, "layer {}", layer.layer);
+    }
+    let said = &record.verdict.evidence;
+    assert!(said.iter().any(|s| s.starts_with("Tokens are spread least evenly")), "{said:?}");
+}
+
+#[test]
+fn a_probe_that_means_nothing_for_a_model_is_left_out_or_refused_by_name() {
+    let dense = model("llama").spec().clone();
+    let probes = |text: &str| text.parse::<Probes>().expect("probes").for_model(&dense);
+    let all = probes("all").expect("what suits").to_string();
+    assert!(all.contains("angular,removal") && !all.contains("experts"), "{all}");
+    let error = probes("stream,experts").expect_err("there are none").to_string();
+    assert!(error.contains("\"experts\" measures") && error.contains("leave it out"), "{error}");
+    let mixture = model("mixtral").spec().clone();
+    let suits = "all".parse::<Probes>().expect("probes").for_model(&mixture);
+    assert!(suits.expect("all suit").to_string().contains("experts"));
+    // Nobody is told to measure what there is not.
+    let record = run(&model("llama"), &text(&expected("llama")), "stream", 1);
+    assert!(record.described.iter().all(|probe| probe.name != "experts"));
+}

@@ -78,11 +78,15 @@ impl Experts {
         weighted.sum_dim(1).reshape(shape)
     }
 
-    /// How many of the tokens each expert computes. \[B, T, H\] → E
-    pub fn load(&self, x: Tensor<3>) -> Vec<usize> {
+    /// Who computes which token of \[B, T, H\]: k experts for each, that of the largest weight first.
+    pub fn chosen(&self, x: Tensor<3>) -> Vec<usize> {
         let [b, t, hidden] = x.dims();
-        let chosen = self.route(x.reshape([b * t, hidden])).chosen;
-        self.of_each(&chosen).iter().map(Vec::len).collect()
+        self.route(x.reshape([b * t, hidden])).chosen
+    }
+
+    /// How many there are.
+    pub const fn count(&self) -> usize {
+        self.spec.count
     }
 
     fn route(&self, tokens: Tensor<2>) -> Routing {

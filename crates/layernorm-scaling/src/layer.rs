@@ -268,10 +268,11 @@ impl TransformerLayerWithScaling {
         self.attention_rule.only_adds() && normed && !self.parallel
     }
 
-    /// How many tokens of what the MLP's branch reads each of its experts computes. \[B, T, H\] → experts
-    pub fn expert_load(&self, stream: Tensor<3>) -> Option<Vec<usize>> {
+    /// Who of the layer's experts computes which token of what the MLP's branch reads, \[B, T, H\]: as many
+    /// for each as it is sent to, that of the largest weight first. `None` without experts.
+    pub fn chosen_experts(&self, stream: Tensor<3>) -> Option<Vec<usize>> {
         let experts = self.experts.as_ref()?;
-        Some(experts.load(self.entry(Site::Mlp, stream)))
+        Some(experts.chosen(self.entry(Site::Mlp, stream)))
     }
 
     /// What the branch at `site` adds to the stream; zeros if it was pruned. \[B, T, H\] →

@@ -26,33 +26,29 @@ fn expected(folder: &str, name: &str) -> Option<Vec<f32>> {
 }
 
 #[test]
-fn each_expert_computes_as_many_tokens_as_in_transformers() {
+fn each_token_goes_to_the_experts_that_transformers_sends_it_to() {
     let mut compared = 0;
     for folder in ["mixtral", "qwen3_moe"] {
         let model = load(folder);
         let ids = expected(folder, "input_ids").expect("every file has its ids");
         let length = ids.len() / 2;
-        for layer in model.spec().layers() {
-            let mut load = Vec::new();
-            for row in ids.chunks_exact(length) {
-                let row: Vec<u32> = row.iter().map(|id| *id as u32).collect();
-                let rotary = rotary_table(model.spec(), length);
-                let mut stream = model.embed(ids_tensor(&row, &Device::flex()));
-                for before in &model.layers[..layer.get()] {
-                    stream = before.forward(stream, &rotary);
-                }
-                let own = &model.layers[layer.get()];
-                let attention = own.branch(Site::Attention, stream.clone(), &rotary);
-                let Some(counts) = own.expert_load(own.join(Site::Attention, stream, attention))
-                else {
-                    continue;
-                };
-                load.resize(counts.len(), 0.0);
-                load.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count as f32);
+        let rotary = rotary_table(model.spec(), length);
+        let mut chosen = vec![Vec::new(); model.layers.len()];
+        for row in ids.chunks_exact(length) {
+            let row: Vec<u32> = row.iter().map(|id| *id as u32).collect();
+            let mut stream = model.embed(ids_tensor(&row, &Device::flex()));
+            for (layer, chosen) in model.layers.iter().zip(&mut chosen) {
+                let attention = layer.branch(Site::Attention, stream.clone(), &rotary);
+                let middle = layer.join(Site::Attention, stream.clone(), attention);
+                let own = layer.chosen_experts(middle).unwrap_or_default();
+                chosen.extend(own.into_iter().map(|expert| expert as f32));
+                stream = layer.forward(stream, &rotary);
             }
-            let reference = expected(folder, &format!("load.{layer}"));
-            assert_eq!(Some(load).filter(|load| !load.is_empty()), reference, "{folder} {layer}");
+        }
+        for (layer, chosen) in chosen.into_iter().enumerate() {
+            let reference = expected(folder, &format!("experts.{layer}"));
             compared += usize::from(reference.is_some());
+            assert_eq!(chosen, reference.unwrap_or_default(), "{folder}, layer {layer}");
         }
     }
     assert_eq!(compared, 5);
@@ -78,12 +74,12 @@ fn an_expert_that_no_token_is_sent_to_has_no_part_in_the_sum() {
     let model = load("mixtral");
     let mut experts = model.layers[1].experts.clone().expect("a mixture");
     let x = Tensor::<3>::ones([1, 4, 32], &Device::flex());
-    let (before, load) = (values(experts.forward(x.clone())), experts.load(x.clone()));
-    assert_eq!(load.iter().sum::<usize>(), 2 * 4);
-    assert_eq!(load.iter().filter(|load| **load == 4).count(), 2, "equal tokens go the same way");
-    for (expert, load) in load.iter().enumerate() {
-        if *load == 0 {
-            let down = &mut experts.each[expert].down_proj.weight;
+    let (before, chosen) = (values(experts.forward(x.clone())), experts.chosen(x.clone()));
+    assert_eq!(chosen.len(), 4 * 2);
+    assert!(chosen.chunks(2).all(|own| own == &chosen[..2]), "equal tokens go the same way");
+    for (expert, own) in experts.each.iter_mut().enumerate() {
+        if !chosen.contains(&expert) {
+            let down = &mut own.down_proj.weight;
             *down = burn::module::Param::from_tensor(down.val().mul_scalar(f32::NAN));
         }
     }
@@ -119,7 +115,7 @@ fn the_scale_goes_into_the_gain_before_router_and_experts_and_no_token_is_sent_e
     let scaled = model.clone().with_layernorm_scaling(DepthScale::default()).expect("pre-LN");
     let stream = Tensor::<3>::random([1, 40, 32], Distribution::Normal(0.0, 1.0), &Device::flex());
     for (before, after) in model.layers.iter().zip(&scaled.layers) {
-        assert_eq!(before.expert_load(stream.clone()), after.expert_load(stream.clone()));
+        assert_eq!(before.chosen_experts(stream.clone()), after.chosen_experts(stream.clone()));
         let of = |layer: &layernorm_scaling::TransformerLayerWithScaling| {
             let rotary = rotary_table(model.spec(), 40);
             values(layer.branch(Site::Mlp, stream.clone(), &rotary))

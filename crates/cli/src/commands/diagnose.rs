@@ -219,7 +219,9 @@ pub(crate) struct Request<'a> {
 
 impl Request<'_> {
     pub(crate) fn open(&self, path: &Path, printer: &Printer) -> anyhow::Result<Opened> {
-        text::open(path, self.files, self.cut, printer)
+        let opened = text::open(path, self.files, self.cut, printer)?;
+        self.probes.for_model(opened.checkpoint.spec())?;
+        Ok(opened)
     }
 
     pub(crate) fn measure(
@@ -246,27 +248,20 @@ impl Request<'_> {
         printer: &Printer,
     ) -> anyhow::Result<Option<DiagnoseRecord>> {
         let layers = source.spec().num_hidden_layers;
+        let probes = self.probes.for_model(source.spec())?;
         printer.note(&text::described(text));
-        let dear: Vec<_> = self
-            .probes
+        let dear: Vec<_> = probes
             .iter()
-            .filter(|probe| !probe.is_default())
+            .filter(|probe| !probe.is_default() && probe.price(layers as f64) > 0.0)
             .map(|probe| format!("{} ≈ {:.0}", probe.name(), probe.price(layers as f64)))
             .collect();
         if !dear.is_empty() {
             printer.note(&format!("Price in forward passes: {}.", dear.join(", ")));
         }
-        let work = lns_diagnose::work(source.spec(), text.windows.len(), self.probes);
+        let work = lns_diagnose::work(source.spec(), text.windows.len(), &probes);
         let progress = printer.progress("Diagnosing", work, text.window as f64 / layers as f64);
         let control =
             Control { progress: &|passes| progress.advance(passes), stop: &self.stop.asked };
-        Ok(lns_diagnose::diagnose(
-            source,
-            text,
-            self.probes,
-            &self.compute.workers,
-            control,
-            labels,
-        )?)
+        Ok(lns_diagnose::diagnose(source, text, &probes, &self.compute.workers, control, labels)?)
     }
 }

@@ -4,6 +4,7 @@
 pub(crate) mod angular;
 mod attribution;
 pub(crate) mod branches;
+mod experts;
 mod gradients;
 mod jacobian;
 mod lens;
@@ -15,6 +16,7 @@ use std::{fmt, str::FromStr};
 
 use lns_record::{ChartDescription, DiagnoseRecord, Group, Numbers, ProbeDescription, Quantity};
 use lns_score::ScoreError;
+use lns_spec::ModelSpec;
 
 use crate::{derivative::Examined, observer::Observer};
 
@@ -23,6 +25,7 @@ const REGISTRY: &[&dyn Probe] = &[
     &stream::Stream,
     &branches::Branches,
     &angular::Angular,
+    &experts::Experts,
     &removal::Removal,
     &sublayers::Sublayers,
     &attribution::Attribution,
@@ -42,6 +45,11 @@ pub trait Probe: Sync {
     /// Whether it belongs to the default set.
     fn is_default(&self) -> bool {
         false
+    }
+
+    /// Whether it means anything for a model.
+    fn suits(&self, _model: &ModelSpec) -> bool {
+        true
     }
 
     /// Its price in forward passes of a model of that many layers, beyond the one pass that every
@@ -86,7 +94,7 @@ pub fn probes() -> impl Iterator<Item = &'static dyn Probe> {
     REGISTRY.iter().copied()
 }
 
-/// Says in the record what its numbers are, and which probes would measure more.
+/// Says in the record what its numbers are, and which probes would measure more of this model.
 pub(crate) fn describe(record: &mut DiagnoseRecord) {
     let numbers = Numbers::of(record);
     let described = |probe: &dyn Probe| {
@@ -102,29 +110,57 @@ pub(crate) fn describe(record: &mut DiagnoseRecord) {
             false => ProbeDescription { quantities: vec![], charts: vec![], ..description },
         }
     };
-    record.described = probes().map(described).collect();
+    let model = ModelSpec::from_config(&record.model).ok();
+    let suits = |probe: &&dyn Probe| model.as_ref().is_none_or(|model| probe.suits(model));
+    record.described = probes().filter(suits).map(described).collect();
 }
 
 /// A set of probes, written `a,b,c`, `default` or `all`.
 #[derive(Clone)]
-pub struct Probes(Vec<&'static dyn Probe>);
+pub struct Probes {
+    chosen: Vec<&'static dyn Probe>,
+    /// Those that were asked for by their names.
+    named: Vec<&'static str>,
+}
 
 impl Default for Probes {
     fn default() -> Self {
-        Self(probes().filter(|probe| probe.is_default()).collect())
+        let chosen = probes().filter(|probe| probe.is_default()).collect();
+        Self { chosen, named: Vec::new() }
     }
 }
 
 impl Probes {
     /// These probes, in this order.
     pub(crate) fn of(probes: &[&'static dyn Probe]) -> Self {
-        Self(probes.to_vec())
+        Self { chosen: probes.to_vec(), named: Vec::new() }
     }
 
     /// The probes, cheap ones first.
     pub fn iter(&self) -> impl Iterator<Item = &'static dyn Probe> + '_ {
-        self.0.iter().copied()
+        self.chosen.iter().copied()
     }
+
+    /// Those that mean something for a model.
+    ///
+    /// # Errors
+    /// [`UnsuitedProbe`] when another was asked for by its name.
+    pub fn for_model(&self, model: &ModelSpec) -> Result<Self, UnsuitedProbe> {
+        let (chosen, unsuited): (Vec<_>, Vec<_>) =
+            self.iter().partition(|probe| probe.suits(model));
+        match unsuited.iter().find(|probe| self.named.contains(&probe.name())) {
+            Some(probe) => Err(UnsuitedProbe { name: probe.name(), measures: probe.measures() }),
+            None => Ok(Self { chosen, named: self.named.clone() }),
+        }
+    }
+}
+
+/// A probe that means nothing for a model.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the probe \"{name}\" measures {measures}, which this model does not have; leave it out")]
+pub struct UnsuitedProbe {
+    name: &'static str,
+    measures: &'static str,
 }
 
 /// A name that is no probe's.
@@ -156,7 +192,8 @@ impl FromStr for Probes {
                 || asked.contains(&"default") && probe.is_default()
                 || asked.contains(&probe.name())
         };
-        Ok(Self(probes().filter(is_asked).collect()))
+        let named = probes().map(|probe| probe.name()).filter(|name| asked.contains(name));
+        Ok(Self { chosen: probes().filter(is_asked).collect(), named: named.collect() })
     }
 }
 
