@@ -425,7 +425,7 @@ impl ModelSpec {
         for ModelTensor { id, shape, name, rows, transposed, offset } in self.tensors() {
             // Where the rows of the parts add up.
             let rows_at = usize::from(transposed);
-            let begun = stored.iter_mut().rev().find(|begun| rows.is_some() && begun.name == name);
+            let begun = rows.and_then(|_| stored.iter_mut().rev().find(|begun| begun.name == name));
             match begun {
                 Some(begun) => {
                     begun.shape[rows_at] += shape[0];
