@@ -47,7 +47,7 @@ fn the_variance_shown_is_the_median_tokens_and_heavy_tokens_are_named() {
     let of_layer_20 = table.lines().find(|line| line.trim_start().starts_with("20 ")).unwrap();
     let median = format!("{:.1}", record.stream[20].variance_median.unwrap());
     assert_eq!(of_layer_20.split_whitespace().nth(1), Some(&median[..]), "{of_layer_20}");
-    assert!(table.contains("4 of 8 192 tokens carry more than 100 times"), "{table}");
+    assert!(table.contains("4 of 8\u{202f}192 tokens carry more than 100 times"), "{table}");
     let named: Vec<&str> = table.lines().filter(|line| line.starts_with('"')).collect();
     let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(words(named[0]), ["\"<|endoftext|>\"", "0", "1", "0", "10", "6.90e4"]);
