@@ -37,7 +37,7 @@ pub(crate) struct SettingArgs {
     pub(crate) lr: Option<f64>,
 
     /// Any other setting, e.g. --set optimiser.clip=0 --set schedule.shape=linear; config.toml in a
-    /// run's folder has them all
+    /// run's folder has those that it uses
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) settings: Vec<String>,
 }
