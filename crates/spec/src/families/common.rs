@@ -206,16 +206,19 @@ pub(super) fn layer_types(keys: &mut Keys, layers: usize) -> Result<Option<Vec<b
         .map(Some)
 }
 
-/// Gives the layers that are `sliding` the window of `sliding_window`, which has a default where the key
-/// is absent, and the local rotary embedding if there is one.
-pub(super) fn set_sliding(
+/// Gives the layers that `layer_types` calls sliding the window of `sliding_window`, 4096 where that key is
+/// absent, and the local rotary embedding if there is one. Without `layer_types` every layer has a window but
+/// each `full_every`-th.
+pub(super) fn read_sliding(
     keys: &mut Keys,
     spec: &mut ModelSpec,
-    sliding: &[bool],
-    default: usize,
+    full_every: usize,
 ) -> Result<(), SpecError> {
+    let layers = spec.num_hidden_layers;
+    let sliding = &layer_types(keys, layers)?
+        .unwrap_or_else(|| (1..=layers).map(|nth| !nth.is_multiple_of(full_every)).collect());
     let absent = !keys.0.contains_key("sliding_window");
-    let window = keys.size("sliding_window")?.or(absent.then_some(default));
+    let window = keys.size("sliding_window")?.or(absent.then_some(4096));
     if window.is_none() && sliding.contains(&true) {
         return Err(SpecError::Inconsistent {
             what: "`layer_types` has \"sliding_attention\" but no window is in use".to_owned(),

@@ -72,10 +72,7 @@ fn read(keys: &mut Keys) -> Result<ModelSpec, SpecError> {
     }
     let defaults = common::Defaults { max_position_embeddings: 8192, ..DEFAULTS };
     let mut spec = read_gemma(Family(&FAMILY), keys, &defaults)?;
-    let layers = spec.num_hidden_layers;
-    let sliding = common::layer_types(keys, layers)?;
-    let sliding = sliding.unwrap_or_else(|| (0..layers).map(|i| i.is_multiple_of(2)).collect());
-    common::set_sliding(keys, &mut spec, &sliding, 4096)?;
+    common::read_sliding(keys, &mut spec, 2)?;
     Ok(spec)
 }
 

@@ -54,11 +54,7 @@ fn read(keys: &mut Keys) -> Result<ModelSpec, SpecError> {
     }
     let newer = keys.size("_sliding_window_pattern")?;
     let pattern = keys.size("sliding_window_pattern")?.or(newer).unwrap_or(6);
-    let layers = spec.num_hidden_layers;
-    let sliding = common::layer_types(keys, layers)?;
-    let sliding =
-        sliding.unwrap_or_else(|| (0..layers).map(|i| !(i + 1).is_multiple_of(pattern)).collect());
-    common::set_sliding(keys, &mut spec, &sliding, 4096)?;
+    common::read_sliding(keys, &mut spec, pattern)?;
     Ok(spec)
 }
 

@@ -32,11 +32,7 @@ fn read(keys: &mut Keys) -> Result<ModelSpec, SpecError> {
     if spec.local_rope.is_none() {
         spec.local_rope = Some(RopeSpec { theta, scaling: RopeScaling::Default });
     }
-    let layers = spec.num_hidden_layers;
-    let sliding = common::layer_types(keys, layers)?;
-    let sliding =
-        sliding.unwrap_or_else(|| (0..layers).map(|i| !(i + 1).is_multiple_of(4)).collect());
-    common::set_sliding(keys, &mut spec, &sliding, 4096)?;
+    common::read_sliding(keys, &mut spec, 4)?;
     Ok(spec)
 }
 
