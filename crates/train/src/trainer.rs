@@ -108,11 +108,6 @@ impl Trainer {
         &self.model
     }
 
-    /// Ends the training.
-    pub fn into_model(self) -> Decoder {
-        self.model
-    }
-
     /// Brings a scheme that training moves to where it is after step `step`.
     pub fn move_scheme(&mut self, step: u64) {
         let spec = self.model.spec();
