@@ -11,6 +11,7 @@ mod contrast;
 mod grid;
 mod presets;
 mod record;
+mod runs;
 mod study;
 mod tuned;
 mod tuning;

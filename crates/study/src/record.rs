@@ -3,20 +3,19 @@
 use std::path::Path;
 
 use lns_corpus::Corpus;
-use lns_record::{
-    CurvePoint, DiagnoseRecord, Event, GroupRecord, Outcome, RunRecord, SMALL_FILE, StudyRecord,
-    read_events, read_regular,
-};
+use lns_record::{GroupRecord, SMALL_FILE, StudyRecord, read_regular};
 use lns_show::counted;
 
 use crate::{
     StudyConfig, StudyError, compare,
-    config::Planned,
     contrast::contrasts,
     presets::{SOURCE, published, too_short, unlike_the_paper},
-    study::THEORY,
+    runs::run_record,
     tuned::Tuned,
 };
+
+/// The file of the lemmas that were measured, in a study's folder.
+pub(crate) const THEORY: &str = "theory.json";
 
 /// What the folder of a study holds so far.
 ///
@@ -76,52 +75,6 @@ pub fn record(config: &StudyConfig, folder: &Path) -> Result<StudyRecord, StudyE
         missing_runs,
         caution: too_short(config),
     })
-}
-
-pub(crate) fn run_record(path: &Path, planned: &Planned) -> Result<Option<RunRecord>, StudyError> {
-    if !path.join(Event::FILE_NAME).exists() {
-        return Ok(None);
-    }
-    let events = read_events(path)?;
-    let mut run = RunRecord {
-        folder: planned.folder.clone(),
-        seed: planned.seed,
-        outcome: "running".to_owned(),
-        steps: 0,
-        tokens: 0,
-        loss: None,
-        curve: Vec::new(),
-        variance: Vec::new(),
-        diagnosis: None,
-    };
-    for event in &events {
-        match event {
-            Event::Step(event) => (run.steps, run.tokens) = (event.step, event.tokens),
-            Event::Eval(event) => {
-                let (step, tokens) = (event.step, event.tokens);
-                let point = event.loss.map(|loss| CurvePoint { step, tokens, loss });
-                run.loss = event.loss;
-                run.curve.extend(point);
-            }
-            Event::Layers(event) => run.variance.push((event.step, event.stream_variance.clone())),
-            Event::End { outcome, .. } => {
-                run.outcome = match outcome {
-                    Outcome::Finished => "finished",
-                    Outcome::Interrupted => "interrupted",
-                    Outcome::Diverged => "diverged",
-                }
-                .to_owned();
-            }
-            _ => {}
-        }
-    }
-    if run.outcome != "finished" {
-        run.loss = None;
-    }
-    if path.join(DiagnoseRecord::FILE_NAME).exists() {
-        run.diagnosis = Some(Box::new(DiagnoseRecord::read(path)?));
-    }
-    Ok(Some(run))
 }
 
 /// What all runs have in common, for people.

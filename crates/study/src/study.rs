@@ -17,7 +17,12 @@ use lns_record::{
 use lns_spec::{Initialisation, NormScheme};
 use lns_train::{RunConfig, RunError, check, train};
 
-use crate::{StudyConfig, StudyError, config::Planned, record::record, tuned::Tuned};
+use crate::{
+    StudyConfig, StudyError,
+    config::Planned,
+    record::{THEORY, record},
+    tuned::Tuned,
+};
 
 /// Tokens of a sequence that the theory is measured on: its vector products need the whole model's
 /// activations many times.
@@ -118,8 +123,6 @@ pub fn run(
     publish(config, folder, observe)?;
     Ok(StudyOutcome::Finished)
 }
-
-pub(crate) const THEORY: &str = "theory.json";
 
 /// Makes or goes on with a run, the first of `(index, count)`.
 fn made(

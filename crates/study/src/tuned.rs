@@ -4,7 +4,7 @@ use std::path::Path;
 
 use lns_record::{TunedGroupRecord, TuningRecord};
 
-use crate::{Group, StudyConfig, StudyError, record::run_record, tuning::Next};
+use crate::{Group, StudyConfig, StudyError, runs::run_record, tuning::Next};
 
 /// Of each group of a study, what tuning found.
 pub(crate) struct Tuned {
