@@ -8,6 +8,7 @@ pub(crate) mod names;
 pub(crate) mod numbers;
 mod scale;
 pub(crate) mod settings;
+mod tasks;
 mod text;
 
 pub(crate) use compute::{ComputeArgs, PlaceArgs};
@@ -15,4 +16,5 @@ pub(crate) use conversion::{ConversionArgs, OutputArgs, stored_type};
 pub(crate) use corpus::{CorpusArgs, TokenizerArgs};
 pub(crate) use scale::ScaleArgs;
 pub(crate) use settings::{SettingArgs, ShapeArgs};
+pub(crate) use tasks::{QuestionCut, TaskArgs};
 pub(crate) use text::{CutArgs, TextArgs, text_help};

@@ -96,3 +96,22 @@ fn contexts_longer_than_the_window_lose_their_beginning_and_are_counted() {
     let table = bench.succeeds(&["eval", "model", "--tasks", "own.jsonl", "--window", "4"]);
     assert!(table.contains("3 documents have a context longer than the window"), "{table}");
 }
+
+#[test]
+fn samples_of_an_evaluation_that_fails_leave_those_of_an_earlier_one() {
+    let bench = bench(3);
+    let samples = bench.path("samples.jsonl");
+    fs::write(&samples, "earlier\n").expect("writable");
+    let arguments = ["eval", "model", "--tasks", "own.jsonl", "--samples", "samples.jsonl"];
+    bench.lns(&[&arguments[..], &["--window", "1"]].concat()).assert().code(2);
+    assert_eq!(fs::read_to_string(&samples).expect("there"), "earlier\n");
+    bench.succeeds(&arguments);
+    assert_eq!(fs::read_to_string(&samples).expect("there").lines().count(), 3);
+    let left = fs::read_dir(bench.path(".")).expect("readable").flatten();
+    let left = left.filter(|entry| entry.file_name().to_string_lossy().starts_with(".lns-"));
+    assert_eq!(left.count(), 0, "nothing unfinished stays");
+    // A folder, or a device that would be replaced by a file.
+    let onto_a_folder = ["eval", "model", "--tasks", "own.jsonl", "--samples", "model"];
+    let message = bench.fails(&onto_a_folder, 2);
+    assert!(message.contains("something else than a file"), "{message}");
+}

@@ -8,10 +8,9 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
-use self::tasks::TaskArgs;
 use super::Verb;
 use crate::{
-    arguments::{ComputeArgs, CutArgs, text_help},
+    arguments::{ComputeArgs, CutArgs, TaskArgs, text_help},
     printer::Printer,
 };
 
@@ -40,6 +39,10 @@ pub(crate) struct EvalArgs {
 
     #[command(flatten)]
     pub(crate) tasks: TaskArgs,
+
+    /// Write a line of JSON for each document: what every choice was given
+    #[arg(long, value_name = "FILE", requires = "tasks")]
+    pub(crate) samples: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,

@@ -1,110 +1,30 @@
 //! Accuracy on tasks.
 
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
     io::{BufWriter, Write},
     path::{Path, PathBuf},
     time::Instant,
 };
 
 use anyhow::Context;
-use clap::{
-    Args,
-    builder::{PossibleValuesParser, TypedValueParser},
-};
 use lns_checkpoint::Checkpoint;
 use lns_kernels::Compute;
-use lns_record::{TaskRecord, TasksRecord};
-use lns_score::{Reading, score_documents};
+use lns_record::{Existing, NewFile, TaskRecord, TasksRecord};
+use lns_score::score_documents;
 use lns_show::counted;
-use lns_tasks::{AskOptions, Asked, Data, Scored, Split, Task, ask, compare, sample, summary};
-use lns_tokenizer::{Tokenizer, begins_with_bos};
+use lns_tasks::{Asked, Scored, compare, sample, summary};
+use lns_tokenizer::Tokenizer;
 
 use super::{EvalArgs, table};
-use crate::{
-    arguments::{names::any_of, numbers::whole},
-    failure::usage,
-    model,
-    printer::Printer,
-};
-
-/// What to ask, and where it lies.
-#[derive(Debug, Args)]
-pub(crate) struct TaskArgs {
-    #[arg(
-        id = "tasks", long = "tasks", value_name = "TASK", value_delimiter = ',',
-        help = tasks_help()
-    )]
-    pub(crate) names: Vec<String>,
-
-    /// Where the tasks' data lie: folders with data sets as the Hugging Face hub has them (parquet,
-    /// .jsonl, .json, Arrow), or TASK=PATH for the folder or file of one task
-    #[arg(long, value_name = "[TASK=]PATH", num_args = 1.., requires = "tasks")]
-    pub(crate) data: Vec<String>,
-
-    /// Ask at most this many documents of each task: the first, or, where a task has subjects, the
-    /// first of each in turn (1–1000000000)
-    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=1_000_000_000), requires = "tasks")]
-    pub(crate) limit: Option<usize>,
-
-    /// Show this many examples with their answers before every question: the first of the training
-    /// split, in mmlu of the subject's own (0–64)
-    #[arg(
-        long, value_name = "N", value_parser = whole::<usize>(0..=64), default_value_t = 0,
-        requires = "tasks"
-    )]
-    pub(crate) shots: usize,
-
-    /// Ask another split than the task's own
-    #[arg(long, value_name = "SPLIT", requires = "tasks", value_parser = split_named())]
-    pub(crate) split: Option<Split>,
-
-    /// Write a line of JSON for each document: what every choice was given
-    #[arg(long, value_name = "FILE", requires = "tasks")]
-    pub(crate) samples: Option<PathBuf>,
-}
-
-/// A parser of the splits' names.
-fn split_named() -> impl TypedValueParser<Value = Split> {
-    PossibleValuesParser::new(Split::NAMED.map(Split::name)).try_map(|given| {
-        Split::NAMED.into_iter().find(|split| split.name() == given).ok_or("this is no split")
-    })
-}
-
-/// The tasks there are, for help.
-fn tasks_help() -> String {
-    format!(
-        "Tasks, separated by commas: {}; or files: lines {{\"context\", \"choices\", \"gold\"}} of one's own, \
-         or OLMo's requests.jsonl.gz. Of contexts longer than --window \
-         (the model's own if not given) the end is read",
-        any_of(lns_tasks::tasks().map(Task::name))
-    )
-}
-
-impl TaskArgs {
-    fn options(&self) -> AskOptions {
-        let data = self.data.iter().map(|given| data(given)).collect();
-        AskOptions { data, limit: self.limit, shots: self.shots, split: self.split }
-    }
-}
-
-/// A folder, or `TASK=PATH`.
-fn data(given: &str) -> Data {
-    match given.split_once('=') {
-        Some((task, path)) if lns_tasks::tasks().any(|known| known.name() == task) => {
-            Data { task: Some(task.to_owned()), path: path.into() }
-        }
-        _ => Data { task: None, path: given.into() },
-    }
-}
+use crate::{arguments::QuestionCut, failure::usage, model, printer::Printer};
 
 /// A model whose files are in order; its weights are not read yet.
 struct Opened {
     name: String,
     checkpoint: Checkpoint,
     tokenizer: Tokenizer,
-    bos: bool,
-    window: usize,
+    cut: QuestionCut,
 }
 
 /// Accuracies, one model after another.
@@ -114,12 +34,10 @@ pub(super) fn run(args: &EvalArgs, printer: &Printer) -> anyhow::Result<()> {
     }
     let compute = args.compute.compute()?;
     // Everything is opened before anything is measured: a wrong path should not cost an evaluation.
-    let options = args.tasks.options();
-    let asked = args.tasks.names.iter().map(|name| ask(name, &options));
-    let asked = asked.collect::<Result<Vec<_>, _>>()?;
+    let asked = args.tasks.ask()?;
     let opened = args.models().map(|path| open(path, args, printer));
     let opened = opened.collect::<anyhow::Result<Vec<_>>>()?;
-    let mut samples = args.tasks.samples.as_deref().map(Samples::create).transpose()?;
+    let mut samples = args.samples.as_deref().map(Samples::create).transpose()?;
     let several = opened.len() > 1;
     let mut records: Vec<TasksRecord> = Vec::new();
     let mut first: Vec<Vec<Scored>> = Vec::new();
@@ -154,22 +72,8 @@ fn open(path: &Path, args: &EvalArgs, printer: &Printer) -> anyhow::Result<Opene
     let checkpoint = model::open(path)?;
     let tokenizer = model::tokenizer(&checkpoint)?;
     model::compare_vocabularies(checkpoint.spec(), &tokenizer, printer);
-    let context = checkpoint.spec().max_position_embeddings;
-    let window = args.cut.window.unwrap_or(context);
-    if window > context {
-        return Err(usage(format!(
-            "--window {window} is longer than the context of {context} tokens of {}; use --window \
-             {context} or less",
-            path.display()
-        )));
-    }
-    let bos = args.cut.bos || begins_with_bos(&checkpoint)?;
-    if args.cut.bos && tokenizer.bos_id().is_none() {
-        return Err(usage(
-            "--bos: the tokenizer names no beginning-of-sequence token; leave --bos out",
-        ));
-    }
-    Ok(Opened { name: path.display().to_string(), checkpoint, tokenizer, bos, window })
+    let cut = QuestionCut::of(&args.cut, &checkpoint, &tokenizer)?;
+    Ok(Opened { name: path.display().to_string(), checkpoint, tokenizer, cut })
 }
 
 fn score(
@@ -179,9 +83,9 @@ fn score(
     compute: &Compute,
     printer: &Printer,
 ) -> anyhow::Result<(Vec<Vec<Scored>>, TasksRecord)> {
-    let Opened { name, checkpoint, tokenizer, bos, window } = opened;
+    let Opened { name, checkpoint, tokenizer, cut } = opened;
     let source = model::load(checkpoint, compute, args.compute.layers(), printer)?;
-    let reading = Reading { tokenizer: &tokenizer, bos, window };
+    let reading = cut.reading(&tokenizer);
     let start = Instant::now();
     let (mut scores, mut tasks): (Vec<Vec<Scored>>, Vec<TaskRecord>) = Default::default();
     for asked in asked {
@@ -206,16 +110,28 @@ fn score(
     Ok((scores, TasksRecord { model: name, tasks, seconds }))
 }
 
-/// The file of `--samples`.
+/// The file of `--samples`, which appears at its place when everything is in it.
 struct Samples {
     path: PathBuf,
+    unfinished: NewFile,
     file: BufWriter<File>,
 }
 
 impl Samples {
     fn create(path: &Path) -> anyhow::Result<Self> {
-        let file = File::create(path).with_context(|| unwritable(path))?;
-        Ok(Self { path: path.to_owned(), file: BufWriter::new(file) })
+        if path.exists() && !path.is_file() {
+            return Err(usage(format!(
+                "--samples {}: there is something else than a file; name another place",
+                path.display()
+            )));
+        }
+        let begin = || {
+            let unfinished = NewFile::create(path, Existing::Replaced)?;
+            let file = OpenOptions::new().write(true).open(unfinished.path())?;
+            Ok::<_, std::io::Error>((unfinished, BufWriter::new(file)))
+        };
+        let (unfinished, file) = begin().with_context(|| unwritable(path))?;
+        Ok(Self { path: path.to_owned(), unfinished, file })
     }
 
     fn write(
@@ -236,7 +152,8 @@ impl Samples {
     }
 
     fn finish(mut self) -> anyhow::Result<()> {
-        self.file.flush().with_context(|| unwritable(&self.path))
+        let written = self.file.flush().and_then(|()| self.unfinished.commit());
+        written.with_context(|| unwritable(&self.path))
     }
 }
 
