@@ -71,7 +71,8 @@ pub fn rotate(x: Tensor<3>, table: &RotaryTable, start: usize) -> Tensor<3> {
     let (cos, sin) = (constant(cos), constant(sin));
     let heads = width / head_dim;
     let x = x.reshape([sequences, tokens, heads, head_dim]);
-    let part = x.clone().narrow(3, 0, turned);
+    let first = table.first_turned();
+    let part = x.clone().narrow(3, first, turned);
     // Pairs along the last dimension but one or the last.
     let pairs = |x: Tensor<4>| match table.is_interleaved() {
         true => x.reshape([sequences, tokens, heads, half, 2]).swap_dims(3, 4),
@@ -80,16 +81,21 @@ pub fn rotate(x: Tensor<3>, table: &RotaryTable, start: usize) -> Tensor<3> {
     let member = |which: usize| {
         pairs(part.clone()).narrow(3, which, 1).reshape([sequences, tokens, heads, half])
     };
-    let (first, second) = (member(0), member(1));
+    let (left, right) = (member(0), member(1));
     let (a, b) =
-        (first.clone() * cos.clone() - second.clone() * sin.clone(), second * cos + first * sin);
+        (left.clone() * cos.clone() - right.clone() * sin.clone(), right * cos + left * sin);
     let joined = match table.is_interleaved() {
         true => Tensor::stack::<5>(vec![a, b], 4).reshape([sequences, tokens, heads, turned]),
         false => Tensor::cat(vec![a, b], 3),
     };
-    let joined = match head_dim - turned {
-        0 => joined,
-        rest => Tensor::cat(vec![joined, x.narrow(3, turned, rest)], 3),
+    // The features before and after those that turn.
+    let kept = |from: usize, to: usize| (to > from).then(|| x.clone().narrow(3, from, to - from));
+    let (before, after) = (kept(0, first), kept(first + turned, head_dim));
+    let joined = match (before, after) {
+        (None, None) => joined,
+        (before, after) => {
+            Tensor::cat(before.into_iter().chain([joined]).chain(after).collect(), 3)
+        }
     };
     joined.reshape([sequences, tokens, width])
 }
@@ -106,7 +112,7 @@ pub fn causal_attention(
     shape: &AttentionShape,
     documents: Option<&DocumentStarts>,
 ) -> Tensor<3> {
-    let ([sequences, queries, width], keys) = (q.dims(), k.dims()[1]);
+    let ([sequences, queries, _], keys) = (q.dims(), k.dims()[1]);
     let AttentionShape { heads, key_value_heads, head_dim, window, scores } = *shape;
     let scale = scores.scale.unwrap_or_else(|| 1.0 / (head_dim as f64).sqrt());
     let group = heads / key_value_heads;
@@ -128,10 +134,11 @@ pub fn causal_attention(
         TensorData::new(hidden, [masks, 1, 1, queries, keys]),
         &q.device(),
     );
-    let split = |x: Tensor<3>| {
-        x.reshape([sequences, keys, key_value_heads, head_dim]).permute([0, 2, 1, 3])
+    let value_dim = v.dims()[2] / key_value_heads;
+    let split = |x: Tensor<3>, features: usize| {
+        x.reshape([sequences, keys, key_value_heads, features]).permute([0, 2, 1, 3])
     };
-    let (k, v) = (split(k), split(v));
+    let (k, v) = (split(k, head_dim), split(v, value_dim));
     let q = q
         .reshape([sequences, queries, key_value_heads, group, head_dim])
         .permute([0, 2, 3, 1, 4])
@@ -144,9 +151,9 @@ pub fn causal_attention(
     weights
         .reshape([sequences, key_value_heads, group * queries, keys])
         .matmul(v)
-        .reshape([sequences, key_value_heads, group, queries, head_dim])
+        .reshape([sequences, key_value_heads, group, queries, value_dim])
         .permute([0, 3, 1, 2, 4])
-        .reshape([sequences, queries, width])
+        .reshape([sequences, queries, heads * value_dim])
 }
 
 /// c·tanh(x/c) of every element, or x itself without a cap.

@@ -48,7 +48,7 @@ pub struct AttentionShape {
     pub heads: usize,
     /// Key/value heads; divides `heads`.
     pub key_value_heads: usize,
-    /// Features per head.
+    /// Features per head of queries and keys.
     pub head_dim: usize,
     /// Tokens a query sees, itself included; `None` is all before it.
     pub window: Option<usize>,
@@ -277,9 +277,10 @@ pub fn rotate(x: Tensor<3>, table: &RotaryTable, start: usize) -> Tensor<3> {
 
 /// Causal grouped-query attention without the output projection.
 ///
-/// `q`: \[sequences, queries, heads · head_dim\]; `k`, `v`: \[sequences, keys, key_value_heads ·
-/// head_dim\] with `keys ≥ queries`: the last query is at the last key's position, as when a cache
-/// precedes it. `documents` covers every key. Result shaped as `q`.
+/// `q`: \[sequences, queries, heads · head_dim\]; `k`: \[sequences, keys, key_value_heads · head_dim\], `v`:
+/// \[sequences, keys, key_value_heads · D\], where D may be another number than `head_dim`; `keys ≥
+/// queries`: the last query is at the last key's position, as when a cache precedes it. `documents` covers
+/// every key. Result \[sequences, queries, heads · D\].
 ///
 /// # Panics
 /// If the shapes disagree.
@@ -294,7 +295,9 @@ pub fn causal_attention(
     assert!(shape.heads.is_multiple_of(shape.key_value_heads), "attention: heads are not grouped");
     check_width("queries", shape.heads * shape.head_dim, q_width);
     check_width("keys", shape.key_value_heads * shape.head_dim, k_width);
-    assert_eq!(k.dims(), v.dims(), "attention: keys and values differ in shape");
+    let [v_sequences, values, v_width] = v.dims();
+    assert!(v_width.is_multiple_of(shape.key_value_heads), "attention: values are not whole heads");
+    assert_eq!((v_sequences, values), (k_sequences, keys), "attention: a value for each key");
     assert!(sequences == k_sequences && queries <= keys, "attention: keys do not cover queries");
     if let Some(documents) = documents {
         let given = documents.starts().len();

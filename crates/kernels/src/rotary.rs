@@ -14,6 +14,8 @@ pub struct RotaryTable {
     pairs: usize,
     head_dim: usize,
     interleaved: bool,
+    /// Whether the features that turn are a head's last.
+    last: bool,
     positions: usize,
     documents: Option<DocumentStarts>,
     /// The table of the layers that have another base.
@@ -38,6 +40,7 @@ impl RotaryTable {
             pairs: frequencies.inverse.len(),
             head_dim: 2 * frequencies.inverse.len(),
             interleaved: false,
+            last: false,
             positions,
             documents: None,
             local: None,
@@ -63,13 +66,15 @@ impl RotaryTable {
             pairs: whole.pairs,
             head_dim: whole.head_dim,
             interleaved: false,
+            last: false,
             positions,
             documents: Some(DocumentStarts::new(&starts, positions)),
             local: None,
         }
     }
 
-    /// For heads of so many features, of which the table's are the first that turn.
+    /// For heads of so many features, of which the table's are the first, or the last
+    /// ([`turning_the_last`](Self::turning_the_last)).
     ///
     /// # Panics
     /// If they are fewer than the table's.
@@ -83,6 +88,12 @@ impl RotaryTable {
     #[must_use]
     pub fn interleaved(self, interleaved: bool) -> Self {
         Self { interleaved, ..self }
+    }
+
+    /// Turning the last features of each head instead of the first.
+    #[must_use]
+    pub fn turning_the_last(self, last: bool) -> Self {
+        Self { last, ..self }
     }
 
     /// With a table for layers that turn by another base.
@@ -117,6 +128,11 @@ impl RotaryTable {
     /// Pairs of features of each head that turn.
     pub fn pairs(&self) -> usize {
         self.pairs
+    }
+
+    /// The first feature of a head that turns.
+    pub fn first_turned(&self) -> usize {
+        if self.last { self.head_dim - 2 * self.pairs } else { 0 }
     }
 
     /// Whether neighbouring features turn together.

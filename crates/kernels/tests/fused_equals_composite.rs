@@ -99,6 +99,21 @@ proptest! {
             let x = random([2, tokens, heads * head_dim], 1.0);
             let fused = rotate(x.clone(), &table, start);
             prop_assert!(difference(&fused, rotate(exact(&x), &table, start)) < 1e-6);
+            // The last features instead: the same numbers turn, the others stay where they are.
+            let last = table.turning_the_last(true);
+            let turned = rotate(x.clone(), &last, start);
+            prop_assert!(difference(&turned, rotate(exact(&x), &last, start)) < 1e-6);
+            let heads_of = |x: Tensor<3>| x.reshape([2, tokens, heads, head_dim]);
+            let moved = |x: Tensor<4>, from: usize| {
+                let parts = [(from, head_dim - from), (0, from)];
+                let parts = parts.into_iter().filter(|(_, length)| *length > 0);
+                let parts = parts.map(|(start, length)| x.clone().narrow(3, start, length));
+                Tensor::cat(parts.collect(), 3)
+            };
+            let first = moved(heads_of(x), rest).reshape([2, tokens, heads * head_dim]);
+            let first = rotate(first, &last.turning_the_last(false), start);
+            let back = moved(heads_of(first), head_dim - rest);
+            prop_assert_eq!(back.into_data(), heads_of(turned).into_data());
         }
     }
 
@@ -107,7 +122,7 @@ proptest! {
         queries in 1usize..150, cached in 0usize..30, key_value_heads in 1usize..4, group in 1usize..4,
         half in 1usize..130, window in prop::option::of(1usize..80), spread in 0.1f64..4.0,
         document in 1usize..60, scale in prop::option::of(0.05f64..0.3),
-        softcap in prop::option::of(0.5f64..20.0),
+        softcap in prop::option::of(0.5f64..20.0), value_dim in prop::option::of(1usize..200),
     ) {
         let head_dim = 2 * half;
         let scores = Scores { scale, softcap };
@@ -115,12 +130,14 @@ proptest! {
         let shape = AttentionShape { heads, key_value_heads, head_dim, window, scores };
         let q = random([2, queries, shape.heads * head_dim], spread);
         let k = random([2, queries + cached, key_value_heads * head_dim], 1.0);
-        let v = random([2, queries + cached, key_value_heads * head_dim], 1.0);
+        let value_dim = value_dim.unwrap_or(head_dim);
+        let v = random([2, queries + cached, key_value_heads * value_dim], 1.0);
         let keys = queries + cached;
         for documents in [None, Some(documents(2, keys, document))] {
             let documents = documents.as_ref();
             let fused = causal_attention(q.clone(), k.clone(), v.clone(), &shape, documents);
             let reference = causal_attention(exact(&q), exact(&k), exact(&v), &shape, documents);
+            prop_assert_eq!(fused.dims(), [2, queries, heads * value_dim]);
             prop_assert!(difference(&fused, reference) < 2e-5);
         }
     }

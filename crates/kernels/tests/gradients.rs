@@ -150,20 +150,25 @@ fn attention(
 ) -> Case {
     let keys = queries + cached;
     let (width, key_width) = (shape.heads * shape.head_dim, shape.key_value_heads * shape.head_dim);
-    // Every other case turns neighbours, and the first features alone.
+    // Every other case turns neighbours, and the first or last features alone; its values have other
+    // features than its keys.
     let some = shape.scores.scale.is_some() && shape.head_dim > 2;
     let turned = if some { shape.head_dim - 2 } else { shape.head_dim };
     let rotary = table(turned, keys).for_heads_of(shape.head_dim).interleaved(some);
+    let rotary = rotary.turning_the_last(queries % 2 == 0);
+    let value_dim = if some { shape.head_dim / 2 + 3 } else { shape.head_dim };
+    let value_width = shape.key_value_heads * value_dim;
     Case {
         f: Box::new(move |t| {
             let q = rotate(t[0].clone().reshape([2, queries, width]), &rotary, cached);
-            let [k, v] = [1, 2].map(|i: usize| t[i].clone().reshape([2, keys, key_width]));
+            let k = t[1].clone().reshape([2, keys, key_width]);
+            let v = t[2].clone().reshape([2, keys, value_width]);
             flat(causal_attention(q, rotate(k, &rotary, 0), v, &shape, documents.as_ref()))
         }),
         inputs: vec![
             random(&[2, queries, width], 1.0),
             random(&[2, keys, key_width], 1.0),
-            random(&[2, keys, key_width], 1.0),
+            random(&[2, keys, value_width], 1.0),
         ],
     }
 }

@@ -25,8 +25,8 @@ const QUERY_BLOCK: usize = 64;
 /// Keys whose scores exist at once: 64 × 512 scores are 128 KiB.
 const KEY_BLOCK: usize = 512;
 
-/// One sequence's tensors: `q` is queries × (heads · head_dim), `k` and `v` are keys ×
-/// (key_value_heads · head_dim); the last query is at the last key's position.
+/// One sequence's tensors: `q` is queries × (heads · head_dim), `k` is keys × (key_value_heads · head_dim)
+/// and `v` keys × (key_value_heads · features of a value); the last query is at the last key's position.
 #[derive(Clone, Copy)]
 pub(crate) struct Sequence<'a> {
     pub(crate) q: &'a [f32],
@@ -40,29 +40,26 @@ pub(crate) struct Sequence<'a> {
 /// What the forward pass leaves for the backward pass, and the gradient that arrives.
 #[derive(Clone, Copy)]
 pub(crate) struct Finished<'a> {
-    /// Shaped as `q`.
+    /// Queries × (heads · features of a value).
     pub(crate) out: &'a [f32],
     /// log Σ e^score, heads × queries.
     pub(crate) log_sums: &'a [f32],
-    /// Shaped as `q`.
+    /// Shaped as `out`.
     pub(crate) gradient: &'a [f32],
 }
 
 impl<'a> Sequence<'a> {
-    fn query_width(&self) -> usize {
-        self.shape.heads * self.shape.head_dim
-    }
-
-    fn key_width(&self) -> usize {
-        self.shape.key_value_heads * self.shape.head_dim
-    }
-
     fn queries(&self) -> usize {
-        self.q.len() / self.query_width()
+        self.q.len() / (self.shape.heads * self.shape.head_dim)
     }
 
     fn keys(&self) -> usize {
-        self.k.len() / self.key_width()
+        self.k.len() / (self.shape.key_value_heads * self.shape.head_dim)
+    }
+
+    /// Features of a head's value: as many as of its key in most models.
+    fn value_dim(&self) -> usize {
+        self.v.len() / (self.keys() * self.shape.key_value_heads).max(1)
     }
 
     /// Position of query row 0.
@@ -100,30 +97,41 @@ impl<'a> Sequence<'a> {
         start - keys.start..end - keys.start
     }
 
-    fn query_at(&self, head: usize, row: usize) -> usize {
-        row * self.query_width() + head * self.shape.head_dim
+    /// Where a head's `features` begin in row `row` of queries, or of what the attention gives.
+    fn query_at(&self, head: usize, row: usize, features: usize) -> usize {
+        (row * self.shape.heads + head) * features
     }
 
-    fn key_at(&self, head: usize, key: usize) -> usize {
+    /// Where those of a head's key or value begin.
+    fn key_at(&self, head: usize, key: usize, features: usize) -> usize {
         let group = self.shape.heads / self.shape.key_value_heads;
-        key * self.key_width() + head / group * self.shape.head_dim
+        (key * self.shape.key_value_heads + head / group) * features
     }
 
-    /// alpha · a · bᵀ for one block of a head: `a` has a query's strides, `b` a key's.
+    fn query_rows(&self, features: usize) -> Strides {
+        Strides::row_major(self.shape.heads * features)
+    }
+
+    fn key_rows(&self, features: usize) -> Strides {
+        Strides::row_major(self.shape.key_value_heads * features)
+    }
+
+    /// alpha · a · bᵀ for one block of a head of so many features: `a` has a row for each query, `b` for
+    /// each key.
     fn rows_by_keys(
         &self,
         scores: &mut [f32],
         [a, b]: [&[f32]; 2],
         head: usize,
         (rows, keys): (&Range<usize>, &Range<usize>),
+        features: usize,
         alpha: f32,
     ) {
-        let key_strides = Strides::row_major(self.key_width());
         product(
-            [rows.len(), keys.len(), self.shape.head_dim],
+            [rows.len(), keys.len(), features],
             (Target::New(over(scores)), Strides::row_major(keys.len())),
-            (&a[self.query_at(head, rows.start)..], Strides::row_major(self.query_width())),
-            (&b[self.key_at(head, keys.start)..], key_strides.transposed()),
+            (&a[self.query_at(head, rows.start, features)..], self.query_rows(features)),
+            (&b[self.key_at(head, keys.start, features)..], self.key_rows(features).transposed()),
             alpha,
         );
     }
@@ -139,10 +147,10 @@ impl<'a> Sequence<'a> {
         self.shape.scores.softcap.map(|cap| cap as f32)
     }
 
-    /// Output of one head for a block of query rows: rows × head_dim into `out`, and each row's
+    /// Output of one head for a block of query rows: rows × features of a value into `out`, and each row's
     /// log-sum.
     fn attend(&self, out: &mut [f32], log_sums: &mut [f32], head: usize, rows: &Range<usize>) {
-        let head_dim = self.shape.head_dim;
+        let (head_dim, value_dim) = (self.shape.head_dim, self.value_dim());
         with_scratch(QUERY_BLOCK * (KEY_BLOCK + 2), |scratch| {
             let (running, scores) = scratch.split_at_mut(2 * QUERY_BLOCK);
             let (largest, sums) = running.split_at_mut(QUERY_BLOCK);
@@ -150,7 +158,8 @@ impl<'a> Sequence<'a> {
             sums.fill(0.0);
             for (block, keys) in self.key_blocks(rows).enumerate() {
                 let scores = &mut scores[..rows.len() * keys.len()];
-                self.rows_by_keys(scores, [self.q, self.k], head, (rows, &keys), self.scale());
+                let (pair, block_of) = ([self.q, self.k], (rows, &keys));
+                self.rows_by_keys(scores, pair, head, block_of, head_dim, self.scale());
                 if let Some(cap) = self.softcap() {
                     soft_cap(scores, cap);
                 }
@@ -168,23 +177,20 @@ impl<'a> Sequence<'a> {
                     // Earlier blocks were shifted by a smaller maximum.
                     let shrink = if block == 0 { 0.0 } else { (before - largest[at]).exp() };
                     if block > 0 && shrink != 1.0 {
-                        out[at * head_dim..][..head_dim].iter_mut().for_each(|o| *o *= shrink);
+                        out[at * value_dim..][..value_dim].iter_mut().for_each(|o| *o *= shrink);
                     }
                     sums[at] = sums[at] * shrink + sum;
                 }
                 let target = if block == 0 { Target::New(over(out)) } else { Target::Added(out) };
                 product(
-                    [rows.len(), head_dim, keys.len()],
-                    (target, Strides::row_major(head_dim)),
+                    [rows.len(), value_dim, keys.len()],
+                    (target, Strides::row_major(value_dim)),
                     (scores, Strides::row_major(keys.len())),
-                    (
-                        &self.v[self.key_at(head, keys.start)..],
-                        Strides::row_major(self.key_width()),
-                    ),
+                    (&self.v[self.key_at(head, keys.start, value_dim)..], self.key_rows(value_dim)),
                     1.0,
                 );
             }
-            for (at, row) in out.chunks_exact_mut(head_dim).enumerate() {
+            for (at, row) in out.chunks_exact_mut(value_dim).enumerate() {
                 let inverse = 1.0 / sums[at];
                 row.iter_mut().for_each(|value| *value *= inverse);
                 log_sums[at] = largest[at] + sums[at].ln();
@@ -193,25 +199,26 @@ impl<'a> Sequence<'a> {
     }
 }
 
-/// Attention of one sequence. `out` is shaped as q, `log_sums` is heads × queries.
+/// Attention of one sequence. `out` is queries × (heads · features of a value), `log_sums` is heads × queries.
 pub(crate) fn causal_attention(out: &mut [f32], log_sums: &mut [f32], sequence: &Sequence<'_>) {
-    let (head_dim, queries) = (sequence.shape.head_dim, sequence.queries());
+    let (value_dim, queries) = (sequence.value_dim(), sequence.queries());
     let blocks = sequence.row_blocks();
     let one = |job: usize, result: &mut [f32]| {
         let (head, rows) = (job / blocks, sequence.rows(job % blocks));
         let (out, log_sums) =
-            result[..rows.len() * (head_dim + 1)].split_at_mut(rows.len() * head_dim);
+            result[..rows.len() * (value_dim + 1)].split_at_mut(rows.len() * value_dim);
         sequence.attend(out, log_sums, head, &rows);
     };
     let mut place = |job: usize, result: &[f32]| {
         let (head, rows) = (job / blocks, sequence.rows(job % blocks));
-        let (values, sums) = result[..rows.len() * (head_dim + 1)].split_at(rows.len() * head_dim);
+        let (values, sums) =
+            result[..rows.len() * (value_dim + 1)].split_at(rows.len() * value_dim);
         log_sums[head * queries..][rows.clone()].copy_from_slice(sums);
-        for (row, values) in rows.zip(values.chunks_exact(head_dim)) {
-            out[sequence.query_at(head, row)..][..head_dim].copy_from_slice(values);
+        for (row, values) in rows.zip(values.chunks_exact(value_dim)) {
+            out[sequence.query_at(head, row, value_dim)..][..value_dim].copy_from_slice(values);
         }
     };
-    let size = QUERY_BLOCK * (head_dim + 1);
+    let size = QUERY_BLOCK * (value_dim + 1);
     let jobs = sequence.shape.heads * blocks;
     if rayon::current_num_threads() == 1 {
         with_scratch(size, |result| {
@@ -231,39 +238,38 @@ pub(crate) fn causal_attention(out: &mut [f32], log_sums: &mut [f32], sequence: 
     }
 }
 
-/// Backward of [`causal_attention`]: `dq` is shaped as q, `dk` and `dv` as k; all are added to.
+/// Backward of [`causal_attention`]: `dq`, `dk` and `dv` are shaped as q, k and v; all are added to.
 pub(crate) fn causal_attention_backward(
     [dq, dk, dv]: [&mut [f32]; 3],
     sequence: &Sequence<'_>,
     finished: &Finished<'_>,
 ) {
-    let (head_dim, queries) = (sequence.shape.head_dim, sequence.queries());
-    let (q_rows, k_rows) =
-        (Strides::row_major(sequence.query_width()), Strides::row_major(sequence.key_width()));
+    let queries = sequence.queries();
+    let (head_dim, value_dim) = (sequence.shape.head_dim, sequence.value_dim());
+    let (q_rows, k_rows) = (sequence.query_rows(head_dim), sequence.key_rows(head_dim));
     with_scratch((QUERY_BLOCK * 2 + 1) * KEY_BLOCK, |scratch| {
         let (weights, rest) = scratch.split_at_mut(QUERY_BLOCK * KEY_BLOCK);
         let (gradients, slopes) = rest.split_at_mut(QUERY_BLOCK * KEY_BLOCK);
         let blocks = sequence.row_blocks();
         for job in 0..sequence.shape.heads * blocks {
             let (head, rows) = (job / blocks, sequence.rows(job % blocks));
-            let first = sequence.query_at(head, rows.start);
+            let first = sequence.query_at(head, rows.start, head_dim);
+            let first_out = sequence.query_at(head, rows.start, value_dim);
             for keys in sequence.key_blocks(&rows) {
                 let count = rows.len() * keys.len();
                 let (weights, gradients) = (&mut weights[..count], &mut gradients[..count]);
-                let at = sequence.key_at(head, keys.start);
+                let at = sequence.key_at(head, keys.start, head_dim);
+                let value_at = sequence.key_at(head, keys.start, value_dim);
                 let scale = sequence.scale();
-                sequence.rows_by_keys(
-                    weights,
-                    [sequence.q, sequence.k],
-                    head,
-                    (&rows, &keys),
-                    scale,
-                );
+                let block_of = (&rows, &keys);
+                let pair = [sequence.q, sequence.k];
+                sequence.rows_by_keys(weights, pair, head, block_of, head_dim, scale);
                 let upstream = finished.gradient;
-                sequence.rows_by_keys(gradients, [upstream, sequence.v], head, (&rows, &keys), 1.0);
+                let pair = [upstream, sequence.v];
+                sequence.rows_by_keys(gradients, pair, head, block_of, value_dim, 1.0);
                 for (index, row) in rows.clone().enumerate() {
                     let visible = sequence.visible(row, &keys);
-                    let place = sequence.query_at(head, row);
+                    let place = sequence.query_at(head, row, value_dim);
                     let along = index * keys.len()..(index + 1) * keys.len();
                     let slopes = &mut slopes[..keys.len()];
                     if let Some(cap) = sequence.softcap() {
@@ -275,8 +281,8 @@ pub(crate) fn causal_attention_backward(
                         visible.start,
                         visible.end,
                         finished.log_sums[head * queries + row],
-                        &finished.out[place..place + head_dim],
-                        &upstream[place..place + head_dim],
+                        &finished.out[place..place + value_dim],
+                        &upstream[place..place + value_dim],
                         scale,
                     );
                     if sequence.softcap().is_some() {
@@ -285,10 +291,10 @@ pub(crate) fn causal_attention_backward(
                 }
                 let block = Strides::row_major(keys.len());
                 product(
-                    [keys.len(), head_dim, rows.len()],
-                    (Target::Added(&mut dv[at..]), k_rows),
+                    [keys.len(), value_dim, rows.len()],
+                    (Target::Added(&mut dv[value_at..]), sequence.key_rows(value_dim)),
                     (weights, block.transposed()),
-                    (&upstream[first..], q_rows),
+                    (&upstream[first_out..], sequence.query_rows(value_dim)),
                     1.0,
                 );
                 product(

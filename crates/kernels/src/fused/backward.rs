@@ -179,16 +179,19 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
             let mut found = [&q, &k, &v].map(|x| zeros(elements(x).len()));
             for (index, sequence) in sequences(&q, &k, &v, &attention).enumerate() {
                 let [dq, dk, dv] = &mut found;
-                let (size, key_size) = (sequence.q.len(), sequence.k.len());
-                let (own, own_keys) =
-                    (index * size..(index + 1) * size, index * key_size..(index + 1) * key_size);
-                let rows = size / attention.shape.head_dim;
+                let own = |size: usize| index * size..(index + 1) * size;
+                let rows = sequence.q.len() / attention.shape.head_dim;
+                let out = own(elements(&saved).len() / dims(&q)[0]);
                 let finished = cpu::Finished {
-                    out: &elements(&saved)[own.clone()],
+                    out: &elements(&saved)[out.clone()],
                     log_sums: &log_sums[index * rows..][..rows],
-                    gradient: &elements(&dy)[own.clone()],
+                    gradient: &elements(&dy)[out],
                 };
-                let into = [&mut dq[own], &mut dk[own_keys.clone()], &mut dv[own_keys]];
+                let into = [
+                    &mut dq[own(sequence.q.len())],
+                    &mut dk[own(sequence.k.len())],
+                    &mut dv[own(sequence.v.len())],
+                ];
                 cpu::causal_attention_backward(into, &sequence, &finished);
             }
             let [dq, dk, dv] = found;

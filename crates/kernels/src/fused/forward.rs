@@ -46,10 +46,13 @@ pub(super) fn attend(
     v: &FlexTensor,
     attention: &Attention,
 ) -> (FlexTensor, Vec<f32>) {
-    let shape = dims(q);
-    let (sequences, queries, width) = (shape[0], shape[1], shape[2]);
-    let (mut out, mut log_sums) =
-        (zeros(elements(q).len()), vec![0.0; sequences * queries * attention.shape.heads]);
+    let (sequences, queries) = (dims(q)[0], dims(q)[1]);
+    // Of each query head as much as a value has.
+    let width = dims(v)[2] / attention.shape.key_value_heads * attention.shape.heads;
+    let (mut out, mut log_sums) = (
+        zeros(sequences * queries * width),
+        vec![0.0; sequences * queries * attention.shape.heads],
+    );
     for (index, sequence) in self::sequences(q, k, v, attention).enumerate() {
         cpu::causal_attention(
             &mut out[index * queries * width..][..queries * width],
@@ -58,7 +61,7 @@ pub(super) fn attend(
             &sequence,
         );
     }
-    (tensor(out, shape), log_sums)
+    (tensor(out, vec![sequences, queries, width]), log_sums)
 }
 
 /// The parts of contiguous q, k and v that belong to each sequence.
@@ -256,7 +259,8 @@ pub(super) fn rotated(
             let (first, count) = (index * rows % tokens, x.len() / width);
             let (cos, sin) = table.rows(start + first, count);
             let turn = if table.is_interleaved() { cpu::rotate_neighbours } else { cpu::rotate };
-            turn(x, cos, sin, direction, width, table.head_dim(), table.pairs(), count);
+            let heads = (table.head_dim(), table.first_turned());
+            turn(x, cos, sin, direction, width, heads, table.pairs(), count);
         });
     })
 }
