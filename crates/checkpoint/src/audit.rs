@@ -35,7 +35,7 @@ pub struct Misshapen {
 }
 
 impl TensorAudit {
-    /// `plain`: matrices are [out, in], whatever the family's folders have.
+    /// `plain`: tensors are as llama.cpp's converter has them, whatever the family's folders have.
     pub(crate) fn new<'a>(
         spec: &ModelSpec,
         plain: bool,
@@ -44,7 +44,8 @@ impl TensorAudit {
         let mut present: HashMap<&str, &TensorInfo> =
             tensors.map(|tensor| (tensor.name.as_str(), tensor)).collect();
         let mut audit = Self::default();
-        for expected in spec.stored_tensors() {
+        let wanted = if plain { spec.stored_in_gguf() } else { spec.stored_tensors() };
+        for expected in wanted {
             let Some(found) = present.remove(expected.name.as_str()) else {
                 audit.missing.push(expected);
                 continue;
@@ -52,11 +53,9 @@ impl TensorAudit {
             if found.dtype.block().is_none() {
                 audit.unreadable.push((expected.name.clone(), found.dtype));
             }
-            let shape = if plain { expected.plain_shape() } else { expected.shape };
-            if found.shape != shape {
-                let name = expected.name;
-                let found = found.shape.clone();
-                audit.misshapen.push(Misshapen { name, expected: shape, found });
+            let StoredTensor { name, shape: expected, .. } = expected;
+            if found.shape != expected {
+                audit.misshapen.push(Misshapen { name, expected, found: found.shape.clone() });
             }
         }
         // An untied head is expected, so one that is left here is a copy of a tied one.

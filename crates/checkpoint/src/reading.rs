@@ -14,44 +14,108 @@ use crate::{Checkpoint, CheckpointError, Format, TensorInfo};
 const RELEASE_EVERY: usize = 8 << 20;
 
 impl Checkpoint {
-    /// All elements of one of the model's tensors as f32, row by row.
+    /// All elements of one of the model's tensors as f32, row by row. Of a stack of experts' matrices the
+    /// others are not read.
     ///
     /// # Errors
     /// As [`Checkpoint::read_f32`].
     pub fn read(&self, wanted: &ModelTensor) -> Result<Vec<f32>, CheckpointError> {
-        let plain = self.is_plain();
-        if wanted.is_stored_whole() || (plain && wanted.rows.is_none()) {
+        let own = self.is_plain().then(|| self.spec().in_gguf(wanted));
+        let wanted = own.as_ref().unwrap_or(wanted);
+        if wanted.is_stored_whole() {
             return self.read_f32(&wanted.name, &wanted.shape);
         }
-        let rows = wanted.plain_rows();
+        let stored = self.expect(&wanted.name, &self.stored_shape(wanted))?;
+        let member;
+        let stored = match wanted.stack {
+            None => stored,
+            Some(stack) => {
+                member = self.member(stored, stack.index)?;
+                &member
+            }
+        };
+        let count = wanted.shape.first().copied().unwrap_or(1);
+        let row = |row| wanted.rows.map_or(row, |rows| rows.of(row));
+        let mut values = match *stored.shape {
+            [_, _] => self.read_some_rows(stored, wanted.transposed, count, row)?,
+            _ => {
+                let values = self.read_vector(stored)?;
+                (0..count).map(|at| values[row(at)]).collect()
+            }
+        };
+        if wanted.offset != 0.0 {
+            values.iter_mut().for_each(|value| *value += wanted.offset);
+        }
+        Ok(values)
+    }
+
+    /// The tensor of the files that holds one of the model's.
+    pub fn holder(&self, wanted: &ModelTensor) -> Option<&TensorInfo> {
+        match self.is_plain() {
+            true => self.tensor(&self.spec().in_gguf(wanted).name),
+            false => self.tensor(&wanted.name),
+        }
+    }
+
+    /// The shape that the tensor which holds `wanted` must have: as many rows as the file gives it, as long as
+    /// those that are wanted are among them.
+    fn stored_shape(&self, wanted: &ModelTensor) -> Vec<usize> {
         let mut shape = wanted.shape.clone();
-        let transposed = wanted.transposed && !plain;
-        if transposed {
+        if let (Some(rows), true) = (shape.first_mut(), wanted.rows.is_some()) {
+            *rows = wanted.stored_rows_end();
+        }
+        if wanted.transposed {
             shape.reverse();
         }
-        // As many rows as the file has, as long as those that are wanted are among them.
-        let (along, end) = (usize::from(transposed), rows.as_ref().map_or(0, |rows| rows.end));
-        if let Some(stored) = self.tensor(&wanted.name)
-            && rows.is_some()
-            && stored.shape.get(along).is_some_and(|count| end <= *count)
+        shape.splice(0..0, wanted.stack.map(|stack| stack.count));
+        let along = usize::from(wanted.transposed) + usize::from(wanted.stack.is_some());
+        if wanted.rows.is_some()
+            && let Some(found) = self.tensor(&wanted.name).map(|stored| &stored.shape)
+            && found.len() == shape.len()
+            && found[along] > shape[along]
         {
-            shape[along] = stored.shape[along];
+            shape[along] = found[along];
         }
-        let stored = self.expect(&wanted.name, &shape)?;
-        let whole_heads = wanted.stored_rows_end() <= shape.get(along).copied().unwrap_or(1);
-        match rows {
-            Some(rows) if plain || wanted.is_stored_in_a_row() => match shape.len() {
-                1 => Ok(self.read_vector(stored)?[rows].to_vec()),
-                _ => self.read_range(stored, rows),
-            },
-            _ if whole_heads => Ok(wanted.taken_from(&self.read_whole(stored)?)),
-            _ => Err(CheckpointError::NotWholeHeads {
-                path: self.file_of(stored).to_owned(),
-                tensor: wanted.name.clone(),
-                rows: shape.get(along).copied().unwrap_or(1),
-                head_dim: wanted.rows.map_or(1, |rows| rows.run),
-            }),
+        shape
+    }
+
+    /// The first `count` rows that `row` names of a matrix, or of its transposed.
+    fn read_some_rows(
+        &self,
+        matrix: &TensorInfo,
+        transposed: bool,
+        count: usize,
+        row: impl Fn(usize) -> usize,
+    ) -> Result<Vec<f32>, CheckpointError> {
+        let mut matrix = matrix.clone();
+        if transposed {
+            matrix.transposed = !matrix.transposed;
+            matrix.shape.reverse();
         }
+        if !matrix.transposed {
+            return self.read_rows(&matrix, (0..count).map(row));
+        }
+        let (first, width) = (row(0), matrix.shape.get(1).copied().unwrap_or(1));
+        let all = self.read_transposed(&matrix, first..row(count.saturating_sub(1)) + 1)?;
+        if row(count.saturating_sub(1)) - first + 1 == count {
+            return Ok(all);
+        }
+        let mut values = self.allocate(&matrix, count * width)?;
+        for at in 0..count {
+            values.extend_from_slice(&all[(row(at) - first) * width..][..width]);
+        }
+        Ok(values)
+    }
+
+    /// One matrix or vector of a stack.
+    fn member(&self, stack: &TensorInfo, index: usize) -> Result<TensorInfo, CheckpointError> {
+        stack.member(index).ok_or_else(|| {
+            let (path, tensor) = (self.file_of(stack).to_owned(), stack.name.clone());
+            match *stack.shape {
+                [count, _, ..] => CheckpointError::MatrixOutOfRange { path, tensor, index, count },
+                _ => CheckpointError::NotAStack { path, tensor, shape: stack.shape.clone() },
+            }
+        })
     }
 
     /// All elements of a tensor as a folder of its family has it, whatever the file: a GGUF file has gains
@@ -60,14 +124,42 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::read_f32`].
     pub fn read_stored(&self, stored: &StoredTensor) -> Result<Vec<f32>, CheckpointError> {
-        if stored.is_plain() || !self.is_plain() {
+        if self.has_as_stored(stored) {
             return self.read_f32(&stored.name, &stored.shape);
         }
-        let mut values = vec![0.0; stored.shape.iter().product()];
-        for part in self.spec().parts_of(stored) {
-            part.put_into(&self.read(&part)?, &mut values);
-        }
+        let mut values = Vec::new();
+        self.read_by_members(stored, &mut |some| {
+            values.extend_from_slice(some);
+            Ok(())
+        })?;
         Ok(values)
+    }
+
+    /// Whether the files have the tensor as a folder of its family would.
+    pub(crate) fn has_as_stored(&self, stored: &StoredTensor) -> bool {
+        let named = |part: &ModelTensor| self.spec().in_gguf(part).name == stored.name;
+        !self.is_plain() || (stored.is_plain() && stored.parts.iter().all(named))
+    }
+
+    /// As [`Checkpoint::read_stored`], one matrix of a stack at a time.
+    pub(crate) fn read_by_members(
+        &self,
+        stored: &StoredTensor,
+        take: &mut dyn FnMut(&[f32]) -> Result<(), CheckpointError>,
+    ) -> Result<(), CheckpointError> {
+        let dimensions = match stored.parts.first().and_then(|part| part.stack) {
+            Some(_) => stored.shape.get(1..).unwrap_or_default(),
+            None => &stored.shape,
+        };
+        let mut values = vec![0.0; dimensions.iter().product()];
+        for together in stored.parts.chunk_by(|a, b| a.stack == b.stack) {
+            for part in together {
+                let alone = ModelTensor { stack: None, ..part.clone() };
+                alone.put_into(&self.read(part)?, &mut values);
+            }
+            take(&values)?;
+        }
+        Ok(())
     }
 
     /// Whether the file has every tensor as llama.cpp's converter does, not as the family's folders do.
@@ -124,13 +216,14 @@ impl Checkpoint {
         index: usize,
     ) -> Result<TensorInfo, CheckpointError> {
         let stack = self.expect(name, shape)?;
-        stack.matrix(index).ok_or_else(|| {
-            let (path, tensor) = (self.file_of(stack).to_owned(), name.to_owned());
-            match *shape {
-                [count, _, _] => CheckpointError::MatrixOutOfRange { path, tensor, index, count },
-                _ => CheckpointError::NotAStack { path, tensor, shape: shape.to_vec() },
-            }
-        })
+        match shape.len() {
+            3 => self.member(stack, index),
+            _ => Err(CheckpointError::NotAStack {
+                path: self.file_of(stack).to_owned(),
+                tensor: name.to_owned(),
+                shape: shape.to_vec(),
+            }),
+        }
     }
 
     /// The elements of a tensor in order, about `chunk` at a time.

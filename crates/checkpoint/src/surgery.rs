@@ -5,7 +5,7 @@
 //! that stay as they are go from file to file inside the kernel.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::File,
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
@@ -13,7 +13,7 @@ use std::{
 
 use lns_record::open_regular;
 use lns_spec::{
-    ConversionError, DepthScale, Gains, LayerIndex, ModelSpec, Removal, SpecError, StoredLayout,
+    ConversionError, DepthScale, Gains, LayerIndex, ModelSpec, ModelTensor, Removal, SpecError,
     StoredTensor, TensorId,
 };
 use serde_json::{Map, Value, json};
@@ -28,44 +28,26 @@ const CHUNK: usize = 1 << 21;
 /// One tensor of a [`Conversion`]'s result.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TensorEdit {
-    /// Its name in the result.
-    pub name: String,
-    /// What it holds.
-    pub parts: Vec<TensorId>,
-    /// Its dimensions.
-    pub shape: Vec<usize>,
+    /// Its name, its dimensions and what it holds.
+    pub tensor: StoredTensor,
     /// How it will be stored.
     pub dtype: StorageType,
-    /// The tensor of the source it is made of; zeros if there is none.
-    pub source: Option<String>,
-    /// What every element is multiplied by, `offset` being added before and taken away again.
+    /// The tensor that a folder of the source has and that it is made of, part by part; zeros if there is
+    /// none.
+    pub source: Option<StoredTensor>,
+    /// What every element is multiplied by, a gain that is stored as γ − 1 as γ.
     pub factor: f64,
-    /// 1 for a gain that is stored as γ − 1.
-    pub offset: f32,
-    /// How the parts stand in it.
-    pub layout: StoredLayout,
 }
 
 impl TensorEdit {
-    /// The tensor that a folder will hold.
-    fn stored(&self, name: &str) -> StoredTensor {
-        StoredTensor {
-            name: name.to_owned(),
-            shape: self.shape.clone(),
-            parts: self.parts.clone(),
-            layout: self.layout,
-            offset: self.offset,
-        }
-    }
-
     fn scaled(&self, values: &[f32]) -> Vec<f32> {
-        let offset = f64::from(self.offset);
+        let offset = f64::from(self.tensor.offset());
         let scaled = |value: &f32| ((f64::from(*value) + offset) * self.factor - offset) as f32;
         values.iter().map(scaled).collect()
     }
 
     fn bytes(&self) -> u64 {
-        let elements = self.shape.iter().map(|n| *n as u64).product::<u64>();
+        let elements = self.tensor.shape.iter().map(|n| *n as u64).product::<u64>();
         let (_, size) = self.dtype.block().unwrap_or((1, 4));
         elements * size as u64
     }
@@ -106,24 +88,19 @@ impl<'a> Conversion<'a> {
             return Err(CheckpointError::Incomplete { path, audit });
         }
         let spec = source.spec().clone();
-        let mut tensors: Vec<_> = spec
-            .stored_tensors()
-            .into_iter()
-            .filter_map(|StoredTensor { name, shape, parts, layout, offset }| {
-                let stored = source.tensor(&name)?;
-                let dtype = match stored.dtype {
-                    StorageType::F16 | StorageType::BF16 => stored.dtype,
-                    // BF16 holds every number of it.
-                    StorageType::MXFP4 => StorageType::BF16,
-                    _ => StorageType::F32,
-                };
-                let place = (stored.file, stored.range.start);
-                let source = Some(name.clone());
-                let factor = 1.0;
-                let edit = TensorEdit { name, parts, shape, dtype, source, factor, offset, layout };
-                Some((place, edit))
-            })
-            .collect();
+        let edit = |tensor: StoredTensor| {
+            let stored = tensor.parts.first().and_then(|part| source.holder(part))?;
+            let dtype = match stored.dtype {
+                StorageType::F16 | StorageType::BF16 => stored.dtype,
+                // BF16 holds every number of it.
+                StorageType::MXFP4 => StorageType::BF16,
+                _ => StorageType::F32,
+            };
+            let place = (stored.file, stored.range.start, tensor.parts[0].id.expert);
+            let source = Some(tensor.clone());
+            Some((place, TensorEdit { tensor, dtype, source, factor: 1.0 }))
+        };
+        let mut tensors: Vec<_> = spec.stored_tensors().into_iter().filter_map(edit).collect();
         // Tensors stay in the order of the files, which are then read from front to back.
         tensors.sort_by_key(|(place, _)| *place);
         Ok(Self { source, spec, tensors: tensors.into_iter().map(|(_, edit)| edit).collect() })
@@ -172,27 +149,19 @@ impl<'a> Conversion<'a> {
         if gains == Gains::Compensated {
             for edit in &mut self.tensors {
                 // A bias is scaled with its gain: the scale stands after both.
-                if let [TensorId { layer: Some(layer), role, .. }] = edit.parts[..] {
+                if let [ModelTensor { id: TensorId { layer: Some(layer), role, .. }, .. }] =
+                    edit.tensor.parts[..]
+                {
                     edit.factor *= self.spec.gain_factor(&after, layer, role);
                 }
             }
         }
         let dtype = self.tensors.first().map_or(StorageType::F32, |edit| edit.dtype);
-        for StoredTensor { name, shape, parts, layout, offset } in after.stored_tensors() {
-            if !self.tensors.iter().any(|edit| edit.name == name) {
-                let (source, factor) = (None, 1.0);
-                self.tensors.push(TensorEdit {
-                    name,
-                    parts,
-                    shape,
-                    dtype,
-                    source,
-                    factor,
-                    offset,
-                    layout,
-                });
-            }
-        }
+        let there: HashSet<String> =
+            self.tensors.iter().map(|edit| edit.tensor.name.clone()).collect();
+        let new = after.stored_tensors().into_iter();
+        let zeros = |tensor| TensorEdit { tensor, dtype, source: None, factor: 1.0 };
+        self.tensors.extend(new.filter(|tensor| !there.contains(&tensor.name)).map(zeros));
         self.spec = after;
         self
     }
@@ -204,14 +173,13 @@ impl<'a> Conversion<'a> {
     /// As [`ModelSpec::without`].
     pub fn without(mut self, removals: &[Removal]) -> Result<Self, SpecError> {
         let (after, kept) = self.spec.without(removals)?;
-        let mut wanted: HashMap<Vec<TensorId>, String> =
-            after.stored_tensors().into_iter().map(|tensor| (tensor.parts, tensor.name)).collect();
+        let mut wanted: HashMap<Vec<TensorId>, StoredTensor> =
+            after.stored_tensors().into_iter().map(|tensor| (tensor.ids(), tensor)).collect();
         self.tensors = std::mem::take(&mut self.tensors)
             .into_iter()
             .filter_map(|edit| {
-                let parts = moved(&edit.parts, &kept)?;
-                let name = wanted.remove(&parts)?;
-                Some(TensorEdit { name, parts, ..edit })
+                let tensor = wanted.remove(&moved(&edit.tensor.ids(), &kept)?)?;
+                Some(TensorEdit { tensor, ..edit })
             })
             .collect();
         self.spec = after;
@@ -264,9 +232,9 @@ impl<'a> Conversion<'a> {
                 StorageType::F16 => 2f64.powi(-11),
                 _ => 2f64.powi(-24),
             };
-            let stored = edit.source.as_deref().and_then(|name| self.source.tensor(name));
-            let rounded = stored
-                .is_some_and(|stored| stored.dtype != edit.dtype && edit.dtype != StorageType::F32);
+            let rounded = self
+                .stored_as(edit)
+                .is_some_and(|stored| stored != edit.dtype && edit.dtype != StorageType::F32);
             if edit.factor == 1.0 {
                 if rounded {
                     rounding.cast += 1;
@@ -276,13 +244,13 @@ impl<'a> Conversion<'a> {
             }
             rounding.tensors += 1;
             rounding.bound = rounding.bound.max(unit);
-            let Some(name) = &edit.source else { continue };
-            let stored = self.read_source(edit, name)?;
+            let Some(source) = &edit.source else { continue };
+            let stored = self.source.read_stored(source)?;
             let mut bytes = Vec::new();
             self.encode(edit, &edit.scaled(&stored), &mut bytes)?;
             let mut written = vec![0.0; stored.len()];
             crate::decode::decode(edit.dtype, &bytes, &mut written);
-            let offset = f64::from(edit.offset);
+            let offset = f64::from(edit.tensor.offset());
             for (stored, written) in stored.iter().zip(written) {
                 let wanted = (f64::from(*stored) + offset) * edit.factor - offset;
                 if wanted != 0.0 {
@@ -294,49 +262,34 @@ impl<'a> Conversion<'a> {
         Ok(rounding)
     }
 
-    /// All elements of a tensor of the result, before they are stored.
-    ///
-    /// # Errors
-    /// As [`Checkpoint::read_f32`].
-    pub fn read_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, CheckpointError> {
-        let Some(edit) = self.tensors.iter().find(|edit| edit.name == name) else {
-            let (path, tensor) = (self.source.path().to_owned(), name.to_owned());
-            return Err(CheckpointError::MissingTensor { path, tensor });
-        };
-        let values = match &edit.source {
-            Some(_) if edit.shape != shape => {
-                return Err(CheckpointError::WrongShape {
-                    path: self.source.path().to_owned(),
-                    tensor: name.to_owned(),
-                    expected: shape.to_vec(),
-                    found: edit.shape.clone(),
-                });
+    /// How the files of the source have what a tensor of the result is made of; `None` of zeros.
+    pub fn stored_as(&self, edit: &TensorEdit) -> Option<StorageType> {
+        let part = edit.source.as_ref()?.parts.first()?;
+        self.source.holder(part).map(|stored| stored.dtype)
+    }
+
+    /// What reads the tensors of the resulting model, before they are stored: each of all elements as f32,
+    /// row by row, as [`Checkpoint::read`] gives them.
+    pub fn reader(&self) -> impl Fn(&ModelTensor) -> Result<Vec<f32>, CheckpointError> {
+        let edits: HashMap<&str, &TensorEdit> =
+            self.tensors.iter().map(|edit| (edit.tensor.name.as_str(), edit)).collect();
+        move |wanted| {
+            let edit = edits.get(wanted.name.as_str());
+            let place =
+                edit.and_then(|edit| edit.tensor.parts.iter().position(|p| p.id == wanted.id));
+            let (Some(edit), Some(place)) = (edit, place) else {
+                let (path, tensor) = (self.source.path().to_owned(), wanted.name.clone());
+                return Err(CheckpointError::MissingTensor { path, tensor });
+            };
+            let part = edit.source.as_ref().and_then(|source| source.parts.get(place));
+            let Some(part) = part else { return Ok(vec![0.0; wanted.shape.iter().product()]) };
+            let mut values = self.source.read(part)?;
+            if edit.factor != 1.0 {
+                let scaled = |value: &mut f32| *value = (f64::from(*value) * edit.factor) as f32;
+                values.iter_mut().for_each(scaled);
             }
-            Some(name) => self.read_source(edit, name)?,
-            None => vec![0.0; shape.iter().product()],
-        };
-        Ok(if edit.factor == 1.0 { values } else { edit.scaled(&values) })
-    }
-
-    /// The source's tensor as a folder would have it.
-    fn read_source(&self, edit: &TensorEdit, name: &str) -> Result<Vec<f32>, CheckpointError> {
-        // The source's own parts: layers move when others are taken out.
-        let mut stored = edit.stored(name);
-        if let Some(source) = self.source_parts(name) {
-            stored.parts = source;
+            Ok(values)
         }
-        self.source.read_stored(&stored)
-    }
-
-    /// What a tensor of the source holds, if its file has it otherwise than a folder would.
-    fn source_parts(&self, name: &str) -> Option<Vec<TensorId>> {
-        let stored = self.source.spec().stored_tensors();
-        stored.into_iter().find(|stored| stored.name == name).map(|stored| stored.parts)
-    }
-
-    /// Whether the source's file has the tensor as a folder would.
-    fn is_laid_out(&self, edit: &TensorEdit) -> bool {
-        !self.source.is_plain() || (edit.layout == StoredLayout::Rows && edit.offset == 0.0)
     }
 
     /// Writes `config.json` and the weights, in shards of at most `shard_bytes`, into a folder that
@@ -352,7 +305,7 @@ impl<'a> Conversion<'a> {
         progress: &dyn Fn(u64),
     ) -> Result<Vec<PathBuf>, CheckpointError> {
         // The type that most of the weights have.
-        let dtype = |edit: &&TensorEdit| edit.shape.len() == 2;
+        let dtype = |edit: &&TensorEdit| edit.tensor.shape.len() == 2;
         let matrix = self.tensors.iter().find(dtype);
         write_config(folder, &self.spec, matrix.map_or(StorageType::F32, |edit| edit.dtype))?;
         let shards = shards(&self.tensors, shard_bytes);
@@ -365,7 +318,7 @@ impl<'a> Conversion<'a> {
             };
             let path = folder.join(&name);
             self.write_shard(&path, shard, &mut written, progress)?;
-            index.extend(shard.iter().map(|edit| (edit.name.clone(), json!(name))));
+            index.extend(shard.iter().map(|edit| (edit.tensor.name.clone(), json!(name))));
             files.push(path);
         }
         if shards.len() > 1 {
@@ -390,11 +343,9 @@ impl<'a> Conversion<'a> {
         progress: &dyn Fn(u64),
     ) -> Result<(), CheckpointError> {
         let mut file = File::create(path).map_err(|error| failed(path, &error))?;
-        file.write_all(&header(
-            shard
-                .iter()
-                .map(|edit| (edit.name.as_str(), edit.dtype, &edit.shape[..], edit.bytes())),
-        ))
+        file.write_all(&header(shard.iter().map(|edit| (&edit.tensor, edit)).map(
+            |(tensor, edit)| (&tensor.name[..], edit.dtype, &tensor.shape[..], edit.bytes()),
+        )))
         .map_err(|error| failed(path, &error))?;
         let mut bytes = Vec::new();
         for edit in shard {
@@ -404,37 +355,30 @@ impl<'a> Conversion<'a> {
                 progress(*written);
             };
             match &edit.source {
-                Some(name) if self.is_copy(edit) => {
-                    self.copy(name, &mut file, path, &mut advance)?;
+                Some(source) if self.is_copy(edit, source) => {
+                    self.copy(&source.name, &mut file, path, &mut advance)?;
                 }
                 source => {
                     let mut put = |values: &[f32]| {
                         bytes.clear();
-                        self.encode(edit, values, &mut bytes)?;
+                        match edit.factor {
+                            1.0 => self.encode(edit, values, &mut bytes)?,
+                            _ => self.encode(edit, &edit.scaled(values), &mut bytes)?,
+                        }
                         file.write_all(&bytes).map_err(|error| failed(path, &error))?;
                         advance(bytes.len() as u64);
                         Ok(())
                     };
                     match source {
-                        Some(name) if !self.is_laid_out(edit) => {
-                            put(&edit.scaled(&self.read_source(edit, name)?))?;
+                        Some(source) if !self.source.has_as_stored(source) => {
+                            self.source.read_by_members(source, &mut put)?;
                         }
-                        Some(name) => {
-                            self.source.read_in_chunks(
-                                name,
-                                &edit.shape,
-                                CHUNK,
-                                &mut |values| {
-                                    if edit.factor == 1.0 {
-                                        put(values)
-                                    } else {
-                                        put(&edit.scaled(values))
-                                    }
-                                },
-                            )?;
+                        Some(source) => {
+                            let (name, shape) = (&source.name, &source.shape);
+                            self.source.read_in_chunks(name, shape, CHUNK, &mut put)?;
                         }
                         None => {
-                            let elements: usize = edit.shape.iter().product();
+                            let elements: usize = edit.tensor.shape.iter().product();
                             let zeros = vec![0.0; elements.min(CHUNK)];
                             for start in (0..elements).step_by(CHUNK) {
                                 put(&zeros[..(elements - start).min(CHUNK)])?;
@@ -449,11 +393,10 @@ impl<'a> Conversion<'a> {
     }
 
     /// Whether the stored bytes are what is wanted.
-    fn is_copy(&self, edit: &TensorEdit) -> bool {
-        let stored = edit.source.as_deref().and_then(|name| self.source.tensor(name));
+    fn is_copy(&self, edit: &TensorEdit, source: &StoredTensor) -> bool {
         edit.factor == 1.0
-            && self.is_laid_out(edit)
-            && stored.is_some_and(|stored| {
+            && self.source.has_as_stored(source)
+            && self.source.tensor(&source.name).is_some_and(|stored| {
                 stored.dtype == edit.dtype && stored.interleaved_heads_of.is_none()
             })
     }
@@ -494,7 +437,7 @@ impl<'a> Conversion<'a> {
     ) -> Result<(), CheckpointError> {
         encode(edit.dtype, values, bytes).map_err(|value| CheckpointError::Unstorable {
             path: self.source.path().to_owned(),
-            tensor: edit.source.clone().unwrap_or_else(|| edit.name.clone()),
+            tensor: edit.source.as_ref().unwrap_or(&edit.tensor).name.clone(),
             value,
             dtype: edit.dtype,
         })

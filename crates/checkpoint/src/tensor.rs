@@ -96,16 +96,16 @@ impl TensorInfo {
         }
     }
 
-    /// One matrix of a stack (`[matrices, rows, columns]`) as a tensor of its own; `None` beyond the last,
-    /// and of a tensor that is no stack.
-    pub(crate) fn matrix(&self, index: usize) -> Option<Self> {
-        let [count, rows, columns] = *self.shape else { return None };
+    /// One matrix or vector of a stack (`[matrices, rows, columns]`, `[vectors, elements]`) as a tensor of its
+    /// own; `None` beyond the last, and of a tensor that is no stack.
+    pub(crate) fn member(&self, index: usize) -> Option<Self> {
+        let [count, ref own @ ..] = *self.shape else { return None };
         let part = |range: &Range<usize>| {
             let bytes = range.len() / count;
             range.start + index * bytes..range.start + (index + 1) * bytes
         };
-        (index < count).then(|| Self {
-            shape: vec![rows, columns],
+        (index < count && !own.is_empty()).then(|| Self {
+            shape: own.to_vec(),
             range: part(&self.range),
             scales: self
                 .scales

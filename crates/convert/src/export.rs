@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use lns_checkpoint::{
-    Checkpoint, CheckpointError, Conversion, GgufOptions, GgufTensor, GgufTokenizer, StorageType,
-    gguf_tensors, write_gguf,
+    Checkpoint, Conversion, GgufOptions, GgufTensor, GgufTokenizer, StorageType, gguf_tensors,
+    write_gguf,
 };
 use lns_record::{NewFile, ProvenanceRecord};
-use lns_spec::{NormScheme, StoredTensor};
+use lns_spec::NormScheme;
 use lns_tokenizer::gguf_tokenizer;
 use serde_json::json;
 
@@ -112,10 +112,8 @@ impl GgufExport<'_> {
         let options =
             GgufOptions { name, dtype: self.dtype, tokenizer, provenance: Some(&provenance) };
         let file = NewFile::create(place, existing).map_err(io("cannot be made"))?;
-        let mut read = |tensor: &StoredTensor| -> Result<Vec<f32>, CheckpointError> {
-            conversion.read_f32(&tensor.name, &tensor.shape)
-        };
-        write_gguf(file.path(), spec, &options, &mut read, progress)?;
+        let read = conversion.reader();
+        write_gguf(file.path(), spec, &options, &mut |tensor| read(tensor), progress)?;
         file.commit().map_err(io("was not put in place"))?;
         remove_older_record(place);
         Ok(record)

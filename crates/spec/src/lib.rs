@@ -40,7 +40,9 @@ pub use model::{
     Activation, AttentionScale, LayerSpec, ModelSpec, NormKind, ParameterCount, QkNorm, Rotary,
 };
 pub use presets::{PRESETS, Preset};
-pub use roles::{ModelTensor, Part, Role, StoredLayout, StoredRows, StoredTensor, TensorId};
+pub use roles::{
+    ModelTensor, Part, Role, StackPlace, StoredLayout, StoredRows, StoredTensor, TensorId,
+};
 pub use rope::{RopeFrequencies, RopeScaling, RopeSpec};
 pub use schemes::{Anneal, Block, DepthScale, NormScheme, Placement};
 pub use surgery::{ConversionError, Gains, Removal};

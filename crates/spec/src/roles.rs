@@ -4,7 +4,7 @@
 //! formats read it. What a tensor is called on disk is its family's business
 //! ([`StoredName`](crate::families::StoredName)).
 
-use std::{fmt, ops::Range};
+use std::fmt;
 
 use serde::{Serialize, Serializer};
 
@@ -178,7 +178,9 @@ pub struct ModelTensor {
     pub shape: Vec<usize>,
     /// The tensor of a Hugging Face folder that holds it.
     pub name: String,
-    /// Its rows in that tensor, where several tensors of the model are stored as one.
+    /// Which matrix or vector of that tensor holds it, where the experts' are stored as a stack.
+    pub stack: Option<StackPlace>,
+    /// Its rows in that matrix, where several tensors of the model are stored as one.
     pub rows: Option<StoredRows>,
     /// Whether the stored matrix is \[in, out\].
     pub transposed: bool,
@@ -205,6 +207,15 @@ impl StoredRows {
     }
 }
 
+/// Which of the matrices or vectors of a stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StackPlace {
+    /// Its place among them.
+    pub index: usize,
+    /// How many there are.
+    pub count: usize,
+}
+
 /// How a stored tensor is made of those of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoredLayout {
@@ -214,6 +225,9 @@ pub enum StoredLayout {
     Transposed,
     /// Taking turns head by head: the rows of head 0 of each, then those of head 1.
     HeadByHead,
+    /// One matrix for each expert, \[experts, in, out\], in which roles that share it take turns feature by
+    /// feature; biases are \[experts, out\]. As transformers keeps gpt_oss's.
+    Stacked,
 }
 
 impl ModelTensor {
@@ -224,7 +238,7 @@ impl ModelTensor {
 
     /// Whether the stored tensor is this one, number by number.
     pub fn is_stored_whole(&self) -> bool {
-        self.rows.is_none() && !self.transposed && self.offset == 0.0
+        self.stack.is_none() && self.rows.is_none() && !self.transposed && self.offset == 0.0
     }
 
     /// Whether its numbers stand together in the stored tensor as they are.
@@ -233,22 +247,21 @@ impl ModelTensor {
         !self.transposed && self.offset == 0.0 && self.rows.is_none_or(|rows| rows.run == count)
     }
 
-    /// How many rows the stored tensor has at least.
+    /// How many rows the stored matrix has at least.
     pub fn stored_rows_end(&self) -> usize {
         let count = self.shape.first().copied().unwrap_or(1);
         self.rows.map_or(count, |rows| rows.of(count.saturating_sub(1)) + 1)
     }
 
-    /// Its rows where the parts of a stored tensor stand one after the other, whatever the family's
-    /// layout: as GGUF files have them.
-    pub fn plain_rows(&self) -> Option<Range<usize>> {
+    /// Its rows where what is stored as one tensor stands one after the other, whatever the family's layout.
+    fn rows_in_order(&self) -> Option<StoredRows> {
         let (rows, count) = (self.rows?, self.shape.first().copied().unwrap_or(1));
         let first = match rows.run {
             run if run == count || run == 0 => rows.first,
             // Head by head: as many turns of as many rows each.
             run => rows.first / run * count,
         };
-        Some(first..first + count)
+        Some(StoredRows { first, run: count, stride: count })
     }
 
     /// The tensor's numbers, out of all those of the stored tensor.
@@ -267,7 +280,10 @@ impl ModelTensor {
     fn places(&self, stored: usize, mut each: impl FnMut(usize, usize)) {
         let count = self.shape.first().copied().unwrap_or(1);
         let width: usize = self.shape.iter().skip(1).product();
-        let stored_rows = stored / width.max(1);
+        let stack = self.stack.unwrap_or(StackPlace { index: 0, count: 1 });
+        let of_matrix = stored / stack.count.max(1);
+        let before = stack.index * of_matrix;
+        let stored_rows = of_matrix / width.max(1);
         for row in 0..count {
             let place = self.rows.map_or(row, |rows| rows.of(row));
             for column in 0..width {
@@ -276,39 +292,69 @@ impl ModelTensor {
                 } else {
                     place * width + column
                 };
-                each(row * width + column, at);
+                each(row * width + column, before + at);
             }
         }
     }
 }
 
-/// One tensor as a Hugging Face folder has it: one of the model's, or several of them.
+/// One tensor of a file: one of the model's, or several of them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredTensor {
     /// Its name, e.g. `model.layers.3.mlp.up_proj.weight`.
     pub name: String,
     /// Dimensions, outermost first.
     pub shape: Vec<usize>,
-    /// The tensors of the model that it holds, in order.
-    pub parts: Vec<TensorId>,
-    /// How they stand in it.
-    pub layout: StoredLayout,
-    /// What is added to its numbers: 1 for a gain that is stored as γ − 1.
-    pub offset: f32,
+    /// The tensors of the model that it holds, in order; of a stack, those of the first matrix come first.
+    pub parts: Vec<ModelTensor>,
 }
 
 impl StoredTensor {
     /// Whether its numbers are those of its parts, one after the other.
     pub fn is_plain(&self) -> bool {
-        self.layout == StoredLayout::Rows && self.offset == 0.0
+        self.parts.iter().all(ModelTensor::is_stored_in_a_row)
     }
 
-    /// Dimensions of its parts one after the other, \[out, in\].
-    pub fn plain_shape(&self) -> Vec<usize> {
-        match self.layout {
-            StoredLayout::Rows | StoredLayout::HeadByHead => self.shape.clone(),
-            StoredLayout::Transposed => self.shape.iter().rev().copied().collect(),
+    /// What is added to its numbers: 1 for a gain that is stored as γ − 1.
+    pub fn offset(&self) -> f32 {
+        self.parts.first().map_or(0.0, |part| part.offset)
+    }
+
+    /// Which tensors it holds.
+    pub fn ids(&self) -> Vec<TensorId> {
+        self.parts.iter().map(|part| part.id).collect()
+    }
+
+    /// What `tensors` are stored as, in order.
+    fn all(tensors: impl Iterator<Item = ModelTensor>) -> Vec<Self> {
+        let mut stored: Vec<Self> = Vec::new();
+        for tensor in tensors {
+            let shared = tensor.rows.is_some() || tensor.stack.is_some();
+            let begun = stored.iter_mut().rev().filter(|_| shared);
+            match { begun }.find(|begun| begun.name == tensor.name) {
+                Some(begun) => begun.parts.push(tensor),
+                None => {
+                    let name = tensor.name.clone();
+                    stored.push(Self { name, shape: Vec::new(), parts: vec![tensor] });
+                }
+            }
         }
+        for tensor in &mut stored {
+            tensor.shape = tensor.shape_of_parts();
+        }
+        stored
+    }
+
+    fn shape_of_parts(&self) -> Vec<usize> {
+        let Some(first) = self.parts.first() else { return Vec::new() };
+        let together = self.parts.iter().take_while(|part| part.stack == first.stack);
+        let mut shape = first.shape.clone();
+        shape[0] = together.map(|part| part.shape[0]).sum();
+        if first.transposed {
+            shape.reverse();
+        }
+        shape.splice(0..0, first.stack.map(|stack| stack.count));
+        shape
     }
 }
 
@@ -412,37 +458,43 @@ impl ModelSpec {
         tensors
     }
 
-    /// The tensors of the model that a stored one holds, in order.
-    pub fn parts_of(&self, stored: &StoredTensor) -> Vec<ModelTensor> {
-        let layer = stored.parts.first().and_then(|part| part.layer);
-        let tensors = layer.map_or_else(|| self.outer_tensors(), |layer| self.layer_tensors(layer));
-        tensors.into_iter().filter(|tensor| tensor.name == stored.name).collect()
-    }
-
     /// Every tensor that a Hugging Face folder of this model holds.
     pub fn stored_tensors(&self) -> Vec<StoredTensor> {
-        let mut stored: Vec<StoredTensor> = Vec::new();
-        for ModelTensor { id, shape, name, rows, transposed, offset } in self.tensors() {
-            // Where the rows of the parts add up.
-            let rows_at = usize::from(transposed);
-            let begun = rows.and_then(|_| stored.iter_mut().rev().find(|begun| begun.name == name));
-            match begun {
-                Some(begun) => {
-                    begun.shape[rows_at] += shape[0];
-                    begun.parts.push(id);
-                }
-                None => {
-                    let layout = self.family.layout(id);
-                    let mut shape = shape;
-                    if transposed {
-                        shape.reverse();
-                    }
-                    stored.push(StoredTensor { name, shape, parts: vec![id], layout, offset });
-                }
-            }
-        }
-        stored
+        StoredTensor::all(self.tensors().into_iter())
     }
+
+    /// Every tensor that a GGUF file of this model holds, those that GGUF calls something else than any
+    /// folder by GGUF's name.
+    pub fn stored_in_gguf(&self) -> Vec<StoredTensor> {
+        StoredTensor::all(self.tensors().iter().map(|tensor| self.in_gguf(tensor)))
+    }
+
+    /// Where a GGUF file has a tensor: matrices are \[out, in\], gains themselves, what is stored as one
+    /// stands one after the other, and each matrix of an expert is in a stack of its own.
+    pub fn in_gguf(&self, tensor: &ModelTensor) -> ModelTensor {
+        let plain = ModelTensor { transposed: false, offset: 0.0, ..tensor.clone() };
+        let experts = tensor.id.layer.and_then(|layer| self.experts(layer));
+        match (gguf_stack(tensor.id), tensor.id.expert, experts) {
+            (Some(name), Some(index), Some(experts)) => {
+                let stack = Some(StackPlace { index, count: experts.count });
+                ModelTensor { name, stack, rows: None, ..plain }
+            }
+            _ => ModelTensor { rows: tensor.rows_in_order(), ..plain },
+        }
+    }
+}
+
+/// The tensor of a GGUF file that holds an expert's matrix or bias and those of the layer's others; `None` of
+/// what is no expert's.
+pub(crate) fn gguf_stack(id: TensorId) -> Option<String> {
+    let (layer, _) = (id.layer?, id.expert?);
+    let stem = match id.role {
+        Role::MlpGate => "ffn_gate_exps",
+        Role::MlpUp => "ffn_up_exps",
+        Role::MlpDown => "ffn_down_exps",
+        _ => return None,
+    };
+    Some(format!("blk.{layer}.{stem}.{}", if id.part == Part::Bias { "bias" } else { "weight" }))
 }
 
 /// The inventory while it is being put together.
@@ -494,7 +546,9 @@ impl List<'_> {
         let name = family.stored_name(self.named_as(id));
         let layout = family.layout(id);
         let parts = family.parts_of(id);
+        let turn = parts.iter().position(|role| *role == id.role).unwrap_or(0);
         let rows = (parts.len() > 1).then(|| match layout {
+            StoredLayout::Stacked => StoredRows { first: turn, run: 1, stride: parts.len() },
             StoredLayout::Rows | StoredLayout::Transposed => {
                 let before = self.tensors.iter().filter(|tensor| tensor.name == name);
                 let first = before.map(|tensor| tensor.shape[0]).sum::<usize>();
@@ -502,15 +556,23 @@ impl List<'_> {
             }
             StoredLayout::HeadByHead => {
                 let run = self.spec.head_dim.max(1);
-                let turn = parts.iter().position(|role| *role == id.role).unwrap_or(0);
                 StoredRows { first: turn * run, run, stride: parts.len() * run }
             }
         });
-        let transposed = layout == StoredLayout::Transposed;
+        let transposed = match layout {
+            StoredLayout::Rows | StoredLayout::HeadByHead => false,
+            StoredLayout::Transposed => true,
+            StoredLayout::Stacked => id.part == Part::Weight,
+        };
+        let stacked = layout == StoredLayout::Stacked;
+        let stack = id.expert.filter(|_| stacked).and_then(|index| {
+            let count = self.spec.experts(self.layer?)?.count;
+            Some(StackPlace { index, count })
+        });
         let is_gain = id.role.is_gain() && id.part == Part::Weight;
         let plus_one = self.spec.norm == NormKind::RmsPlusOne && is_gain;
         let (shape, offset) = (shape.to_vec(), if plus_one { 1.0 } else { 0.0 });
-        self.tensors.push(ModelTensor { id, shape, name, rows, transposed, offset });
+        self.tensors.push(ModelTensor { id, shape, name, stack, rows, transposed, offset });
     }
 
     /// Post-LN's norm is called on disk what the site's usual norm is called, as every implementation

@@ -108,7 +108,7 @@ pub(crate) fn update_ratios(
     let stored = spec.stored_tensors().into_iter();
     let layer_of: HashMap<String, LayerIndex> = stored
         .filter_map(|stored| {
-            let layer = stored.parts.first()?.layer?;
+            let layer = stored.parts.first()?.id.layer?;
             Some((stored.name, layer))
         })
         .collect();

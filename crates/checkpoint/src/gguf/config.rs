@@ -13,8 +13,14 @@ use crate::{CheckpointError, TensorInfo};
 
 /// Keys (after the architecture's name) that ask for what is not implemented, each with the value
 /// at which it asks for nothing.
-const REFUSED: [(&str, f64, &str); 16] = [
-    ("expert_count", 0.0, "mixtures of experts are not"),
+const REFUSED: [(&str, f64, &str); 22] = [
+    ("expert_count", 0.0, "mixtures of experts of this architecture are not"),
+    ("expert_shared_count", 0.0, "experts that compute every token are not"),
+    ("expert_shared_feed_forward_length", 0.0, "experts that compute every token are not"),
+    ("expert_group_count", 0.0, "groups of experts are not"),
+    ("expert_weights_scale", 1.0, "scaled weights of experts are not"),
+    ("leading_dense_block_count", 0.0, "layers without experts before those with them are not"),
+    ("interleave_moe_layer_step", 0.0, "layers without experts between those with them are not"),
     ("attention.clamp_kqv", 0.0, "clamped queries, keys and values are not"),
     ("attention.max_alibi_bias", 0.0, "ALiBi positions are not"),
     ("attention.scale", 0.0, "a custom attention scale is not"),
@@ -54,8 +60,9 @@ pub(super) fn family(
     metadata: &Metadata<'_>,
     architecture: &str,
 ) -> Result<(Family, Gguf), CheckpointError> {
-    let window = window(&Keys { metadata, architecture })?;
-    Family::of_gguf(architecture, window.is_some())
+    let keys = Keys { metadata, architecture };
+    let (window, experts) = (window(&keys)?, keys.size("expert_count")?);
+    Family::of_gguf(architecture, window.is_some(), experts.is_some_and(|count| count > 0))
         .ok_or_else(|| metadata.missing("general.architecture"))
 }
 
@@ -109,6 +116,9 @@ pub(super) fn read_spec(
         config.extend(rope(&keys)?);
     }
     config.extend(own_keys(&keys, gguf)?);
+    let granted = gguf.takes_for_granted.iter();
+    config.extend(granted.map(|(key, value)| ((*key).to_owned(), json!(value))));
+    gating(&keys)?;
     if let Some((key, layers)) = gguf.scale_by_head {
         let heads = keys.required_size("attention.head_count")?.max(1);
         let scalar = match keys.required_size("block_count")? == layers as u64 {
@@ -120,6 +130,19 @@ pub(super) fn read_spec(
     config.extend(names(metadata)?);
     ModelSpec::from_config(&Value::Object(config))
         .map_err(|error| CheckpointError::Spec { path: metadata.path().to_owned(), error })
+}
+
+/// Refuses experts whose weights are no softmax; one over all experts and one over those that are chosen are
+/// the same where the weights of those that are chosen add up to 1.
+fn gating(keys: &Keys<'_, '_>) -> Result<(), CheckpointError> {
+    const SOFTMAXES: [u64; 3] = [0, 1, 3];
+    let key = keys.key("expert_gating_func");
+    match keys.metadata.whole(&key)? {
+        Some(function) if !SOFTMAXES.contains(&function) => {
+            Err(keys.metadata.unsupported(&key, "only softmax is"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What the architecture has beside what all have.

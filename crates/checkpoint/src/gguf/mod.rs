@@ -140,5 +140,5 @@ fn alignment(metadata: &Metadata<'_>) -> Result<u64, CheckpointError> {
 }
 
 fn is_query_or_key(tensor: &StoredTensor) -> bool {
-    tensor.parts.iter().any(|part| matches!(part.role, Role::Query | Role::Key))
+    tensor.parts.iter().any(|part| matches!(part.id.role, Role::Query | Role::Key))
 }

@@ -5,7 +5,10 @@
 
 use std::path::Path;
 
-use lns_spec::{AttentionScale, Family, Gguf, ModelSpec, NormKind, RopeScaling, StoredTensor};
+use lns_spec::{
+    AttentionScale, Family, Gguf, ModelSpec, NormKind, Part, Role, RopeScaling, StoredTensor,
+    TensorId,
+};
 use serde_json::{Map, Value};
 
 use super::config::has_window_key;
@@ -17,7 +20,7 @@ use crate::{CheckpointError, StorageType};
 pub struct GgufTensor {
     /// Its name in the file, e.g. `blk.3.ffn_up.weight`.
     pub name: String,
-    /// The tensor of the model that it holds; `None` for the table of rotary factors.
+    /// What it holds of the model, where a GGUF file has it; `None` for the table of rotary factors.
     pub source: Option<StoredTensor>,
     /// How its numbers are stored. A matrix whose rows are not whole blocks of the type that was
     /// asked for is F16, a vector F32.
@@ -60,23 +63,26 @@ pub fn gguf_tensors(
             shape: vec![spec.rotary_dim / 2],
         });
     }
-    for tensor in spec.stored_tensors() {
-        let Some(name) = spec.family.gguf_name(tensor.parts[0]) else {
+    for tensor in spec.stored_in_gguf() {
+        let id = tensor.parts[0].id;
+        let Some(name) = spec.family.gguf_name(id) else {
             return Err(CheckpointError::GgufNoName { tensor: tensor.name });
         };
-        let shape = tensor.plain_shape();
-        let dtype = stored_as(&shape, dtype);
+        let shape = tensor.shape.clone();
+        let dtype = stored_as(id, &shape, dtype);
         tensors.push(GgufTensor { name, source: Some(tensor), dtype, shape });
     }
     check_said(spec, &tensors)?;
     Ok(tensors)
 }
 
-fn stored_as(shape: &[usize], dtype: StorageType) -> StorageType {
+/// What numbers a tensor is stored as. Routers are among what llama.cpp takes in F32 alone.
+fn stored_as(id: TensorId, shape: &[usize], dtype: StorageType) -> StorageType {
     let (block, _) = dtype.block().unwrap_or((1, 0));
     match *shape {
-        [_, row] if row.is_multiple_of(block) => dtype,
-        [_, _] => StorageType::F16,
+        _ if id.part == Part::Bias || id.role == Role::Router => StorageType::F32,
+        [.., _, row] if row.is_multiple_of(block) => dtype,
+        [.., _, _] => StorageType::F16,
         _ => StorageType::F32,
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! Keys are those that llama.cpp's `convert_hf_to_gguf.py` writes and its loader reads.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use lns_spec::{Gguf, ModelSpec, NormKind, RopeScaling, RopeSpec, StoredTensor};
+use lns_spec::{Gguf, ModelSpec, ModelTensor, NormKind, RopeScaling, RopeSpec, TensorId};
 
 use super::plan::place_in_gguf;
 use super::quantise::encode;
@@ -37,8 +38,10 @@ pub struct GgufOptions<'a> {
 /// Writes a whole model as one GGUF file, directly at `path`; to put it in place and on disk is the
 /// caller's.
 ///
-/// `read` gives a tensor of the model, by Hugging Face's name and in its layout; one tensor is in
-/// memory at a time. `progress` is told how many bytes are written so far.
+/// `read` gives a tensor of the model, matrices \[out, in\] and gains themselves, as [`Checkpoint::read`]
+/// does; one tensor is in memory at a time. `progress` is told how many bytes are written so far.
+///
+/// [`Checkpoint::read`]: crate::Checkpoint::read
 ///
 /// # Errors
 /// What [`gguf_tensors`] refuses; a tokenizer of another size than the embedding; what `read` says; a
@@ -47,7 +50,7 @@ pub fn write_gguf(
     path: &Path,
     spec: &ModelSpec,
     options: &GgufOptions<'_>,
-    read: &mut dyn FnMut(&StoredTensor) -> Result<Vec<f32>, CheckpointError>,
+    read: &mut dyn FnMut(&ModelTensor) -> Result<Vec<f32>, CheckpointError>,
     progress: &dyn Fn(u64),
 ) -> Result<(), CheckpointError> {
     spec.validate().map_err(|error| CheckpointError::Spec { path: path.to_owned(), error })?;
@@ -61,31 +64,29 @@ pub fn write_gguf(
     let mut file = Output::create(path, progress)?;
     let gguf = place_in_gguf(spec)?;
     file.write(&header(&metadata(spec, gguf, options), &tensors))?;
+    let of_model: HashMap<TensorId, ModelTensor> =
+        spec.tensors().into_iter().map(|tensor| (tensor.id, tensor)).collect();
     for tensor in &tensors {
-        let values = match &tensor.source {
-            Some(source) => plain(spec, source, read(source)?),
-            None => rope_factors(spec),
+        let Some(source) = &tensor.source else {
+            file.write_values(tensor, &rope_factors(spec), None)?;
+            file.fill_up()?;
+            continue;
         };
-        let expected: usize = tensor.shape.iter().product();
-        if values.len() != expected {
-            return Err(CheckpointError::WrongShape {
-                path: path.to_owned(),
-                tensor: tensor.name.clone(),
-                expected: tensor.shape.clone(),
-                found: vec![values.len()],
-            });
+        for part in source.parts.iter().filter_map(|part| of_model.get(&part.id)) {
+            let values = read(part)?;
+            if values.len() as u64 != part.elements() {
+                return Err(CheckpointError::WrongShape {
+                    path: path.to_owned(),
+                    tensor: part.name.clone(),
+                    expected: part.shape.clone(),
+                    found: vec![values.len()],
+                });
+            }
+            file.write_values(tensor, &values, interleaved_heads_of(spec, gguf, tensor))?;
         }
-        file.write_tensor(tensor, &values, interleaved_heads_of(spec, gguf, tensor))?;
+        file.fill_up()?;
     }
     file.finish()
-}
-
-/// The parts of a stored tensor one after the other, as its family's folders may not have them.
-fn plain(spec: &ModelSpec, stored: &StoredTensor, values: Vec<f32>) -> Vec<f32> {
-    if stored.is_plain() || values.len() != stored.shape.iter().product::<usize>() {
-        return values;
-    }
-    spec.parts_of(stored).iter().flat_map(|part| part.taken_from(&values)).collect()
 }
 
 /// What a file without a tokenizer has before its data.
@@ -340,15 +341,15 @@ impl<'a> Output<'a> {
         Ok(())
     }
 
-    /// Encodes the values some rows at a time, and fills up to where the next tensor begins.
-    fn write_tensor(
+    /// Encodes values of a tensor, whole rows, some rows at a time.
+    fn write_values(
         &mut self,
         tensor: &GgufTensor,
         values: &[f32],
         interleaved_heads_of: Option<usize>,
     ) -> Result<(), CheckpointError> {
         // The elements of a vector are its rows.
-        let row = if let [_, row] = *tensor.shape { row } else { 1 };
+        let row = if let [.., _, row] = *tensor.shape { row } else { 1 };
         let (rows, at_once) = (values.len() / row, (CHUNK / row).max(1));
         let (mut chunk, mut bytes) = (Vec::new(), Vec::new());
         for first in (0..rows).step_by(at_once) {
@@ -367,6 +368,11 @@ impl<'a> Output<'a> {
             encode(tensor.dtype, values, &mut bytes).map_err(|value| self.lost(tensor, value))?;
             self.write(&bytes)?;
         }
+        Ok(())
+    }
+
+    /// Fills up to where the next tensor begins.
+    fn fill_up(&mut self) -> Result<(), CheckpointError> {
         let end = self.written.next_multiple_of(DEFAULT_ALIGNMENT);
         self.write(&vec![0; (end - self.written) as usize])
     }

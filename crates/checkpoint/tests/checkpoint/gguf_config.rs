@@ -142,7 +142,9 @@ fn rotary_factors_that_nothing_explains_are_refused() {
 #[test]
 fn keys_that_would_change_the_function_are_refused_by_name() {
     for (key, value) in [
-        ("expert_count", Meta::U32(8)),
+        ("expert_shared_count", Meta::U32(1)),
+        ("expert_gating_func", Meta::U32(2)),
+        ("expert_weights_scale", Meta::F32(2.5)),
         ("attention.clamp_kqv", Meta::F32(8.0)),
         ("attention.max_alibi_bias", Meta::F32(8.0)),
         ("attention.scale", Meta::F32(0.1)),

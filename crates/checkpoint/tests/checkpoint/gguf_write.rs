@@ -9,7 +9,7 @@ use lns_checkpoint::{
     TokenizerSource, gguf_tensors, write_gguf,
 };
 use lns_record::ProvenanceRecord;
-use lns_spec::{Family, LayerSpec, ModelSpec, NormScheme, RopeScaling, StoredTensor};
+use lns_spec::{Family, LayerSpec, ModelSpec, ModelTensor, NormScheme, RopeScaling, StoredTensor};
 use serde_json::{Value, json};
 
 use crate::files::Folder;
@@ -44,6 +44,12 @@ fn numbers(tensor: &StoredTensor) -> Vec<f32> {
     (0..tensor.shape.iter().product()).map(number).collect()
 }
 
+/// Those of them that are a part of a stored tensor.
+fn part_of(spec: &ModelSpec, part: &ModelTensor) -> Vec<f32> {
+    let stored = spec.stored_tensors().into_iter().find(|stored| stored.name == part.name);
+    part.taken_from(&numbers(&stored.expect("it is one of the model's")))
+}
+
 fn tokenizer(tokens: usize) -> GgufTokenizer {
     GgufTokenizer {
         model: "llama".to_owned(),
@@ -67,7 +73,7 @@ fn write(
 ) -> Result<(Folder, PathBuf), CheckpointError> {
     let folder = Folder::new();
     let path = folder.path().join("tiny.gguf");
-    let read = &mut |tensor: &StoredTensor| Ok(numbers(tensor));
+    let read = &mut |part: &ModelTensor| Ok(part_of(spec, part));
     write_gguf(&path, spec, options, read, &|_| ()).map(|()| (folder, path))
 }
 
@@ -255,7 +261,7 @@ fn progress_ends_at_the_size_of_the_file_and_never_falls() {
         GgufOptions { name: "Tiny", dtype: StorageType::Q8_0, tokenizer: None, provenance: None };
     let last = Cell::new(0);
     let progress = |bytes| assert!(last.replace(bytes) <= bytes);
-    write_gguf(&path, &spec, &options, &mut |tensor| Ok(numbers(tensor)), &progress)
+    write_gguf(&path, &spec, &options, &mut |part| Ok(part_of(&spec, part)), &progress)
         .expect("written");
     assert_eq!(last.get(), std::fs::metadata(&path).expect("it is there").len());
 }
@@ -307,9 +313,9 @@ fn a_value_that_the_type_cannot_hold_is_named() {
         [(StorageType::F16, 65_520.0), (StorageType::Q8_0, f32::NAN), (StorageType::BF16, f32::MAX)]
     {
         let folder = Folder::new();
-        let mut read = |tensor: &StoredTensor| {
-            let mut numbers = numbers(tensor);
-            if tensor.name == "model.layers.1.mlp.up_proj.weight" {
+        let mut read = |part: &ModelTensor| {
+            let mut numbers = part_of(&spec, part);
+            if part.name == "model.layers.1.mlp.up_proj.weight" {
                 numbers[77] = value;
             }
             Ok(numbers)
@@ -375,10 +381,10 @@ fn what_the_reader_says_and_a_wrong_length_stop_the_writing() {
     let path = folder.path().join("tiny.gguf");
     let options =
         GgufOptions { name: "Tiny", dtype: StorageType::F16, tokenizer: None, provenance: None };
-    let mut short = |tensor: &StoredTensor| Ok(numbers(tensor)[1..].to_vec());
+    let mut short = |part: &ModelTensor| Ok(part_of(&spec, part)[1..].to_vec());
     let error = write_gguf(&path, &spec, &options, &mut short, &|_| ()).expect_err("too few");
     assert!(matches!(error, CheckpointError::WrongShape { .. }), "{error}");
-    let mut missing = |tensor: &StoredTensor| {
+    let mut missing = |tensor: &ModelTensor| {
         let (path, tensor) = (PathBuf::from("source"), tensor.name.clone());
         Err(CheckpointError::MissingTensor { path, tensor })
     };

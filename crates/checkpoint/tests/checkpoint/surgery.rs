@@ -79,7 +79,7 @@ fn the_gains_alone_change_and_change_back() {
         assert_eq!(scaled.spec().norm_scheme, scheme, "{name}");
         for tensor in source.spec().stored_tensors() {
             let (before, after) = (values(&source, &tensor.name), values(&scaled, &tensor.name));
-            let TensorId { layer, role, .. } = tensor.parts[0];
+            let TensorId { layer, role, .. } = tensor.parts[0].id;
             let changes = match role {
                 Role::InputNorm(_) => !sandwich,
                 Role::OutputNorm(_) => sandwich,
@@ -153,7 +153,7 @@ fn layers_move_up_and_branches_go_with_all_their_tensors() {
             "nothing is left over"
         );
         for tensor in pruned.spec().stored_tensors() {
-            let before = match tensor.parts[0].layer.map(LayerIndex::get) {
+            let before = match tensor.parts[0].id.layer.map(LayerIndex::get) {
                 None => tensor.name.clone(),
                 Some(layer) => {
                     assert!(layer + 1 < last || !tensor.name.contains("attn."), "{}", tensor.name);
@@ -186,7 +186,7 @@ fn blocks_of_a_gguf_file_become_f32_with_rows_in_hugging_faces_order() {
         tokenizer: None,
         provenance: None,
     };
-    let mut read = |tensor: &lns_spec::StoredTensor| source.read_f32(&tensor.name, &tensor.shape);
+    let mut read = |tensor: &lns_spec::ModelTensor| source.read(tensor);
     lns_checkpoint::write_gguf(&path, source.spec(), &options, &mut read, &|_| {}).expect("writes");
     let gguf = Checkpoint::open(&path).expect("opens");
     let (_folder, converted) = written(&lns(&gguf), u64::MAX);

@@ -1,7 +1,7 @@
 //! What retrofit, fold, unfold, prune and export share on the command line: a place that is checked
 //! before the work, edits that are shown, and what was measured in words.
 
-use std::path::Path;
+use std::{collections::HashSet, path::Path};
 
 use anyhow::Context;
 use lns_checkpoint::{Checkpoint, Conversion, TensorEdit};
@@ -9,6 +9,7 @@ use lns_convert::{Existing, Job, Made, PlaceError, Tolerance, Written};
 use lns_record::ProvenanceRecord;
 use lns_score::Comparison;
 use lns_show::with_minus;
+use lns_spec::StoredTensor;
 use serde_json::{Value, json};
 
 use super::output;
@@ -65,15 +66,15 @@ pub(crate) fn check_place(
 pub(crate) fn show_edits(conversion: &Conversion<'_>, printer: &Printer) -> anyhow::Result<()> {
     let source = conversion.source();
     let kind = |edit: &TensorEdit| -> Option<String> {
-        let Some(name) = &edit.source else { return Some("zeros".to_owned()) };
+        let Some(from) = &edit.source else { return Some("zeros".to_owned()) };
         let mut what = Vec::new();
         if edit.factor != 1.0 {
             what.push(format!("× {:.9}", edit.factor));
         }
-        if *name != edit.name {
-            what.push(format!("from {name}"));
+        if from.name != edit.tensor.name {
+            what.push(format!("from {}", from.name));
         }
-        let stored = source.tensor(name).map(|tensor| tensor.dtype);
+        let stored = conversion.stored_as(edit);
         if let Some(stored) = stored.filter(|stored| *stored != edit.dtype) {
             what.push(format!("{stored} → {}", edit.dtype));
         }
@@ -82,17 +83,19 @@ pub(crate) fn show_edits(conversion: &Conversion<'_>, printer: &Printer) -> anyh
     let edits: Vec<(&TensorEdit, String)> =
         conversion.tensors().iter().filter_map(|edit| Some((edit, kind(edit)?))).collect();
     let lines = edits.iter().map(|(edit, what)| {
-        format!("  {:<52} {:<16} {what}\n", edit.name, format!("{:?}", edit.shape))
+        let StoredTensor { name, shape, .. } = &edit.tensor;
+        format!("  {name:<52} {:<16} {what}\n", format!("{shape:?}"))
     });
     let unchanged = conversion.tensors().len() - edits.len();
-    let gone: Vec<&str> = source
-        .tensors()
-        .map(|tensor| tensor.name.as_str())
-        .filter(|name| {
-            !conversion.tensors().iter().any(|edit| edit.source.as_deref() == Some(*name))
-        })
+    let sources = conversion.tensors().iter().filter_map(|edit| edit.source.as_ref());
+    let parts = sources.flat_map(|from| &from.parts);
+    let kept: HashSet<&str> =
+        parts.filter_map(|part| source.holder(part)).map(|held| held.name.as_str()).collect();
+    let gone = source.tensors().map(|tensor| tensor.name.as_str());
+    let gone: String = gone
+        .filter(|name| !kept.contains(name))
+        .map(|name| format!("  {name:<52} left out\n"))
         .collect();
-    let gone: String = gone.iter().map(|name| format!("  {name:<52} left out\n")).collect();
     printer.result(&format!(
         "{}\n→ {}\n{}{gone}{} of {} tensors change, {unchanged} are copied; {} are written\n",
         source.spec(),
@@ -107,8 +110,8 @@ pub(crate) fn show_edits(conversion: &Conversion<'_>, printer: &Printer) -> anyh
         .iter()
         .map(|edit| {
             json!({
-                "name": edit.name, "shape": edit.shape, "dtype": edit.dtype.name(),
-                "source": edit.source, "factor": edit.factor,
+                "name": edit.tensor.name, "shape": edit.tensor.shape, "dtype": edit.dtype.name(),
+                "source": edit.source.as_ref().map(|from| &from.name), "factor": edit.factor,
             })
         })
         .collect();

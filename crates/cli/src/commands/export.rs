@@ -1,6 +1,6 @@
 //! `lns export`: a model as other programs read it.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{collections::HashMap, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::{Args, builder::TypedValueParser};
@@ -164,13 +164,14 @@ fn gguf(args: &ExportArgs, export: &GgufExport<'_>, printer: &Printer) -> anyhow
 
 fn show(export: &GgufExport<'_>, printer: &Printer) -> anyhow::Result<()> {
     let GgufExport { conversion, tensors, .. } = export;
+    let factors: HashMap<&str, f64> =
+        conversion.tensors().iter().map(|edit| (&edit.tensor.name[..], edit.factor)).collect();
     let lines: String = tensors
         .iter()
         .map(|tensor| {
             let shape = format!("{:?}", tensor.shape);
-            let source = tensor.source.as_ref().map_or("", |source| &source.name);
-            let factor = conversion.tensors().iter().find(|edit| edit.name == source);
-            let factor = factor.map_or(1.0, |edit| edit.factor);
+            let source = tensor.source.as_ref().map_or("", |source| &source.name[..]);
+            let factor = factors.get(source).copied().unwrap_or(1.0);
             let factor = if factor == 1.0 { String::new() } else { format!(" × {factor:.9}") };
             format!("  {:<28} {shape:<16} {:<5} {source}{factor}\n", tensor.name, tensor.dtype)
         })

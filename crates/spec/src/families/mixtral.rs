@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Description, Family, StoredName, USUAL, common, llama};
+use super::{Description, Family, Gguf, StoredName, USUAL, common, llama};
 use crate::{ExpertsSpec, ModelSpec, Role, Router, SpecError, config::keys::Keys};
 
 pub(super) static FAMILY: Description = Description {
@@ -13,11 +13,23 @@ pub(super) static FAMILY: Description = Description {
     computes: &["num_local_experts", "num_experts"],
     read,
     write,
+    // llama.cpp does not tell Mixtral from Llama; experts are the difference.
+    gguf: Some(Gguf {
+        architecture: "llama",
+        experts: true,
+        interleaved_rotary: true,
+        llama3_rope: true,
+        keys: &[
+            ("expert_count", "num_local_experts"),
+            ("expert_used_count", "num_experts_per_tok"),
+        ],
+        ..Gguf::USUAL
+    }),
     ..USUAL
 };
 
 static EXPERT_NAMES: [StoredName; 4] = [
-    StoredName::new(&[Role::Router], "block_sparse_moe.gate", ""),
+    StoredName::new(&[Role::Router], "block_sparse_moe.gate", "ffn_gate_inp"),
     StoredName::new(&[Role::MlpGate], "block_sparse_moe.experts.{expert}.w1", ""),
     StoredName::new(&[Role::MlpUp], "block_sparse_moe.experts.{expert}.w3", ""),
     StoredName::new(&[Role::MlpDown], "block_sparse_moe.experts.{expert}.w2", ""),

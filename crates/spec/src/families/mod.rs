@@ -29,6 +29,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     ModelSpec, NormScheme, Part, Role, Site, SpecError, StoredLayout, TensorId, config::keys::Keys,
+    roles::gguf_stack,
 };
 
 /// Every family, in the order in which people are told of them.
@@ -103,6 +104,8 @@ pub struct Gguf {
     pub architecture: &'static str,
     /// Whether files of that architecture are this family's only if they have a sliding window.
     pub sliding_window: bool,
+    /// Whether files of that architecture are this family's only if they have experts.
+    pub experts: bool,
     /// Whether the rows of queries and keys are in interleaved rotary order.
     pub interleaved_rotary: bool,
     /// Whether it has biases of the attention's output and the MLP, and of queries, keys and values
@@ -112,6 +115,8 @@ pub struct Gguf {
     pub llama3_rope: bool,
     /// Keys of the architecture and what `config.json` calls them, beside those of all architectures.
     pub keys: &'static [(&'static str, &'static str)],
+    /// Flags of `config.json` that the file does not hold because llama.cpp computes every model so.
+    pub takes_for_granted: &'static [(&'static str, bool)],
     /// Whether models have biases of queries, keys and values unless their `config.json` says otherwise.
     pub usually_biased: bool,
     /// The key of `config.json` for the number whose root divides the scores. It is not in the file:
@@ -124,10 +129,12 @@ impl Gguf {
     const USUAL: Self = Self {
         architecture: "",
         sliding_window: false,
+        experts: false,
         interleaved_rotary: false,
         optional_biases: false,
         llama3_rope: false,
         keys: &[],
+        takes_for_granted: &[],
         usually_biased: false,
         scale_by_head: None,
     };
@@ -197,11 +204,18 @@ impl Family {
         Self::all().find(|family| family.model_type() == model_type)
     }
 
-    /// The family of a GGUF file of that architecture, with or without a sliding window.
-    pub fn of_gguf(architecture: &str, sliding_window: bool) -> Option<(Self, Gguf)> {
+    /// The family of a GGUF file of that architecture, with or without a sliding window and experts.
+    pub fn of_gguf(
+        architecture: &str,
+        sliding_window: bool,
+        experts: bool,
+    ) -> Option<(Self, Gguf)> {
         let known = Self::all().filter_map(|family| Some((family, family.gguf()?)));
-        let found: Vec<(Self, Gguf)> =
+        let mut found: Vec<(Self, Gguf)> =
             known.filter(|(_, gguf)| gguf.architecture == architecture).collect();
+        if found.iter().any(|(_, gguf)| gguf.experts == experts) {
+            found.retain(|(_, gguf)| gguf.experts == experts);
+        }
         let with_window = found.iter().find(|(_, gguf)| gguf.sliding_window == sliding_window);
         with_window.or(found.first()).copied()
     }
@@ -238,8 +252,11 @@ impl Family {
             Some(expert) => &stem.replace("{expert}", &expert.to_string()),
             None => stem,
         };
+        let stacked = id.expert.is_some() && self.layout(id) == StoredLayout::Stacked;
         let suffix = match id.part {
             _ if id.role.is_gate() => "",
+            Part::Weight if stacked => "",
+            Part::Bias if stacked => "_bias",
             Part::Weight => ".weight",
             Part::Bias => ".bias",
         };
@@ -321,8 +338,10 @@ impl Family {
             return None;
         }
         let named = |stem: &str, of_layer: bool| {
-            let mut names = self.names().filter(|name| is_of_layer(name) == of_layer);
-            names.find(|name| !stem.is_empty() && name.gguf == stem)
+            let names = self.names().chain(self.0.expert_names);
+            names
+                .filter(|name| is_of_layer(name) == of_layer)
+                .find(|name| !stem.is_empty() && name.gguf == stem)
         };
         let Some(rest) = stem.strip_prefix("blk.") else {
             return Some(format!("{}.{suffix}", named(stem, false)?.hugging_face));
@@ -337,6 +356,9 @@ impl Family {
 
     /// The name of a tensor in a GGUF file of this family; `None` if GGUF has none for it.
     pub fn gguf_name(self, id: TensorId) -> Option<String> {
+        if let Some(stack) = gguf_stack(id) {
+            return Some(stack);
+        }
         let name = self.name_of(id)?;
         let suffix = if id.part == Part::Bias { "bias" } else { "weight" };
         match (name.gguf, id.layer) {

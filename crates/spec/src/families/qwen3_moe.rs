@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Description, Family, StoredName, USUAL, common, llama};
+use super::{Description, Family, Gguf, StoredName, USUAL, common, llama};
 use crate::{
     ExpertsSpec, ModelSpec, QkNorm, Role, Router, SpecError,
     config::keys::{Keys, invalid},
@@ -16,11 +16,21 @@ pub(super) static FAMILY: Description = Description {
     computes: &["num_experts", "num_local_experts"],
     read,
     write,
+    gguf: Some(Gguf {
+        architecture: "qwen3moe",
+        keys: &[
+            ("expert_count", "num_experts"),
+            ("expert_used_count", "num_experts_per_tok"),
+            ("expert_feed_forward_length", "moe_intermediate_size"),
+        ],
+        takes_for_granted: &[("norm_topk_prob", true)],
+        ..Gguf::USUAL
+    }),
     ..USUAL
 };
 
 static EXPERT_NAMES: [StoredName; 4] = [
-    StoredName::new(&[Role::Router], "mlp.gate", ""),
+    StoredName::new(&[Role::Router], "mlp.gate", "ffn_gate_inp"),
     StoredName::new(&[Role::MlpGate], "mlp.experts.{expert}.gate_proj", ""),
     StoredName::new(&[Role::MlpUp], "mlp.experts.{expert}.up_proj", ""),
     StoredName::new(&[Role::MlpDown], "mlp.experts.{expert}.down_proj", ""),
