@@ -35,8 +35,8 @@ pub use events::{
 pub use heavy::{HeavyKind, HeavyToken};
 pub use read::{SMALL_FILE, open_regular, read_regular, read_regular_text, regular};
 pub use study::{
-    ContrastRecord, CurvePoint, EquivalenceRecord, GroupRecord, Interval, PairRecord, RunRecord,
-    StudyRecord, TheoryCheck, TheoryCurve, TheoryRecord, TunedGroupRecord, TuningRecord,
+    AlongRecord, ContrastRecord, CurvePoint, EquivalenceRecord, GroupRecord, Interval, PairRecord,
+    RunRecord, StudyRecord, TheoryCheck, TheoryCurve, TheoryRecord, TunedGroupRecord, TuningRecord,
 };
 pub use surgery::{FileRecord, ProvenanceRecord, PrunePlan, PruneStep};
 pub use tasks::{

@@ -108,9 +108,52 @@ pub struct RunRecord {
     /// Variance of each layer's output over the run, at each step where it was measured: (step, the
     /// stream before layer 0, …, after the last).
     pub variance: Vec<(u64, Vec<f64>)>,
+    /// What the models that were kept along the way do with their layers, by step.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub along: Vec<AlongRecord>,
     /// The finished model's diagnosis.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub diagnosis: Option<Box<DiagnoseRecord>>,
+}
+
+/// What a model in training does with its layers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AlongRecord {
+    /// Steps taken.
+    pub step: u64,
+    /// Tokens predicted in training.
+    pub tokens: u64,
+    /// Loss on the text of the diagnosis, in nats per token.
+    pub loss: f64,
+    /// See [`VerdictRecord::effective_depth`](crate::VerdictRecord::effective_depth).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective_depth: Option<f64>,
+    /// Number of idle layers; absent where removal was not measured or there were too few windows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_layers: Option<u64>,
+    /// The median content token's variance before layer 0, …, after the last layer.
+    pub variance: Vec<f64>,
+    /// Rise of the loss when a layer is removed, in nats per token; empty where it was not measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removal: Vec<f64>,
+}
+
+impl AlongRecord {
+    /// The few numbers of `diagnosis` that a line over training is drawn from.
+    pub fn of(diagnosis: &DiagnoseRecord, step: u64, tokens: u64) -> Self {
+        let removal = diagnosis.layers.iter().map(|layer| Some(layer.removal?.delta_nll));
+        let verdict = &diagnosis.verdict;
+        let idle = verdict.idle_threshold.map(|_| verdict.idle_layers.len() as u64);
+        Self {
+            step,
+            tokens,
+            loss: diagnosis.baseline.nll,
+            effective_depth: verdict.effective_depth,
+            idle_layers: idle,
+            variance: diagnosis.stream.iter().map(crate::StreamRecord::typical).collect(),
+            removal: removal.collect::<Option<_>>().unwrap_or_default(),
+        }
+    }
 }
 
 /// An evaluation on held-out text.

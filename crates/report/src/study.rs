@@ -1,6 +1,7 @@
 //! A study's report: norm schemes trained on the same tokens, compared. What the numbers come to
 //! ([`findings`]), what is drawn of them, the page and the terminal's table.
 
+mod along;
 mod charts;
 mod contrasts;
 mod findings;

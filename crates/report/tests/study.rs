@@ -15,7 +15,7 @@ use unicode_width::UnicodeWidthStr;
 
 const PLAIN: TableStyle = TableStyle { width: 160, color: false, unicode: true };
 
-const CHARTS: [&str; 9] = [
+const CHARTS: [&str; 12] = [
     "loss",
     "difference",
     "pairs",
@@ -23,6 +23,9 @@ const CHARTS: [&str; 9] = [
     "growth",
     "angular",
     "removal",
+    "effective-depth",
+    "idle-layers",
+    "embedding-share",
     "theory-1",
     "theory-2",
 ];

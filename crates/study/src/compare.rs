@@ -49,6 +49,7 @@ mod tests {
             loss,
             curve: Vec::new(),
             variance: Vec::new(),
+            along: vec![],
             diagnosis: None,
         }
     }

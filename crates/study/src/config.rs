@@ -294,9 +294,12 @@ impl StudyConfig {
         value: f64,
     ) -> Result<Planned, StudyError> {
         let title = group.title();
+        let mut config = group.config(&self.run, tuning.seed, self.tuned(Some(value)))?;
+        // Only its loss is asked for.
+        config.checkpoints.every = 0;
         Ok(Planned {
             folder: format!("tuning/{}-{value:e}-seed{}", slug(&title), tuning.seed),
-            config: group.config(&self.run, tuning.seed, self.tuned(Some(value)))?,
+            config,
             group: title,
             seed: tuning.seed,
         })

@@ -123,6 +123,7 @@ mod tests {
             loss: *loss,
             curve: Vec::new(),
             variance: Vec::new(),
+            along: vec![],
             diagnosis: None,
         };
         crate::compare::group(name.to_owned(), losses.iter().map(run).collect(), None)

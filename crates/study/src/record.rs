@@ -1,6 +1,6 @@
 //! What the folder of a study holds, as one record.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use lns_corpus::Corpus;
 use lns_record::{GroupRecord, SMALL_FILE, StudyRecord, read_regular};
@@ -8,6 +8,7 @@ use lns_show::counted;
 
 use crate::{
     StudyConfig, StudyError, compare,
+    config::Planned,
     contrast::contrasts,
     presets::{SOURCE, published, too_short, unlike_the_paper},
     runs::run_record,
@@ -63,7 +64,7 @@ pub fn record(config: &StudyConfig, folder: &Path) -> Result<StudyRecord, StudyE
     let any_published = measured.iter().any(|group| group.published_perplexity.is_some());
     Ok(StudyRecord {
         name: config.name.clone(),
-        settings: settings(config),
+        settings: settings(config, &plan),
         baseline: config.baseline.clone(),
         contrasts: contrasts(&config.contrasts, &measured, primaries),
         groups: measured,
@@ -77,8 +78,28 @@ pub fn record(config: &StudyConfig, folder: &Path) -> Result<StudyRecord, StudyE
     })
 }
 
-/// What all runs have in common, for people.
-fn settings(config: &StudyConfig) -> Vec<(String, String)> {
+/// The settings in which some run differs from what all have in common, and the one that is tuned.
+fn own_settings(config: &StudyConfig, plan: &[Planned]) -> BTreeSet<String> {
+    let differences = plan.iter().flat_map(|planned| config.run.differences(&planned.config));
+    let tuned = config.tuning.as_ref().map(|tuning| tuning.setting.clone());
+    differences.map(|(key, _, _)| key).chain(tuned).collect()
+}
+
+/// What all runs have in common, for people; where a group has its own, that is said.
+fn settings(config: &StudyConfig, plan: &[Planned]) -> Vec<(String, String)> {
+    let own = own_settings(config, plan);
+    let tuned = config.tuning.as_ref().map(|tuning| tuning.setting.as_str());
+    let or_own = |keys: &[&str], value: String| {
+        let mut own = own.iter().filter(|own| keys.iter().any(|key| own.starts_with(key)));
+        match own.all(|own| Some(own.as_str()) == tuned) {
+            true => value,
+            false => value + "; groups differ in this",
+        }
+    };
+    let learning_rate = match tuned {
+        Some("schedule.learning_rate") => "tuned for each group,".to_owned(),
+        _ => config.run.schedule.learning_rate.to_string(),
+    };
     let run = &config.run;
     let model = &run.model;
     let texts: Vec<String> = run
@@ -102,41 +123,57 @@ fn settings(config: &StudyConfig) -> Vec<(String, String)> {
     let rows = [
         (
             "model",
-            format!(
-                "{} × {}, MLP {}, {}",
-                counted(model.num_hidden_layers, "layer"),
-                model.hidden_size,
-                model.intermediate_size,
-                counted(model.num_attention_heads, "head")
+            or_own(
+                &[
+                    "model.num_hidden_layers",
+                    "model.hidden_size",
+                    "model.intermediate_size",
+                    "model.num_attention_heads",
+                ],
+                format!(
+                    "{} × {}, MLP {}, {}",
+                    counted(model.num_hidden_layers, "layer"),
+                    model.hidden_size,
+                    model.intermediate_size,
+                    counted(model.num_attention_heads, "head")
+                ),
             ),
         ),
         ("text", texts.join("; ")),
         (
             "length",
-            format!(
-                "{} of {} × {} tokens: {}",
-                counted(run.steps, "step"),
-                counted(run.batch.sequences, "sequence"),
-                run.data.length,
-                counted(run.steps * run.tokens_per_step(), "token")
+            or_own(
+                &["steps", "batch.sequences", "data.length"],
+                format!(
+                    "{} of {} × {} tokens: {}",
+                    counted(run.steps, "step"),
+                    counted(run.batch.sequences, "sequence"),
+                    run.data.length,
+                    counted(run.steps * run.tokens_per_step(), "token")
+                ),
             ),
         ),
-        ("optimiser", optimiser),
+        ("optimiser", or_own(&["optimiser."], optimiser)),
         (
             "learning rate",
-            format!(
-                "{} after {} of warm-up, then {}",
-                schedule.learning_rate,
-                counted(schedule.warmup, "step"),
-                schedule.course()
+            or_own(
+                &["schedule."],
+                format!(
+                    "{learning_rate} after {} of warm-up, then {}",
+                    counted(schedule.warmup, "step"),
+                    schedule.course()
+                ),
             ),
         ),
         (
             "initialisation",
-            format!(
-                "N(0, 0.02²) where a group names no other, embedding N(0, {}²){}",
-                model.embedding_std,
-                if model.embedding_norm { " followed by a norm" } else { "" }
+            or_own(
+                &["model.embedding_std", "model.embedding_norm"],
+                format!(
+                    "N(0, 0.02²) where a group names no other, embedding N(0, {}²){}",
+                    model.embedding_std,
+                    if model.embedding_norm { " followed by a norm" } else { "" }
+                ),
             ),
         ),
     ];

@@ -1,8 +1,9 @@
 //! What the folder of one run of a study holds.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
-use lns_record::{CurvePoint, DiagnoseRecord, Event, Outcome, RunRecord, read_events};
+use lns_record::{AlongRecord, CurvePoint, DiagnoseRecord, Event, Outcome, RunRecord, read_events};
+use lns_train::RunConfig;
 
 use crate::{StudyError, config::Planned};
 
@@ -21,11 +22,17 @@ pub(crate) fn run_record(path: &Path, planned: &Planned) -> Result<Option<RunRec
         loss: None,
         curve: Vec::new(),
         variance: Vec::new(),
+        along: Vec::new(),
         diagnosis: None,
     };
+    // Steps that were repeated after a kill stand twice, with the same numbers.
+    let mut tokens = BTreeMap::new();
     for event in &events {
         match event {
-            Event::Step(event) => (run.steps, run.tokens) = (event.step, event.tokens),
+            Event::Step(event) => {
+                (run.steps, run.tokens) = (event.step, event.tokens);
+                tokens.insert(event.step, event.tokens);
+            }
             Event::Eval(event) => {
                 let (step, tokens) = (event.step, event.tokens);
                 let point = event.loss.map(|loss| CurvePoint { step, tokens, loss });
@@ -47,8 +54,18 @@ pub(crate) fn run_record(path: &Path, planned: &Planned) -> Result<Option<RunRec
     if run.outcome != "finished" {
         run.loss = None;
     }
+    for (step, tokens) in &tokens {
+        let kept = path.join(RunConfig::checkpoint(*step));
+        if kept.join(DiagnoseRecord::FILE_NAME).exists() {
+            run.along.push(AlongRecord::of(&DiagnoseRecord::read(&kept)?, *step, *tokens));
+        }
+    }
     if path.join(DiagnoseRecord::FILE_NAME).exists() {
-        run.diagnosis = Some(Box::new(DiagnoseRecord::read(path)?));
+        let finished = DiagnoseRecord::read(path)?;
+        if !run.along.is_empty() {
+            run.along.push(AlongRecord::of(&finished, run.steps, run.tokens));
+        }
+        run.diagnosis = Some(Box::new(finished));
     }
     Ok(Some(run))
 }

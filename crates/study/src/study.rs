@@ -1,7 +1,7 @@
 //! Running a study.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -96,15 +96,19 @@ pub fn run(
             Outcome::Interrupted => return Ok(StudyOutcome::Interrupted),
             Outcome::Diverged => {}
             Outcome::Finished => {
-                if !path.join(DiagnoseRecord::FILE_NAME).exists() {
+                for (place, models) in diagnosed(planned) {
+                    let file = folder.join(place).join(DiagnoseRecord::FILE_NAME);
+                    if file.exists() {
+                        continue;
+                    }
                     observe(StudyProgress::Diagnosing);
-                    let found = diagnosis(config, planned, &path, compute, stop)?;
+                    let found = diagnosis(config, planned, &folder.join(models), compute, stop)?;
                     // A diagnosis that was stopped saw a part of the text only and would not
                     // compare with the other models'.
                     let Some(record) = found.filter(|_| !stop.load(Ordering::Relaxed)) else {
                         return Ok(StudyOutcome::Interrupted);
                     };
-                    write_json(&path.join(DiagnoseRecord::FILE_NAME), &record)?;
+                    write_json(&file, &record)?;
                 }
             }
         }
@@ -122,6 +126,16 @@ pub fn run(
     }
     publish(config, folder, observe)?;
     Ok(StudyOutcome::Finished)
+}
+
+/// The models of a finished run that are diagnosed, as (where the diagnosis stands, the model's folder), both
+/// relative to the study's: those kept along the way, then the finished one.
+fn diagnosed(planned: &Planned) -> Vec<(PathBuf, PathBuf)> {
+    let run = Path::new(&planned.folder);
+    let steps = planned.config.checkpoint_steps().filter(|step| *step < planned.config.steps);
+    let kept = steps.map(|step| run.join(RunConfig::checkpoint(step)));
+    let finished = (run.to_owned(), run.join(RunConfig::MODEL));
+    kept.map(|folder| (folder.clone(), folder)).chain([finished]).collect()
 }
 
 /// Makes or goes on with a run, the first of `(index, count)`.
@@ -238,10 +252,9 @@ fn held_out(
     Ok((windows, corpus))
 }
 
-fn model(folder: &Path, planned: &Planned, compute: &Compute) -> Result<Decoder, StudyError> {
+fn model(path: &Path, planned: &Planned, compute: &Compute) -> Result<Decoder, StudyError> {
     let failed = |reason: String| StudyError::Diagnosis { run: planned.folder.clone(), reason };
-    let path = folder.join(&planned.folder).join(RunConfig::MODEL);
-    let checkpoint = Checkpoint::open(&path).map_err(|error| failed(error.to_string()))?;
+    let checkpoint = Checkpoint::open(path).map_err(|error| failed(error.to_string()))?;
     Decoder::from_checkpoint(&checkpoint, &compute.device)
         .map_err(|error| failed(error.to_string()))
 }
@@ -254,8 +267,7 @@ fn diagnosis(
     stop: &AtomicBool,
 ) -> Result<Option<DiagnoseRecord>, StudyError> {
     let failed = |reason: String| StudyError::Diagnosis { run: planned.folder.clone(), reason };
-    let study = path.parent().and_then(Path::parent).unwrap_or(path);
-    let model = model(study, planned, compute)?;
+    let model = model(path, planned, compute)?;
     let (text, corpus) =
         held_out(&planned.config, planned.config.data.length, config.diagnosis.tokens)?;
     let control = Control { progress: &|_| {}, stop };
@@ -297,7 +309,7 @@ fn measured_theory(
     for planned in &chosen {
         let path = folder.join(&planned.folder).join(RunConfig::MODEL);
         if path.is_dir() {
-            let trained = model(folder, planned, compute)?;
+            let trained = model(&path, planned, compute)?;
             let start = &planned.config.model;
             let initial = Decoder::initialised(
                 trained.spec(),

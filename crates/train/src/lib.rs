@@ -22,9 +22,9 @@ mod trainer;
 
 pub use batch::{Batch, BatchError};
 pub use config::{
-    BatchConfig, ConfigError, DataConfig, EvaluationConfig, FinetuneConfig, ModelConfig,
-    OptimiserConfig, RunConfig, Settings, SnapshotConfig, SourceConfig, StatisticsConfig,
-    explained, path_in_file, scheme_as_table,
+    BatchConfig, CheckpointConfig, ConfigError, DataConfig, EvaluationConfig, FinetuneConfig,
+    ModelConfig, OptimiserConfig, RunConfig, Settings, SnapshotConfig, SourceConfig,
+    StatisticsConfig, explained, path_in_file, scheme_as_table,
 };
 pub use estimate::{Estimate, check_memory, flops_per_token};
 pub use guard::{GuardConfig, NotFinite};

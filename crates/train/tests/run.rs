@@ -189,6 +189,38 @@ fn a_run_that_is_stopped_or_killed_goes_on_to_the_same_bits() {
 }
 
 #[test]
+fn models_are_kept_along_the_way_and_are_those_of_shorter_runs_of_the_same_schedule() {
+    let place = Place::new();
+    let mut config = place.config();
+    config.checkpoints.every = 5;
+    let kept = |folder: &Path, step: u64| {
+        fs::read(folder.join(RunConfig::checkpoint(step)).join("model.safetensors")).ok()
+    };
+    let whole = place.run("whole");
+    go(&config, &whole).expect("runs");
+    assert_eq!((1..=12).filter(|step| kept(&whole, *step).is_some()).collect::<Vec<_>>(), [5, 10]);
+    let mut shorter = place.config();
+    (shorter.steps, shorter.schedule.steps) = (5, Some(12));
+    let short = place.run("short");
+    go(&shorter, &short).expect("runs");
+    assert_eq!(kept(&whole, 5), Some(results(&short).1));
+    Checkpoint::open(&whole.join(RunConfig::checkpoint(10))).expect("a checkpoint of its own");
+
+    // Killed after the snapshot of step 4 and while the model of step 5 was written.
+    let killed = place.run("killed");
+    go_until(&config, &killed, 6);
+    fs::remove_dir_all(killed.join("snapshots/step-00000006")).expect("removes");
+    fs::remove_dir_all(killed.join(RunConfig::CHECKPOINTS)).expect("removes");
+    go(&config, &killed).expect("goes on");
+    for step in [5, 10] {
+        assert_eq!(kept(&killed, step), kept(&whole, step));
+    }
+    config.checkpoints.every = 6;
+    let error = go(&config, &whole).expect_err("another run");
+    assert!(error.to_string().contains("checkpoints.every = 5 there, 6 asked for"), "{error}");
+}
+
+#[test]
 fn a_damaged_snapshot_is_passed_over_for_the_one_before_and_that_is_said() {
     let place = Place::new();
     let config = place.config();

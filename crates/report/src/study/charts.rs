@@ -37,7 +37,8 @@ impl Study<'_> {
             self.angular(),
             self.removal(),
         ];
-        drawings.into_iter().flatten().collect()
+        let along = self.along().into_iter().map(Curves::draw);
+        drawings.into_iter().flatten().chain(along).collect()
     }
 
     pub(super) fn theory_drawings(&self) -> Vec<Drawing> {
@@ -66,12 +67,12 @@ impl Study<'_> {
         curves
     }
 
-    fn by_run(&self, read: fn(&RunRecord) -> BTreeMap<u64, f64>) -> Vec<Curve> {
-        self.curves(|group| over_runs(comparable(group, &self.common).into_iter().map(read)))
+    pub(super) fn by_run(&self, read: impl Fn(&RunRecord) -> BTreeMap<u64, f64>) -> Vec<Curve> {
+        self.curves(|group| over_runs(comparable(group, &self.common).into_iter().map(&read)))
     }
 
     /// Which seeds a line is the mean of.
-    fn seeds(&self) -> String {
+    pub(super) fn seeds(&self) -> String {
         let whose = match (self.unequal_seeds(), self.common.is_empty()) {
             (false, _) => "a group's seeds".to_owned(),
             (true, true) => {
@@ -141,7 +142,7 @@ impl Study<'_> {
     }
 
     /// The caption of an axis of steps, with the tokens of a step where all runs agree on them.
-    fn step_caption(&self) -> String {
+    pub(super) fn step_caption(&self) -> String {
         let runs = self.record.groups.iter().flat_map(|group| &group.runs);
         let points = runs.flat_map(|run| &run.curve).filter(|point| point.step > 0);
         let each: BTreeSet<Option<u64>> = points
@@ -348,7 +349,7 @@ impl Study<'_> {
 const OWN_SEEDS: &str = "A line is the mean over the seeds that a group has in common with the baseline; its \
                          band reaches from the lowest to the highest, and one seed has no band.";
 
-fn cross(curves: &[Curve]) -> &'static str {
+pub(super) fn cross(curves: &[Curve]) -> &'static str {
     match curves.iter().any(|curve| curve.lost) {
         true => " A cross ends a line whose runs diverged.",
         false => "",
@@ -356,7 +357,7 @@ fn cross(curves: &[Curve]) -> &'static str {
 }
 
 /// A chart over training steps.
-fn steps(curves: Vec<Curve>) -> Curves {
+pub(super) fn steps(curves: Vec<Curve>) -> Curves {
     Curves {
         name: "",
         title: String::new(),

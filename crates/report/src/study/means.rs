@@ -129,6 +129,7 @@ mod tests {
             loss: None,
             curve: (0..).zip(losses).map(point).collect(),
             variance: vec![(20, vec![1.0, 9.0]), (10, vec![1.0, f64::NAN])],
+            along: vec![],
             diagnosis: None,
         }
     }

@@ -1,8 +1,8 @@
 //! A study shaped like one that was run: losses of a 24-layer pilot, no model behind them.
 
 use lns_record::{
-    ContrastRecord, CurvePoint, EquivalenceRecord, GroupRecord, Interval, PairRecord, RunRecord,
-    StudyRecord, TheoryCheck, TheoryCurve, TheoryRecord, TunedGroupRecord, TuningRecord,
+    AlongRecord, ContrastRecord, CurvePoint, EquivalenceRecord, GroupRecord, Interval, PairRecord,
+    RunRecord, StudyRecord, TheoryCheck, TheoryCurve, TheoryRecord, TunedGroupRecord, TuningRecord,
 };
 
 use super::{default_probes, noise};
@@ -150,6 +150,14 @@ fn run(at: usize, seed: u64, layers: usize) -> RunRecord {
     }
     diagnosis.verdict.effective_depth = Some(9.0 + at as f64 + 0.3 * seed as f64);
     diagnosis.angular_distance.iter_mut().flatten().for_each(|d| *d *= 0.7 + 0.05 * at as f64);
+    // The first group's models were kept along the way, the last of them the finished one.
+    let along = (1..=if at < 2 { 5 } else { 0 }).map(|k| {
+        let step = STEPS * k / 5;
+        let finished = AlongRecord::of(&diagnosis, step, step * TOKENS);
+        let depth = 2.0 + finished.effective_depth.unwrap_or_default() * k as f64 / 6.0;
+        let idle = (layers as u64).saturating_sub(2 * k + at as u64);
+        AlongRecord { effective_depth: Some(depth), idle_layers: Some(idle), ..finished }
+    });
     RunRecord {
         folder: format!("runs/{}-seed{seed}", name.replace(' ', "-")),
         seed,
@@ -159,6 +167,7 @@ fn run(at: usize, seed: u64, layers: usize) -> RunRecord {
         loss: Some(loss(STEPS)),
         curve: curve.map(point).collect(),
         variance: (0..=12).map(|k| STEPS * k / 12).map(|step| (step, at_step(step))).collect(),
+        along: along.collect(),
         diagnosis: Some(Box::new(diagnosis)),
     }
 }
@@ -285,7 +294,9 @@ pub(crate) fn part(names: &[&str], seeds: usize) -> StudyRecord {
     record.groups.retain(|group| names.contains(&group.name.as_str()));
     for group in &mut record.groups {
         group.runs.truncate(seeds);
-        group.runs.iter_mut().for_each(|run| run.diagnosis = None);
+        for run in &mut group.runs {
+            (run.diagnosis, run.along) = (None, vec![]);
+        }
         let losses: Vec<f64> = group.runs.iter().filter_map(|run| run.loss).collect();
         group.loss = interval(&losses);
         group.perplexity = interval(&losses.iter().map(|loss| loss.exp()).collect::<Vec<_>>());

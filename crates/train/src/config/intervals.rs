@@ -1,4 +1,4 @@
-//! `[evaluation]`, `[statistics]` and `[snapshots]`: what a run does every so many steps.
+//! `[evaluation]`, `[statistics]`, `[snapshots]` and `[checkpoints]`: what a run does every so many steps.
 
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,14 @@ pub struct SnapshotConfig {
     pub keep_best: bool,
 }
 
+/// Models that are kept along the way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CheckpointConfig {
+    /// Steps between them; 0 keeps the finished model only.
+    pub every: u64,
+}
+
 impl Default for EvaluationConfig {
     fn default() -> Self {
         Self { every: 50, tokens: 32_768 }
@@ -59,4 +67,5 @@ pub(crate) const WHOLE: &[WholeSetting] = &[
     ("statistics.every", |run| run.statistics.every, EVERY),
     ("snapshots.every", |run| run.snapshots.every, EVERY),
     ("snapshots.keep_last", |run| run.snapshots.keep_last as u64, 1..=1 << 20),
+    ("checkpoints.every", |run| run.checkpoints.every, EVERY),
 ];

@@ -30,7 +30,7 @@ use toml::Table;
 pub use batch::BatchConfig;
 pub use data::{DataConfig, FinetuneConfig, SourceConfig, path_in_file};
 pub use error::{ConfigError, explained};
-pub use intervals::{EvaluationConfig, SnapshotConfig, StatisticsConfig};
+pub use intervals::{CheckpointConfig, EvaluationConfig, SnapshotConfig, StatisticsConfig};
 pub use model::ModelConfig;
 pub use optimiser::OptimiserConfig;
 pub(crate) use settings::flattened;
@@ -75,6 +75,8 @@ pub struct RunConfig {
     pub statistics: StatisticsConfig,
     /// What is kept to resume from.
     pub snapshots: SnapshotConfig,
+    /// Models that are kept along the way.
+    pub checkpoints: CheckpointConfig,
     /// What to do when the loss goes wrong.
     pub guard: GuardConfig,
 }
@@ -96,6 +98,7 @@ impl Default for RunConfig {
             evaluation: EvaluationConfig::default(),
             statistics: StatisticsConfig::default(),
             snapshots: SnapshotConfig::default(),
+            checkpoints: CheckpointConfig::default(),
             guard: GuardConfig::default(),
         }
     }

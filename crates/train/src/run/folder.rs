@@ -19,7 +19,7 @@ pub(super) fn of_this_run(
 ) -> Result<Option<RunConfig>, RunError> {
     asked.check_paths()?;
     if !folder.join(RunConfig::FILE_NAME).exists() {
-        let ours = [RunConfig::MODEL, "snapshots", Event::FILE_NAME];
+        let ours = [RunConfig::MODEL, RunConfig::CHECKPOINTS, "snapshots", Event::FILE_NAME];
         // An empty log is left by a run that was killed as it began: it is opened, to be locked, before
         // the settings are written.
         let holds = |name: &&str| {

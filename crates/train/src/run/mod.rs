@@ -1,7 +1,8 @@
 //! A whole training run in a folder: begun, continued or found finished.
 //!
 //! The folder holds `config.toml` (resolved settings), `events.jsonl` (what happened, only ever
-//! appended to), `snapshots/` and, at the end, `model/`: a Hugging Face folder. Every value that
+//! appended to), `snapshots/`, `checkpoints/` where models are kept along the way, and, at the end,
+//! `model/`: Hugging Face folders. Every value that
 //! decides the result is a function of the settings and the step, so a run that was killed at any
 //! moment goes on to the same bits.
 
@@ -57,6 +58,20 @@ pub struct Summary {
 impl RunConfig {
     /// Folder of the finished model in a run's folder.
     pub const MODEL: &str = "model";
+    /// Folder of the models that were kept along the way, in a run's folder.
+    pub const CHECKPOINTS: &str = "checkpoints";
+
+    /// The steps after which a model is kept, the last one's among them where it is due.
+    pub fn checkpoint_steps(&self) -> impl Iterator<Item = u64> + use<> {
+        let every = self.checkpoints.every;
+        let count = self.steps.checked_div(every).unwrap_or(0);
+        (1..=count).map(move |nth| nth * every)
+    }
+
+    /// Where the model after `step` is kept, in a run's folder.
+    pub fn checkpoint(step: u64) -> PathBuf {
+        Path::new(Self::CHECKPOINTS).join(format!("step-{step:08}"))
+    }
 }
 
 /// Trains as `config` says in `folder`, which is new, empty, or holds this very run: then it goes on
@@ -129,6 +144,7 @@ impl Run<'_> {
             if let Some(reason) = self.step()? {
                 return self.diverged(reason);
             }
+            self.keep_if_due()?;
             self.evaluate_and_save_if_due()?;
         }
         let loss = match self.evaluated {
@@ -142,13 +158,23 @@ impl Run<'_> {
         if self.config.snapshots.every > 0 {
             self.snapshot_or_note()?;
         }
-        self.write_model()?;
+        self.write_model(Path::new(RunConfig::MODEL))?;
         self.end(Outcome::Finished, Some(loss))
     }
 
     fn diverged(&mut self, reason: String) -> Result<Summary, RunError> {
         self.note(reason)?;
         self.end(Outcome::Diverged, None)
+    }
+
+    /// Keeps the model of this step. It stands before the step's snapshot is taken, so that a run which
+    /// goes on from there has it.
+    fn keep_if_due(&mut self) -> Result<(), RunError> {
+        let every = self.config.checkpoints.every;
+        if every == 0 || !self.state.step.is_multiple_of(every) {
+            return Ok(());
+        }
+        self.write_model(&RunConfig::checkpoint(self.state.step))
     }
 
     fn evaluate_and_save_if_due(&mut self) -> Result<(), RunError> {

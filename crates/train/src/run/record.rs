@@ -90,10 +90,12 @@ impl Run<'_> {
         }
     }
 
-    /// The finished model as a Hugging Face folder.
-    pub(super) fn write_model(&mut self) -> Result<(), RunError> {
-        let path = self.folder.join(RunConfig::MODEL);
+    /// The model as it is now as a Hugging Face folder, `place` in the run's.
+    pub(super) fn write_model(&mut self, place: &Path) -> Result<(), RunError> {
+        let path = self.folder.join(place);
         let failed = |reason: String| RunError::Model { path: path.clone(), reason };
+        std::fs::create_dir_all(path.parent().unwrap_or(&path))
+            .map_err(|error| failed(error.to_string()))?;
         // One that is there is of this very run: of fewer steps, or written just before it was killed.
         let new = NewFolder::replace(&path).map_err(|error| failed(error.to_string()))?;
         self.trainer.model().write(new.path()).map_err(|error| failed(error.to_string()))?;

@@ -1,4 +1,4 @@
-//! A study that tunes before it compares, stopped in between.
+//! Studies of tiny models from their first run to their record.
 
 use std::{
     ops::ControlFlow,
@@ -11,8 +11,8 @@ use lns_kernels::Compute;
 use lns_record::Event;
 use lns_study::{StudyConfig, StudyOutcome, StudyProgress, record, run};
 
-/// Two groups of tiny models on the built-in language, 6 steps each.
-const STUDY: &str = r#"
+/// Two groups of tiny models on the built-in language, 6 steps each, tuned before they are compared.
+const TUNED: &str = r#"
 name = "tuned"
 baseline = "pre"
 seeds = [1, 2]
@@ -35,7 +35,30 @@ schedule = { warmup = 2 }
 levels = [{ name = "pre", scheme = "pre" }, { name = "lns", scheme = "lns" }]
 "#;
 
-fn study(folder: &Path) -> StudyConfig {
+/// One seed of the same groups, which keep their models every two steps.
+const ALONG: &str = r#"
+name = "along"
+baseline = "pre"
+seeds = [1]
+theory = false
+diagnosis = { tokens = 128 }
+[run]
+steps = 5
+threads = 1
+batch = { sequences = 2 }
+evaluation = { every = 3, tokens = 128 }
+checkpoints = { every = 2 }
+data = { length = 32, sources = [{ corpus = "CORPUS" }] }
+model = { hidden_size = 16, intermediate_size = 24, num_hidden_layers = 2, num_attention_heads = 2 }
+schedule = { warmup = 2 }
+[[groups]]
+scheme = "pre"
+[[groups]]
+scheme = "lns"
+settings = { model = { embedding_std = 0.5 } }
+"#;
+
+fn study(folder: &Path, text: &str) -> StudyConfig {
     let language = Language::new(1);
     let of = |part, count| {
         language.documents(part).take(count).map(move |document| (part, document.text))
@@ -47,7 +70,7 @@ fn study(folder: &Path) -> StudyConfig {
     prepare_documents(&mut documents, "a language", &tokenizer, limits, &corpus, &go_on)
         .expect("prepares");
     let path = folder.join("asked.toml");
-    let text = STUDY.replace("CORPUS", &corpus.display().to_string());
+    let text = text.replace("CORPUS", &corpus.display().to_string());
     std::fs::write(&path, text).expect("is written");
     StudyConfig::read(&path).expect("a study")
 }
@@ -55,7 +78,7 @@ fn study(folder: &Path) -> StudyConfig {
 #[test]
 fn each_group_is_tuned_on_its_own_seed_and_compared_at_its_best_value_also_after_a_stop() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let config = study(folder.path());
+    let config = study(folder.path(), TUNED);
     let compute = Compute::on_cpu(1).expect("a thread starts");
     let out = folder.path().join("study");
     let stop = AtomicBool::new(false);
@@ -82,6 +105,8 @@ fn each_group_is_tuned_on_its_own_seed_and_compared_at_its_best_value_also_after
     assert_eq!(outcome.expect("finishes"), StudyOutcome::Finished);
     let whole = record(&config, &out).expect("a record");
     assert_eq!(whole.missing_runs, 0);
+    let rate = whole.settings.iter().find(|row| row.0 == "learning rate").expect("a row");
+    assert!(rate.1.starts_with("tuned for each group, after 2 steps"), "{}", rate.1);
     for group in &whole.tuning.expect("tuned").groups {
         // Six steps learn more the larger the rate: both values, and one wider.
         let losses: Vec<f64> = group.tried.iter().filter_map(|(_, loss)| *loss).collect();
@@ -96,4 +121,41 @@ fn each_group_is_tuned_on_its_own_seed_and_compared_at_its_best_value_also_after
     }
     let there = StudyConfig::read(&out.join(StudyConfig::FILE_NAME)).expect("is read again");
     assert_eq!(there, config);
+}
+
+#[test]
+fn models_kept_along_the_way_are_diagnosed_and_their_numbers_stand_in_the_record() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = study(folder.path(), ALONG);
+    let compute = Compute::on_cpu(1).expect("a thread starts");
+    let out = folder.path().join("study");
+    // Stopped while the first model kept along the way is diagnosed: it is diagnosed again.
+    let stop = AtomicBool::new(false);
+    let outcome = run(&config, &out, &compute, &stop, &mut |progress| {
+        if matches!(progress, StudyProgress::Diagnosing) {
+            stop.store(true, Ordering::Relaxed);
+        }
+    });
+    assert_eq!(outcome.expect("stops"), StudyOutcome::Interrupted);
+    let half = record(&config, &out).expect("a record");
+    assert_eq!(half.groups[0].runs[0].along, []);
+
+    let stop = AtomicBool::new(false);
+    let outcome = run(&config, &out, &compute, &stop, &mut |_| {});
+    assert_eq!(outcome.expect("finishes"), StudyOutcome::Finished);
+    let whole = record(&config, &out).expect("a record");
+    for group in &whole.groups {
+        let run = &group.runs[0];
+        let at: Vec<(u64, u64)> = run.along.iter().map(|at| (at.step, at.tokens)).collect();
+        assert_eq!(at, [(2, 128), (4, 256), (5, 320)], "kept twice, then finished");
+        let [.., finished] = run.along.as_slice() else { panic!("three") };
+        let diagnosis = run.diagnosis.as_deref().expect("diagnosed");
+        assert_eq!(finished.loss, diagnosis.baseline.nll);
+        assert_eq!(finished.removal[1], diagnosis.layers[1].removal.expect("removed").delta_nll);
+        assert_eq!(finished.variance.len(), 3);
+        assert!(run.along[0].loss > finished.loss, "{:?}", run.along);
+    }
+    let common = |what: &str| &whole.settings.iter().find(|row| row.0 == what).expect(what).1;
+    assert!(common("initialisation").ends_with("; groups differ in this"));
+    assert!(!common("learning rate").contains("differ"));
 }
