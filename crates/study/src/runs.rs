@@ -26,7 +26,7 @@ pub(crate) fn run_record(path: &Path, planned: &Planned) -> Result<Option<RunRec
         diagnosis: None,
     };
     // Steps that were repeated after a kill stand twice, with the same numbers.
-    let mut tokens = BTreeMap::new();
+    let mut tokens = BTreeMap::from([(0, 0)]);
     for event in &events {
         match event {
             Event::Step(event) => {

@@ -147,8 +147,8 @@ fn models_kept_along_the_way_are_diagnosed_and_their_numbers_stand_in_the_record
     for group in &whole.groups {
         let run = &group.runs[0];
         let at: Vec<(u64, u64)> = run.along.iter().map(|at| (at.step, at.tokens)).collect();
-        assert_eq!(at, [(2, 128), (4, 256), (5, 320)], "kept twice, then finished");
-        let [.., finished] = run.along.as_slice() else { panic!("three") };
+        assert_eq!(at, [(0, 0), (2, 128), (4, 256), (5, 320)], "drawn, kept twice, finished");
+        let [.., finished] = run.along.as_slice() else { panic!("none") };
         let diagnosis = run.diagnosis.as_deref().expect("diagnosed");
         assert_eq!(finished.loss, diagnosis.baseline.nll);
         assert_eq!(finished.removal[1], diagnosis.layers[1].removal.expect("removed").delta_nll);

@@ -38,7 +38,7 @@ pub struct SnapshotConfig {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CheckpointConfig {
-    /// Steps between them; 0 keeps the finished model only.
+    /// Steps between them, from the model as it was drawn on; 0 keeps the finished model only.
     pub every: u64,
 }
 

@@ -61,11 +61,11 @@ impl RunConfig {
     /// Folder of the models that were kept along the way, in a run's folder.
     pub const CHECKPOINTS: &str = "checkpoints";
 
-    /// The steps after which a model is kept, the last one's among them where it is due.
+    /// The steps after which a model is kept: 0, as it was drawn, and the last one where it is due.
     pub fn checkpoint_steps(&self) -> impl Iterator<Item = u64> + use<> {
         let every = self.checkpoints.every;
-        let count = self.steps.checked_div(every).unwrap_or(0);
-        (1..=count).map(move |nth| nth * every)
+        let count = self.steps.checked_div(every).map_or(0, |count| count + 1);
+        (0..count).map(move |nth| nth * every)
     }
 
     /// Where the model after `step` is kept, in a run's folder.
@@ -134,6 +134,7 @@ impl Run<'_> {
     fn finish(mut self, stop: &AtomicBool) -> Result<Summary, RunError> {
         if self.state.step == 0 {
             self.evaluate()?;
+            self.keep_if_due()?;
         }
         while self.state.step < self.config.steps {
             if stop.load(Ordering::Relaxed) {

@@ -11,7 +11,7 @@ use lns_record::{EvalEvent, Event, NewFolder, Outcome, ProvenanceRecord, pretty_
 use lns_score::{HeldOut, evaluate_sequences};
 
 use super::{Run, Summary, origin::Origin};
-use crate::{RunConfig, RunError, SnapshotError};
+use crate::{RunError, SnapshotError};
 
 impl Run<'_> {
     pub(super) fn emit(&mut self, event: Event) -> Result<(), RunError> {
