@@ -70,15 +70,75 @@ pub fn log_likelihoods(
     workers: &Workers,
     progress: CountPasses<'_>,
 ) -> Result<Vec<Likelihood>, ScoreError> {
+    let families = checked(source, requests, window)?;
+    let jobs = jobs(&families, source, progress);
+    Ok(in_order(requests.len(), jobs.run(source, workers)?.into_iter().flatten()))
+}
+
+/// What a model gives continuations, and what it gives them without each of its layers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WithoutLayers<T> {
+    /// The whole model's.
+    pub whole: Vec<T>,
+    /// For each layer, what the model gives without it.
+    pub without: Vec<Vec<T>>,
+}
+
+/// Scores each request as [`log_likelihoods`] does, and again without each of the model's layers, where
+/// what enters layer i enters layer i + 1. The layers before the one that is left out are computed once.
+/// `progress` is told of a layer pass for each request and layer that it passes, L · (L + 1) / 2 of a
+/// model of L layers for each request.
+///
+/// # Errors
+/// As [`log_likelihoods`].
+pub fn log_likelihoods_without_layers(
+    source: &dyn LayerSource,
+    requests: &[Request],
+    window: usize,
+    workers: &Workers,
+    progress: CountPasses<'_>,
+) -> Result<WithoutLayers<Likelihood>, ScoreError> {
+    let families = checked(source, requests, window)?;
+    let jobs = jobs(&families, source, progress);
+    let layers = source.spec().num_hidden_layers;
+    let mut found: Vec<Vec<(usize, Likelihood)>> = vec![Vec::new(); layers + 1];
+    for of_family in jobs.run_without_layers(source, workers)? {
+        for (found, likelihoods) in found.iter_mut().zip(of_family) {
+            found.extend(likelihoods);
+        }
+    }
+    let mut found = found.into_iter().map(|found| in_order(requests.len(), found));
+    let without = found.by_ref().take(layers).collect();
+    Ok(WithoutLayers { whole: found.next().unwrap_or_default(), without })
+}
+
+/// The families of requests that can be scored.
+fn checked<'a>(
+    source: &dyn LayerSource,
+    requests: &'a [Request],
+    window: usize,
+) -> Result<Vec<Family<'a>>, ScoreError> {
     let spec = source.spec();
     for (index, request) in requests.iter().enumerate() {
         check(index, request, window, spec.vocab_size)?;
     }
-    let families = families(grouped(requests, window, spec), spec);
+    Ok(families(grouped(requests, window, spec), spec))
+}
+
+/// The families' way through the layers.
+fn jobs<'a>(
+    families: &'a [Family<'a>],
+    source: &'a dyn LayerSource,
+    progress: CountPasses<'a>,
+) -> Jobs<
+    impl Fn(usize) -> Result<FamilyStreams, LoadError> + Sync + 'a,
+    impl Fn(usize, &TransformerLayerWithScaling, FamilyStreams) -> FamilyStreams + Sync + 'a,
+    impl Fn(usize, &Head, FamilyStreams) -> Vec<(usize, Likelihood)> + Sync + 'a,
+> {
     let largest = families.iter().map(|family| family.tokens()).max().unwrap_or(0);
-    let jobs = Jobs {
+    Jobs {
         count: families.len(),
-        bytes_each: largest * spec.hidden_size * size_of::<f32>(),
+        bytes_each: largest * source.spec().hidden_size * size_of::<f32>(),
         begin: |family: usize| families[family].begin(source),
         step: |family: usize, layer: &TransformerLayerWithScaling, streams: FamilyStreams| {
             progress(families[family].groups.iter().map(|group| group.members.len() as u64).sum());
@@ -87,13 +147,19 @@ pub fn log_likelihoods(
         end: |family: usize, head: &Head, streams: FamilyStreams| {
             families[family].scores(streams, head)
         },
-    };
-    let mut found: Vec<Option<Likelihood>> = vec![None; requests.len()];
-    for (index, likelihood) in jobs.run(source, workers)?.into_iter().flatten() {
+    }
+}
+
+/// Likelihoods by the places of their requests, each of which is in one group.
+fn in_order(
+    requests: usize,
+    likelihoods: impl IntoIterator<Item = (usize, Likelihood)>,
+) -> Vec<Likelihood> {
+    let mut found: Vec<Option<Likelihood>> = vec![None; requests];
+    for (index, likelihood) in likelihoods {
         found[index] = Some(likelihood);
     }
-    // Each request is in one group.
-    Ok(found.into_iter().flatten().collect())
+    found.into_iter().flatten().collect()
 }
 
 fn check(
@@ -306,6 +372,7 @@ impl Group<'_> {
 }
 
 /// A family on its way through the layers.
+#[derive(Clone)]
 struct FamilyStreams {
     rotary: RotaryTable,
     /// \[1, tokens of the common beginning, H\]
@@ -314,6 +381,7 @@ struct FamilyStreams {
 }
 
 /// A group on its way through the layers.
+#[derive(Clone)]
 struct Streams {
     /// \[1, tokens of the context after what its family shares, H\]
     context: Tensor<3>,

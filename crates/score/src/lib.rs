@@ -32,10 +32,12 @@ use lns_model::LoadError;
 use lns_tokenizer::TokenizerError;
 
 pub use compare::{Comparison, compare};
-pub use continuations::{Likelihood, Request, log_likelihoods};
+pub use continuations::{
+    Likelihood, Request, WithoutLayers, log_likelihoods, log_likelihoods_without_layers,
+};
 pub use pass::{Pass, Sequence, counted};
 pub use sequences::{HeldOut, evaluate_sequences};
-pub use tasks::{Reading, score_documents};
+pub use tasks::{Reading, score_documents, score_documents_without_layers};
 pub use windows::{
     Evaluation, evaluate, paired, predictors, require_finite, window_length, window_loss, work,
 };

@@ -6,10 +6,13 @@ use std::collections::HashMap;
 
 use lns_kernels::Workers;
 use lns_model::LayerSource;
-use lns_tasks::{Asked, Choice, ChoiceScore, Scored};
+use lns_tasks::{Asked, Choice, ChoiceScore, Document, Scored};
 use lns_tokenizer::Tokenizer;
 
-use crate::{CountPasses, Request, ScoreError, log_likelihoods};
+use crate::{
+    CountPasses, Likelihood, Request, ScoreError, WithoutLayers, log_likelihoods,
+    log_likelihoods_without_layers,
+};
 
 /// How a model reads text.
 #[derive(Debug, Clone, Copy)]
@@ -35,31 +38,44 @@ pub fn score_documents(
     workers: &Workers,
     progress: CountPasses<'_>,
 ) -> Result<Vec<Scored>, ScoreError> {
-    let mut contexts = HashMap::new();
-    let mut requests = Vec::new();
-    for document in &asked.documents {
-        for (index, choice) in document.question.choices.iter().enumerate() {
-            let refused = |what: String| ScoreError::Choice {
-                task: asked.task.clone(),
-                document: document.id,
-                choice: index,
-                what,
-            };
-            let request = reading.request(choice, &mut contexts)?;
-            match request.continuation.len() {
-                0 => return Err(refused("has no tokens of its own".to_owned())),
-                tokens if tokens > reading.window => {
-                    let window = reading.window;
-                    return Err(refused(format!("has {tokens} tokens and a window {window}")));
-                }
-                _ => requests.push(request),
-            }
-        }
-    }
+    let requests = reading.requests(&asked.task, &asked.documents)?;
     let found = log_likelihoods(source, &requests, reading.window, workers, progress)?;
+    Ok(by_document(&asked.documents, &requests, found))
+}
+
+/// Scores some of a task's documents as [`score_documents`] does, and again without each of the model's
+/// layers: [`log_likelihoods_without_layers`] says what is shared and what `progress` is told.
+///
+/// # Errors
+/// As [`score_documents`].
+pub fn score_documents_without_layers(
+    source: &dyn LayerSource,
+    task: &str,
+    documents: &[Document],
+    reading: Reading<'_>,
+    workers: &Workers,
+    progress: CountPasses<'_>,
+) -> Result<WithoutLayers<Scored>, ScoreError> {
+    let requests = reading.requests(task, documents)?;
+    let found =
+        log_likelihoods_without_layers(source, &requests, reading.window, workers, progress)?;
+    let scored = |found| by_document(documents, &requests, found);
+    Ok(WithoutLayers {
+        whole: scored(found.whole),
+        without: found.without.into_iter().map(scored).collect(),
+    })
+}
+
+/// What the requests of documents were given, document by document.
+fn by_document(
+    documents: &[Document],
+    requests: &[Request],
+    found: Vec<Likelihood>,
+) -> Vec<Scored> {
     let mut found = found.into_iter().zip(requests);
-    let of = |count: usize| {
-        let scores = found.by_ref().take(count).map(|(found, request)| ChoiceScore {
+    let of = |document: &Document| {
+        let choices = document.question.choices.len();
+        let scores = found.by_ref().take(choices).map(|(found, request)| ChoiceScore {
             log_probability: found.log_probability,
             greedy: found.greedy,
             tokens: request.continuation.len(),
@@ -67,10 +83,35 @@ pub fn score_documents(
         });
         scores.collect()
     };
-    Ok(asked.documents.iter().map(|document| document.question.choices.len()).map(of).collect())
+    documents.iter().map(of).collect()
 }
-
 impl Reading<'_> {
+    /// A request for every choice of every document of a task.
+    fn requests(&self, task: &str, documents: &[Document]) -> Result<Vec<Request>, ScoreError> {
+        let mut contexts = HashMap::new();
+        let mut requests = Vec::new();
+        for document in documents {
+            for (index, choice) in document.question.choices.iter().enumerate() {
+                let refused = |what: String| ScoreError::Choice {
+                    task: task.to_owned(),
+                    document: document.id,
+                    choice: index,
+                    what,
+                };
+                let request = self.request(choice, &mut contexts)?;
+                match request.continuation.len() {
+                    0 => return Err(refused("has no tokens of its own".to_owned())),
+                    tokens if tokens > self.window => {
+                        let window = self.window;
+                        return Err(refused(format!("has {tokens} tokens and a window {window}")));
+                    }
+                    _ => requests.push(request),
+                }
+            }
+        }
+        Ok(requests)
+    }
+
     fn request<'a>(
         &self,
         choice: &'a Choice,

@@ -8,8 +8,11 @@ use std::{
 use burn::tensor::Device;
 use lns_corpus::Window;
 use lns_kernels::Workers;
-use lns_model::{Decoder, LayerSource, StreamingDecoder};
-use lns_score::{Likelihood, Request, ScoreError, evaluate, log_likelihoods};
+use lns_model::{Decoder, LayerSource, Pruned, StreamingDecoder};
+use lns_score::{
+    Likelihood, Request, ScoreError, evaluate, log_likelihoods, log_likelihoods_without_layers,
+};
+use lns_spec::{LayerIndex, Removal};
 use lns_testing::golden::tiny_checkpoint;
 use serde_json::Value;
 
@@ -189,5 +192,36 @@ fn contexts_that_begin_alike_get_the_likelihoods_that_each_gets_alone() {
             assert!(difference < 2e-5, "{name}: {alone:?}, {together:?}");
             assert_eq!(alone.greedy, together.greedy);
         }
+    }
+}
+
+#[test]
+fn what_a_model_gives_without_a_layer_is_what_a_model_that_lacks_it_gives() {
+    let (window, models) = golden();
+    let workers = Workers::new(2).expect("threads start");
+    for (name, requests, _) in &models {
+        let whole = model(name);
+        let layers = whole.spec().num_hidden_layers;
+        let done = AtomicU64::new(0);
+        let advance = |passes| {
+            done.fetch_add(passes, Ordering::Relaxed);
+        };
+        let removed = log_likelihoods_without_layers(&whole, requests, window, &workers, &advance);
+        let removed = removed.expect("scores");
+        assert_eq!(removed.whole, found(&whole, requests, window), "{name}");
+        assert_eq!(removed.without.len(), layers);
+        for (layer, without) in removed.without.iter().enumerate() {
+            let gone = Removal { layer: LayerIndex::new(layer), branch: None };
+            let pruned = Pruned::new(&whole, &[gone]).expect("a model");
+            assert_eq!(*without, found(&pruned, requests, window), "{name} without {layer}");
+            assert_ne!(*without, removed.whole, "{name} without {layer}");
+        }
+        let passes = (layers * (layers + 1) / 2 * requests.len()) as u64;
+        assert_eq!(done.into_inner(), passes, "what comes before a removed layer runs once");
+        let streaming =
+            StreamingDecoder::new(tiny_checkpoint(name), Device::flex()).expect("opens");
+        let from_disk =
+            log_likelihoods_without_layers(&streaming, requests, window, &workers, &|_| {});
+        assert_eq!(from_disk.expect("scores"), removed, "{name}, from disk");
     }
 }
