@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use lns_checkpoint::Checkpoint;
-use lns_corpus::{CorpusError, Language, TextOptions, Windows, read_windows};
+use lns_corpus::{CorpusError, Language, TextOptions, Windows, cut_windows, read_windows};
 use lns_show::counted;
 use lns_spec::ModelSpec;
+use lns_tasks::Asked;
 use lns_tokenizer::{Tokenizer, TokenizerError};
 
 use crate::{arguments::CutArgs, failure::usage, model, printer::Printer};
@@ -18,15 +19,23 @@ pub(crate) struct Opened {
     pub(crate) text: Windows,
 }
 
-/// Opens the model at `path` and reads `files` with its tokenizer.
+/// Where a text comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum From<'a> {
+    Files(&'a [PathBuf]),
+    /// The documents of tasks with their right answers.
+    Tasks(&'a [Asked]),
+}
+
+/// Opens the model at `path` and reads a text with its tokenizer.
 pub(crate) fn open(
     path: &Path,
-    files: &[PathBuf],
+    from: From<'_>,
     cut: &CutArgs,
     printer: &Printer,
 ) -> anyhow::Result<Opened> {
     let checkpoint = model::open(path)?;
-    let (tokenizer, text) = tokenised(&checkpoint, files, cut, printer)?;
+    let (tokenizer, text) = tokenised(&checkpoint, from, cut, printer)?;
     Ok(Opened { name: path.display().to_string(), checkpoint, tokenizer, text })
 }
 
@@ -37,27 +46,27 @@ pub(crate) fn for_model(
     cut: &CutArgs,
     printer: &Printer,
 ) -> anyhow::Result<Windows> {
-    Ok(tokenised(checkpoint, files, cut, printer)?.1)
+    Ok(tokenised(checkpoint, From::Files(files), cut, printer)?.1)
 }
 
 fn tokenised(
     checkpoint: &Checkpoint,
-    files: &[PathBuf],
+    from: From<'_>,
     cut: &CutArgs,
     printer: &Printer,
 ) -> anyhow::Result<(Tokenizer, Windows)> {
     let tokenizer = model::tokenizer(checkpoint)?;
     model::compare_vocabularies(checkpoint.spec(), &tokenizer, printer);
-    let windows = windows(files, cut, checkpoint.spec(), &tokenizer)?;
+    let windows = windows(from, cut, checkpoint.spec(), &tokenizer)?;
     Ok((tokenizer, windows))
 }
 
 /// Tokens in a window where nothing else is said and the model's context allows it.
 pub(crate) const WINDOW: usize = 512;
 
-/// Reads `files` for a model, refusing windows beyond its context.
+/// Reads a text for a model, refusing windows beyond its context.
 fn windows(
-    files: &[PathBuf],
+    from: From<'_>,
     cut: &CutArgs,
     spec: &ModelSpec,
     tokenizer: &Tokenizer,
@@ -70,9 +79,26 @@ fn windows(
              {context} or less"
         )));
     }
-    let options =
-        TextOptions { files: files.to_vec(), window, max_tokens: cut.max_tokens, bos: cut.bos };
-    read_windows(tokenizer, &options, spec.vocab_size).map_err(|error| match error {
+    let files = match from {
+        From::Files(files) => files.to_vec(),
+        From::Tasks(asked) => {
+            asked.iter().map(|asked| format!("documents of {}", asked.task).into()).collect()
+        }
+    };
+    let options = TextOptions { files, window, max_tokens: cut.max_tokens, bos: cut.bos };
+    let read = match from {
+        From::Files(_) => read_windows(tokenizer, &options, spec.vocab_size),
+        From::Tasks(asked) => {
+            let answered: Vec<String> = asked
+                .iter()
+                .flat_map(|asked| &asked.documents)
+                .map(|document| document.question.answered())
+                .collect();
+            let answered = answered.iter().map(String::as_str);
+            cut_windows(tokenizer, answered, &options, spec.vocab_size)
+        }
+    };
+    read.map_err(|error| match error {
         CorpusError::Tokenizer(TokenizerError::UnknownWord { word })
             if tokenizer.fingerprint() == language() => usage(format!(
             "the model was trained on the built-in language and reads only its words; \"{word}\" is none \

@@ -74,4 +74,4 @@ pub use preparation::{
 pub use rows::{Fields, Row, RowFormat, Rows};
 pub use sampling::{Layout, Position, Sampler, Sequences, evaluation_sequences};
 pub use train_tokenizer::train_tokenizer;
-pub use windows::{TextOptions, Window, Windows, read_windows};
+pub use windows::{TextOptions, Window, Windows, cut_windows, read_windows};

@@ -96,6 +96,26 @@ pub fn read_windows(
     Ok(Windows { window: options.window, windows, files: read, separators })
 }
 
+/// The same of documents that are in memory, each short enough to be tokenised at once; `options.files`
+/// says in an error, and in what is returned, where they are from.
+pub fn cut_windows<'a>(
+    tokenizer: &Tokenizer,
+    documents: impl IntoIterator<Item = &'a str>,
+    options: &TextOptions,
+    vocab_size: usize,
+) -> Result<Windows, CorpusError> {
+    let mut cutter = Cutter::new(tokenizer, options, vocab_size)?;
+    for text in documents.into_iter().filter(|text| !text.is_empty()) {
+        if cutter.is_full() {
+            break;
+        }
+        cutter.add(&Piece { text: text.to_owned(), continues: false, id: None, learned: None })?;
+    }
+    let windows = cutter.finish(&options.files)?;
+    let separators = tokenizer.separators();
+    Ok(Windows { window: options.window, windows, files: options.files.clone(), separators })
+}
+
 /// Collects tokens and cuts them.
 struct Cutter<'a> {
     tokenizer: &'a Tokenizer,
@@ -318,6 +338,21 @@ mod tests {
         let windows = read(&texts).unwrap();
         assert_eq!(ids(&windows), expected);
         assert_eq!(windows.windows[0].text_bytes.as_deref().unwrap(), [1, 2, 0, 1, 0, 1, 2]);
+    }
+
+    #[test]
+    fn documents_in_memory_are_cut_as_those_of_files() {
+        let lines = "{\"text\": \"a b\"}\n{\"text\": \"\"}\n{\"text\": \"c d\"}\n";
+        let texts = texts(&[("x.jsonl", lines)], 2);
+        let tokenizer = build(&byte_level("smollm"));
+        let cut = |most| {
+            let options = TextOptions { max_tokens: most, ..texts.options.clone() };
+            cut_windows(&tokenizer, ["a b", "", "c d"], &options, 1000).unwrap()
+        };
+        assert_eq!(cut(None), read(&texts).unwrap());
+        assert_eq!(ids(&cut(Some(2))), ids(&cut(None))[..2]);
+        let none = cut_windows(&tokenizer, [], &texts.options, 1000).unwrap_err().to_string();
+        assert!(none.starts_with("no text in "), "{none}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod observer;
 mod pass;
 mod probes;
 mod statistics;
+mod task_measure;
 mod theory;
 mod verdict;
 mod words;
@@ -21,6 +22,7 @@ pub use derivative::Examined;
 pub use growth::fit_growth;
 pub use observer::{AtEnd, AtLayer, Observer, Observers, Passed};
 pub use probes::{Course, Probe, Probes, UnknownProbe, UnsuitedProbe, probes};
+pub use task_measure::TaskMeasure;
 pub use theory::{Moment, Subject, theory};
 pub use verdict::judge;
 
@@ -37,9 +39,10 @@ use lns_record::{
     BaselineRecord, DiagnoseRecord, LayerRecord, ProbeRecord, RecordError, TextRecord,
     VerdictRecord,
 };
-use lns_score::{CountPasses, ScoreError, window_length};
+use lns_score::{CountPasses, Reading, ScoreError, window_length};
 use lns_spec::ModelSpec;
 use lns_statistics::{mean, standard_error};
+use lns_tasks::Asked;
 
 /// Who watches a diagnosis and may end it.
 #[derive(Clone, Copy)]
@@ -113,6 +116,7 @@ pub fn diagnose(
         angular_distance: Vec::new(),
         blocks: Vec::new(),
         lens: Vec::new(),
+        tasks: Vec::new(),
         verdict: VerdictRecord::default(),
         probes: Vec::new(),
         described: Vec::new(),
@@ -130,10 +134,60 @@ pub fn diagnose(
         }
     }
     record.probes = ran;
-    probes::describe(&mut record);
-    record.estimates = estimate::estimates(&record);
-    record.verdict = judge(&record);
+    finish(&mut record);
     Ok(Some(record))
+}
+
+/// A model and the tasks that are asked of it, for a probe that asks.
+#[derive(Clone, Copy)]
+pub struct Questioned<'a> {
+    /// The model.
+    pub source: &'a dyn LayerSource,
+    /// Documents of each task; no two tasks have one name.
+    pub asked: &'a [Asked],
+    /// How the model reads them.
+    pub reading: Reading<'a>,
+    /// Who computes.
+    pub workers: &'a Workers,
+    /// To be told of every layer that a choice has passed ([`task_work`] in all), and asked between
+    /// documents whether to stop.
+    pub control: Control<'a>,
+}
+
+/// Asks a model and the model without each of its layers, and adds to its record what that comes to. When
+/// it is stopped, the documents that were scored by then count.
+///
+/// # Errors
+/// [`ScoreError`] when a document cannot be scored or a layer cannot be read.
+pub fn diagnose_tasks(
+    questioned: &Questioned<'_>,
+    record: &mut DiagnoseRecord,
+) -> Result<(), ScoreError> {
+    for probe in probes() {
+        if let Course::Questions { run } = probe.course() {
+            let start = Instant::now();
+            run(questioned, record)?;
+            let seconds = start.elapsed().as_secs_f64();
+            record.probes.push(ProbeRecord { name: probe.name().to_owned(), seconds });
+        }
+    }
+    finish(record);
+    Ok(())
+}
+
+/// Layer passes of choices that [`diagnose_tasks`] will report to its progress.
+pub fn task_work(spec: &ModelSpec, asked: &[Asked]) -> u64 {
+    let layers = spec.num_hidden_layers as u64;
+    let documents = asked.iter().flat_map(|asked| &asked.documents);
+    let choices: u64 = documents.map(|document| document.question.choices.len() as u64).sum();
+    choices * layers * (layers + 1) / 2
+}
+
+/// Says in the record what its numbers are and what they come to.
+fn finish(record: &mut DiagnoseRecord) {
+    probes::describe(record);
+    record.estimates = estimate::estimates(record);
+    record.verdict = judge(record);
 }
 
 /// What `probes` find in a text, for those that only need the numbers.
@@ -181,6 +235,7 @@ pub fn work(spec: &ModelSpec, windows: usize, probes: &Probes) -> u64 {
     let own = probes.iter().map(|probe| match probe.course() {
         Course::Shared(_) => 0,
         Course::Own { passes, .. } => passes * (spec.num_hidden_layers * windows) as u64,
+        Course::Questions { .. } => 0,
     });
     pass::work(spec, windows, &observers) + own.sum::<u64>()
 }

@@ -10,6 +10,7 @@ use crate::{
     probes::{
         probes,
         removal::{IDLE_THRESHOLD, RemovalVerdict},
+        tasks,
     },
     words::{number, since},
 };
@@ -95,6 +96,9 @@ fn summary(
             number(heaviest.ratio)
         );
     }
+    if let Some(tasks) = tasks::in_short(record) {
+        text = format!("{text} {tasks}");
+    }
     text
 }
 
@@ -167,6 +171,7 @@ mod tests {
             angular_distance: Vec::new(),
             blocks,
             lens: Vec::new(),
+            tasks: Vec::new(),
             verdict: VerdictRecord::default(),
             probes: Vec::new(),
             described: Vec::new(),

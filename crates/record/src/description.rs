@@ -132,6 +132,8 @@ pub enum Format {
     Percent,
     /// With its standard error wherever it stands.
     Measured,
+    /// A difference of shares of one, in percentage points, with its standard error wherever it stands.
+    Points,
     /// Three significant digits; on the page with its standard error if it has one.
     #[default]
     #[serde(other)]
@@ -170,6 +172,18 @@ pub struct ChartDescription {
     pub without_end: bool,
     /// What is drawn.
     pub series: Vec<SeriesDescription>,
+    /// A line across the chart of one model, at a height that means something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<LineDescription>,
+}
+
+/// A line across a chart.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LineDescription {
+    /// Where, in the unit of the chart's quantities.
+    pub at: f64,
+    /// What it means, for the legend.
+    pub label: String,
 }
 
 /// One quantity in a chart.

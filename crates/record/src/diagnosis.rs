@@ -8,7 +8,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{HeavyToken, ProbeDescription, Quantity, SMALL_FILE, read_regular};
+use crate::{
+    HeavyToken, ProbeDescription, Quantity, SMALL_FILE, TaskCostRecord, TaskRemovalRecord,
+    read_regular,
+};
 
 /// `diagnose.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,6 +43,9 @@ pub struct DiagnoseRecord {
     /// Logit lens by stream index.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lens: Vec<LensRecord>,
+    /// Tasks that were asked of the model and of it without each layer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<TaskRemovalRecord>,
     /// What the evidence comes to.
     pub verdict: VerdictRecord,
     /// Probes that ran, with what each cost.
@@ -208,6 +214,9 @@ pub struct LayerRecord {
     /// Standard error of `jacobian_identity_distance` over random vectors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jacobian_stderr: Option<f64>,
+    /// What the tasks lose without the layer, by their names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tasks: BTreeMap<String, TaskCostRecord>,
     /// What later probes measure here, by name; `described` says what it is.
     #[serde(flatten)]
     pub more: BTreeMap<String, Value>,

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use claim::{Claim, ClaimError, FolderKind, FolderMarker, refuse_sources};
 pub use description::{
-    Axis, ChartDescription, ChartScale, ColumnDescription, Format, Group, Numbers,
+    Axis, ChartDescription, ChartScale, ColumnDescription, Format, Group, LineDescription, Numbers,
     ProbeDescription, Quantity, SeriesDescription,
 };
 pub use diagnosis::{
@@ -40,7 +40,8 @@ pub use study::{
 };
 pub use surgery::{FileRecord, ProvenanceRecord, PrunePlan, PruneStep};
 pub use tasks::{
-    ChoiceRecord, SampleRecord, TaskDifferenceRecord, TaskGroupRecord, TaskRecord, TasksRecord,
+    AgainstLossRecord, ChoiceRecord, CostRecord, SampleRecord, TaskCostRecord,
+    TaskDifferenceRecord, TaskGroupRecord, TaskRecord, TaskRemovalRecord, TasksRecord,
 };
 pub use write::{Existing, NewFile, NewFolder, pretty_json, remove_unfinished, replace_file};
 

@@ -35,6 +35,9 @@ pub struct TaskRecord {
     /// Standard error of `acc_norm`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acc_norm_stderr: Option<f64>,
+    /// Mean of the groups' accuracies, each counting alike; absent where there are no groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acc_by_group: Option<f64>,
     /// e to the mean loss of the continuation, where there is one for each document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub perplexity: Option<f64>,
@@ -92,6 +95,74 @@ pub struct TaskDifferenceRecord {
     pub only_second: u64,
     /// Exact McNemar test that neither is better, two-sided.
     pub mcnemar_p: f64,
+}
+
+/// A task in `diagnose.json`: the whole model's answers, and how its layers' costs in them compare with
+/// those in loss. What each layer costs stands with the layers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskRemovalRecord {
+    /// The whole model's answers.
+    #[serde(flatten)]
+    pub answers: TaskRecord,
+    /// Mean over documents of the right answer's Σ log p, in nats; absent where one is not a finite
+    /// number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gold_logprob: Option<f64>,
+    /// Standard error of `gold_logprob`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gold_logprob_stderr: Option<f64>,
+    /// For each measure, where removal was measured in loss too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub against_loss: Vec<AgainstLossRecord>,
+}
+
+/// Whether layers that are cheap in loss are cheap by a task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AgainstLossRecord {
+    /// `gold`, `acc` or `acc_norm`.
+    pub measure: String,
+    /// Spearman's rank correlation over layers of the cost by the task and the cost in loss.
+    pub rank_correlation: f64,
+    /// Lower end of its 95 % confidence interval, the layers being taken for a sample.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub low: Option<f64>,
+    /// Upper end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub high: Option<f64>,
+    /// Layers of which both costs were measured.
+    pub layers: u64,
+    /// The quarter of the layers that costs least in loss.
+    pub cheapest_by_loss: Vec<usize>,
+    /// As many layers that cost least by the task.
+    pub cheapest_by_task: Vec<usize>,
+}
+
+/// What a task loses without a layer. A cost is absent where one of the accuracies means nothing, or a
+/// score is not a finite number.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TaskCostRecord {
+    /// Of the right answer's Σ log p, in nats per document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gold: Option<CostRecord>,
+    /// Of `acc`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acc: Option<CostRecord>,
+    /// Of `acc_norm`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acc_norm: Option<CostRecord>,
+}
+
+/// A mean over documents of what the whole model has more.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CostRecord {
+    /// With the layer minus without it; above 0 means that the layer helps.
+    pub drop: f64,
+    /// Standard error, paired by document; absent with fewer than two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr: Option<f64>,
+    /// Half the 95 % confidence interval (Student's t).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub margin: Option<f64>,
 }
 
 /// A line of `--samples`: one document.

@@ -15,6 +15,9 @@ use crate::plot::{Mark, Plot, Series};
 use crate::scale::Scale;
 use crate::text::{clean, labels};
 
+/// The unit of what has the threshold of idle layers.
+const LOSS_UNIT: &str = "nats per token";
+
 /// A chart as a file of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chart {
@@ -166,8 +169,15 @@ impl Subjects<'_> {
         let extent = || plot.series.iter().flat_map(Series::extent);
         match chart.scale {
             ChartScale::Difference => {
-                let y = Scale::removal(extent(), common_threshold(self.records));
-                Some(Plot { y, room: Room::Row, mark: Mark::Bars, ..plot })
+                let line = chart.line.as_ref().filter(|_| self.alone());
+                let line = line.and_then(|line| Some((drawable(line.at)?, clean(&line.label))));
+                // The threshold is a loss per token, and says nothing in another unit.
+                let in_loss = first.unit == LOSS_UNIT;
+                let y = match (in_loss, &line) {
+                    (true, _) => Scale::removal(extent(), common_threshold(self.records)),
+                    (false, line) => Scale::signed(extent().chain(line.iter().map(|(at, _)| *at))),
+                };
+                Some(Plot { y, room: Room::Row, mark: Mark::Bars, threshold: line, ..plot })
             }
             ChartScale::Logarithmic => {
                 let y = Scale::logarithmic(extent());
@@ -194,10 +204,12 @@ impl Subjects<'_> {
             field.iter().flat_map(|field| self.numbers[model].column(field)).collect()
         };
         let mut values = self.numbers[model].column(&quantity.field);
-        if quantity.format == Format::Percent {
-            values.iter_mut().flatten().for_each(|share| *share *= 100.0);
+        let (mut stderrs, mut reaches) = (column(&quantity.stderr), column(&quantity.margin));
+        if matches!(quantity.format, Format::Percent | Format::Points) {
+            for column in [&mut values, &mut stderrs, &mut reaches] {
+                column.iter_mut().flatten().for_each(|share| *share *= 100.0);
+            }
         }
-        let (stderrs, mut reaches) = (column(&quantity.stderr), column(&quantity.margin));
         reaches.resize(reaches.len().max(stderrs.len()), None);
         for (reach, stderr) in reaches.iter_mut().zip(&stderrs) {
             *reach = reach.or_else(|| Some(2.0 * (*stderr)?));

@@ -36,7 +36,8 @@ pub(crate) fn in_terminal(
             *value = value.or(stand_in);
         }
     }
-    written(record, numbers, quantity, values, quantity.format == Format::Measured)
+    let with_errors = matches!(quantity.format, Format::Measured | Format::Points);
+    written(record, numbers, quantity, values, with_errors)
 }
 
 fn written(
@@ -51,12 +52,16 @@ fn written(
     };
     let cells = match quantity.format {
         Format::Percent => plain(percent),
-        Format::Measured | Format::Figure if with_errors => {
+        Format::Measured | Format::Points | Format::Figure if with_errors => {
+            let scale = if quantity.format == Format::Points { 100.0 } else { 1.0 };
             let stderrs = quantity.stderr.iter().flat_map(|field| numbers.column(field));
             let stderrs = stderrs.chain(std::iter::repeat(None));
-            let with_stderr = |(value, stderr): (&Option<f64>, _)| Some(((*value)?, stderr));
+            let with_stderr = |(value, stderr): (&Option<f64>, Option<f64>)| {
+                Some(((*value)? * scale, stderr.map(|stderr| stderr * scale)))
+            };
             measured_alike(values.iter().zip(stderrs).map(with_stderr).collect())
         }
+        Format::Points => plain(|value| figure(100.0 * value)),
         Format::Measured | Format::Figure => plain(figure),
     };
     filled(record, cells)

@@ -14,6 +14,7 @@ use crate::comparable::incomparable;
 use crate::drawing::{Drawing, Room, rules};
 use crate::number::{counted, figure, grouped, measured, number, percent};
 use crate::palette::{HUES, properties, themed};
+use crate::tasks::{Model, answers};
 use crate::text::{clean, clean_lines, labels, quoted};
 
 const PAGE_RULES: &str = include_str!("page.css");
@@ -26,6 +27,7 @@ pub fn diagnosis_page(records: &[DiagnoseRecord]) -> String {
         (heading(&labels))
         (verdicts(records, &labels))
         (facts(records, &labels))
+        (asked(records, &labels))
         @if !drawings.is_empty() {
             h2 { "Layer by layer" }
             @if let Some(found) = incomparable(records) { p.warning { (found.sentence) } }
@@ -196,6 +198,21 @@ fn facts(records: &[DiagnoseRecord], labels: &[String]) -> Markup {
                     }
                 }
             }
+        }
+    }
+}
+
+/// What the whole models answered to tasks.
+fn asked(records: &[DiagnoseRecord], labels: &[String]) -> Markup {
+    let models = records.iter().zip(labels).map(|(record, name)| Model {
+        name,
+        tasks: record.tasks.iter().map(|task| &task.answers).collect(),
+    });
+    let models: Vec<Model<'_>> = models.collect();
+    html! {
+        @if records.iter().any(|record| !record.tasks.is_empty()) {
+            h2 { "Tasks, with every layer" }
+            (answers(&models))
         }
     }
 }
@@ -406,6 +423,12 @@ fn reading() -> Markup {
                 "The loss with the layer left out, minus the loss with it, on the same windows. The only \
                  evidence here that a layer is needed; the others tell why. Likelihood may miss what \
                  generation or reasoning needs a layer for."
+            }
+            dt { "Cost in a task" }
+            dd {
+                "What the answers lose when the layer is left out: of the right answer's log-probability, and of \
+                 accuracy, which moves only where a document changes sides. Means over documents, paired. A rank \
+                 correlation with removal cost near 1 says that loss on text ranks the layers as the task does."
             }
             dt { "Idle layer" }
             dd { "A layer whose removal surely costs less than the threshold: the 95 % interval (Student's t over windows) \

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use lns_record::{DiagnoseRecord, HeavyKind, HeavyToken, LayerRecord, Numbers, StreamRecord};
+use lns_record::{
+    DiagnoseRecord, HeavyKind, HeavyToken, LayerRecord, Numbers, StreamRecord, TasksRecord,
+};
 use lns_show::layers_in_words;
 
 use crate::charts::common_threshold;
@@ -10,6 +12,7 @@ use crate::columns;
 use crate::comparable::incomparable;
 use crate::number::{counted, figure, grouped, measured, number};
 use crate::scale::Scale;
+use crate::tasks::tasks_table;
 use crate::terminal::{Cells, Column, Table, TableStyle, Tone, fit, write_tables};
 use crate::text::{clean, labels, quoted, shortened};
 
@@ -35,6 +38,11 @@ pub fn diagnosis_table(record: &DiagnoseRecord, style: TableStyle) -> String {
     out.push('\n');
     for note in notes(record, &tables) {
         style.wrap(&note, Tone::Quiet, &mut out);
+    }
+    if !record.tasks.is_empty() {
+        let tasks = record.tasks.iter().map(|task| task.answers.clone()).collect();
+        let answers = TasksRecord { model: record.name.clone(), tasks, seconds: 0.0 };
+        out += &format!("\n{}", style.spell(&tasks_table(&[answers], &[label])));
     }
     let heavy = heavy_table(record, style);
     if !heavy.is_empty() {
@@ -132,6 +140,13 @@ fn notes(record: &DiagnoseRecord, tables: &[Table]) -> Vec<String> {
             "Δ loss: nats per token lost without the layer, ± one standard error.{}",
             bars(REMOVAL_BARS, removal_scale(record))
         ));
+    }
+    if !record.tasks.is_empty() {
+        notes.push(
+            "log p: nats of the right answer's log-probability lost per document without the layer; acc, \
+             acc_norm: percentage points of accuracy lost; ± one standard error, paired by document."
+                .to_owned(),
+        );
     }
     for estimate in &record.estimates {
         notes.push(format!(

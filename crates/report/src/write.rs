@@ -3,9 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use lns_record::{DiagnoseRecord, StudyRecord, replace_file};
+use lns_record::{DiagnoseRecord, StudyRecord, TasksRecord, replace_file};
 
-use crate::{Chart, diagnosis_charts, diagnosis_page, study_charts, study_page};
+use crate::{Chart, diagnosis_charts, diagnosis_page, study_charts, study_page, tasks_page};
 
 /// Why a report could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,20 @@ pub fn write_report(dir: &Path, records: &[DiagnoseRecord]) -> Result<Vec<PathBu
 /// [`ReportError`], naming the file.
 pub fn write_study(dir: &Path, record: &StudyRecord) -> Result<Vec<PathBuf>, ReportError> {
     write_all(dir, &study_page(record), study_charts(record))
+}
+
+/// Writes the `report.html` of answers to tasks ([`tasks_page`]) into `dir` and says where.
+///
+/// # Errors
+/// [`ReportError`], naming the file.
+pub fn write_tasks(
+    dir: &Path,
+    asked_together: &[Vec<TasksRecord>],
+    names: &[String],
+) -> Result<PathBuf, ReportError> {
+    std::fs::create_dir_all(dir)
+        .map_err(|source| ReportError::Folder { path: dir.to_owned(), source })?;
+    write(dir.join("report.html"), &tasks_page(asked_together, names))
 }
 
 fn write_all(dir: &Path, page: &str, drawn: Vec<Chart>) -> Result<Vec<PathBuf>, ReportError> {

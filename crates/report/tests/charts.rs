@@ -220,6 +220,7 @@ fn set_all(record: &mut DiagnoseRecord, next: &mut impl FnMut() -> f64) {
             stream_gradient_norm: Some(next()),
             jacobian_identity_distance: Some(next()),
             jacobian_stderr: Some(next()),
+            tasks: Default::default(),
             more: Default::default(),
         };
     }

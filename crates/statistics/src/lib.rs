@@ -15,7 +15,7 @@
 //! ```
 
 use lns_record::{DifferenceRecord, Interval};
-use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, StudentsT};
+use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, Normal, StudentsT};
 
 /// Arithmetic mean; NaN of nothing.
 pub fn mean(values: &[f64]) -> f64 {
@@ -116,6 +116,43 @@ pub fn holm(p: &[f64], family: usize) -> Vec<f64> {
     adjusted
 }
 
+/// Spearman's rank correlation: Pearson's of the ranks, equals sharing their mean rank. `None` for
+/// fewer than three pairs, or where one side is all the same.
+pub fn rank_correlation(pairs: &[(f64, f64)]) -> Option<f64> {
+    if pairs.len() < 3 {
+        return None;
+    }
+    let a = ranks(pairs.iter().map(|pair| pair.0).collect());
+    let b = ranks(pairs.iter().map(|pair| pair.1).collect());
+    let mean = (pairs.len() - 1) as f64 / 2.0;
+    let product = |x: &[f64], y: &[f64]| -> f64 {
+        x.iter().zip(y).map(|(x, y)| (x - mean) * (y - mean)).sum()
+    };
+    let spread = (product(&a, &a) * product(&b, &b)).sqrt();
+    (spread > 0.0).then(|| product(&a, &b) / spread)
+}
+
+/// The rank of each value from 0 on.
+fn ranks(values: Vec<f64>) -> Vec<f64> {
+    let rank = |value: &f64| {
+        let below = values.iter().filter(|other| *other < value).count();
+        let equal = values.iter().filter(|other| *other == value).count();
+        below as f64 + (equal as f64 - 1.0) / 2.0
+    };
+    values.iter().map(rank).collect()
+}
+
+/// The 95 % confidence interval of a rank correlation over `pairs` pairs, taken as a sample: Fisher's z
+/// with the variance (1 + r²/2) / (n − 3) (Bonett and Wright, Psychometrika 65, 2000). `None` for fewer
+/// than four pairs, or where they agree perfectly.
+pub fn rank_correlation_interval(correlation: f64, pairs: usize) -> Option<(f64, f64)> {
+    let freedom = pairs.checked_sub(3).filter(|freedom| *freedom > 0)?;
+    let normal = Normal::new(0.0, 1.0).ok()?;
+    let deviation = ((1.0 + correlation * correlation / 2.0) / freedom as f64).sqrt();
+    let (z, reach) = (correlation.atanh(), normal.inverse_cdf(0.975) * deviation);
+    z.is_finite().then(|| ((z - reach).tanh(), (z + reach).tanh()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,5 +250,32 @@ mod tests {
         assert_eq!(holm(&[0.8], 2), [1.0]);
         assert_eq!(holm(&[0.02], 2), [0.04], "a test of another study counts too");
         assert!(holm(&[], 2).is_empty());
+    }
+
+    #[test]
+    fn a_rank_correlation_sees_order_and_nothing_else() {
+        let with = |b: [f64; 5]| {
+            rank_correlation(&[1.0, 2.0, 3.0, 4.0, 5.0].into_iter().zip(b).collect::<Vec<_>>())
+        };
+        assert_eq!(with([0.1, 0.2, 7.0, 8.0, 900.0]), Some(1.0));
+        assert_eq!(with([5.0, 4.0, 3.0, 2.0, -1.0]), Some(-1.0));
+        // scipy.stats.spearmanr([1, 2, 3, 4, 5], [1, 1, 3, 2, 9]).statistic
+        is(with([1.0, 1.0, 3.0, 2.0, 9.0]), 0.872_081_599_272_38);
+        assert_eq!(with([2.0; 5]), None, "what is all the same has no order");
+        assert_eq!(rank_correlation(&[(1.0, 2.0), (2.0, 3.0)]), None);
+    }
+
+    #[test]
+    fn the_interval_of_a_rank_correlation_is_bonetts_and_wrights() {
+        // tanh(atanh(r) ± 1.96 √((1 + r²/2) / (n − 3))), computed by itself.
+        for (r, n, low, high) in [
+            (0.5, 30, 0.1481321833905542, 0.7395031949196345),
+            (-0.9, 12, -0.9778786672991446, -0.6029822891746747),
+        ] {
+            let found = rank_correlation_interval(r, n).expect("enough pairs");
+            assert!((found.0 - low).abs() < 1e-9 && (found.1 - high).abs() < 1e-9, "{found:?}");
+        }
+        assert_eq!(rank_correlation_interval(0.5, 3), None);
+        assert_eq!(rank_correlation_interval(1.0, 30), None, "perfect agreement has no width");
     }
 }

@@ -58,8 +58,8 @@ impl Question {
         Ok(self)
     }
 
-    /// The question with its right answer, as an example.
-    pub(crate) fn answered(&self) -> String {
+    /// The question with its right answer.
+    pub fn answered(&self) -> String {
         let Choice { context, continuation } = &self.choices[self.gold];
         format!("{context}{continuation}")
     }

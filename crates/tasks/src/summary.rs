@@ -90,6 +90,7 @@ pub fn summary(asked: &Asked, scores: &[Scored]) -> TaskRecord {
             acc_stderr: accuracy.acc.and(found.acc_stderr),
         }
     };
+    let groups: Vec<TaskGroupRecord> = groups.into_iter().map(group).collect();
     let count = |is: fn(&Outcome) -> bool| outcomes.iter().filter(|outcome| is(outcome)).count();
     let truncated = scores.iter().filter(|of| of.iter().any(|score| score.dropped > 0)).count();
     TaskRecord {
@@ -101,6 +102,7 @@ pub fn summary(asked: &Asked, scores: &[Scored]) -> TaskRecord {
         acc_stderr: accuracy.acc_stderr,
         acc_norm: accuracy.acc_norm,
         acc_norm_stderr: accuracy.acc_norm_stderr,
+        acc_by_group: mean_of_groups(&groups),
         perplexity: perplexity(asked, scores),
         always_first: always_first(asked),
         chance: chance(asked),
@@ -108,7 +110,7 @@ pub fn summary(asked: &Asked, scores: &[Scored]) -> TaskRecord {
         tied_norm: count(|outcome| outcome.tied_norm) as u64,
         not_finite: count(|outcome| outcome.not_finite) as u64,
         truncated: truncated as u64,
-        groups: groups.into_iter().map(group).collect(),
+        groups,
         differences: Vec::new(),
     }
 }
@@ -148,6 +150,12 @@ impl Accuracies {
         }
         found
     }
+}
+
+/// The mean of the groups' accuracies, if each has one.
+fn mean_of_groups(groups: &[TaskGroupRecord]) -> Option<f64> {
+    let accuracies: Vec<f64> = groups.iter().map(|group| group.acc).collect::<Option<_>>()?;
+    (!accuracies.is_empty()).then(|| mean(&accuracies))
 }
 
 /// e to the mean loss of what is to be said.

@@ -6,7 +6,7 @@ use clap::{
 };
 use lns_checkpoint::Checkpoint;
 use lns_score::Reading;
-use lns_tasks::{AskOptions, Asked, Data, Split, Task, TaskError, ask};
+use lns_tasks::{AskOptions, Asked, Data, Split, Task, ask};
 use lns_tokenizer::{Tokenizer, begins_with_bos};
 
 use super::{CutArgs, names::any_of, numbers::whole};
@@ -63,10 +63,21 @@ fn tasks_help() -> String {
 
 impl TaskArgs {
     /// The documents of each task, in the order in which the tasks were named.
-    pub(crate) fn ask(&self) -> Result<Vec<Asked>, TaskError> {
+    pub(crate) fn ask(&self) -> anyhow::Result<Vec<Asked>> {
         let data = self.data.iter().map(|given| data(given)).collect();
         let options = AskOptions { data, limit: self.limit, shots: self.shots, split: self.split };
-        self.names.iter().map(|name| ask(name, &options)).collect()
+        let mut all: Vec<Asked> = Vec::new();
+        for name in &self.names {
+            let asked = ask(name, &options)?;
+            if all.iter().any(|other| other.task == asked.task) {
+                return Err(usage(format!(
+                    "--tasks: two tasks are called {}; name each once, and give files names of their own",
+                    asked.task
+                )));
+            }
+            all.push(asked);
+        }
+        Ok(all)
     }
 }
 

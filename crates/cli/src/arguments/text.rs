@@ -1,7 +1,5 @@
 //! The flags of text to measure on, the same for every verb that reads one.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use lns_train::ranges::TOKENS;
 
@@ -11,18 +9,6 @@ use super::numbers::{WINDOW, whole};
 pub(crate) fn text_help() -> &'static str {
     "Text: .txt, .jsonl (one {\"text\": …} a line), either also as .gz or .zst, .parquet (a column \
      `text`), or folders of them; - is standard input"
-}
-
-/// Text to read, and how it is cut.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct TextArgs {
-    #[arg(
-        long = "text", value_name = "FILE", num_args = 1.., required = true, help = text_help()
-    )]
-    pub(crate) files: Vec<PathBuf>,
-
-    #[command(flatten)]
-    pub(crate) cut: CutArgs,
 }
 
 /// How a text is cut into the windows that a model reads.

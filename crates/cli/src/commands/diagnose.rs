@@ -7,16 +7,20 @@ use std::{
 };
 
 use clap::Args;
+use lns_checkpoint::Checkpoint;
 use lns_corpus::Windows;
-use lns_diagnose::{Control, Labels, Probes};
+use lns_diagnose::{Control, Labels, Probes, Questioned};
 use lns_kernels::Compute;
 use lns_model::{LayerSource, Layers};
 use lns_record::{Claim, ClaimError, DiagnoseRecord, FolderKind};
+use lns_score::Reading;
 use lns_show::counted;
+use lns_tasks::Asked;
+use lns_tokenizer::Tokenizer;
 
 use super::{Verb, output};
 use crate::{
-    arguments::{ComputeArgs, CutArgs, TextArgs},
+    arguments::{ComputeArgs, CutArgs, QuestionCut, TaskArgs, text_help},
     failure::usage,
     model, pipes,
     printer::Printer,
@@ -26,14 +30,24 @@ use crate::{
 
 /// Show which layers of a model work and which idle
 #[derive(Debug, Args)]
-#[command(override_usage = "lns diagnose <MODEL> --text <FILE>... [OPTIONS]")]
+#[command(override_usage = "lns diagnose <MODEL> --text <FILE>... [OPTIONS]\n       \
+                      lns diagnose <MODEL> --tasks <TASK>,... --data <FOLDER> [--text <FILE>...] [OPTIONS]")]
 #[command(after_long_help = probe_help())]
 pub(crate) struct DiagnoseArgs {
     /// Folder, .gguf file, or .safetensors file
     pub(crate) model: PathBuf,
 
+    #[arg(
+        long = "text", value_name = "FILE", num_args = 1.., help = text_help(),
+        required_unless_present = "tasks"
+    )]
+    pub(crate) files: Vec<PathBuf>,
+
     #[command(flatten)]
-    pub(crate) text: TextArgs,
+    pub(crate) cut: CutArgs,
+
+    #[command(flatten)]
+    pub(crate) tasks: TaskArgs,
 
     /// What to measure: names separated by commas, `default`, or `all`; see below for the prices
     #[arg(long, value_name = "NAMES", default_value = "default")]
@@ -59,7 +73,7 @@ pub(crate) struct DiagnoseArgs {
 
 impl Verb for DiagnoseArgs {
     fn texts(&mut self) -> Vec<&mut Vec<PathBuf>> {
-        vec![&mut self.text.files]
+        vec![&mut self.files]
     }
 
     fn prints_json(&self) -> bool {
@@ -84,17 +98,26 @@ fn probe_help() -> String {
         let mark = if probe.is_default() { "*" } else { " " };
         help += &format!("  {mark} {:<wide$} {price:>5}  {}\n", probe.name(), probe.measures());
     }
-    help + "  * in the default set. \"free\" shares the one pass that every diagnosis makes."
+    help + "  * in the default set. \"free\" shares the one pass that every diagnosis makes. The probe tasks \
+            runs where --tasks is given; its price is in passes over the documents."
 }
 
 /// Tokens that are measured where nothing else is said: four windows show the shape of a model.
 const TOKENS: u64 = 2048;
 
 fn run(args: &DiagnoseArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
-    let cut = with_default(&args.text.cut);
+    let cut = with_default(&args.cut);
+    let asked = args.tasks.ask()?;
+    if args.files.is_empty() && args.tasks.shots > 0 {
+        return Err(usage(
+            "--shots puts the same examples before every question, and that is no text to measure a loss \
+             on; give --text FILE too",
+        ));
+    }
     let stop = Stop::listen(printer, Stop::AFTER_THIS_LAYER)?;
     let request = Request {
-        files: &args.text.files,
+        files: &args.files,
+        asked: &asked,
         cut: &cut,
         probes: &args.probes,
         compute: &args.compute.compute()?,
@@ -103,10 +126,15 @@ fn run(args: &DiagnoseArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
     };
     // Everything is opened before anything is measured: a wrong path should not cost a diagnosis.
     let subject = request.open(&args.model, printer)?;
-    if args.text.cut.max_tokens.is_none() {
+    if args.files.is_empty() {
+        printer.note(
+            "Without --text, losses are measured on the tasks' own documents with their right answers.",
+        );
+    }
+    if args.cut.max_tokens.is_none() {
         offer_more(&subject.text, &cut, printer);
     }
-    let asked = subject.text.windows.len();
+    let windows = subject.text.windows.len();
     let other = args.against.as_deref().map(|path| Other::open(path, &request, printer));
     let other = other.transpose()?;
     let claim = match (&args.out, args.json) {
@@ -139,7 +167,7 @@ fn run(args: &DiagnoseArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
             Some(record) => format!(
                 "Stopped after {} of {}; what they gave is kept.",
                 record.text.windows,
-                counted(asked, "window")
+                counted(windows, "window")
             ),
         });
         return Ok(stop.exit_code());
@@ -207,7 +235,10 @@ impl Other {
 
 /// What to measure, for any model.
 pub(crate) struct Request<'a> {
+    /// Text; the documents of the tasks with their right answers if there is none.
     pub(crate) files: &'a [PathBuf],
+    /// Tasks, if any are asked.
+    pub(crate) asked: &'a [Asked],
     pub(crate) cut: &'a CutArgs,
     pub(crate) probes: &'a Probes,
     pub(crate) compute: &'a Compute,
@@ -219,9 +250,24 @@ pub(crate) struct Request<'a> {
 
 impl Request<'_> {
     pub(crate) fn open(&self, path: &Path, printer: &Printer) -> anyhow::Result<Opened> {
-        let opened = text::open(path, self.files, self.cut, printer)?;
+        let from = match self.files {
+            [] => text::From::Tasks(self.asked),
+            files => text::From::Files(files),
+        };
+        let opened = text::open(path, from, self.cut, printer)?;
         self.probes.for_model(opened.checkpoint.spec())?;
+        self.questions(&opened.checkpoint, &opened.tokenizer)?;
         Ok(opened)
+    }
+
+    /// How the model reads questions, if there are some.
+    fn questions(
+        &self,
+        checkpoint: &Checkpoint,
+        tokenizer: &Tokenizer,
+    ) -> anyhow::Result<Option<QuestionCut>> {
+        let some = (!self.asked.is_empty()).then_some(self.cut);
+        some.map(|cut| QuestionCut::of(cut, checkpoint, tokenizer)).transpose()
     }
 
     pub(crate) fn measure(
@@ -230,12 +276,46 @@ impl Request<'_> {
         printer: &Printer,
     ) -> anyhow::Result<Option<DiagnoseRecord>> {
         let Opened { name, checkpoint, tokenizer, text } = opened;
+        let questions = self.questions(&checkpoint, &tokenizer)?;
         let source = model::load(checkpoint, self.compute, self.layers, printer)?;
         let shown = |file: &PathBuf| pipes::shown(file).display().to_string();
         let files = text.files.iter().map(shown).collect();
         let spell = |id| tokenizer.decode(&[id]).unwrap_or_default();
         let labels = Labels { name, files, spell: &spell };
-        self.run(&*source, &text, labels, printer)
+        let mut record = self.run(&*source, &text, labels, printer)?;
+        if let (Some(record), Some(questions)) = (&mut record, questions) {
+            self.ask(&*source, questions.reading(&tokenizer), record, printer)?;
+        }
+        Ok(record)
+    }
+
+    /// Asks the tasks with a progress bar, and adds to the record what they come to.
+    fn ask(
+        &self,
+        source: &dyn LayerSource,
+        reading: Reading<'_>,
+        record: &mut DiagnoseRecord,
+        printer: &Printer,
+    ) -> anyhow::Result<()> {
+        let layers = source.spec().num_hidden_layers as u64;
+        for asked in self.asked {
+            let documents = counted(asked.documents.len(), "document");
+            printer.note(&format!("{}: {documents}, without each layer.", asked.task));
+        }
+        let work = lns_diagnose::task_work(source.spec(), self.asked);
+        let per_pass = 2.0 / (layers * (layers + 1)) as f64;
+        let progress = printer.progress_in("choices", "Asking", work, per_pass);
+        let questioned = Questioned {
+            source,
+            asked: self.asked,
+            reading,
+            workers: &self.compute.workers,
+            control: Control {
+                progress: &|passes| progress.advance(passes),
+                stop: &self.stop.asked,
+            },
+        };
+        Ok(lns_diagnose::diagnose_tasks(&questioned, record)?)
     }
 
     /// Runs the probes with a progress bar, saying first what the dear ones cost; `None` when it was

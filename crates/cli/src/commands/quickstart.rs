@@ -104,6 +104,7 @@ fn run(args: &QuickstartArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
     if let Some((model, text)) = &inputs {
         let request = Request {
             files: text,
+            asked: &[],
             cut: &CUT,
             probes: &Probes::default(),
             compute: &compute,

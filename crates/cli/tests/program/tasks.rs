@@ -115,3 +115,44 @@ fn samples_of_an_evaluation_that_fails_leave_those_of_an_earlier_one() {
     let message = bench.fails(&onto_a_folder, 2);
     assert!(message.contains("something else than a file"), "{message}");
 }
+
+#[test]
+fn a_diagnosis_tells_what_tasks_lose_without_each_layer_beside_the_loss() {
+    let bench = bench(30);
+    let arguments = ["diagnose", "model", "--tasks", "own.jsonl", "--window", "16", "--out", "d"];
+    let table = bench.succeeds(&[&arguments[..], &["--text", "text.txt"]].concat());
+    for expected in ["own log p", "own acc", "always first", "correlations (Spearman) of: own"] {
+        assert!(table.contains(expected), "{expected} is not in:\n{table}");
+    }
+    let json = fs::read(bench.path("d/diagnose.json")).expect("written");
+    let record: Value = serde_json::from_slice(&json).expect("JSON");
+    assert_eq!(record["tasks"][0]["documents"], 30);
+    for layer in record["layers"].as_array().expect("layers") {
+        for measure in ["gold", "acc", "acc_norm"] {
+            let cost = &layer["tasks"]["own"][measure];
+            assert!(cost["drop"].is_number() && cost["margin"].is_number(), "{cost}");
+        }
+        assert!(layer["removal"]["delta_nll"].is_number());
+    }
+    let page = fs::read_to_string(bench.path("d/report.html")).expect("written");
+    for expected in ["Tasks, with every layer", "always the first", "task-own", "task-own-accuracy"]
+    {
+        assert!(page.contains(expected), "{expected} is not in the page");
+    }
+
+    // Without a text the loss is that of the documents with their answers.
+    let json = bench.succeeds(&[&arguments[..6], &["--json"]].concat());
+    let record: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(record["text"]["files"], json!(["documents of own"]));
+    for (more, expected) in [
+        (vec!["--shots", "2"], "own has no examples"),
+        (vec!["--probes", "tasks"], "runs where --tasks names some"),
+        (vec!["--tasks", "./own.jsonl"], "two tasks are called own"),
+        (vec!["--limit", "0"], "--limit"),
+    ] {
+        let message = bench.fails(&[&arguments[..6], &more[..]].concat(), 2);
+        assert!(message.contains(expected), "{more:?}: {message}");
+    }
+    let message = bench.fails(&["diagnose", "model"], 2);
+    assert!(message.contains("--text"), "{message}");
+}

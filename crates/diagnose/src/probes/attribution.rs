@@ -84,6 +84,7 @@ impl Probe for Attribution {
             y: "estimate of loss without it − loss with it".to_owned(),
             scale: ChartScale::Difference,
             without_end: false,
+            line: None,
             series: vec![
                 SeriesDescription::of(&layer(), "layer", 0),
                 SeriesDescription::of(&attention(), "attention", 2),

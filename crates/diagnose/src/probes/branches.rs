@@ -70,6 +70,7 @@ impl Probe for Branches {
             y: y.to_owned(),
             scale: ChartScale::Positive,
             without_end: false,
+            line: None,
             series: vec![series],
         };
         vec![

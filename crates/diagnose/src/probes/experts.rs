@@ -106,6 +106,7 @@ impl Probe for Experts {
             y: "experts".to_owned(),
             scale: ChartScale::Positive,
             without_end: false,
+            line: None,
             series: vec![
                 SeriesDescription::of(&effective(), "in use", 0),
                 SeriesDescription::of(&idle(), "without a token", 4),

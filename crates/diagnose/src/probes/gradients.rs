@@ -49,6 +49,7 @@ impl Probe for Gradients {
             y: "gradient norm".to_owned(),
             scale: ChartScale::Positive,
             without_end: false,
+            line: None,
             series: vec![
                 SeriesDescription::of(&parameters(), "parameters", 0),
                 SeriesDescription::of(&stream(), "stream", 4),

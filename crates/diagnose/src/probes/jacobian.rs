@@ -68,6 +68,7 @@ impl Probe for Jacobian {
             y: "‖J − I‖ / ‖I‖".to_owned(),
             scale: ChartScale::Positive,
             without_end: false,
+            line: None,
             series: vec![SeriesDescription::of(&distance(), "distance", 0)],
         }]
     }

@@ -70,6 +70,7 @@ impl Probe for Lens {
                 y: "KL".to_owned(),
                 scale: ChartScale::Logarithmic,
                 without_end: true,
+                line: None,
                 series: vec![SeriesDescription::of(&divergence(), "divergence", 0)],
             },
             ChartDescription {
@@ -81,6 +82,7 @@ impl Probe for Lens {
                 y: "tokens in agreement".to_owned(),
                 scale: ChartScale::Positive,
                 without_end: false,
+                line: None,
                 series: vec![SeriesDescription::of(&agreement(), "agreement", 0)],
             },
         ]

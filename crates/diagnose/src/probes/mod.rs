@@ -11,6 +11,7 @@ mod lens;
 pub(crate) mod removal;
 pub(crate) mod stream;
 pub(crate) mod sublayers;
+pub(crate) mod tasks;
 
 use std::{fmt, str::FromStr};
 
@@ -18,7 +19,7 @@ use lns_record::{ChartDescription, DiagnoseRecord, Group, Numbers, ProbeDescript
 use lns_score::ScoreError;
 use lns_spec::ModelSpec;
 
-use crate::{derivative::Examined, observer::Observer};
+use crate::{Questioned, derivative::Examined, observer::Observer};
 
 /// Every probe, cheap ones first.
 const REGISTRY: &[&dyn Probe] = &[
@@ -32,6 +33,7 @@ const REGISTRY: &[&dyn Probe] = &[
     &gradients::Gradients,
     &jacobian::Jacobian,
     &lens::Lens,
+    &tasks::Tasks,
 ];
 
 /// One measurement of a diagnosis.
@@ -67,6 +69,16 @@ pub trait Probe: Sync {
         Vec::new()
     }
 
+    /// Its numbers in a record, where which there are depends on what was asked.
+    fn quantities_in(&self, _record: &DiagnoseRecord) -> Vec<Quantity> {
+        self.quantities()
+    }
+
+    /// Charts of its numbers in a record.
+    fn charts_in(&self, _record: &DiagnoseRecord) -> Vec<ChartDescription> {
+        self.charts()
+    }
+
     /// How it runs.
     fn course(&self) -> Course;
 
@@ -87,11 +99,26 @@ pub enum Course {
         /// Measures, and writes its numbers into the record's layers.
         run: fn(&Examined<'_>, &mut DiagnoseRecord) -> Result<(), ScoreError>,
     },
+    /// It asks tasks, and runs where some were given ([`diagnose_tasks`](crate::diagnose_tasks)).
+    Questions {
+        /// Asks, and writes its numbers into the record and its layers.
+        run: fn(&Questioned<'_>, &mut DiagnoseRecord) -> Result<(), ScoreError>,
+    },
+}
+
+/// Whether a probe asks tasks: which it measures then is not said by its name alone.
+fn asks_tasks(probe: &dyn Probe) -> bool {
+    matches!(probe.course(), Course::Questions { .. })
 }
 
 /// Every probe, cheap ones first.
 pub fn probes() -> impl Iterator<Item = &'static dyn Probe> {
     REGISTRY.iter().copied()
+}
+
+/// Those that can be asked for by name: they read text.
+fn of_text() -> impl Iterator<Item = &'static dyn Probe> {
+    probes().filter(|probe| !asks_tasks(*probe))
 }
 
 /// Says in the record what its numbers are, and which probes would measure more of this model.
@@ -102,8 +129,8 @@ pub(crate) fn describe(record: &mut DiagnoseRecord) {
             name: probe.name().to_owned(),
             measures: probe.measures().to_owned(),
             group: probe.group(),
-            quantities: probe.quantities(),
-            charts: probe.charts(),
+            quantities: probe.quantities_in(record),
+            charts: probe.charts_in(record),
         };
         match description.is_in(&numbers) {
             true => description,
@@ -112,7 +139,12 @@ pub(crate) fn describe(record: &mut DiagnoseRecord) {
     };
     let model = ModelSpec::from_config(&record.model).ok();
     let suits = |probe: &&dyn Probe| model.as_ref().is_none_or(|model| probe.suits(model));
-    record.described = probes().filter(suits).map(described).collect();
+    let described = probes().filter(suits).filter_map(|probe| {
+        let description = described(probe);
+        // Probes that were not run are named for people to run them; this one takes tasks.
+        (!asks_tasks(probe) || !description.quantities.is_empty()).then_some(description)
+    });
+    record.described = described.collect();
 }
 
 /// A set of probes, written `a,b,c`, `default` or `all`.
@@ -169,7 +201,14 @@ pub struct UnknownProbe(String);
 
 impl fmt::Display for UnknownProbe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = probes().map(Probe::name).collect();
+        if probes().any(|probe| asks_tasks(probe) && probe.name() == self.0) {
+            return write!(
+                f,
+                "the probe \"{}\" runs where --tasks names some; leave it out here",
+                self.0
+            );
+        }
+        let names: Vec<_> = of_text().map(Probe::name).collect();
         let names = names.join(", ");
         write!(f, "\"{}\" is not a probe; the probes are {names}, default, all", self.0)
     }
@@ -183,7 +222,7 @@ impl FromStr for Probes {
     fn from_str(text: &str) -> Result<Self, UnknownProbe> {
         let asked: Vec<&str> = text.split(',').map(str::trim).collect();
         let is_known =
-            |name: &str| matches!(name, "all" | "default") || probes().any(|p| p.name() == name);
+            |name: &str| matches!(name, "all" | "default") || of_text().any(|p| p.name() == name);
         if let Some(unknown) = asked.iter().find(|name| !is_known(name)) {
             return Err(UnknownProbe((*unknown).to_owned()));
         }
@@ -193,7 +232,7 @@ impl FromStr for Probes {
                 || asked.contains(&probe.name())
         };
         let named = probes().map(|probe| probe.name()).filter(|name| asked.contains(name));
-        Ok(Self { chosen: probes().filter(is_asked).collect(), named: named.collect() })
+        Ok(Self { chosen: of_text().filter(is_asked).collect(), named: named.collect() })
     }
 }
 
@@ -226,8 +265,10 @@ mod tests {
             parse("default,sublayers"),
             Ok("stream,branches,angular,removal,sublayers".into())
         );
-        assert_eq!(parse("all").map(|all| all.split(',').count()), Ok(REGISTRY.len()));
+        assert_eq!(parse("all").map(|all| all.split(',').count()), Ok(REGISTRY.len() - 1));
         assert!(parse("Stream").is_err() && parse("").is_err());
+        let of_tasks = "stream,tasks".parse::<Probes>().map_err(|error| error.to_string());
+        assert!(of_tasks.is_err_and(|said| said.contains("where --tasks names some")));
     }
 
     #[test]

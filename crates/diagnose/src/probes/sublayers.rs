@@ -56,6 +56,7 @@ impl Probe for Sublayers {
             y: "loss without it − loss with it".to_owned(),
             scale: ChartScale::Difference,
             without_end: false,
+            line: None,
             series: vec![
                 SeriesDescription::of(&attention(), "attention removed", 2),
                 SeriesDescription::of(&mlp(), "MLP removed", 3),

@@ -80,6 +80,7 @@ fn layer(layer: usize, layers: usize) -> LayerRecord {
             0.9 * (-6.0 * depth).exp() + 0.21 + 0.05 * noise(layer + 5),
         ),
         jacobian_stderr: Some(0.012),
+        tasks: Default::default(),
         more: Default::default(),
     }
 }
@@ -155,6 +156,7 @@ pub(crate) fn full(name: &str, layers: usize) -> DiagnoseRecord {
         blocks: blocks(&angular_distance),
         angular_distance,
         lens: (0..=layers).map(lens).collect(),
+        tasks: vec![],
         verdict: VerdictRecord {
             effective_depth: Some(12.4),
             idle_threshold: Some(0.15),
@@ -221,6 +223,7 @@ pub(crate) fn novel(name: &str, layers: usize) -> DiagnoseRecord {
         y: "newness".to_owned(),
         scale: ChartScale::Difference,
         without_end: false,
+        line: None,
         series: vec![SeriesDescription::of(&quantity, "new", 1)],
     };
     record.described.push(ProbeDescription {
@@ -267,6 +270,7 @@ pub(crate) fn bare(name: &str, layers: usize) -> DiagnoseRecord {
         angular_distance: vec![],
         blocks: vec![],
         lens: vec![],
+        tasks: vec![],
         verdict: VerdictRecord {
             effective_depth: None,
             idle_layers: vec![],

@@ -1,7 +1,6 @@
 //! `lns eval`: models on text, and on tasks.
 
-mod table;
-mod tasks;
+pub(super) mod tasks;
 mod text;
 
 use std::{path::PathBuf, process::ExitCode};

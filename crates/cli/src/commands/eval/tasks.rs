@@ -16,7 +16,7 @@ use lns_show::counted;
 use lns_tasks::{Asked, Scored, compare, sample, summary};
 use lns_tokenizer::Tokenizer;
 
-use super::{EvalArgs, table};
+use super::EvalArgs;
 use crate::{arguments::QuestionCut, failure::usage, model, printer::Printer};
 
 /// A model whose files are in order; its weights are not read yet.
@@ -65,7 +65,19 @@ pub(super) fn run(args: &EvalArgs, printer: &Printer) -> anyhow::Result<()> {
         [record] => printer.json(record)?,
         records => printer.json(&records)?,
     }
-    printer.result(&table::accuracies(&records))
+    printer.result(&lns_report::tasks_table(&records, &names(&records)))
+}
+
+/// Short names, told apart by the place in the list where two are the same.
+pub(crate) fn names(records: &[TasksRecord]) -> Vec<String> {
+    let short: Vec<String> =
+        records.iter().map(|record| model::short_name(record.model.as_ref())).collect();
+    let twice = |name: &String| short.iter().filter(|other| *other == name).count() > 1;
+    let numbered = |(at, name): (usize, &String)| match twice(name) {
+        true => format!("{name} #{}", at + 1),
+        false => name.clone(),
+    };
+    short.iter().enumerate().map(numbered).collect()
 }
 
 fn open(path: &Path, args: &EvalArgs, printer: &Printer) -> anyhow::Result<Opened> {

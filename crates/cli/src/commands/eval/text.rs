@@ -19,7 +19,8 @@ use crate::{
 pub(super) fn run(args: &EvalArgs, printer: &Printer) -> anyhow::Result<()> {
     let compute = args.compute.compute()?;
     // Everything is opened before anything is measured: a wrong path should not cost an evaluation.
-    let open = |path: &PathBuf| text::open(path, &args.files, &args.cut, printer);
+    let open =
+        |path: &PathBuf| text::open(path, text::From::Files(&args.files), &args.cut, printer);
     let opened = args.models().map(open).collect::<anyhow::Result<Vec<_>>>()?;
     let mut records: Vec<EvalRecord> = Vec::new();
     let mut first: Option<(Vec<Window>, Evaluation)> = None;
