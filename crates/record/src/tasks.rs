@@ -13,6 +13,23 @@ pub struct TasksRecord {
     pub seconds: f64,
 }
 
+impl TasksRecord {
+    /// Reads what `lns eval --tasks --json` printed: of one model, or of several that were asked at once.
+    /// `None` where `bytes` are something else.
+    pub fn read_all(bytes: &[u8]) -> Option<Vec<Self>> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Printed {
+            One(TasksRecord),
+            Several(Vec<TasksRecord>),
+        }
+        match serde_json::from_slice(bytes).ok()? {
+            Printed::One(record) => Some(vec![record]),
+            Printed::Several(records) => (!records.is_empty()).then_some(records),
+        }
+    }
+}
+
 /// What a model's answers to a task come to. An accuracy is absent where it means nothing: the task does
 /// not have it, a score is not a finite number, or the best choices tie in more than 1 % of the documents.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

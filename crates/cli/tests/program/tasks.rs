@@ -156,3 +156,28 @@ fn a_diagnosis_tells_what_tasks_lose_without_each_layer_beside_the_loss() {
     let message = bench.fails(&["diagnose", "model"], 2);
     assert!(message.contains("--text"), "{message}");
 }
+
+#[test]
+fn a_report_puts_evaluations_side_by_side() {
+    let bench = bench(12);
+    let other = Bench::new("qwen2");
+    let (model, together) = (other.path("model").display().to_string(), bench.path("both.json"));
+    let both = ["eval", "model", &model, "--tasks", "own.jsonl", "--json"];
+    fs::write(&together, bench.succeeds(&both)).expect("writable");
+    let table = bench.succeeds(&["report", "both.json", "--out", "page"]);
+    assert!(table.contains("McNemar") && table.contains("always first"), "{table}");
+    let page = fs::read_to_string(bench.path("page/report.html")).expect("written");
+    assert!(page.contains("Paired by document") && page.contains("always the first"));
+
+    let one = ["eval", "model", "--tasks", "own.jsonl", "--json"];
+    fs::write(bench.path("one.json"), bench.succeeds(&one)).expect("writable");
+    bench.succeeds(&["report", "one.json", "both.json"]);
+    let page = fs::read_to_string(bench.path("report.html")).expect("beside the first");
+    assert!(page.contains(" #1<") && page.contains("McNemar"));
+
+    fs::write(bench.path("other.json"), "{\"model\": \"m\"}").expect("writable");
+    let message = bench.fails(&["report", "one.json", "other.json"], 2);
+    assert!(message.contains("other.json: not what `lns eval --tasks --json` prints"), "{message}");
+    let message = bench.fails(&["report", "other.json"], 2);
+    assert!(message.contains("not a diagnosis"), "{message}");
+}
