@@ -105,7 +105,7 @@ mod attention {
     fn fused(bencher: Bencher<'_, '_>) {
         let shape = [SEQUENCES, LENGTH, HIDDEN];
         both(bencher, shape, shape, |q, k| {
-            lns_kernels::causal_attention(q, k.clone(), k, &ATTENTION, None)
+            lns_kernels::causal_attention(q, k.clone(), k, &ATTENTION, None, None)
         });
     }
 
@@ -113,7 +113,7 @@ mod attention {
     fn composite(bencher: Bencher<'_, '_>) {
         let shape = [SEQUENCES, LENGTH, HIDDEN];
         both(bencher, shape, shape, |q, k| {
-            super::composite::causal_attention(q, k.clone(), k, &ATTENTION, None)
+            super::composite::causal_attention(q, k.clone(), k, &ATTENTION, None, None)
         });
     }
 }

@@ -4,7 +4,9 @@
 
 use burn::tensor::{Bool, DType, Int, Tensor, TensorData, activation, module};
 
-use crate::{AttentionShape, DocumentStarts, Gate, IGNORED, LossTerms, RotaryTable, TokenScore};
+use crate::{
+    AttentionShape, DocumentStarts, Gate, GateClamp, IGNORED, LossTerms, RotaryTable, TokenScore,
+};
 
 /// See [`crate::rms_norm`].
 pub fn rms_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, eps: f64, scale: f64) -> Tensor<D> {
@@ -110,6 +112,7 @@ pub fn causal_attention(
     k: Tensor<3>,
     v: Tensor<3>,
     shape: &AttentionShape,
+    sinks: Option<Tensor<1>>,
     documents: Option<&DocumentStarts>,
 ) -> Tensor<3> {
     let ([sequences, queries, _], keys) = (q.dims(), k.dims()[1]);
@@ -147,7 +150,19 @@ pub fn causal_attention(
     let scores = soft_capped(products, scores.softcap)
         .reshape([sequences, key_value_heads, group, queries, keys])
         .mask_fill(hidden, f32::NEG_INFINITY);
-    let weights = activation::softmax(scores, 4);
+    let weights = match sinks {
+        None => activation::softmax(scores, 4),
+        Some(sinks) => {
+            let sinks = sinks.reshape([1, key_value_heads, group, 1, 1]).expand([
+                sequences,
+                key_value_heads,
+                group,
+                queries,
+                1,
+            ]);
+            activation::softmax(Tensor::cat(vec![scores, sinks], 4), 4).narrow(4, 0, keys)
+        }
+    };
     weights
         .reshape([sequences, key_value_heads, group * queries, keys])
         .matmul(v)
@@ -167,6 +182,17 @@ pub fn soft_capped<const D: usize>(x: Tensor<D>, cap: Option<f64>) -> Tensor<D> 
 /// See [`crate::gated`].
 pub fn gated<const D: usize>(gate: Tensor<D>, up: Tensor<D>, kind: Gate) -> Tensor<D> {
     activate(gate, kind) * up
+}
+
+/// See [`crate::clamped_swiglu`].
+pub fn clamped_swiglu<const D: usize>(
+    gate: Tensor<D>,
+    up: Tensor<D>,
+    GateClamp { limit, alpha }: GateClamp,
+) -> Tensor<D> {
+    let (gate, up) = (gate.clamp_max(limit), up.clamp(-limit, limit));
+    let glu = gate.clone() * activation::sigmoid(gate.mul_scalar(alpha));
+    (up + 1.0) * glu
 }
 
 /// See [`crate::activate`].

@@ -116,6 +116,15 @@ pub enum Gate {
     GeluErf,
 }
 
+/// The clamped SwiGLU of gpt_oss.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GateClamp {
+    /// No gate is above it and no number that it multiplies further from 0.
+    pub limit: f64,
+    /// Multiplies the gate inside the sigmoid.
+    pub alpha: f64,
+}
+
 /// What matrix products compute in. Parameters, the stream, norms and softmax stay as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Precision {
@@ -289,6 +298,7 @@ pub fn causal_attention(
     k: Tensor<3>,
     v: Tensor<3>,
     shape: &AttentionShape,
+    sinks: Option<Tensor<1>>,
     documents: Option<&DocumentStarts>,
 ) -> Tensor<3> {
     let ([sequences, queries, q_width], [k_sequences, keys, k_width]) = (q.dims(), k.dims());
@@ -303,10 +313,13 @@ pub fn causal_attention(
         let given = documents.starts().len();
         assert_eq!(given, sequences * keys, "attention: documents do not cover the keys");
     }
+    if let Some(sinks) = &sinks {
+        check_width("sinks", shape.heads, sinks.dims()[0]);
+    }
     if is_fused(&q) {
-        fused::causal_attention(q, k, v, shape, documents)
+        fused::causal_attention(q, k, v, shape, sinks, documents)
     } else {
-        composite::causal_attention(q, k, v, shape, documents)
+        composite::causal_attention(q, k, v, shape, sinks, documents)
     }
 }
 
@@ -317,6 +330,24 @@ pub fn causal_attention(
 pub fn gated<const D: usize>(gate: Tensor<D>, up: Tensor<D>, kind: Gate) -> Tensor<D> {
     assert_eq!(gate.dims(), up.dims(), "gated: gate and up differ in shape");
     if is_fused(&gate) { fused::gated(gate, up, kind) } else { composite::gated(gate, up, kind) }
+}
+
+/// (u + 1) · g · σ(alpha · g), element by element, with g = min(gate, limit) and u = `up` kept within ±limit:
+/// the middle of gpt_oss's experts (transformers' `GptOssExperts`).
+///
+/// # Panics
+/// If the shapes differ.
+pub fn clamped_swiglu<const D: usize>(
+    gate: Tensor<D>,
+    up: Tensor<D>,
+    clamp: GateClamp,
+) -> Tensor<D> {
+    assert_eq!(gate.dims(), up.dims(), "clamped_swiglu: gate and up differ in shape");
+    if is_fused(&gate) {
+        fused::clamped_swiglu(gate, up, clamp)
+    } else {
+        composite::clamped_swiglu(gate, up, clamp)
+    }
 }
 
 /// activation(x), element by element: the middle of an MLP without a gate.

@@ -2,9 +2,10 @@
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use lns_kernels::{
-    AttentionShape, DocumentStarts, Gate, RotaryTable, Scores, Workers, activate, add_rms_norm,
-    causal_attention, composite, divergence_to, embedding, gated, layer_norm, linear,
-    next_token_nll, next_token_scores, rms_norm, rotate, with_slices, with_threads,
+    AttentionShape, DocumentStarts, Gate, GateClamp, RotaryTable, Scores, Workers, activate,
+    add_rms_norm, causal_attention, clamped_swiglu, composite, divergence_to, embedding, gated,
+    layer_norm, linear, next_token_nll, next_token_scores, rms_norm, rotate, with_slices,
+    with_threads,
 };
 use lns_spec::{RopeScaling, RopeSpec};
 use proptest::prelude::*;
@@ -123,6 +124,7 @@ proptest! {
         half in 1usize..130, window in prop::option::of(1usize..80), spread in 0.1f64..4.0,
         document in 1usize..60, scale in prop::option::of(0.05f64..0.3),
         softcap in prop::option::of(0.5f64..20.0), value_dim in prop::option::of(1usize..200),
+        sinks in prop::option::of(0.1f64..8.0),
     ) {
         let head_dim = 2 * half;
         let scores = Scores { scale, softcap };
@@ -133,10 +135,15 @@ proptest! {
         let value_dim = value_dim.unwrap_or(head_dim);
         let v = random([2, queries + cached, key_value_heads * value_dim], 1.0);
         let keys = queries + cached;
+        let sinks = sinks.map(|spread| random([heads], spread));
+        let exact_sinks = sinks.as_ref().map(exact);
         for documents in [None, Some(documents(2, keys, document))] {
             let documents = documents.as_ref();
-            let fused = causal_attention(q.clone(), k.clone(), v.clone(), &shape, documents);
-            let reference = causal_attention(exact(&q), exact(&k), exact(&v), &shape, documents);
+            let inputs = (q.clone(), k.clone(), v.clone());
+            let fused =
+                causal_attention(inputs.0, inputs.1, inputs.2, &shape, sinks.clone(), documents);
+            let (q, k, v) = (exact(&q), exact(&k), exact(&v));
+            let reference = causal_attention(q, k, v, &shape, exact_sinks.clone(), documents);
             prop_assert_eq!(fused.dims(), [2, queries, heads * value_dim]);
             prop_assert!(difference(&fused, reference) < 2e-5);
         }
@@ -154,6 +161,9 @@ proptest! {
             let fused = activate(gate.clone(), kind);
             prop_assert!(difference(&fused, activate(exact(&gate), kind)) < 1e-6);
         }
+        let clamp = GateClamp { limit: 1.5, alpha: 1.702 };
+        let fused = clamped_swiglu(gate.clone(), up.clone(), clamp);
+        prop_assert!(difference(&fused, clamped_swiglu(exact(&gate), exact(&up), clamp)) < 1e-6);
     }
 
     #[test]
@@ -231,8 +241,27 @@ fn more_keys_than_one_block_of_the_attention_are_right() {
     let ramp: Vec<f32> = (0..1200 * 8).map(|i| (i / 8) as f32 / 400.0).collect();
     let ramp = Tensor::<1>::from_floats(ramp.as_slice(), &Device::flex()).reshape([1, 1200, 8]);
     let k = random([1, 1200, 8], 1.0) * ramp;
-    let fused = causal_attention(q.clone(), k.clone(), v.clone(), &shape, None);
-    let reference = causal_attention(exact(&q), exact(&k), exact(&v), &shape, None);
+    let fused = causal_attention(q.clone(), k.clone(), v.clone(), &shape, None, None);
+    let reference = causal_attention(exact(&q), exact(&k), exact(&v), &shape, None, None);
+    assert!(difference(&fused, reference) < 2e-5);
+}
+
+#[test]
+fn a_document_that_begins_after_blocks_of_keys_that_it_does_not_see_is_attended() {
+    // Rows of one block of queries: some see all keys from the first on, others only those after 1,100.
+    let shape = AttentionShape {
+        heads: 1,
+        key_value_heads: 1,
+        head_dim: 4,
+        window: None,
+        scores: Scores::USUAL,
+    };
+    let [q, k, v] = [(); 3].map(|()| random([1, 1130, 4], 1.0));
+    let starts: Vec<u32> = (0..1130).map(|at| if at < 1100 { 0 } else { 1100 }).collect();
+    let documents = DocumentStarts::new(&starts, 1130);
+    let (exact_q, exact_k, exact_v) = (exact(&q), exact(&k), exact(&v));
+    let fused = causal_attention(q, k, v, &shape, None, Some(&documents));
+    let reference = causal_attention(exact_q, exact_k, exact_v, &shape, None, Some(&documents));
     assert!(difference(&fused, reference) < 2e-5);
 }
 
@@ -307,7 +336,7 @@ fn results_are_the_same_bits_for_any_number_of_threads_and_every_repeat() {
     let (k, v) = (random([1, 200, 32], 1.0), random([1, 200, 32], 1.0));
     let (weight, token) = (random([500, 96], 1.0), random([1, 96], 1.0));
     let all = || {
-        let attended = causal_attention(q.clone(), k.clone(), v.clone(), &shape, None);
+        let attended = causal_attention(q.clone(), k.clone(), v.clone(), &shape, None, None);
         let projected = linear(attended.clone(), weight.clone(), None);
         let one = linear(token.clone(), weight.clone(), None);
         let hidden = projected.clone().reshape([200, 500]).narrow(1, 0, 96);
@@ -347,10 +376,10 @@ fn gradients_flow_through_the_composites_and_equal_finite_differences() {
     let probe = exact(&random([1, 5, 16], 1.0));
     let leaves = inputs.each_ref().map(leaf);
     let [q, k, v] = leaves.clone();
-    let out = causal_attention(rotate(q, &table(4, 9), 1), k, v, &shape, None);
+    let out = causal_attention(rotate(q, &table(4, 9), 1), k, v, &shape, None, None);
     let gradients = (out * Tensor::from_inner(probe.clone())).sum().backward();
     let objective = |[q, k, v]: [Tensor<3>; 3]| -> f64 {
-        let out = causal_attention(rotate(q, &table(4, 9), 1), k, v, &shape, None);
+        let out = causal_attention(rotate(q, &table(4, 9), 1), k, v, &shape, None, None);
         (out * probe.clone()).sum().into_data().iter::<f64>().next().expect("one number")
     };
     for which in 0..3 {

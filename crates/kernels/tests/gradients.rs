@@ -3,9 +3,10 @@
 
 use burn::tensor::{DType, Device, Distribution, Tensor, TensorData};
 use lns_kernels::{
-    AdamW, AttentionShape, DocumentStarts, Gate, IGNORED, LossTerms, Muon, RotaryTable, Scores,
-    Workers, activate, adamw, add_rms_norm, backward_from, causal_attention, embedding, gated,
-    layer_norm, linear, muon, next_token_loss, rms_norm, rotate, squared_norm,
+    AdamW, AttentionShape, DocumentStarts, Gate, GateClamp, IGNORED, LossTerms, Muon, RotaryTable,
+    Scores, Workers, activate, adamw, add_rms_norm, backward_from, causal_attention,
+    clamped_swiglu, embedding, gated, layer_norm, linear, muon, next_token_loss, rms_norm, rotate,
+    squared_norm,
 };
 use lns_spec::{RopeScaling, RopeSpec};
 use proptest::prelude::*;
@@ -151,7 +152,8 @@ fn attention(
     let keys = queries + cached;
     let (width, key_width) = (shape.heads * shape.head_dim, shape.key_value_heads * shape.head_dim);
     // Every other case turns neighbours, and the first or last features alone; its values have other
-    // features than its keys.
+    // features than its keys. Of an even number of queries and keys, every softmax has a sink.
+    let with_sinks = keys % 2 == 0;
     let some = shape.scores.scale.is_some() && shape.head_dim > 2;
     let turned = if some { shape.head_dim - 2 } else { shape.head_dim };
     let rotary = table(turned, keys).for_heads_of(shape.head_dim).interleaved(some);
@@ -163,13 +165,17 @@ fn attention(
             let q = rotate(t[0].clone().reshape([2, queries, width]), &rotary, cached);
             let k = t[1].clone().reshape([2, keys, key_width]);
             let v = t[2].clone().reshape([2, keys, value_width]);
-            flat(causal_attention(q, rotate(k, &rotary, 0), v, &shape, documents.as_ref()))
+            let (k, sinks) = (rotate(k, &rotary, 0), t.get(3).cloned());
+            flat(causal_attention(q, k, v, &shape, sinks, documents.as_ref()))
         }),
-        inputs: vec![
+        inputs: [
             random(&[2, queries, width], 1.0),
             random(&[2, keys, key_width], 1.0),
             random(&[2, keys, value_width], 1.0),
-        ],
+        ]
+        .into_iter()
+        .chain(with_sinks.then(|| random(&[shape.heads], 2.0)))
+        .collect(),
     }
 }
 
@@ -183,6 +189,14 @@ fn gate(count: usize, kind: Gate) -> Case {
                 Tensor::cat(vec![open, random(&[count], scale)], 0)
             })
             .to_vec(),
+    }
+}
+
+fn clamped_gate(count: usize) -> Case {
+    let clamp = GateClamp { limit: 1.5, alpha: 1.702 };
+    Case {
+        f: Box::new(move |t| clamped_swiglu(t[0].clone(), t[1].clone(), clamp)),
+        inputs: gate(count, Gate::Silu).inputs,
     }
 }
 
@@ -279,6 +293,8 @@ proptest! {
                 check(&*case.f, &case.inputs, 3e-6)?;
             }
         }
+        let case = clamped_gate(count);
+        check(&*case.f, &case.inputs, 3e-6)?;
     }
 
     #[test]
@@ -323,6 +339,7 @@ fn the_composites_equal_finite_differences() {
     cases.push(attention([5, 0], shape, None));
     cases.extend([Gate::Silu, Gate::Gelu, Gate::GeluErf].map(|kind| gate(7, kind)));
     cases.push(activation(7, Gate::GeluErf));
+    cases.push(clamped_gate(7));
     cases.push(loss(6, 3, 9, 0.05, None));
     cases.push(loss(6, 3, 9, 0.05, Some(2.0)));
     for case in cases {

@@ -35,6 +35,8 @@ pub(crate) struct Sequence<'a> {
     pub(crate) shape: &'a AttentionShape,
     /// For each key's position, where its document starts; `None` is one document.
     pub(crate) document_starts: Option<&'a [u32]>,
+    /// For each head a score that takes a share of every softmax and no value; −∞ takes none.
+    pub(crate) sinks: &'a [f32],
 }
 
 /// What the forward pass leaves for the backward pass, and the gradient that arrives.
@@ -42,7 +44,7 @@ pub(crate) struct Sequence<'a> {
 pub(crate) struct Finished<'a> {
     /// Queries × (heads · features of a value).
     pub(crate) out: &'a [f32],
-    /// log Σ e^score, heads × queries.
+    /// log Σ e^score, the sink's among them, heads × queries.
     pub(crate) log_sums: &'a [f32],
     /// Shaped as `out`.
     pub(crate) gradient: &'a [f32],
@@ -147,6 +149,21 @@ impl<'a> Sequence<'a> {
         self.shape.scores.softcap.map(|cap| cap as f32)
     }
 
+    /// ∂loss/∂sink from some rows: its value is nothing, so that it gets −weight · mean.
+    fn sink_gradient(&self, head: usize, rows: &Range<usize>, finished: &Finished<'_>) -> f32 {
+        let sink = self.sinks[head];
+        if sink == f32::NEG_INFINITY {
+            return 0.0;
+        }
+        let of_row = |row: usize| {
+            let place = self.query_at(head, row, self.value_dim());
+            let own = place..place + self.value_dim();
+            let weight = (sink - finished.log_sums[head * self.queries() + row]).exp();
+            -weight * dot(&finished.out[own.clone()], &finished.gradient[own])
+        };
+        rows.clone().map(of_row).sum()
+    }
+
     /// Output of one head for a block of query rows: rows × features of a value into `out`, and each row's
     /// log-sum.
     fn attend(&self, out: &mut [f32], log_sums: &mut [f32], head: usize, rows: &Range<usize>) {
@@ -154,8 +171,9 @@ impl<'a> Sequence<'a> {
         with_scratch(QUERY_BLOCK * (KEY_BLOCK + 2), |scratch| {
             let (running, scores) = scratch.split_at_mut(2 * QUERY_BLOCK);
             let (largest, sums) = running.split_at_mut(QUERY_BLOCK);
-            largest.fill(f32::NEG_INFINITY);
-            sums.fill(0.0);
+            let sink = self.sinks[head];
+            largest.fill(sink);
+            sums.fill(if sink == f32::NEG_INFINITY { 0.0 } else { 1.0 });
             for (block, keys) in self.key_blocks(rows).enumerate() {
                 let scores = &mut scores[..rows.len() * keys.len()];
                 let (pair, block_of) = ([self.q, self.k], (rows, &keys));
@@ -174,8 +192,9 @@ impl<'a> Sequence<'a> {
                         before,
                         &mut largest[at],
                     );
-                    // Earlier blocks were shifted by a smaller maximum.
-                    let shrink = if block == 0 { 0.0 } else { (before - largest[at]).exp() };
+                    // Earlier blocks were shifted by a smaller maximum, or had no key that the row sees.
+                    let nothing = before == f32::NEG_INFINITY;
+                    let shrink = if nothing { 0.0 } else { (before - largest[at]).exp() };
                     if block > 0 && shrink != 1.0 {
                         out[at * value_dim..][..value_dim].iter_mut().for_each(|o| *o *= shrink);
                     }
@@ -238,9 +257,10 @@ pub(crate) fn causal_attention(out: &mut [f32], log_sums: &mut [f32], sequence: 
     }
 }
 
-/// Backward of [`causal_attention`]: `dq`, `dk` and `dv` are shaped as q, k and v; all are added to.
+/// Backward of [`causal_attention`]: `dq`, `dk`, `dv` and `dsinks` are shaped as q, k, v and the sinks; all are
+/// added to.
 pub(crate) fn causal_attention_backward(
-    [dq, dk, dv]: [&mut [f32]; 3],
+    [dq, dk, dv, dsinks]: [&mut [f32]; 4],
     sequence: &Sequence<'_>,
     finished: &Finished<'_>,
 ) {
@@ -255,6 +275,7 @@ pub(crate) fn causal_attention_backward(
             let (head, rows) = (job / blocks, sequence.rows(job % blocks));
             let first = sequence.query_at(head, rows.start, head_dim);
             let first_out = sequence.query_at(head, rows.start, value_dim);
+            dsinks[head] += sequence.sink_gradient(head, &rows, finished);
             for keys in sequence.key_blocks(&rows) {
                 let count = rows.len() * keys.len();
                 let (weights, gradients) = (&mut weights[..count], &mut gradients[..count]);

@@ -6,7 +6,7 @@
 use std::mem::MaybeUninit;
 
 use super::{dispatch, exp::exp};
-use crate::Gate;
+use crate::{Gate, GateClamp};
 
 /// √(2/π) of GELU's tanh form.
 const ROOT: f32 = 0.797_884_6;
@@ -98,6 +98,36 @@ pub(crate) fn gated_backward(
     }
 }
 
+/// See [`crate::clamped_swiglu`].
+pub(crate) fn clamped_swiglu(
+    GateClamp { limit, alpha }: GateClamp,
+    y: &mut [MaybeUninit<f32>],
+    gate: &[f32],
+    up: &[f32],
+) {
+    clamped(y, gate, up, limit as f32, alpha as f32);
+}
+
+/// Backward of [`clamped_swiglu`], with arguments as [`gated_backward`]'s.
+pub(crate) fn clamped_swiglu_backward(
+    GateClamp { limit, alpha }: GateClamp,
+    dgate: &mut [MaybeUninit<f32>],
+    dup: &mut [f32],
+    gate: &[f32],
+    up: &[f32],
+) {
+    clamped_backward(dgate, dup, gate, up, limit as f32, alpha as f32);
+}
+
+/// g · σ(alpha · g) with g kept below the limit, and its derivative.
+#[inline(always)]
+fn clamped_gate(gate: f32, limit: f32, alpha: f32) -> (f32, f32) {
+    let g = if gate > limit { limit } else { gate };
+    let s = 1.0 / (1.0 + exp(-alpha * g));
+    let slope = s * (1.0 + alpha * g * (1.0 - s));
+    (g * s, if gate > limit { 0.0 } else { slope })
+}
+
 /// y = activation(x) for one activation.
 #[inline(always)]
 fn each(kind: Gate, y: &mut [MaybeUninit<f32>], x: &[f32]) {
@@ -115,6 +145,23 @@ fn each_backward(kind: Gate, dx: &mut [f32], x: &[f32]) {
 }
 
 dispatch! {
+    fn clamped(y: &mut [MaybeUninit<f32>], gate: &[f32], up: &[f32], limit: f32, alpha: f32) {
+        for ((y, g), u) in y.iter_mut().zip(gate).zip(up) {
+            y.write((u.clamp(-limit, limit) + 1.0) * clamped_gate(*g, limit, alpha).0);
+        }
+    }
+
+    fn clamped_backward(
+        dgate: &mut [MaybeUninit<f32>], dup: &mut [f32], gate: &[f32], up: &[f32], limit: f32,
+        alpha: f32,
+    ) {
+        for ((dgate, dup), (g, u)) in dgate.iter_mut().zip(dup).zip(gate.iter().zip(up)) {
+            let (value, slope) = clamped_gate(*g, limit, alpha);
+            dgate.write(*dup * (u.clamp(-limit, limit) + 1.0) * slope);
+            *dup *= if u.abs() > limit { 0.0 } else { value };
+        }
+    }
+
     fn activate_silu(y: &mut [MaybeUninit<f32>], x: &[f32]) {
         each(Gate::Silu, y, x);
     }

@@ -168,17 +168,20 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         q: Tracked<C>,
         k: Tracked<C>,
         v: Tracked<C>,
+        sinks: Tracked<C>,
         attention: Attention,
     ) -> Tracked<C> {
         let ((q, q_node), (k, k_node), (v, v_node)) =
             (q.into_parts(), k.into_parts(), v.into_parts());
+        let (sinks, sinks_node) = sinks.into_parts();
         let (q, k, v) = (q.to_contiguous(), k.to_contiguous(), v.to_contiguous());
-        let (out, log_sums) = attend(&q, &k, &v, &attention);
+        let sinks = sinks.to_contiguous();
+        let (out, log_sums) = attend(&q, &k, &v, &sinks, &attention);
         let saved = out.clone();
-        record::<C, 3>([q_node, k_node, v_node], out, move |dy, _| {
-            let mut found = [&q, &k, &v].map(|x| zeros(elements(x).len()));
-            for (index, sequence) in sequences(&q, &k, &v, &attention).enumerate() {
-                let [dq, dk, dv] = &mut found;
+        record::<C, 4>([q_node, k_node, v_node, sinks_node], out, move |dy, _| {
+            let mut found = [&q, &k, &v, &sinks].map(|x| zeros(elements(x).len()));
+            for (index, sequence) in sequences(&q, &k, &v, &sinks, &attention).enumerate() {
+                let [dq, dk, dv, dsinks] = &mut found;
                 let own = |size: usize| index * size..(index + 1) * size;
                 let rows = sequence.q.len() / attention.shape.head_dim;
                 let out = own(elements(&saved).len() / dims(&q)[0]);
@@ -191,11 +194,12 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
                     &mut dq[own(sequence.q.len())],
                     &mut dk[own(sequence.k.len())],
                     &mut dv[own(sequence.v.len())],
+                    dsinks,
                 ];
                 cpu::causal_attention_backward(into, &sequence, &finished);
             }
-            let [dq, dk, dv] = found;
-            [Some(tensor(dq, dims(&q))), Some(tensor(dk, dims(&k))), Some(tensor(dv, dims(&v)))]
+            let mut found = found.into_iter();
+            [&q, &k, &v, &sinks].map(|x| Some(tensor(found.next()?, dims(x))))
         })
     }
 
@@ -208,6 +212,22 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
             let dup = changed(dy, |dup| {
                 dgate = Some(written(&gate, |dgate| {
                     cpu::gated_backward(kind, dgate, dup, elements(&gate), elements(&up));
+                }));
+            });
+            [dgate, Some(dup)]
+        })
+    }
+
+    fn clamped_swiglu(gate: Tracked<C>, up: Tracked<C>, clamp: GateClamp) -> Tracked<C> {
+        let ((gate, gate_node), (up, up_node)) = (gate.into_parts(), up.into_parts());
+        let (gate, up) = (gate.to_contiguous(), up.to_contiguous());
+        let y = Flex::clamped_swiglu(gate.clone(), up.clone(), clamp);
+        record::<C, 2>([gate_node, up_node], y, move |dy, _| {
+            let mut dgate = None;
+            let dup = changed(dy, |dup| {
+                dgate = Some(written(&gate, |dgate| {
+                    let (gate, up) = (elements(&gate), elements(&up));
+                    cpu::clamped_swiglu_backward(clamp, dgate, dup, gate, up);
                 }));
             });
             [dgate, Some(dup)]

@@ -44,6 +44,7 @@ pub(super) fn attend(
     q: &FlexTensor,
     k: &FlexTensor,
     v: &FlexTensor,
+    sinks: &FlexTensor,
     attention: &Attention,
 ) -> (FlexTensor, Vec<f32>) {
     let (sequences, queries) = (dims(q)[0], dims(q)[1]);
@@ -53,7 +54,7 @@ pub(super) fn attend(
         zeros(sequences * queries * width),
         vec![0.0; sequences * queries * attention.shape.heads],
     );
-    for (index, sequence) in self::sequences(q, k, v, attention).enumerate() {
+    for (index, sequence) in self::sequences(q, k, v, sinks, attention).enumerate() {
         cpu::causal_attention(
             &mut out[index * queries * width..][..queries * width],
             &mut log_sums[index * queries * attention.shape.heads..]
@@ -69,6 +70,7 @@ pub(super) fn sequences<'a>(
     q: &'a FlexTensor,
     k: &'a FlexTensor,
     v: &'a FlexTensor,
+    sinks: &'a FlexTensor,
     attention: &'a Attention,
 ) -> impl Iterator<Item = cpu::Sequence<'a>> {
     let (count, keys) = (dims(q)[0], dims(k)[1]);
@@ -85,6 +87,7 @@ pub(super) fn sequences<'a>(
             .documents
             .as_ref()
             .map(|documents| &documents.starts()[index * keys..][..keys]),
+        sinks: elements(sinks),
     })
 }
 
@@ -183,10 +186,11 @@ impl FusedOps for Flex {
         q: FlexTensor,
         k: FlexTensor,
         v: FlexTensor,
+        sinks: FlexTensor,
         attention: Attention,
     ) -> FlexTensor {
         let (q, k, v) = (q.to_contiguous(), k.to_contiguous(), v.to_contiguous());
-        attend(&q, &k, &v, &attention).0
+        attend(&q, &k, &v, &sinks.to_contiguous(), &attention).0
     }
 
     fn gated(gate: FlexTensor, up: FlexTensor, kind: Gate) -> FlexTensor {
@@ -195,6 +199,16 @@ impl FusedOps for Flex {
         mapped(&gate, |y, gate| {
             by_rows(y, gate, 1, |y, gate, start| {
                 cpu::gated(kind, y, gate, &up[start..start + gate.len()]);
+            });
+        })
+    }
+
+    fn clamped_swiglu(gate: FlexTensor, up: FlexTensor, clamp: GateClamp) -> FlexTensor {
+        let up = up.to_contiguous();
+        let up = elements(&up);
+        mapped(&gate, |y, gate| {
+            by_rows(y, gate, 1, |y, gate, start| {
+                cpu::clamped_swiglu(clamp, y, gate, &up[start..start + gate.len()]);
             });
         })
     }

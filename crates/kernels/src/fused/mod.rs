@@ -13,7 +13,7 @@ use burn::{
 };
 use memory::tensor;
 
-use crate::{AttentionShape, DocumentStarts, Gate, LossTerms, RotaryTable};
+use crate::{AttentionShape, DocumentStarts, Gate, GateClamp, LossTerms, RotaryTable};
 
 /// What an attention call needs beside its tensors.
 #[derive(Debug, Clone)]
@@ -59,10 +59,17 @@ pub(crate) trait FusedOps: Backend {
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
+        sinks: FloatTensor<Self>,
         attention: Attention,
     ) -> FloatTensor<Self>;
     /// See [`crate::gated`].
     fn gated(gate: FloatTensor<Self>, up: FloatTensor<Self>, kind: Gate) -> FloatTensor<Self>;
+    /// See [`crate::clamped_swiglu`].
+    fn clamped_swiglu(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        clamp: GateClamp,
+    ) -> FloatTensor<Self>;
     /// See [`crate::activate`].
     fn activate(x: FloatTensor<Self>, kind: Gate) -> FloatTensor<Self>;
     /// See [`crate::embedding`]; `shape` is that of the ids.
@@ -166,16 +173,28 @@ pub(crate) fn causal_attention(
     k: Tensor<3>,
     v: Tensor<3>,
     shape: &AttentionShape,
+    sinks: Option<Tensor<1>>,
     documents: Option<&DocumentStarts>,
 ) -> Tensor<3> {
+    let none = || Tensor::full([shape.heads], f32::NEG_INFINITY, &q.device());
+    let sinks = sinks.unwrap_or_else(none).into_dispatch();
     let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
     let attention = Attention { shape: *shape, documents: documents.cloned() };
-    Tensor::from_dispatch(<Dispatch as FusedOps>::causal_attention(q, k, v, attention))
+    Tensor::from_dispatch(<Dispatch as FusedOps>::causal_attention(q, k, v, sinks, attention))
 }
 
 pub(crate) fn gated<const D: usize>(gate: Tensor<D>, up: Tensor<D>, kind: Gate) -> Tensor<D> {
     let (gate, up) = (gate.into_dispatch(), up.into_dispatch());
     Tensor::from_dispatch(<Dispatch as FusedOps>::gated(gate, up, kind))
+}
+
+pub(crate) fn clamped_swiglu<const D: usize>(
+    gate: Tensor<D>,
+    up: Tensor<D>,
+    clamp: GateClamp,
+) -> Tensor<D> {
+    let (gate, up) = (gate.into_dispatch(), up.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as FusedOps>::clamped_swiglu(gate, up, clamp))
 }
 
 pub(crate) fn activate<const D: usize>(x: Tensor<D>, kind: Gate) -> Tensor<D> {
