@@ -14,6 +14,7 @@ and the bare one
     experts.i       [2, T, k] the experts that compute each token in layer i of a mixture, the largest
                     weight first
 
+`gpt_oss-mxfp4` has its experts' matrices as gpt-oss is published: blocks of four-bit numbers and their scales.
 An `-older` folder has the weights of `-bf16-sharded` and a `config.json` as the family's first files had it.
 """
 
@@ -137,6 +138,24 @@ def qwen3_moe(layers):
     )
 
 
+def gpt_oss(layers):
+    return hf.GptOssConfig(
+        **decoder(layers, head_dim=8, intermediate_size=24),
+        num_local_experts=6,
+        num_experts_per_tok=3,
+        sliding_window=7,
+        rope_parameters={
+            "rope_type": "yarn",
+            "rope_theta": 150000.0,
+            "factor": 32.0,
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "truncate": False,
+            "original_max_position_embeddings": 4096,
+        },
+    )
+
+
 # Name: the bare family, by its layers; and the smallest one, with other settings.
 FAMILIES = {
     "gemma3_text": (
@@ -246,6 +265,22 @@ FAMILIES = {
             tie_word_embeddings=True,
         ),
     ),
+    "gpt_oss": (
+        gpt_oss,
+        # A limit that some gates and more of what they multiply are beyond.
+        hf.GptOssConfig(
+            **small(head_dim=8),
+            num_local_experts=5,
+            num_experts_per_tok=2,
+            sliding_window=5,
+            layer_types=[FULL, SLIDING],
+            swiglu_limit=0.8,
+            swiglu_alpha=1.3,
+            attention_bias=False,
+            rope_parameters={"rope_type": "default", "rope_theta": 1e4},
+            tie_word_embeddings=True,
+        ),
+    ),
 }
 
 
@@ -296,6 +331,9 @@ def stored_apart(tensors, model_type):
     """As folders have them: a matrix for each expert, where the class has stacks."""
     apart, in_mixtral = {}, model_type == "mixtral"
     gate, up, down = ("w1", "w3", "w2") if in_mixtral else ("gate_proj", "up_proj", "down_proj")
+    if model_type == "gpt_oss":
+        # Folders have stacks as well.
+        return tensors
     for name, tensor in tensors.items():
         stem, _, last = name.rpartition(".")
         if in_mixtral:
@@ -360,12 +398,73 @@ def older_qwen3_moe(config, parameters):
     config["num_experts"] = config.pop("num_local_experts")
 
 
+def older_gpt_oss(config, parameters):
+    """As in gpt-oss-20b's own files."""
+    config["rope_theta"] = parameters.pop("rope_theta")
+    config["rope_scaling"] = parameters
+    config["initial_context_length"] = parameters["original_max_position_embeddings"]
+    config["experts_per_token"] = config["num_experts_per_tok"]
+    del config["swiglu_alpha"]
+
+
 OLDER = {
     "gemma3_text": older_gemma3,
     "gpt_neox": older_gpt_neox,
     "glm4": older_glm4,
     "qwen3_moe": older_qwen3_moe,
+    "gpt_oss": older_gpt_oss,
 }
+
+
+# What the four bits of an E2M1 stand for (OCP Microscaling Formats 1.0, 5.3.3).
+E2M1 = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0])
+
+
+def packed(shape, generator):
+    """Random numbers as gpt-oss is published: [experts, out, in/32, 16] bytes of two numbers each, the lower
+    four bits first, and the exponents of their blocks' scales; and the [experts, in, out] that they are."""
+    experts, out, inputs = shape
+    blocks = torch.randint(256, (experts, out, inputs // 32, 16), generator=generator, dtype=torch.uint8)
+    # 2^-5 to 2^-3: a matrix about keeps the variance.
+    scales = torch.randint(122, 125, (experts, out, inputs // 32), generator=generator, dtype=torch.uint8)
+    numbers = torch.stack([E2M1[(blocks & 15).long()], E2M1[(blocks >> 4).long()]], -1).flatten(-2)
+    numbers = numbers * 2.0 ** (scales[..., None].float() - 127)
+    return blocks, scales, numbers.reshape(experts, out, inputs).transpose(1, 2)
+
+
+def write_mxfp4(out, seed):
+    """gpt_oss as it is published: its experts' matrices in MXFP4, the rest in bf16. What is expected is
+    computed from the numbers that the blocks stand for."""
+    folder = out / "gpt_oss-mxfp4"
+    config = gpt_oss(2)
+    config.intermediate_size = 32
+    write(out, folder.name, config, seed, torch.bfloat16)
+    path = folder / "model.safetensors"
+    stored, generator = load_file(path), torch.Generator().manual_seed(seed)
+    plain, whole = dict(stored), [name for name in stored if name.endswith(("gate_up_proj", "down_proj"))]
+    for name in whole:
+        experts, inputs, outputs = stored.pop(name).shape
+        blocks, scales, numbers = packed((experts, outputs, inputs), generator)
+        stored[f"{name}_blocks"], stored[f"{name}_scales"] = blocks, scales
+        plain[name] = numbers.contiguous()
+    save_file(plain, path)
+    ids = load_file(folder / "expected.safetensors")["input_ids"].long()
+    expected = compute(folder, ids)
+    save_file({key: expected[key] for key in ("input_ids", "logits")}, folder / "expected.safetensors")
+    save_file(stored, path, metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {
+        "quant_method": "mxfp4",
+        "modules_to_not_convert": [
+            "model.layers.*.self_attn",
+            "model.layers.*.mlp.router",
+            "model.embed_tokens",
+            "lm_head",
+        ],
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    for path in folder.iterdir():
+        path.chmod(0o644)
 
 
 def phi3_partial():
@@ -445,6 +544,8 @@ def main():
             add_older(out, name, OLDER[name])
     if not arguments.only or "gemma3" in arguments.only:
         write_multimodal(out, 120)
+    if not arguments.only or "gpt_oss" in arguments.only:
+        write_mxfp4(out, 122)
     if not arguments.only or "phi3" in arguments.only:
         write(out, "phi3-partial", phi3_partial(), 121)
         add_gradients(out / "phi3-partial")

@@ -148,6 +148,8 @@ def fill(model, seed):
                 # Gemma's gains are 1 + weight.
                 one = 0.0 if model.config.model_type.startswith("gemma") else 1.0
                 parameter.copy_(one + 0.25 * noise)
+            elif name.endswith("sinks"):
+                parameter.copy_(noise)
             elif any(part in name for part in ("embed_tokens", "embed_in", "wte", "wpe")):
                 parameter.copy_(0.5 * noise)
             else:

@@ -2,9 +2,12 @@
 //!
 //! Shapes: B sequences, T tokens, H = hidden_size, D = head_dim.
 
-use burn::{module::Module, tensor::Tensor};
+use burn::{
+    module::{Module, Param},
+    tensor::Tensor,
+};
 use lns_kernels::{AttentionShape, RotaryTable, Scores, causal_attention, rotate};
-use lns_spec::{LayerIndex, ModelSpec, Role, RopeFrequencies, RopeSpec, Rotary};
+use lns_spec::{LayerIndex, ModelSpec, Part, Role, RopeFrequencies, RopeSpec, Rotary};
 
 use crate::{
     LayerCache, NormScaling, Projection,
@@ -52,6 +55,8 @@ pub struct SelfAttention {
     pub q_norm: Option<NormScaling>,
     /// Norm on each key head, or on all together.
     pub k_norm: Option<NormScaling>,
+    /// \[heads\], the score of what every softmax has beside its keys and that has no value (gpt_oss).
+    pub sinks: Option<Param<Tensor<1>>>,
     #[module(skip)]
     shape: AttentionShape,
     #[module(skip)]
@@ -72,6 +77,7 @@ impl SelfAttention {
             o_proj: Projection::build(builder, Role::AttentionOutput)?,
             q_norm: builder.norm(Role::QueryNorm, eps, 1.0)?,
             k_norm: builder.norm(Role::KeyNorm, eps, 1.0)?,
+            sinks: builder.optional(Role::Sinks, Part::Weight)?.map(Param::from_tensor),
             shape: AttentionShape {
                 heads: spec.num_attention_heads,
                 key_value_heads: spec.num_key_value_heads,
@@ -113,6 +119,13 @@ impl SelfAttention {
             Some(cache) => cache.append(k, v),
             None => (k, v),
         };
-        self.o_proj.forward(causal_attention(q, k, v, &self.shape, rotary.documents()))
+        self.o_proj.forward(causal_attention(
+            q,
+            k,
+            v,
+            &self.shape,
+            self.sinks.as_ref().map(Param::val),
+            rotary.documents(),
+        ))
     }
 }

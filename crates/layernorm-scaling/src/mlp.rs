@@ -1,15 +1,15 @@
 //! The MLP, with a gate or without.
 
 use burn::{module::Module, tensor::Tensor};
-use lns_kernels::{Gate, activate, gated};
-use lns_spec::{Activation, ModelSpec, Role};
+use lns_kernels::{Gate, GateClamp, activate, clamped_swiglu, gated};
+use lns_spec::{Activation, ClampedGate, ModelSpec, Role};
 
 use crate::{
     Projection,
     weights::{Builder, Weights},
 };
 
-/// down(act(gate(x)) · up(x)), or without a gate down(act(up(x)))
+/// down(act(gate(x)) · up(x)), gpt_oss's clamped form of that, or without a gate down(act(up(x)))
 #[derive(Module, Debug)]
 pub struct Mlp {
     /// H → intermediate, in a gated MLP
@@ -20,6 +20,8 @@ pub struct Mlp {
     pub down_proj: Projection,
     #[module(skip)]
     activation: Gate,
+    #[module(skip)]
+    clamp: Option<GateClamp>,
 }
 
 impl Mlp {
@@ -37,6 +39,7 @@ impl Mlp {
                 Activation::GeluTanh => Gate::Gelu,
                 Activation::Gelu => Gate::GeluErf,
             },
+            clamp: spec.clamped_gate.map(|ClampedGate { limit, alpha }| GateClamp { limit, alpha }),
         })
     }
 
@@ -44,8 +47,11 @@ impl Mlp {
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let inner = match &self.gate_proj {
             Some(gate_proj) => {
-                let gate = gate_proj.forward(x.clone());
-                gated(gate, self.up_proj.forward(x), self.activation)
+                let (gate, up) = (gate_proj.forward(x.clone()), self.up_proj.forward(x));
+                match self.clamp {
+                    Some(clamp) => clamped_swiglu(gate, up, clamp),
+                    None => gated(gate, up, self.activation),
+                }
             }
             None => activate(self.up_proj.forward(x), self.activation),
         };

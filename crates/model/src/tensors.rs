@@ -13,7 +13,7 @@ use lns_spec::{LayerIndex, ModelTensor, Part, Role, Site, TensorId};
 use crate::Decoder;
 
 /// The fields of a layer that hold tensors, and what for.
-const FIELDS: [(&str, Role); 19] = [
+const FIELDS: [(&str, Role); 20] = [
     ("input_layernorm", Role::InputNorm(Site::Attention)),
     ("post_attention_layernorm", Role::InputNorm(Site::Mlp)),
     ("self_attn.q_proj", Role::Query),
@@ -22,6 +22,7 @@ const FIELDS: [(&str, Role); 19] = [
     ("self_attn.o_proj", Role::AttentionOutput),
     ("self_attn.q_norm", Role::QueryNorm),
     ("self_attn.k_norm", Role::KeyNorm),
+    ("self_attn.sinks", Role::Sinks),
     ("mlp.gate_proj", Role::MlpGate),
     ("mlp.up_proj", Role::MlpUp),
     ("mlp.down_proj", Role::MlpDown),

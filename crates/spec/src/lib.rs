@@ -37,7 +37,8 @@ pub use initialisation::{Initialisation, Start};
 pub use layer::{Depth, LayerIndex, LayerSelection, Site, Sites};
 pub use meant::{differs_little, meant};
 pub use model::{
-    Activation, AttentionScale, LayerSpec, ModelSpec, NormKind, ParameterCount, QkNorm, Rotary,
+    Activation, AttentionScale, ClampedGate, LayerSpec, ModelSpec, NormKind, ParameterCount,
+    QkNorm, Rotary,
 };
 pub use presets::{PRESETS, Preset};
 pub use roles::{

@@ -125,6 +125,16 @@ impl ParameterCount {
     }
 }
 
+/// What stands between the matrices of an MLP in the place of act(gate)·up: (u + 1)·g·σ(alpha·g), with g the
+/// gate and at most the limit, u within ±limit.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct ClampedGate {
+    /// No gate is above it, and no number that it multiplies further from 0.
+    pub limit: f64,
+    /// Multiplies the gate inside the sigmoid.
+    pub alpha: f64,
+}
+
 /// What one layer has of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct LayerSpec {
@@ -199,7 +209,9 @@ pub struct ModelSpec {
     pub qkv_bias: bool,
     /// Bias on the attention's output projection.
     pub attention_output_bias: bool,
-    /// Bias on the MLP's projections.
+    /// Every softmax has the score of one thing more than its keys, learned for each head, that has no value.
+    pub attention_sinks: bool,
+    /// Bias on the MLP's projections, and on the routers of experts.
     pub mlp_bias: bool,
     /// RMS norm on q and k before the rotation.
     pub qk_norm: QkNorm,
@@ -211,6 +223,8 @@ pub struct ModelSpec {
     pub gated_mlp: bool,
     /// The MLP's activation.
     pub hidden_act: Activation,
+    /// What a gated MLP has instead.
+    pub clamped_gate: Option<ClampedGate>,
     /// Both branches of a layer read the stream that enters it.
     pub parallel_branches: bool,
     /// Multiplies what the embedding gives.
@@ -517,6 +531,8 @@ impl ModelSpec {
         for (what, number) in [
             ("the attention's scale", scale),
             ("the attention's soft-cap", self.attention_softcap),
+            ("the limit of the MLP's gate", self.clamped_gate.map(|gate| gate.limit)),
+            ("the factor of the MLP's gate", self.clamped_gate.map(|gate| gate.alpha)),
             ("the multiplier of the embedding", Some(self.embedding_multiplier)),
             ("the multiplier of the branches", Some(self.residual_multiplier)),
             ("the divisor of the logits", Some(self.logits_divisor)),

@@ -41,6 +41,8 @@ pub enum Role {
     Value,
     /// The attention's output projection, `o_proj`.
     AttentionOutput,
+    /// For each head the score of what every softmax has beside its keys and that has no value, \[heads\].
+    Sinks,
     /// The norm on the queries, of each head or of all.
     QueryNorm,
     /// The norm on the keys, of each head or of all.
@@ -96,6 +98,7 @@ impl Role {
             | Self::Key
             | Self::Value
             | Self::AttentionOutput
+            | Self::Sinks
             | Self::MlpGate
             | Self::MlpUp
             | Self::MlpDown
@@ -103,7 +106,7 @@ impl Role {
         }
     }
 
-    /// Whether it is a learned number on a branch or the stream, which has no bias beside it.
+    /// Whether it is a learned number on a branch or the stream.
     pub fn is_gate(self) -> bool {
         matches!(self, Self::BranchGate(_) | Self::StreamGate)
     }
@@ -161,10 +164,10 @@ impl fmt::Display for TensorId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let family =
             if self.is_of_experts() { crate::Family::QWEN3_MOE } else { crate::Family::LLAMA };
-        let name = family.stored_name(*self);
-        match self.role {
-            Role::PositionEmbedding => f.write_str("model.embed_positions.weight"),
-            _ => f.write_str(&name),
+        match (self.role, self.layer) {
+            (Role::PositionEmbedding, _) => f.write_str("model.embed_positions.weight"),
+            (Role::Sinks, Some(layer)) => write!(f, "model.layers.{layer}.self_attn.sinks"),
+            _ => f.write_str(&family.stored_name(*self)),
         }
     }
 }
@@ -422,11 +425,14 @@ impl ModelSpec {
                     }
                     let bias = self.attention_output_bias;
                     list.push_with_bias(Role::AttentionOutput, [hidden, queries], bias);
+                    if self.attention_sinks {
+                        list.push(Role::Sinks, &[self.num_attention_heads]);
+                    }
                 }
                 Site::Mlp => match self.experts(layer) {
                     None => list.push_mlp(None, self.intermediate_size),
                     Some(experts) => {
-                        list.push(Role::Router, &[experts.count, hidden]);
+                        list.push_with_bias(Role::Router, [experts.count, hidden], self.mlp_bias);
                         for expert in 0..experts.count {
                             list.push_mlp(Some(expert), experts.intermediate_size);
                         }

@@ -1,9 +1,9 @@
 //! Whatever `config.json` is said to hold comes back from it, for every family, scheme and setting.
 
 use lns_spec::{
-    Activation, Anneal, AttentionScale, Block, DepthScale, ExpertsSpec, Family, LayerIndex,
-    ModelSpec, NormKind, NormScheme, Placement, Preset, QkNorm, Removal, RopeScaling, RopeSpec,
-    Rotary, Router, Site, Sites, SpecError,
+    Activation, Anneal, AttentionScale, Block, ClampedGate, DepthScale, ExpertsSpec, Family,
+    LayerIndex, ModelSpec, NormKind, NormScheme, Placement, Preset, QkNorm, Removal, RopeScaling,
+    RopeSpec, Rotary, Router, Site, Sites, SpecError,
     schemes::{BranchRule, BranchScale, Keel, LayerScale, MixLn, Progressive},
 };
 use proptest::prelude::*;
@@ -65,6 +65,9 @@ fn compute_otherwise(spec: &mut ModelSpec, part: usize) {
         13 => spec.residual_multiplier = 0.22,
         14 => (spec.logits_divisor, spec.logits_softcap) = (8.0, Some(30.0)),
         15 => spec.per_layer[2].rotary = Rotary::None,
+        19 => spec.attention_sinks = true,
+        20 => spec.clamped_gate = Some(ClampedGate { limit: 7.0, alpha: 1.702 }),
+        21 => become_gpt_oss(spec),
         part => {
             let router = if part == 16 { Router::Softmax } else { Router::SoftmaxRenormalised };
             let inner = if part == 18 { 24 } else { 12 };
@@ -74,6 +77,17 @@ fn compute_otherwise(spec: &mut ModelSpec, part: usize) {
             }
         }
     }
+}
+
+/// What gpt_oss says of every model, with settings of its own.
+fn become_gpt_oss(spec: &mut ModelSpec) {
+    (spec.attention_sinks, spec.mlp_bias) = (true, true);
+    spec.clamped_gate = Some(ClampedGate { limit: 0.5, alpha: 1.25 });
+    spec.attention_output_bias = spec.qkv_bias;
+    let inner = spec.intermediate_size;
+    let router = Router::SoftmaxRenormalised;
+    let experts = ExpertsSpec { count: 5, per_token: 3, intermediate_size: inner, router };
+    spec.per_layer.iter_mut().for_each(|layer| layer.experts = Some(experts));
 }
 
 /// The sizes of a model, in words that the family has.
@@ -86,7 +100,7 @@ fn sizes(family: Family) -> Value {
         config["head_dim"] = json!(8);
         config["num_key_value_heads"] = json!(2);
     }
-    if ["mixtral", "qwen3_moe"].contains(&family.model_type()) {
+    if ["mixtral", "qwen3_moe", "gpt_oss"].contains(&family.model_type()) {
         config["num_experts_per_tok"] = json!(2);
     }
     config
@@ -138,6 +152,8 @@ fn config() -> impl Strategy<Value = Value> {
         ("num_experts", vec![json!(0), json!(1), json!(6)]),
         ("num_local_experts", vec![json!(5), json!(6)]),
         ("norm_topk_prob", vec![json!(true)]),
+        ("swiglu_limit", vec![json!(7.0), json!(0.5)]),
+        ("swiglu_alpha", vec![json!(1.0)]),
         ("moe_intermediate_size", vec![json!(12)]),
         ("decoder_sparse_step", vec![json!(2), json!(9)]),
         ("mlp_only_layers", vec![json!([]), json!([3, 0]), json!([0, 1, 2, 3]), json!([4])]),
@@ -162,7 +178,7 @@ fn model() -> impl Strategy<Value = ModelSpec> {
     let switches = prop::array::uniform7(any::<bool>());
     let window = prop::option::of(1usize..9);
     let removed = prop::option::of((0..LAYERS, prop::option::of(any::<bool>())));
-    let other = prop::option::of(0usize..19);
+    let other = prop::option::of(0usize..22);
     (prop::sample::select(families), scheme(), switches, window, removed, other).prop_map(
         |(family, norm_scheme, switches, window, removed, other)| {
             let preset = Preset {
@@ -240,7 +256,7 @@ proptest! {
     #[test]
     fn a_key_that_changes_the_function_is_computed_or_refused(
         family in prop::sample::select(Family::all().collect::<Vec<_>>()),
-        place in 0usize..10,
+        place in 0usize..12,
     ) {
         let (key, value) = [
             ("num_experts", json!(6)),
@@ -253,6 +269,8 @@ proptest! {
             ("logits_scaling", json!(2.0)),
             ("attn_logit_softcapping", json!(2.0)),
             ("final_logit_softcapping", json!(2.0)),
+            ("swiglu_limit", json!(2.0)),
+            ("swiglu_alpha", json!(2.0)),
         ][place].clone();
         let mut config = sizes(family);
         let plain = ModelSpec::from_config(&config).expect("sizes");

@@ -113,7 +113,7 @@ pub(super) fn read_spec(
     config.extend(facts_of_tensors(&keys, family, gguf, tensors)?);
     config.extend(sliding_window(&keys, gguf)?);
     if !has_learned_positions(family) {
-        config.extend(rope(&keys)?);
+        config.extend(rope(&keys, gguf)?);
     }
     config.extend(own_keys(&keys, gguf)?);
     let granted = gguf.takes_for_granted.iter();
@@ -298,12 +298,15 @@ fn head_dim(
     Ok((head_dim, turned))
 }
 
-fn rope(keys: &Keys<'_, '_>) -> Result<Map<String, Value>, CheckpointError> {
+fn rope(keys: &Keys<'_, '_>, gguf: Gguf) -> Result<Map<String, Value>, CheckpointError> {
     let theta = keys.number("rope.freq_base")?.unwrap_or(10_000.0);
     let mut config = object([("rope_theta", json!(theta))]);
     let key = keys.key("rope.scaling.type");
     let kind = match keys.metadata.text(&key)? {
-        None | Some("none") => return Ok(config),
+        None | Some("none") => {
+            config.insert("rope_scaling".to_owned(), json!({"rope_type": "default"}));
+            return Ok(config);
+        }
         Some(kind @ ("linear" | "yarn")) => kind,
         Some(_) => {
             let why = "only \"none\", \"linear\" and \"yarn\" are";
@@ -311,6 +314,9 @@ fn rope(keys: &Keys<'_, '_>) -> Result<Map<String, Value>, CheckpointError> {
         }
     };
     let mut scaling = object([("rope_type", json!(kind))]);
+    if kind == "yarn" && gguf.exact_yarn {
+        scaling.insert("truncate".to_owned(), json!(false));
+    }
     for (to, from) in [
         ("factor", "rope.scaling.factor"),
         ("original_max_position_embeddings", "rope.scaling.original_context_length"),

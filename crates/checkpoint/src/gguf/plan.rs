@@ -209,7 +209,9 @@ fn rope_scaling_fault(spec: &ModelSpec, gguf: Gguf) -> Option<&'static str> {
             // What llama.cpp multiplies with (`yarn_attn_factor`); it reads no other betas of these
             // architectures.
             let usual = if factor <= 1.0 { 1.0 } else { 0.1 * factor.ln() + 1.0 };
-            if !truncate {
+            if truncate && gguf.exact_yarn {
+                Some("YaRN whose range is rounded (\"truncate\": true)")
+            } else if !truncate && !gguf.exact_yarn {
                 Some("YaRN whose range is not rounded (\"truncate\": false)")
             } else if (beta_fast, beta_slow) != (32.0, 1.0) {
                 Some("YaRN with another beta_fast and beta_slow than 32 and 1")

@@ -19,7 +19,7 @@ use crate::{Depth, Family, LayerSpec, ModelSpec, NormScheme, RopeScaling, Sites,
 
 /// Keys that change the function, the number at which each does nothing (beside null and false, which
 /// never do), and why it is refused.
-const UNSUPPORTED: [(&str, Option<f64>, &str); 16] = [
+const UNSUPPORTED: [(&str, Option<f64>, &str); 18] = [
     (
         "quantization_config",
         None,
@@ -40,6 +40,8 @@ const UNSUPPORTED: [(&str, Option<f64>, &str); 16] = [
     ("logit_scale", Some(1.0), "scaled logits are not supported"),
     ("final_logit_softcapping", None, "soft-capped logits are not supported"),
     ("attn_logit_softcapping", None, "soft-capped attention is not supported"),
+    ("swiglu_limit", None, "a clamped gate of the MLP is not supported"),
+    ("swiglu_alpha", None, "a clamped gate of the MLP is not supported"),
     ("alibi", None, "ALiBi positions are not supported"),
     ("use_bidirectional_attention", None, "attention in both directions is not supported"),
     ("add_cross_attention", None, "attention to another model's output is not supported"),

@@ -10,6 +10,7 @@ mod gemma3;
 mod glm4;
 mod gpt2;
 mod gpt_neox;
+mod gpt_oss;
 mod granite;
 mod llama;
 mod mistral;
@@ -28,12 +29,12 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::{
-    ModelSpec, NormScheme, Part, Role, Site, SpecError, StoredLayout, TensorId, config::keys::Keys,
-    roles::gguf_stack,
+    LayerIndex, ModelSpec, NormScheme, Part, Role, Site, SpecError, StoredLayout, TensorId,
+    config::keys::Keys, roles::gguf_stack,
 };
 
 /// Every family, in the order in which people are told of them.
-static REGISTRY: [&Description; 16] = [
+static REGISTRY: [&Description; 17] = [
     &llama::FAMILY,
     &mistral::FAMILY,
     &qwen2::FAMILY,
@@ -50,6 +51,7 @@ static REGISTRY: [&Description; 16] = [
     &granite::FAMILY,
     &mixtral::FAMILY,
     &qwen3_moe::FAMILY,
+    &gpt_oss::FAMILY,
 ];
 
 /// Everything in which families differ.
@@ -117,6 +119,8 @@ pub struct Gguf {
     pub keys: &'static [(&'static str, &'static str)],
     /// Flags of `config.json` that the file does not hold because llama.cpp computes every model so.
     pub takes_for_granted: &'static [(&'static str, bool)],
+    /// Whether YaRN's range is not rounded to whole features.
+    pub exact_yarn: bool,
     /// Whether models have biases of queries, keys and values unless their `config.json` says otherwise.
     pub usually_biased: bool,
     /// The key of `config.json` for the number whose root divides the scores. It is not in the file:
@@ -135,6 +139,7 @@ impl Gguf {
         llama3_rope: false,
         keys: &[],
         takes_for_granted: &[],
+        exact_yarn: false,
         usually_biased: false,
         scale_by_head: None,
     };
@@ -254,7 +259,7 @@ impl Family {
         };
         let stacked = id.expert.is_some() && self.layout(id) == StoredLayout::Stacked;
         let suffix = match id.part {
-            _ if id.role.is_gate() => "",
+            _ if id.role.is_gate() || id.role == Role::Sinks => "",
             Part::Weight if stacked => "",
             Part::Bias if stacked => "_bias",
             Part::Weight => ".weight",
@@ -337,21 +342,22 @@ impl Family {
         if !matches!(suffix, "weight" | "bias") {
             return None;
         }
-        let named = |stem: &str, of_layer: bool| {
-            let names = self.names().chain(self.0.expert_names);
-            names
-                .filter(|name| is_of_layer(name) == of_layer)
-                .find(|name| !stem.is_empty() && name.gguf == stem)
+        let part = if suffix == "bias" { Part::Bias } else { Part::Weight };
+        let named = |layer: Option<LayerIndex>, stem: &str| {
+            let mut names = self.names().chain(self.0.expert_names);
+            let role = names
+                .find(|name| {
+                    is_of_layer(name) == layer.is_some() && !stem.is_empty() && name.gguf == stem
+                })?
+                .roles[0];
+            Some(self.stored_name(TensorId { layer, expert: None, role, part }))
         };
-        let Some(rest) = stem.strip_prefix("blk.") else {
-            return Some(format!("{}.{suffix}", named(stem, false)?.hugging_face));
-        };
-        let (layer, part) = rest.split_once('.')?;
-        if layer.is_empty() || !layer.bytes().all(|byte| byte.is_ascii_digit()) {
+        let Some(rest) = stem.strip_prefix("blk.") else { return named(None, stem) };
+        let (layer, stem) = rest.split_once('.')?;
+        if !layer.bytes().all(|byte| byte.is_ascii_digit()) {
             return None;
         }
-        let stem = named(part, true)?.hugging_face;
-        Some(format!("{}{layer}.{stem}.{suffix}", self.0.layer_prefix))
+        named(Some(LayerIndex::new(layer.parse().ok()?)), stem)
     }
 
     /// The name of a tensor in a GGUF file of this family; `None` if GGUF has none for it.
