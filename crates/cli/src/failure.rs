@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use lns_checkpoint::CheckpointError;
 use lns_convert::{ConvertError, PlaceError};
 use lns_corpus::CorpusError;
-use lns_diagnose::ChooseError;
+use lns_diagnose::{ChooseError, TaskCostsError};
 use lns_model::{LoadError, LoraError};
 use lns_record::{ClaimError, EventsError, RecordError};
 use lns_score::ScoreError;
@@ -72,6 +72,7 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
             || cause.is::<ConversionError>()
             || cause.is::<LoraError>()
             || cause.is::<ChooseError>()
+            || cause.is::<TaskCostsError>()
     });
     ExitCode::from(if input { 2 } else { 1 })
 }

@@ -136,7 +136,7 @@ fn what_a_choice_measured_is_what_measuring_again_finds() {
         (PruneRule::Removal, 3, true),
     ] {
         let rounds = if rule == PruneRule::Removal { count } else { 1 };
-        let choice = Choice { rule, count, rounds, branches, max_increase: None };
+        let choice = Choice { rule, count, rounds, branches, max_increase: None, costs: &[] };
         let chosen = choose(&*model, &text, &choice, &workers, &mut |_, _| {}).expect("chooses");
         let plan = chosen_plan(&source, rule, &chosen).expect("a plan");
         assert_eq!(plan.removals().len(), count);
@@ -157,6 +157,7 @@ fn what_a_choice_measured_is_what_measuring_again_finds() {
         rounds: 1,
         branches: false,
         max_increase: Some(-10.0),
+        costs: &[],
     };
     let chosen = choose(&*model, &text, &choice, &workers, &mut |_, _| {}).expect("chooses");
     assert!(chosen.refused.is_some() && chosen.pruned.is_none() && chosen.steps.is_empty());

@@ -3,18 +3,20 @@
 //! | rule | takes | source |
 //! |---|---|---|
 //! | `removal` | the layer whose removal raises the loss least, measured | |
+//! | `task` | the layers that a task loses least without, by a finished diagnosis | |
 //! | `angular` | the block of layers whose ends are at the smallest angle | arXiv 2403.17887 |
 //! | `influence` | the layers of least block influence, 1 − cos of stream in and out | arXiv 2403.03853 |
 //! | `deepest` | the deepest layers but the last | the baseline of arXiv 2403.17887 |
 //!
-//! A choice is made in rounds: each measures the model as it is by then and takes its share.
+//! A choice is made in rounds: each measures the model as it is by then and takes its share. By task there is
+//! one: its costs are those of the whole model.
 
 use std::fmt;
 
 use lns_corpus::Windows;
 use lns_kernels::Workers;
 use lns_model::{LayerSource, Pruned};
-use lns_record::{BlockRecord, LayerRecord, PruneStep, RemovalRecord};
+use lns_record::{BlockRecord, CostRecord, LayerRecord, PruneStep, RemovalRecord};
 use lns_score::{Evaluation, ScoreError, evaluate, paired};
 use lns_spec::{LayerIndex, Removal, Site, SpecError};
 
@@ -28,6 +30,7 @@ use crate::{
 #[expect(missing_docs, reason = "the module's table says what each does")]
 pub enum PruneRule {
     Removal,
+    Task,
     Angular,
     Influence,
     Deepest,
@@ -35,12 +38,14 @@ pub enum PruneRule {
 
 impl PruneRule {
     /// Every rule, the default first.
-    pub const ALL: [Self; 4] = [Self::Removal, Self::Angular, Self::Influence, Self::Deepest];
+    pub const ALL: [Self; 5] =
+        [Self::Removal, Self::Task, Self::Angular, Self::Influence, Self::Deepest];
 
     /// Its name on the command line and in plans.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Removal => "removal",
+            Self::Task => "task",
             Self::Angular => "angular",
             Self::Influence => "influence",
             Self::Deepest => "deepest",
@@ -53,6 +58,9 @@ impl PruneRule {
             Self::Removal => {
                 "what raises the loss on --text least when it is removed, measured again after every \
                  removal (the default)"
+            }
+            Self::Task => {
+                "the layers that a task of a finished diagnosis (--diagnosis) loses least without"
             }
             Self::Angular => {
                 "the block of N layers whose ends are at the smallest angle (arXiv 2403.17887)"
@@ -71,7 +79,7 @@ impl fmt::Display for PruneRule {
 
 /// What to choose.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Choice {
+pub struct Choice<'a> {
     /// By which rule.
     pub rule: PruneRule,
     /// How many layers, or branches.
@@ -82,6 +90,9 @@ pub struct Choice {
     pub branches: bool,
     /// Stop before the loss on the windows rises by more than this, in nats per token.
     pub max_increase: Option<f64>,
+    /// What each layer of the whole model costs a task, for the rule that takes the least of them; of
+    /// no use to the others.
+    pub costs: &'a [CostRecord],
 }
 
 /// What was chosen.
@@ -111,6 +122,10 @@ pub enum ChooseError {
         there.saturating_sub(1)
     )]
     TooMany { what: &'static str, there: usize, count: usize },
+    #[error(
+        "by task, layers are chosen in one round by what each of {layers} costs; there are {costs} costs"
+    )]
+    Costs { layers: usize, costs: usize },
 }
 
 /// Chooses on a text; `observe` sees each step as it is taken, and the loss before any.
@@ -120,7 +135,7 @@ pub enum ChooseError {
 pub fn choose(
     source: &dyn LayerSource,
     text: &Windows,
-    choice: &Choice,
+    choice: &Choice<'_>,
     workers: &Workers,
     observe: &mut dyn FnMut(&PruneStep, f64),
 ) -> Result<Chosen, ChooseError> {
@@ -134,6 +149,14 @@ pub fn choose(
     };
     if choice.count >= there {
         return Err(ChooseError::TooMany { what, there, count: choice.count });
+    }
+    if choice.rule == PruneRule::Task
+        && (choice.rounds != 1 || choice.costs.len() != spec.num_hidden_layers)
+    {
+        return Err(ChooseError::Costs {
+            layers: spec.num_hidden_layers,
+            costs: choice.costs.len(),
+        });
     }
     let baseline = loss(source)?;
     let baseline_nll = baseline.nll();
@@ -191,7 +214,7 @@ struct Ranked {
 fn ranked(
     model: &dyn LayerSource,
     text: &Windows,
-    choice: &Choice,
+    choice: &Choice<'_>,
     share: usize,
     workers: &Workers,
 ) -> Result<Vec<Ranked>, ScoreError> {
@@ -228,6 +251,14 @@ fn ranked(
             let ranked =
                 |layer: &LayerRecord| Some(rise(whole(layer.layer), layer.removal.as_ref()?));
             lowest(layers.iter().filter_map(ranked).collect())
+        }
+        PruneRule::Task => {
+            let ranked = |(layer, cost): (usize, &CostRecord)| Ranked {
+                removal: whole(layer),
+                score: Some(cost.drop),
+                stderr: cost.stderr,
+            };
+            lowest(choice.costs.iter().enumerate().map(ranked).collect())
         }
         PruneRule::Influence => {
             let layers = measured(&branches::Branches)?;

@@ -12,7 +12,7 @@ mod observer;
 mod pass;
 mod probes;
 mod statistics;
-mod task_measure;
+mod task_costs;
 mod theory;
 mod verdict;
 mod words;
@@ -22,7 +22,7 @@ pub use derivative::Examined;
 pub use growth::fit_growth;
 pub use observer::{AtEnd, AtLayer, Observer, Observers, Passed};
 pub use probes::{Course, Probe, Probes, UnknownProbe, UnsuitedProbe, probes};
-pub use task_measure::TaskMeasure;
+pub use task_costs::{TaskCosts, TaskCostsError, TaskMeasure};
 pub use theory::{Moment, Subject, theory};
 pub use verdict::judge;
 

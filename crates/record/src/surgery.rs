@@ -71,11 +71,12 @@ impl ProvenanceRecord {
 pub struct PruneStep {
     /// What went, by its index in the model before any pruning.
     pub removal: Removal,
-    /// The rule's number for it when it was chosen: nats per token for a measured removal, an angle
-    /// over π, an influence. Absent where the rule has none.
+    /// The rule's number for it when it was chosen: nats per token for a measured removal, what a task
+    /// loses (nats per document, or a share of accuracy), an angle over π, an influence. Absent where the
+    /// rule has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<f64>,
-    /// Standard error of a measured `score` over windows; absent with fewer than two, and in plans of
+    /// Standard error of a measured `score` over windows or documents; absent with fewer than two, and in plans of
     /// earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score_stderr: Option<f64>,
@@ -96,8 +97,11 @@ pub struct PrunePlan {
     pub model: String,
     /// The model's fingerprint: the plan is for no other.
     pub fingerprint: String,
-    /// How the steps were chosen: `removal`, `angular`, `influence`, `deepest` or `given`.
+    /// How the steps were chosen: `removal`, `task`, `angular`, `influence`, `deepest` or `given`.
     pub rule: String,
+    /// Of the rule `task`: its name and the measure, `piqa, gold`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
     /// Loss on the text before the first step, if one was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline_nll: Option<f64>,

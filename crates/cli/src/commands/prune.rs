@@ -6,11 +6,14 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::Args;
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use lns_checkpoint::{Checkpoint, Conversion, StorageType};
 use lns_convert::{ConvertError, Effect, Made, chosen_plan, effect, given_plan, read_plan};
 use lns_corpus::Windows;
-use lns_diagnose::{Choice, Chosen, PruneRule, choose};
+use lns_diagnose::{Choice, Chosen, PruneRule, TaskCosts, TaskMeasure, choose};
 use lns_kernels::Compute;
 use lns_model::{LayerSource, f32_bytes};
 use lns_record::{PrunePlan, PruneStep, pretty_json, replace_file};
@@ -68,6 +71,21 @@ pub(crate) struct PruneArgs {
         help = format!("The rule for --drop: {}", any_of(PruneRule::ALL.map(PruneRule::name)))
     )]
     pub(crate) by: Option<PruneRule>,
+
+    /// The diagnosis that --by task reads: a folder that `lns diagnose MODEL --tasks … --out DIR` wrote
+    #[arg(long, value_name = "DIR", requires = "by")]
+    pub(crate) diagnosis: Option<PathBuf>,
+
+    /// The task whose costs count for --by task, where the diagnosis asked several
+    #[arg(long, value_name = "TASK", requires = "diagnosis")]
+    pub(crate) task: Option<String>,
+
+    #[arg(
+        long, value_name = "MEASURE", requires = "diagnosis", value_parser = measure(),
+        help = "By which of its costs: gold, the right answer's log-probability (if not given, because every \
+                document says something); acc or acc_norm, accuracy, which is coarse"
+    )]
+    pub(crate) measure: Option<TaskMeasure>,
 
     /// Choose single attentions and MLPs instead of whole layers
     #[arg(long, requires = "drop")]
@@ -130,6 +148,12 @@ fn prune_rule(name: &str) -> Result<PruneRule, String> {
     rule.ok_or_else(|| format!("expected {}", any_of(PruneRule::ALL.map(PruneRule::name))))
 }
 
+/// A measure by its name.
+fn measure() -> impl TypedValueParser<Value = TaskMeasure> {
+    PossibleValuesParser::new(TaskMeasure::ALL.map(TaskMeasure::name))
+        .try_map(|name| TaskMeasure::named(&name).ok_or("this is no measure"))
+}
+
 fn help() -> String {
     let rules = PruneRule::ALL.map(|rule| format!("  {:<9}  {}\n", rule.name(), rule.takes()));
     format!(
@@ -144,6 +168,8 @@ fn help() -> String {
 fn run(args: &PruneArgs, printer: &Printer) -> anyhow::Result<()> {
     let asked = Asked::valid(args)?;
     let checkpoint = model::open(&args.model)?;
+    let costs = args.diagnosis.as_deref().map(|folder| costs(args, folder, &checkpoint));
+    let costs = costs.transpose()?;
     let output = &args.output;
     let existing = convert::under_force(output.force);
     if let Some(out) = output.out.as_ref().filter(|_| !output.dry_run) {
@@ -186,7 +212,8 @@ fn run(args: &PruneArgs, printer: &Printer) -> anyhow::Result<()> {
             Some(Measured { source, text, from, compute })
         }
     };
-    let (plan, chosen) = plan(asked, &checkpoint, chosen_on.as_ref(), measured.as_ref(), printer)?;
+    let (plan, chosen) =
+        plan(asked, costs.as_ref(), &checkpoint, chosen_on.as_ref(), measured.as_ref(), printer)?;
     let removals = plan.removals();
     if removals.is_empty() {
         printer.json(&plan)?;
@@ -237,6 +264,7 @@ struct Measured<'a> {
 /// What is to go: named, planned before, or chosen; then with what the choice measured.
 fn plan(
     asked: Asked<'_>,
+    costs: Option<&TaskCosts>,
     checkpoint: &Checkpoint,
     chosen_on: Option<&Windows>,
     measured: Option<&Measured<'_>>,
@@ -254,8 +282,12 @@ fn plan(
             let (Some(text), Some(measured)) = (chosen_on, measured) else {
                 return Err(usage("--drop chooses on a text: give --text FILE"));
             };
+            let known = costs.map_or(&[][..], |costs| &costs.costs);
+            let choice = Choice { costs: known, ..choice };
             let chosen = chosen(&choice, text, measured, printer)?;
-            Ok((chosen_plan(checkpoint, choice.rule, &chosen)?, Some(chosen)))
+            let plan = chosen_plan(checkpoint, choice.rule, &chosen)?;
+            let task = costs.map(|costs| format!("{}, {}", costs.task, costs.measure.name()));
+            Ok((PrunePlan { task, ..plan }, Some(chosen)))
         }
         Asked::Named(selections) => {
             let mut removals = Vec::new();
@@ -273,7 +305,7 @@ enum Asked<'a> {
     /// What a plan says.
     Planned(&'a Path),
     /// What evidence chooses.
-    Chosen(Choice),
+    Chosen(Choice<'static>),
     /// These layers, or their branches at a site.
     Named(Vec<(&'a LayerSelection, Option<Site>)>),
 }
@@ -307,7 +339,7 @@ impl<'a> Asked<'a> {
 }
 
 /// The choice that --drop and the flags beside it ask for.
-fn choice(args: &PruneArgs, count: usize) -> anyhow::Result<Choice> {
+fn choice(args: &PruneArgs, count: usize) -> anyhow::Result<Choice<'static>> {
     let rule = args.by.unwrap_or(PruneRule::Removal);
     if args.branches && rule != PruneRule::Removal {
         return Err(usage(format!(
@@ -319,6 +351,18 @@ fn choice(args: &PruneArgs, count: usize) -> anyhow::Result<Choice> {
     if rounds > count {
         return Err(usage(format!("--rounds {rounds}: there are {count} to drop, one a round")));
     }
+    if (rule == PruneRule::Task) != args.diagnosis.is_some() {
+        return Err(usage(
+            "--by task and --diagnosis DIR go together: layers are chosen by what a diagnosis found that they \
+             cost a task; `lns diagnose MODEL --tasks TASK --data FOLDER --out DIR` makes one",
+        ));
+    }
+    if rule == PruneRule::Task && rounds > 1 {
+        return Err(usage(
+            "--rounds: the diagnosis knows what each layer costs the whole model; prune in steps and \
+             diagnose between them",
+        ));
+    }
     if rule == PruneRule::Deepest && rounds > 1 {
         return Err(usage("--rounds: the deepest layers are the same however often one looks"));
     }
@@ -328,7 +372,16 @@ fn choice(args: &PruneArgs, count: usize) -> anyhow::Result<Choice> {
         rounds,
         branches: args.branches,
         max_increase: args.max_ppl_increase.map(|percent| (percent / 100.0).ln_1p()),
+        costs: &[],
     })
+}
+
+/// What each layer costs the task that --by task goes by.
+fn costs(args: &PruneArgs, folder: &Path, checkpoint: &Checkpoint) -> anyhow::Result<TaskCosts> {
+    let record = lns_diagnose::read(folder)?;
+    let measure = args.measure.unwrap_or(TaskMeasure::Gold);
+    TaskCosts::of(&record, checkpoint.spec(), args.task.as_deref(), measure)
+        .with_context(|| format!("--diagnosis {}", folder.display()))
 }
 
 fn chosen(

@@ -181,3 +181,73 @@ fn a_report_puts_evaluations_side_by_side() {
     let message = bench.fails(&["report", "other.json"], 2);
     assert!(message.contains("not a diagnosis"), "{message}");
 }
+
+#[test]
+fn prune_by_task_takes_the_layers_that_a_diagnosis_found_the_task_loses_least_without() {
+    let bench = bench(30);
+    fs::copy(bench.path("own.jsonl"), bench.path("second.jsonl")).expect("copies");
+    let text = ["--text", "text.txt", "--window", "16"];
+    let diagnose = |tasks: &[&str], out: &str| {
+        let all = [&["diagnose", "model", "--out", out][..], tasks, &text].concat();
+        bench.succeeds(&all);
+        let json = fs::read(bench.path(out).join("diagnose.json")).expect("written");
+        serde_json::from_slice::<Value>(&json).expect("JSON")
+    };
+    let found = diagnose(&["--tasks", "own.jsonl"], "one");
+    diagnose(&["--tasks", "own.jsonl,second.jsonl"], "two");
+    diagnose(&[], "none");
+
+    let drop = |diagnosis: &str, more: &[&str]| {
+        let by = ["prune", "model", "--drop", "1", "--by", "task", "--diagnosis", diagnosis];
+        [&by[..], &text, more].concat().iter().map(|part| part.to_string()).collect::<Vec<_>>()
+    };
+    for measure in ["gold", "acc"] {
+        let arguments = drop("one", &["--measure", measure, "--out", measure]);
+        bench.succeeds(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        let plan = fs::read(bench.path(measure).join("prune.json")).expect("written");
+        let plan: Value = serde_json::from_slice(&plan).expect("JSON");
+        assert_eq!(
+            (&plan["rule"], &plan["task"]),
+            (&json!("task"), &json!(format!("own, {measure}")))
+        );
+        let cost = |layer: &Value| layer["tasks"]["own"][measure]["drop"].as_f64().expect("there");
+        let layers = found["layers"].as_array().expect("layers");
+        let least = layers.iter().min_by(|a, b| cost(a).total_cmp(&cost(b))).expect("layers");
+        let step = &plan["steps"][0];
+        assert_eq!(
+            (&step["removal"]["layer"], &step["score"]),
+            (&least["layer"], &json!(cost(least)))
+        );
+        assert!(step["nll"].is_number(), "the loss on the text is told beside it");
+    }
+
+    let other = Bench::new("qwen2");
+    let foreign = other.path("model").display().to_string();
+    for (arguments, expected) in [
+        (drop("two", &["--out", "x"]), "asked own, second: name one of them with --task"),
+        (drop("two", &["--task", "third", "--out", "x"]), "asked own, second"),
+        (drop("none", &["--out", "x"]), "asked no tasks"),
+        (drop("nowhere", &["--out", "x"]), "nowhere"),
+        (drop("one", &["--rounds", "1", "--branches", "--out", "x"]), "--branches"),
+    ] {
+        let message = bench.fails(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), 2);
+        assert!(message.contains(expected), "{expected}: {message}");
+    }
+    let alone = ["prune", "model", "--drop", "1", "--by", "task", "--out", "x"];
+    let message = bench.fails(&[&alone[..], &text].concat(), 2);
+    assert!(message.contains("go together"), "{message}");
+    let foreign =
+        ["prune", &foreign, "--drop", "1", "--by", "task", "--diagnosis", "one", "--out", "x"];
+    let message = bench.fails(&[&foreign[..], &text].concat(), 2);
+    assert!(message.contains("another config.json"), "{message}");
+
+    // A measure that the diagnosis lacks.
+    let path = bench.path("one/diagnose.json");
+    let mut record = found.clone();
+    record["layers"][1]["tasks"]["own"].as_object_mut().expect("costs").remove("acc_norm");
+    fs::write(path, record.to_string()).expect("writable");
+    let arguments = drop("one", &["--measure", "acc_norm", "--out", "x"]);
+    let message = bench.fails(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), 2);
+    assert!(message.contains("layer 1 has no acc_norm in own"), "{message}");
+    assert!(message.contains("measured are gold, acc"), "{message}");
+}

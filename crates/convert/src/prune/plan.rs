@@ -47,6 +47,7 @@ pub fn given_plan(
         model: source.spec().to_string(),
         fingerprint: source.fingerprint()?,
         rule: "given".to_owned(),
+        task: None,
         baseline_nll: None,
         steps: removals.into_iter().map(step).collect(),
     })
