@@ -156,6 +156,56 @@ def gpt_oss(layers):
     )
 
 
+def deepseek(shape, **more):
+    """Keys of both, heads whose parts all have other sizes; a head shares no keys."""
+    return dict(
+        **{**shape, "num_key_value_heads": shape["num_attention_heads"]},
+        **{
+            "q_lora_rank": 12,
+            "kv_lora_rank": 10,
+            "qk_nope_head_dim": 6,
+            "qk_rope_head_dim": 4,
+            "v_head_dim": 5,
+            "first_k_dense_replace": 1,
+            "n_routed_experts": 6,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 16,
+            **more,
+        },
+    )
+
+
+def deepseek_yarn(**more):
+    """A range of correction that cuts through the two frequencies."""
+    return {
+        "rope_type": "yarn",
+        "rope_theta": 1e4,
+        "factor": 4.0,
+        "original_max_position_embeddings": 16,
+        **more,
+    }
+
+
+def deepseek_v2(layers):
+    return hf.DeepseekV2Config(
+        **deepseek(decoder(layers)),
+        topk_method="group_limited_greedy",
+        n_group=3,
+        topk_group=2,
+        routed_scaling_factor=1.5,
+        rope_parameters=deepseek_yarn(beta_fast=8.0, beta_slow=0.25, mscale=0.7, mscale_all_dim=0.4),
+    )
+
+
+def deepseek_v3(layers):
+    return hf.DeepseekV3Config(
+        **deepseek(decoder(layers)),
+        n_group=3,
+        topk_group=2,
+        rope_parameters=deepseek_yarn(mscale=1.0, mscale_all_dim=1.0),
+    )
+
+
 # Name: the bare family, by its layers; and the smallest one, with other settings.
 FAMILIES = {
     "gemma3_text": (
@@ -281,6 +331,27 @@ FAMILIES = {
             tie_word_embeddings=True,
         ),
     ),
+    "deepseek_v2": (
+        deepseek_v2,
+        hf.DeepseekV2Config(
+            **deepseek(small(), q_lora_rank=None, moe_intermediate_size=8, num_experts_per_tok=2),
+            n_shared_experts=1,
+        ),
+    ),
+    "deepseek_v3": (
+        deepseek_v3,
+        hf.DeepseekV3Config(
+            **deepseek(small(), moe_intermediate_size=8, n_routed_experts=5, v_head_dim=12),
+            n_group=1,
+            topk_group=1,
+            n_shared_experts=2,
+            norm_topk_prob=False,
+            routed_scaling_factor=1.0,
+            rope_interleave=False,
+            attention_bias=True,
+            tie_word_embeddings=True,
+        ),
+    ),
 }
 
 
@@ -306,12 +377,32 @@ def add_chosen(folder):
     """Which experts of each layer compute which token of both rows of ids."""
     model = load(folder)
     ids = load_file(folder / "expected.safetensors")["input_ids"].long()
+    if model.config.model_type.startswith("deepseek"):
+        return add_chosen_by_groups(folder, model, ids)
     with torch.inference_mode():
         scores = model(ids, use_cache=False, output_router_logits=True).router_logits
     sparse = [i for i, layer in enumerate(model.model.layers) if hasattr(layer.mlp, "experts")]
     chosen = [one.topk(model.config.num_experts_per_tok).indices for one in scores]
     by_row = {f"experts.{i}": one.reshape(*ids.shape, -1).float() for i, one in zip(sparse, chosen)}
     add(folder, by_row)
+
+
+def add_chosen_by_groups(folder, model, ids):
+    """The same where scores alone do not say which: their gate does, in no order."""
+    chosen = {}
+    for i, layer in enumerate(model.model.layers):
+        if not hasattr(layer.mlp, "experts"):
+            continue
+
+        def keep(_, __, found, i=i):
+            _, weights, experts = found
+            order = weights.sort(descending=True, stable=True).indices
+            chosen[f"experts.{i}"] = experts.gather(1, order).reshape(*ids.shape, -1).float()
+
+        layer.mlp.gate.register_forward_hook(keep)
+    with torch.inference_mode():
+        model(ids, use_cache=False)
+    add(folder, chosen)
 
 
 def add_gradients(folder):
@@ -407,7 +498,28 @@ def older_gpt_oss(config, parameters):
     del config["swiglu_alpha"]
 
 
+def older_deepseek(config, parameters):
+    """As in DeepSeek's own files, which say what transformers takes for granted."""
+    config["rope_theta"] = parameters.pop("rope_theta")
+    config["rope_scaling"] = {"type": parameters.pop("rope_type"), **parameters}
+    for key in ("head_dim", "qk_head_dim", "rope_interleave", "output_router_logits", "mlp_bias"):
+        config.pop(key, None)
+    config.update(moe_layer_freq=1, ep_size=1, num_nextn_predict_layers=1)
+
+
+def older_deepseek_v2(config, parameters):
+    older_deepseek(config, parameters)
+    config.update(scoring_func="softmax", norm_topk_prob=False, aux_loss_alpha=0.001, seq_aux=True)
+
+
+def older_deepseek_v3(config, parameters):
+    older_deepseek(config, parameters)
+    config.update(scoring_func="sigmoid", topk_method="noaux_tc")
+
+
 OLDER = {
+    "deepseek_v2": older_deepseek_v2,
+    "deepseek_v3": older_deepseek_v3,
     "gemma3_text": older_gemma3,
     "gpt_neox": older_gpt_neox,
     "glm4": older_glm4,
@@ -535,7 +647,7 @@ def main():
             continue
         write(out, name, family(3), 60 + seed, brief=False)
         add_generated(out / name)
-        if hasattr(family(3), "num_local_experts"):
+        if any(hasattr(family(3), key) for key in ("num_local_experts", "n_routed_experts")):
             add_chosen(out / name)
         write(out, f"{name}-bf16-sharded", family(2), 80 + seed, torch.bfloat16, "20KB")
         write(out, f"{name}-small", smallest, 100 + seed)

@@ -154,6 +154,10 @@ def fill(model, seed):
                 parameter.copy_(0.5 * noise)
             else:
                 parameter.copy_(noise * 1.2 / parameter.shape[1] ** 0.5)
+        for name, buffer in model.named_buffers():
+            # What DeepSeek-V3 adds to the experts' scores to choose.
+            if name.endswith("e_score_correction_bias"):
+                buffer.copy_(0.2 * torch.randn(buffer.shape, generator=generator))
 
 
 def write(out, name, config, seed, dtype=torch.float32, shard="1GB", brief=True):

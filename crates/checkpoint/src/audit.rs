@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use lns_spec::{ModelSpec, Role, StoredTensor, TensorId};
+use serde_json::Value;
 
 use crate::{StorageType, TensorInfo};
 
@@ -68,7 +69,11 @@ impl TensorAudit {
             ".attention.bias",
             ".attention.masked_bias",
         ];
-        let harmless = |name: &str| name == head || kept.iter().any(|end| name.ends_with(end));
+        let harmless = |name: &str| {
+            name == head
+                || kept.iter().any(|end| name.ends_with(end))
+                || predicts_further(spec, name)
+        };
         audit.unexpected =
             present.into_keys().filter(|name| !harmless(name)).map(str::to_owned).collect();
         audit.unexpected.sort_unstable();
@@ -82,6 +87,17 @@ impl TensorAudit {
             && self.misshapen.is_empty()
             && self.unreadable.is_empty()
     }
+}
+
+/// Whether a tensor is of a layer after the last, of which `config.json` says that it predicts tokens after
+/// the next one (DeepSeek-V3, arXiv 2412.19437, §2.2): the model computes the same without it.
+fn predicts_further(spec: &ModelSpec, name: &str) -> bool {
+    let further = spec.other_keys.get("num_nextn_predict_layers").and_then(Value::as_u64);
+    let first = spec.num_hidden_layers as u64;
+    let layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next());
+    layer
+        .and_then(|layer| layer.parse::<u64>().ok())
+        .is_some_and(|layer| layer >= first && layer - first < further.unwrap_or(0))
 }
 
 impl fmt::Display for TensorAudit {

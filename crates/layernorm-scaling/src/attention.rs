@@ -1,4 +1,4 @@
-//! Grouped-query self-attention with rotary positions.
+//! Grouped-query self-attention with rotary positions, and multi-head latent attention.
 //!
 //! Shapes: B sequences, T tokens, H = hidden_size, D = head_dim.
 
@@ -10,7 +10,8 @@ use lns_kernels::{AttentionShape, RotaryTable, Scores, causal_attention, rotate}
 use lns_spec::{LayerIndex, ModelSpec, Part, Role, RopeFrequencies, RopeSpec, Rotary};
 
 use crate::{
-    LayerCache, NormScaling, Projection,
+    Latents, LayerCache, NormScaling, Projection,
+    latent::Entering,
     weights::{Builder, Weights},
 };
 
@@ -36,18 +37,21 @@ fn table_of(
         make(&rope.frequencies(spec.rotary_dim, positions, context))
             .for_heads_of(spec.head_dim)
             .interleaved(spec.rotary_interleaved)
+            .turning_the_last(spec.latent.is_some())
     };
     of(&spec.rope).with_local(spec.local_rope.as_ref().map(of))
 }
 
-/// Causal grouped-query self-attention with rotary positions.
+/// Causal grouped-query self-attention with rotary positions, or with latents multi-head latent attention.
 #[derive(Module, Debug)]
 pub struct SelfAttention {
-    /// H → heads · D
+    /// What queries, keys and values are made of, where it is not the stream itself.
+    pub latents: Option<Latents>,
+    /// H, or the queries' latent → heads · D
     pub q_proj: Projection,
-    /// H → key_value_heads · D
+    /// H → key_value_heads · D; with latents, theirs → the part of each head's key that is not turned
     pub k_proj: Projection,
-    /// H → key_value_heads · D
+    /// H, or the latent of keys and values → key_value_heads · features of a value
     pub v_proj: Projection,
     /// heads · D → H
     pub o_proj: Projection,
@@ -70,7 +74,12 @@ impl SelfAttention {
         builder: &mut Builder<'_, W>,
     ) -> Result<Self, W::Error> {
         let eps = spec.rms_norm_eps;
+        let latents = match spec.latent {
+            Some(_) => Some(Latents::build(builder)?),
+            None => None,
+        };
         Ok(Self {
+            latents,
             q_proj: Projection::build(builder, Role::Query)?,
             k_proj: Projection::build(builder, Role::Key)?,
             v_proj: Projection::build(builder, Role::Value)?,
@@ -112,9 +121,17 @@ impl SelfAttention {
             Rotary::Local => rotate(x, rotary.local(), start),
             Rotary::None => x,
         };
-        let q = turned(heads(self.q_proj.forward(x.clone()), &self.q_norm));
-        let k = turned(heads(self.k_proj.forward(x.clone()), &self.k_norm));
-        let v = self.v_proj.forward(x);
+        let Entering { queries, keys_and_values, rotary_keys } = match &self.latents {
+            Some(latents) => latents.forward(x),
+            None => Entering { queries: x.clone(), keys_and_values: x, rotary_keys: None },
+        };
+        let q = turned(heads(self.q_proj.forward(queries), &self.q_norm));
+        let k = self.k_proj.forward(keys_and_values.clone());
+        let k = match rotary_keys {
+            Some(part) => self.with_rotary_part(k, part, rotary, start),
+            None => turned(heads(k, &self.k_norm)),
+        };
+        let v = self.v_proj.forward(keys_and_values);
         let (k, v) = match cache {
             Some(cache) => cache.append(k, v),
             None => (k, v),
@@ -127,5 +144,30 @@ impl SelfAttention {
             self.sinks.as_ref().map(Param::val),
             rotary.documents(),
         ))
+    }
+
+    /// Gives every head's key, \[B, T, heads · (D − R)\], the part that all of them share, \[B, T, R\], turned.
+    fn with_rotary_part(
+        &self,
+        keys: Tensor<3>,
+        part: Tensor<3>,
+        rotary: &RotaryTable,
+        start: usize,
+    ) -> Tensor<3> {
+        let ([b, t, width], [_, _, turned]) = (keys.dims(), part.dims());
+        let (heads, head_dim) = (self.shape.heads, self.shape.head_dim);
+        let part = rotate(part, &rotary.clone().for_heads_of(turned), start);
+        let part = part.reshape([b, t, 1, turned]).expand([b, t, heads, turned]);
+        let keys = keys.reshape([b, t, heads, width / heads]);
+        Tensor::cat(vec![keys, part], 3).reshape([b, t, heads * head_dim])
+    }
+
+    /// Every matrix.
+    pub(crate) fn projections(&mut self) -> impl Iterator<Item = &mut Projection> {
+        let latents = self.latents.iter_mut().flat_map(|latents| {
+            let queries = latents.queries.iter_mut().map(|latent| &mut latent.proj);
+            queries.chain([&mut latents.keys_and_values.proj, &mut latents.rotary_keys])
+        });
+        latents.chain([&mut self.q_proj, &mut self.k_proj, &mut self.v_proj, &mut self.o_proj])
     }
 }

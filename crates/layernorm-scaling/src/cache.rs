@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-/// The cache of one layer: \[B, tokens, key_value_heads · head_dim\], twice.
+/// The cache of one layer: \[B, tokens, key_value_heads · head_dim\], of keys and of values.
 #[derive(Debug, Default)]
 pub struct LayerCache {
     room: Option<(Tensor<3>, Tensor<3>)>,
@@ -29,19 +29,22 @@ impl LayerCache {
 
     /// Adds the keys and values of new tokens and returns those of all tokens.
     pub(crate) fn append(&mut self, k: Tensor<3>, v: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
-        let [sequences, tokens, width] = k.dims();
+        let [sequences, tokens, _] = k.dims();
         let end = self.len + tokens;
         let (mut keys, mut values) = match self.room.take() {
             Some((keys, values)) if end <= keys.dims()[1] => (keys, values),
             previous => {
                 // Room doubles, so that the copies add up to a constant per token.
-                let shape = [sequences, end.next_power_of_two().max(64), width];
-                let grown = (Tensor::zeros(shape, &k.device()), Tensor::zeros(shape, &k.device()));
+                let length = end.next_power_of_two().max(64);
+                let grown = |new: &Tensor<3>| {
+                    Tensor::zeros([sequences, length, new.dims()[2]], &new.device())
+                };
+                let grown = (grown(&k), grown(&v));
                 match previous {
                     Some((keys, values)) => {
-                        let old = [0..sequences, 0..self.len, 0..width];
                         let filled = |room: Tensor<3>, from: Tensor<3>| {
-                            room.slice_assign(old.clone(), from.slice(old.clone()))
+                            let old = [0..sequences, 0..self.len, 0..from.dims()[2]];
+                            room.slice_assign(old.clone(), from.slice(old))
                         };
                         (filled(grown.0, keys), filled(grown.1, values))
                     }
@@ -49,9 +52,9 @@ impl LayerCache {
                 }
             }
         };
-        let new = [0..sequences, self.len..end, 0..width];
-        keys = keys.slice_assign(new.clone(), k);
-        values = values.slice_assign(new, v);
+        let new = |x: &Tensor<3>| [0..sequences, self.len..end, 0..x.dims()[2]];
+        keys = keys.slice_assign(new(&k), k);
+        values = values.slice_assign(new(&v), v);
         self.len = end;
         let seen = |room: &Tensor<3>| room.clone().narrow(1, 0, end);
         let result = (seen(&keys), seen(&values));

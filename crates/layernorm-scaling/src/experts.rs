@@ -1,26 +1,34 @@
 //! Experts in the place of an MLP: a router chooses some of them for each token (Shazeer et al., arXiv
-//! 1701.06538; Mixtral, arXiv 2401.04088).
+//! 1701.06538; Mixtral, arXiv 2401.04088), perhaps beside one that computes all (DeepSeek-V2, arXiv
+//! 2405.04434, §2.2).
 //!
 //! Shapes: N tokens, E experts, k of them for each token, H = hidden_size.
 
 use burn::{
-    module::Module,
-    tensor::{Int, Tensor, TensorData, activation::softmax},
+    module::{Module, Param},
+    tensor::{
+        Int, Tensor, TensorData,
+        activation::{sigmoid, softmax},
+    },
 };
-use lns_spec::{ExpertsSpec, ModelSpec, Role, Router};
+use lns_spec::{ExpertsSpec, ModelSpec, Part, Role, Router};
 
 use crate::{
     Mlp, Projection,
     weights::{Builder, Weights},
 };
 
-/// Σ weight · MLP(x) over the k experts that the router chooses for x.
+/// Σ weight · MLP(x) over the k experts that the router chooses for x, and what the shared experts make of it.
 #[derive(Module, Debug)]
 pub struct Experts {
     /// H → a score for each expert
     pub router: Projection,
+    /// What is added to the experts' shares to choose, \[E\]; it has no gradient.
+    pub correction: Option<Param<Tensor<1>>>,
     /// The experts.
     pub each: Vec<Mlp>,
+    /// The experts that compute every token, side by side as one MLP.
+    pub shared: Option<Mlp>,
     #[module(skip)]
     spec: ExpertsSpec,
 }
@@ -41,9 +49,15 @@ impl Experts {
     ) -> Result<Self, W::Error> {
         let router = Projection::build(builder, Role::Router)?;
         let each = (0..experts.count)
-            .map(|expert| builder.of_expert(expert, |builder| Mlp::build(spec, builder)))
+            .map(|expert| builder.of_expert(expert, |builder| Mlp::build(spec, Role::MLP, builder)))
             .collect::<Result<_, _>>()?;
-        Ok(Self { router, each, spec: experts })
+        let correction = builder.optional(Role::RouterCorrection, Part::Bias)?;
+        let shared = match experts.shared_intermediate_size {
+            Some(_) => Some(Mlp::build(spec, Role::SHARED_MLP, builder)?),
+            None => None,
+        };
+        let correction = correction.map(|added| Param::from_tensor(added).set_require_grad(false));
+        Ok(Self { router, correction, each, shared, spec: experts })
     }
 
     /// \[B, T, H\] → \[B, T, H\]. Each expert computes its own tokens only; a token's sum is taken in the
@@ -51,7 +65,7 @@ impl Experts {
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let shape = x.dims();
         let [b, t, hidden] = shape;
-        let (tokens, k) = (x.reshape([b * t, hidden]), self.spec.per_token);
+        let (tokens, k) = (x.clone().reshape([b * t, hidden]), self.spec.per_token);
         let Routing { weights, chosen } = self.route(tokens.clone());
         let device = tokens.device();
         let indices = |list: Vec<i32>| {
@@ -75,7 +89,11 @@ impl Experts {
         }
         let by_token = Tensor::cat(outputs, 0).select(0, indices(places));
         let weighted = by_token.reshape([b * t, k, hidden]) * weights.unsqueeze_dim(2);
-        weighted.sum_dim(1).reshape(shape)
+        let sum = weighted.sum_dim(1).reshape(shape);
+        match &self.shared {
+            Some(shared) => sum + shared.forward(x),
+            None => sum,
+        }
     }
 
     /// Who computes which token of \[B, T, H\]: k experts for each, that of the largest weight first.
@@ -91,20 +109,30 @@ impl Experts {
 
     fn route(&self, tokens: Tensor<2>) -> Routing {
         let ([n, _], k) = (tokens.dims(), self.spec.per_token);
-        let shares = softmax(self.router.forward(tokens), 1);
-        let values: Vec<f32> = shares.clone().detach().into_data().iter::<f32>().collect();
+        let scores = self.router.forward(tokens);
+        let shares = match self.spec.router {
+            Router::Softmax | Router::SoftmaxRenormalised => softmax(scores, 1),
+            Router::Sigmoid | Router::SigmoidRenormalised => sigmoid(scores),
+        };
+        let plain = |x: Tensor<1>| x.detach().into_data().iter::<f32>().collect::<Vec<_>>();
+        let values = plain(shares.clone().flatten(0, 1));
+        let correction = self.correction.as_ref().map(|added| plain(added.val()));
         let mut chosen = Vec::with_capacity(n * k);
         for row in values.chunks_exact(self.spec.count) {
-            let mut order: Vec<usize> = (0..row.len()).collect();
-            order.sort_by(|a, b| row[*b].total_cmp(&row[*a]));
-            chosen.extend_from_slice(&order[..k]);
+            chosen.extend(self.spec.choose(row, correction.as_deref()));
         }
         let list: Vec<i32> = chosen.iter().map(|expert| *expert as i32).collect();
         let indices = Tensor::<2, Int>::from_data(TensorData::new(list, [n, k]), &shares.device());
         let weights = shares.gather(1, indices);
         let weights = match self.spec.router {
-            Router::Softmax => weights,
+            Router::Softmax | Router::Sigmoid => weights,
             Router::SoftmaxRenormalised => weights.clone() / weights.sum_dim(1),
+            // A sigmoid may be so small that the sum is 0; the reference adds the same.
+            Router::SigmoidRenormalised => weights.clone() / weights.sum_dim(1).add_scalar(1e-20),
+        };
+        let weights = match self.spec.scale {
+            1.0 => weights,
+            scale => weights.mul_scalar(scale),
         };
         Routing { weights, chosen }
     }

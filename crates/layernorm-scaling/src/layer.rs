@@ -218,7 +218,7 @@ impl TransformerLayerWithScaling {
         }
         if spec.has_branch(layer, Site::Mlp) {
             match spec.experts(layer) {
-                None => built.mlp = Some(Mlp::build(spec, builder)?),
+                None => built.mlp = Some(Mlp::build(spec, Role::MLP, builder)?),
                 Some(experts) => {
                     built.experts = Some(Experts::build(spec, experts, builder)?);
                 }
@@ -380,15 +380,11 @@ impl TransformerLayerWithScaling {
     /// The layer with the products of its projections in another precision; those of a router stay in
     /// f32, because a small difference may choose other experts.
     pub fn with_precision(mut self, precision: Precision) -> Self {
-        let attention = self.self_attn.iter_mut().flat_map(|attention| {
-            [
-                &mut attention.q_proj,
-                &mut attention.k_proj,
-                &mut attention.v_proj,
-                &mut attention.o_proj,
-            ]
-        });
-        let experts = self.experts.iter_mut().flat_map(|experts| &mut experts.each);
+        let attention = self.self_attn.iter_mut().flat_map(SelfAttention::projections);
+        let experts = self
+            .experts
+            .iter_mut()
+            .flat_map(|experts| experts.each.iter_mut().chain(&mut experts.shared));
         let mlp =
             self.mlp.iter_mut().chain(experts).flat_map(|mlp| {
                 mlp.gate_proj.iter_mut().chain([&mut mlp.up_proj, &mut mlp.down_proj])

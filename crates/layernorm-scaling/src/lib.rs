@@ -16,6 +16,7 @@
 mod attention;
 mod cache;
 mod experts;
+mod latent;
 mod layer;
 mod mlp;
 mod norm;
@@ -25,6 +26,7 @@ mod weights;
 pub use attention::{SelfAttention, packed_rotary_table, rotary_table};
 pub use cache::LayerCache;
 pub use experts::Experts;
+pub use latent::{Latent, Latents};
 pub use layer::{BranchEnd, TransformerLayerWithScaling, TransformerLayerWithScalingConfig};
 pub use mlp::Mlp;
 pub use norm::{

@@ -27,13 +27,17 @@ pub struct Mlp {
 impl Mlp {
     pub(crate) fn build<W: Weights>(
         spec: &ModelSpec,
+        [gate, up, down]: [Role; 3],
         builder: &mut Builder<'_, W>,
     ) -> Result<Self, W::Error> {
-        let gate = |builder: &mut Builder<'_, W>| Projection::build(builder, Role::MlpGate);
+        let gate_proj = match spec.gated_mlp {
+            true => Some(Projection::build(builder, gate)?),
+            false => None,
+        };
         Ok(Self {
-            gate_proj: spec.gated_mlp.then(|| gate(builder)).transpose()?,
-            up_proj: Projection::build(builder, Role::MlpUp)?,
-            down_proj: Projection::build(builder, Role::MlpDown)?,
+            gate_proj,
+            up_proj: Projection::build(builder, up)?,
+            down_proj: Projection::build(builder, down)?,
             activation: match spec.hidden_act {
                 Activation::Silu => Gate::Silu,
                 Activation::GeluTanh => Gate::Gelu,

@@ -13,7 +13,7 @@ use lns_spec::{LayerIndex, ModelTensor, Part, Role, Site, TensorId};
 use crate::Decoder;
 
 /// The fields of a layer that hold tensors, and what for.
-const FIELDS: [(&str, Role); 20] = [
+const FIELDS: [(&str, Role); 29] = [
     ("input_layernorm", Role::InputNorm(Site::Attention)),
     ("post_attention_layernorm", Role::InputNorm(Site::Mlp)),
     ("self_attn.q_proj", Role::Query),
@@ -26,7 +26,16 @@ const FIELDS: [(&str, Role); 20] = [
     ("mlp.gate_proj", Role::MlpGate),
     ("mlp.up_proj", Role::MlpUp),
     ("mlp.down_proj", Role::MlpDown),
+    ("self_attn.latents.queries.proj", Role::QueryLatent),
+    ("self_attn.latents.queries.norm", Role::QueryLatentNorm),
+    ("self_attn.latents.keys_and_values.proj", Role::KeyValueLatent),
+    ("self_attn.latents.keys_and_values.norm", Role::KeyValueLatentNorm),
+    ("self_attn.latents.rotary_keys", Role::RotaryKey),
     ("experts.router", Role::Router),
+    ("experts.correction", Role::RouterCorrection),
+    ("experts.shared.gate_proj", Role::SharedMlpGate),
+    ("experts.shared.up_proj", Role::SharedMlpUp),
+    ("experts.shared.down_proj", Role::SharedMlpDown),
     ("attention_output.norm", Role::OutputNorm(Site::Attention)),
     ("mlp_output.norm", Role::OutputNorm(Site::Mlp)),
     ("attention_output.scale", Role::BranchGate(Site::Attention)),
@@ -72,6 +81,8 @@ pub fn tensor_id(path: &str) -> Option<TensorId> {
         }
     };
     let (_, role) = FIELDS.into_iter().find(|(name, _)| *name == field)?;
+    // It is nothing but what is added.
+    let part = if role == Role::RouterCorrection { Part::Bias } else { part };
     Some(TensorId { layer, expert, role, part })
 }
 

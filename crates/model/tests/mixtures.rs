@@ -28,7 +28,7 @@ fn expected(folder: &str, name: &str) -> Option<Vec<f32>> {
 #[test]
 fn each_token_goes_to_the_experts_that_transformers_sends_it_to() {
     let mut compared = 0;
-    for folder in ["mixtral", "qwen3_moe", "gpt_oss"] {
+    for folder in ["mixtral", "qwen3_moe", "gpt_oss", "deepseek_v2", "deepseek_v3"] {
         let model = load(folder);
         let ids = expected(folder, "input_ids").expect("every file has its ids");
         let length = ids.len() / 2;
@@ -51,7 +51,7 @@ fn each_token_goes_to_the_experts_that_transformers_sends_it_to() {
             assert_eq!(chosen, reference.unwrap_or_default(), "{folder}, layer {layer}");
         }
     }
-    assert_eq!(compared, 8);
+    assert_eq!(compared, 12);
 }
 
 #[test]

@@ -31,14 +31,14 @@ pub mod theory;
 
 pub use branch::{Branch, BranchGate, InputNorm, Join};
 pub use error::SpecError;
-pub use experts::{ExpertsSpec, Router};
+pub use experts::{ExpertGroups, ExpertsSpec, Router};
 pub use families::{Family, Gguf, StoredName};
 pub use initialisation::{Initialisation, Start};
 pub use layer::{Depth, LayerIndex, LayerSelection, Site, Sites};
 pub use meant::{differs_little, meant};
 pub use model::{
-    Activation, AttentionScale, ClampedGate, LayerSpec, ModelSpec, NormKind, ParameterCount,
-    QkNorm, Rotary,
+    Activation, AttentionScale, ClampedGate, LatentSpec, LayerSpec, ModelSpec, NormKind,
+    ParameterCount, QkNorm, Rotary,
 };
 pub use presets::{PRESETS, Preset};
 pub use roles::{

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     Block, Branch, BranchGate, Depth, ExpertsSpec, Family, LayerIndex, ModelTensor, NormScheme,
-    Placement, Role, RopeScaling, RopeSpec, Site, Sites, SpecError,
+    Placement, Role, RopeScaling, RopeSpec, Site, Sites, SpecError, rope::yarn_mscale,
 };
 
 /// The MLP's activation: of the gate where there is one.
@@ -91,6 +91,30 @@ pub enum AttentionScale {
     InverseRoot(f64),
     /// This number
     Constant(f64),
+    /// (0.1·m·ln(factor) + 1)²/√head_dim, the factor being that of YaRN (DeepSeek-V2's `mscale_all_dim`)
+    Stretched {
+        /// m
+        mscale_all_dim: f64,
+    },
+}
+
+/// Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, §2.1): keys and values of all heads are made of
+/// a few features of each token, perhaps queries too, and each such latent has an RMS norm of its own. A head
+/// of a query or key has `head_dim` features, of which the last `rotary_dim` are turned; those of the keys are
+/// made of the stream itself, once for all heads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct LatentSpec {
+    /// Features that queries are made of; `None` is the stream's.
+    pub q_lora_rank: Option<usize>,
+    /// Features that keys and values are made of.
+    pub kv_lora_rank: usize,
+    /// Features of a head's value.
+    pub v_head_dim: usize,
+}
+
+impl LatentSpec {
+    /// Epsilon of the norms on latents, a constant of the reference classes whatever `rms_norm_eps` is.
+    pub const NORM_EPS: f64 = 1e-6;
 }
 
 /// By which frequencies a layer turns its queries and keys.
@@ -136,7 +160,7 @@ pub struct ClampedGate {
 }
 
 /// What one layer has of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct LayerSpec {
     /// The depth it was trained at; ℓ = i + 1 unless the model was pruned.
     pub depth: Depth,
@@ -187,7 +211,7 @@ pub struct ModelSpec {
     pub num_attention_heads: usize,
     /// Key/value heads; divides the query heads.
     pub num_key_value_heads: usize,
-    /// Features of a head; even.
+    /// Features of a head, in latent attention of its queries and keys; even.
     pub head_dim: usize,
     /// Context the model was trained for, in tokens.
     pub max_position_embeddings: usize,
@@ -201,11 +225,13 @@ pub struct ModelSpec {
     pub rope: RopeSpec,
     /// Rotary embedding of the layers that have [`Rotary::Local`].
     pub local_rope: Option<RopeSpec>,
-    /// Features of a head that are turned, its first; even.
+    /// Features of a head that are turned, its first, in latent attention its last; even.
     pub rotary_dim: usize,
     /// Neighbouring features turn together, instead of feature j with feature j + rotary_dim/2.
     pub rotary_interleaved: bool,
-    /// Bias on q, k, v.
+    /// What queries, keys and values are made of where it is not the stream itself.
+    pub latent: Option<LatentSpec>,
+    /// Bias on q, k, v; in latent attention on what makes the latents.
     pub qkv_bias: bool,
     /// Bias on the attention's output projection.
     pub attention_output_bias: bool,
@@ -279,6 +305,13 @@ impl ModelSpec {
             }
             AttentionScale::InverseRoot(of) => Some(1.0 / of.sqrt()),
             AttentionScale::Constant(scale) => Some(scale),
+            AttentionScale::Stretched { mscale_all_dim } => {
+                let factor = match self.rope.scaling {
+                    RopeScaling::Yarn { factor, .. } => factor,
+                    _ => 1.0,
+                };
+                Some(yarn_mscale(factor, mscale_all_dim).powi(2) / (self.head_dim as f64).sqrt())
+            }
         }
     }
 
@@ -309,6 +342,10 @@ impl ModelSpec {
             first.intermediate_size,
             first.per_token
         );
+        let mixture = match first.shared_intermediate_size {
+            None => mixture,
+            Some(inner) => format!("{mixture}, MLP {inner} beside them for all"),
+        };
         if sparse == layers {
             mixture
         } else {
@@ -364,9 +401,31 @@ impl ModelSpec {
         self.num_attention_heads * self.head_dim
     }
 
-    /// Features of all key (or value) heads together.
+    /// Features of all key heads together, and in all but latent attention of all value heads.
     pub const fn key_value_size(&self) -> usize {
         self.num_key_value_heads * self.head_dim
+    }
+
+    /// Features of what all query heads together take from the values.
+    pub const fn value_size(&self) -> usize {
+        match self.latent {
+            None => self.query_size(),
+            Some(latent) => self.num_attention_heads * latent.v_head_dim,
+        }
+    }
+
+    /// Features of a head that are not turned.
+    pub const fn unturned_dim(&self) -> usize {
+        self.head_dim.saturating_sub(self.rotary_dim)
+    }
+
+    /// Rows that a projection has for each head.
+    pub(crate) const fn rows_of_a_head(&self, role: Role) -> usize {
+        match (self.latent, role) {
+            (Some(_), Role::Key) => self.unturned_dim(),
+            (Some(latent), Role::Value) => latent.v_head_dim,
+            _ => self.head_dim,
+        }
     }
 
     /// Checks every relation between the fields.
@@ -422,6 +481,7 @@ impl ModelSpec {
         }
         self.validate_multipliers()?;
         self.validate_experts()?;
+        self.latent.map_or(Ok(()), |latent| self.validate_latent(latent))?;
         if !(self.rms_norm_eps > 0.0 && self.rms_norm_eps < 1.0) {
             return Err(SpecError::Invalid {
                 key: "rms_norm_eps".to_owned(),
@@ -505,6 +565,37 @@ impl ModelSpec {
         })
     }
 
+    fn validate_latent(&self, latent: LatentSpec) -> Result<(), SpecError> {
+        let sizes = [
+            ("q_lora_rank", latent.q_lora_rank.unwrap_or(1), 1 << 20),
+            ("kv_lora_rank", latent.kv_lora_rank, 1 << 20),
+            ("v_head_dim", latent.v_head_dim, 1 << 12),
+        ];
+        for (key, value, limit) in sizes {
+            if !(1..=limit).contains(&value) {
+                let expected = format!("a number from 1 to {limit}");
+                return Err(SpecError::Invalid {
+                    key: key.to_owned(),
+                    value: value.to_string(),
+                    expected,
+                });
+            }
+        }
+        let fault = if self.num_key_value_heads != self.num_attention_heads {
+            "each head has keys and values of its own (`num_key_value_heads`)"
+        } else if self.unturned_dim() == 0 {
+            "a part of each head is not turned (`qk_nope_head_dim`)"
+        } else if self.norm != NormKind::Rms || self.qk_norm != QkNorm::None {
+            "its norms are RMS norms, and on the latents"
+        } else if self.per_layer.iter().any(|layer| layer.rotary != Rotary::Main) {
+            "all layers turn by the model's rotary embedding"
+        } else {
+            return Ok(());
+        };
+        let what = format!("in latent attention {fault}");
+        Err(SpecError::Inconsistent { what })
+    }
+
     fn validate_experts(&self) -> Result<(), SpecError> {
         let mut all = 0;
         for (layer, own) in self.per_layer.iter().enumerate() {
@@ -527,6 +618,13 @@ impl ModelSpec {
             AttentionScale::HeadSize | AttentionScale::HeadSizeAndDepth => None,
             AttentionScale::InverseRoot(of) => Some(of),
             AttentionScale::Constant(scale) => Some(scale),
+            AttentionScale::Stretched { .. } => {
+                if !matches!(self.rope.scaling, RopeScaling::Yarn { .. }) {
+                    let what = "`mscale_all_dim` stretches the scores of YaRN alone".to_owned();
+                    return Err(SpecError::Inconsistent { what });
+                }
+                self.score_scale(LayerIndex::new(0))
+            }
         };
         for (what, number) in [
             ("the attention's scale", scale),

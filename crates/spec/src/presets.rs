@@ -86,6 +86,7 @@ impl Preset {
             local_rope: None,
             rotary_dim: self.hidden_size.checked_div(self.num_attention_heads).unwrap_or(0),
             rotary_interleaved: false,
+            latent: None,
             qkv_bias: false,
             attention_output_bias: false,
             mlp_bias: false,

@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use crate::{BranchGate, LayerIndex, ModelSpec, NormKind, QkNorm, Site};
+use crate::{BranchGate, ExpertsSpec, LatentSpec, LayerIndex, ModelSpec, NormKind, QkNorm, Site};
 
 /// What a tensor is for. N, F and the gates are those of [`Branch`](crate::Branch)'s formula.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -35,10 +35,24 @@ pub enum Role {
     StreamGate,
     /// The projection to queries, `q_proj` in a Llama.
     Query,
-    /// The projection to keys, `k_proj`.
+    /// The projection to keys, `k_proj`; in latent attention to the part of each that is not turned.
     Key,
     /// The projection to values, `v_proj`.
     Value,
+    /// In latent attention, the projection to what queries are made of, `q_a_proj`.
+    QueryLatent,
+    /// The norm on that, `q_a_layernorm`.
+    QueryLatentNorm,
+    /// The name of [`Query`](Self::Query) where it starts from a latent, `q_b_proj`. No tensor has this role.
+    QueryOfLatent,
+    /// In latent attention, the projection to what keys and values are made of: the first rows of
+    /// `kv_a_proj_with_mqa`.
+    KeyValueLatent,
+    /// The norm on that, `kv_a_layernorm`.
+    KeyValueLatentNorm,
+    /// In latent attention, the projection to the part of a key that is turned and that all heads share: the
+    /// last rows of `kv_a_proj_with_mqa`.
+    RotaryKey,
     /// The attention's output projection, `o_proj`.
     AttentionOutput,
     /// For each head the score of what every softmax has beside its keys and that has no value, \[heads\].
@@ -55,10 +69,19 @@ pub enum Role {
     MlpDown,
     /// What scores a layer's experts for a token, \[experts, H\]. Their own matrices have the MLP's roles.
     Router,
+    /// What is added to the scores while experts are chosen, \[experts\]: set by the load during training,
+    /// not learned.
+    RouterCorrection,
+    /// As [`MlpGate`](Self::MlpGate), of the MLP that computes every token beside a layer's experts.
+    SharedMlpGate,
+    /// As [`MlpUp`](Self::MlpUp), of that MLP.
+    SharedMlpUp,
+    /// As [`MlpDown`](Self::MlpDown), of that MLP.
+    SharedMlpDown,
 }
 
 impl Role {
-    /// The matrices of a layer, which adapters and Muon are for, in the order of a forward pass.
+    /// The matrices of most layers, which adapters are for, in the order of a forward pass.
     pub const PROJECTIONS: [Self; 7] = [
         Self::Query,
         Self::Key,
@@ -69,14 +92,22 @@ impl Role {
         Self::MlpDown,
     ];
 
+    /// The matrices of an MLP: of its gate, up and down.
+    pub const MLP: [Self; 3] = [Self::MlpGate, Self::MlpUp, Self::MlpDown];
+
+    /// Those of the MLP beside a layer's experts.
+    pub const SHARED_MLP: [Self; 3] = [Self::SharedMlpGate, Self::SharedMlpUp, Self::SharedMlpDown];
+
     /// Whether it is one of a layer's matrices.
     pub fn is_projection(self) -> bool {
         Self::PROJECTIONS.contains(&self)
+            || Self::SHARED_MLP.contains(&self)
+            || matches!(self, Self::QueryLatent | Self::KeyValueLatent | Self::RotaryKey)
     }
 
     /// Whether a branch ends with it: such matrices are divided by scaled initialisations.
     pub fn is_output_projection(self) -> bool {
-        matches!(self, Self::AttentionOutput | Self::MlpDown)
+        matches!(self, Self::AttentionOutput | Self::MlpDown | Self::SharedMlpDown)
     }
 
     /// Whether it is the gain of a norm.
@@ -88,7 +119,9 @@ impl Role {
             | Self::OutputNorm(_)
             | Self::JoinNorm(_)
             | Self::QueryNorm
-            | Self::KeyNorm => true,
+            | Self::KeyNorm
+            | Self::QueryLatentNorm
+            | Self::KeyValueLatentNorm => true,
             Self::Embedding
             | Self::PositionEmbedding
             | Self::Head
@@ -97,18 +130,46 @@ impl Role {
             | Self::Query
             | Self::Key
             | Self::Value
+            | Self::QueryLatent
+            | Self::QueryOfLatent
+            | Self::KeyValueLatent
+            | Self::RotaryKey
             | Self::AttentionOutput
             | Self::Sinks
             | Self::MlpGate
             | Self::MlpUp
             | Self::MlpDown
-            | Self::Router => false,
+            | Self::Router
+            | Self::RouterCorrection
+            | Self::SharedMlpGate
+            | Self::SharedMlpUp
+            | Self::SharedMlpDown => false,
         }
     }
 
     /// Whether it is a learned number on a branch or the stream.
     pub fn is_gate(self) -> bool {
         matches!(self, Self::BranchGate(_) | Self::StreamGate)
+    }
+
+    /// Whether its name is all of what the tensor is called, without `.weight` or `.bias`.
+    pub fn is_named_whole(self) -> bool {
+        self.is_gate() || matches!(self, Self::Sinks | Self::RouterCorrection)
+    }
+
+    /// Whether only latent attention and shared experts have it.
+    fn is_deepseeks(self) -> bool {
+        Self::SHARED_MLP.contains(&self)
+            || matches!(
+                self,
+                Self::QueryLatent
+                    | Self::QueryLatentNorm
+                    | Self::QueryOfLatent
+                    | Self::KeyValueLatent
+                    | Self::KeyValueLatentNorm
+                    | Self::RotaryKey
+                    | Self::RouterCorrection
+            )
     }
 }
 
@@ -159,14 +220,21 @@ impl TensorId {
 }
 
 impl fmt::Display for TensorId {
-    /// The name in a Hugging Face folder of a Llama, or of a Qwen 3 where there are experts: what seeds the
-    /// tensor's random weights, whatever its family.
+    /// The name in a Hugging Face folder of a Llama, of a Qwen 3 where there are experts, or of a DeepSeek
+    /// where only that has the role: what seeds the tensor's random weights, whatever its family.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let family =
-            if self.is_of_experts() { crate::Family::QWEN3_MOE } else { crate::Family::LLAMA };
+        let family = if self.role.is_deepseeks() {
+            crate::Family::DEEPSEEK_V3
+        } else if self.is_of_experts() {
+            crate::Family::QWEN3_MOE
+        } else {
+            crate::Family::LLAMA
+        };
         match (self.role, self.layer) {
             (Role::PositionEmbedding, _) => f.write_str("model.embed_positions.weight"),
             (Role::Sinks, Some(layer)) => write!(f, "model.layers.{layer}.self_attn.sinks"),
+            // It shares a tensor with the latent.
+            (Role::RotaryKey, _) => write!(f, "{}.rotary", family.stored_name(*self)),
             _ => f.write_str(&family.stored_name(*self)),
         }
     }
@@ -411,9 +479,14 @@ impl ModelSpec {
             }
             match site {
                 Site::Attention => {
-                    list.push_with_bias(Role::Query, [queries, hidden], self.qkv_bias);
-                    list.push_with_bias(Role::Key, [keys, hidden], self.qkv_bias);
-                    list.push_with_bias(Role::Value, [keys, hidden], self.qkv_bias);
+                    match self.latent {
+                        None => {
+                            list.push_with_bias(Role::Query, [queries, hidden], self.qkv_bias);
+                            list.push_with_bias(Role::Key, [keys, hidden], self.qkv_bias);
+                            list.push_with_bias(Role::Value, [keys, hidden], self.qkv_bias);
+                        }
+                        Some(latent) => list.push_latent(latent),
+                    }
                     let normed = match self.qk_norm {
                         QkNorm::None => None,
                         QkNorm::PerHead => Some([self.head_dim; 2]),
@@ -423,20 +496,15 @@ impl ModelSpec {
                         list.push_norm(Role::QueryNorm, queries);
                         list.push_norm(Role::KeyNorm, keys);
                     }
-                    let bias = self.attention_output_bias;
-                    list.push_with_bias(Role::AttentionOutput, [hidden, queries], bias);
+                    let (bias, values) = (self.attention_output_bias, self.value_size());
+                    list.push_with_bias(Role::AttentionOutput, [hidden, values], bias);
                     if self.attention_sinks {
                         list.push(Role::Sinks, &[self.num_attention_heads]);
                     }
                 }
                 Site::Mlp => match self.experts(layer) {
-                    None => list.push_mlp(None, self.intermediate_size),
-                    Some(experts) => {
-                        list.push_with_bias(Role::Router, [experts.count, hidden], self.mlp_bias);
-                        for expert in 0..experts.count {
-                            list.push_mlp(Some(expert), experts.intermediate_size);
-                        }
-                    }
+                    None => list.push_mlp(Role::MLP, self.intermediate_size),
+                    Some(experts) => list.push_experts(experts),
                 },
             }
         }
@@ -520,16 +588,51 @@ impl List<'_> {
         TensorId { layer: self.layer, expert: self.expert, role, part }
     }
 
-    /// The matrices of the layer's MLP, or of that of one of its experts.
-    fn push_mlp(&mut self, expert: Option<usize>, inner: usize) {
+    /// The matrices of an MLP.
+    fn push_mlp(&mut self, [gate, up, down]: [Role; 3], inner: usize) {
         let (hidden, bias) = (self.spec.hidden_size, self.spec.mlp_bias);
-        self.expert = expert;
         if self.spec.gated_mlp {
-            self.push_with_bias(Role::MlpGate, [inner, hidden], bias);
+            self.push_with_bias(gate, [inner, hidden], bias);
         }
-        self.push_with_bias(Role::MlpUp, [inner, hidden], bias);
-        self.push_with_bias(Role::MlpDown, [hidden, inner], bias);
+        self.push_with_bias(up, [inner, hidden], bias);
+        self.push_with_bias(down, [hidden, inner], bias);
+    }
+
+    /// A layer's router and experts.
+    fn push_experts(&mut self, experts: ExpertsSpec) {
+        let (hidden, bias) = (self.spec.hidden_size, self.spec.mlp_bias);
+        self.push_with_bias(Role::Router, [experts.count, hidden], bias);
+        if experts.router.is_corrected() {
+            self.add(self.id(Role::RouterCorrection, Part::Bias), &[experts.count]);
+        }
+        for expert in 0..experts.count {
+            self.expert = Some(expert);
+            self.push_mlp(Role::MLP, experts.intermediate_size);
+        }
         self.expert = None;
+        if let Some(inner) = experts.shared_intermediate_size {
+            self.push_mlp(Role::SHARED_MLP, inner);
+        }
+    }
+
+    /// What makes queries, keys and values by way of latents, and the norms on these.
+    fn push_latent(&mut self, latent: LatentSpec) {
+        let spec = self.spec;
+        let (hidden, bias, heads) = (spec.hidden_size, spec.qkv_bias, spec.num_attention_heads);
+        match latent.q_lora_rank {
+            None => self.push(Role::Query, &[spec.query_size(), hidden]),
+            Some(rank) => {
+                self.push_with_bias(Role::QueryLatent, [rank, hidden], bias);
+                self.push_norm(Role::QueryLatentNorm, rank);
+                self.push(Role::Query, &[spec.query_size(), rank]);
+            }
+        }
+        let rank = latent.kv_lora_rank;
+        self.push_with_bias(Role::KeyValueLatent, [rank, hidden], bias);
+        self.push_with_bias(Role::RotaryKey, [spec.rotary_dim, hidden], bias);
+        self.push_norm(Role::KeyValueLatentNorm, rank);
+        self.push(Role::Key, &[heads * spec.unturned_dim(), rank]);
+        self.push(Role::Value, &[heads * latent.v_head_dim, rank]);
     }
 
     /// A norm's gain, and its bias where norms have one.
@@ -561,8 +664,10 @@ impl List<'_> {
                 StoredRows { first, run: shape[0].max(1), stride: shape[0] }
             }
             StoredLayout::HeadByHead => {
-                let run = self.spec.head_dim.max(1);
-                StoredRows { first: turn * run, run, stride: parts.len() * run }
+                let run = |role: &Role| self.spec.rows_of_a_head(*role).max(1);
+                let before = parts.iter().take_while(|role| **role != id.role);
+                let (first, stride) = (before.map(run).sum(), parts.iter().map(run).sum());
+                StoredRows { first, run: run(&id.role), stride }
             }
         });
         let transposed = match layout {
@@ -584,7 +689,9 @@ impl List<'_> {
     /// Post-LN's norm is called on disk what the site's usual norm is called, as every implementation
     /// has it; only where a branch has both does the norm on the sum need a name of its own.
     fn named_as(&self, id: TensorId) -> TensorId {
+        let of_latent = self.spec.latent.is_some_and(|latent| latent.q_lora_rank.is_some());
         match (id.role, id.layer) {
+            (Role::Query, _) if of_latent => TensorId { role: Role::QueryOfLatent, ..id },
             (Role::JoinNorm(site), Some(layer))
                 if self.spec.branch(layer, site).input_norm.is_none() =>
             {

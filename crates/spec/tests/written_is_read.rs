@@ -1,9 +1,9 @@
 //! Whatever `config.json` is said to hold comes back from it, for every family, scheme and setting.
 
 use lns_spec::{
-    Activation, Anneal, AttentionScale, Block, ClampedGate, DepthScale, ExpertsSpec, Family,
-    LayerIndex, ModelSpec, NormKind, NormScheme, Placement, Preset, QkNorm, Removal, RopeScaling,
-    RopeSpec, Rotary, Router, Site, Sites, SpecError,
+    Activation, Anneal, AttentionScale, Block, ClampedGate, DepthScale, ExpertGroups, ExpertsSpec,
+    Family, LatentSpec, LayerIndex, ModelSpec, NormKind, NormScheme, Placement, Preset, QkNorm,
+    Removal, RopeScaling, RopeSpec, Rotary, Router, Site, Sites, SpecError,
     schemes::{BranchRule, BranchScale, Keel, LayerScale, MixLn, Progressive},
 };
 use proptest::prelude::*;
@@ -68,10 +68,50 @@ fn compute_otherwise(spec: &mut ModelSpec, part: usize) {
         19 => spec.attention_sinks = true,
         20 => spec.clamped_gate = Some(ClampedGate { limit: 7.0, alpha: 1.702 }),
         21 => become_gpt_oss(spec),
+        22 | 23 => {
+            spec.latent = Some(LatentSpec {
+                q_lora_rank: (part == 22).then_some(6),
+                kv_lora_rank: 5,
+                v_head_dim: 3,
+            });
+            (spec.num_key_value_heads, spec.rotary_dim) = (spec.num_attention_heads, 2);
+            spec.rotary_interleaved = true;
+            let yarn = RopeScaling::Yarn {
+                factor: 4.0,
+                original_max_position_embeddings: 16.0,
+                beta_fast: 32.0,
+                beta_slow: 1.0,
+                attention_factor: 1.0,
+                truncate: true,
+            };
+            // Phi-3 has YaRN for another name of LongRoPE.
+            if spec.family.model_type() != "phi3" {
+                spec.rope.scaling = yarn;
+                spec.attention_scale = AttentionScale::Stretched { mscale_all_dim: 0.7 };
+            }
+            let experts = ExpertsSpec {
+                count: 6,
+                per_token: 2,
+                intermediate_size: 8,
+                router: if part == 22 { Router::SigmoidRenormalised } else { Router::Softmax },
+                groups: Some(ExpertGroups { count: 3, per_token: 2 }),
+                scale: 2.5,
+                shared_intermediate_size: Some(16),
+            };
+            for layer in &mut spec.per_layer[1..] {
+                layer.experts = Some(experts);
+            }
+        }
         part => {
             let router = if part == 16 { Router::Softmax } else { Router::SoftmaxRenormalised };
             let inner = if part == 18 { 24 } else { 12 };
-            let experts = ExpertsSpec { count: 5, per_token: 3, intermediate_size: inner, router };
+            let experts = ExpertsSpec {
+                count: 5,
+                per_token: 3,
+                intermediate_size: inner,
+                router,
+                ..ExpertsSpec::PLAIN
+            };
             for (index, layer) in spec.per_layer.iter_mut().enumerate() {
                 layer.experts = Some(experts).filter(|_| part != 17 || index % 2 == 1);
             }
@@ -86,7 +126,13 @@ fn become_gpt_oss(spec: &mut ModelSpec) {
     spec.attention_output_bias = spec.qkv_bias;
     let inner = spec.intermediate_size;
     let router = Router::SoftmaxRenormalised;
-    let experts = ExpertsSpec { count: 5, per_token: 3, intermediate_size: inner, router };
+    let experts = ExpertsSpec {
+        count: 5,
+        per_token: 3,
+        intermediate_size: inner,
+        router,
+        ..ExpertsSpec::PLAIN
+    };
     spec.per_layer.iter_mut().for_each(|layer| layer.experts = Some(experts));
 }
 
@@ -96,12 +142,20 @@ fn sizes(family: Family) -> Value {
         "model_type": family.model_type(), "vocab_size": 32, "hidden_size": 32,
         "intermediate_size": 24, "num_hidden_layers": LAYERS, "num_attention_heads": 4,
     });
-    if !["gpt2", "gpt_neox"].contains(&family.model_type()) {
+    let latent = family.model_type().starts_with("deepseek");
+    if !latent && !["gpt2", "gpt_neox"].contains(&family.model_type()) {
         config["head_dim"] = json!(8);
         config["num_key_value_heads"] = json!(2);
     }
-    if ["mixtral", "qwen3_moe", "gpt_oss"].contains(&family.model_type()) {
+    if latent || ["mixtral", "qwen3_moe", "gpt_oss"].contains(&family.model_type()) {
         config["num_experts_per_tok"] = json!(2);
+    }
+    if latent {
+        let sizes = json!({
+            "q_lora_rank": 12, "kv_lora_rank": 8, "qk_nope_head_dim": 6, "qk_rope_head_dim": 4,
+            "v_head_dim": 10, "first_k_dense_replace": 1, "n_group": 2, "topk_group": 1,
+        });
+        config.as_object_mut().expect("an object").extend(sizes.as_object().expect("one").clone());
     }
     config
 }
@@ -156,6 +210,27 @@ fn config() -> impl Strategy<Value = Value> {
         ("swiglu_alpha", vec![json!(1.0)]),
         ("moe_intermediate_size", vec![json!(12)]),
         ("decoder_sparse_step", vec![json!(2), json!(9)]),
+        ("q_lora_rank", vec![json!(null), json!(9)]),
+        ("kv_lora_rank", vec![json!(7)]),
+        ("v_head_dim", vec![json!(3), json!(12)]),
+        ("qk_nope_head_dim", vec![json!(1), json!(9)]),
+        ("qk_rope_head_dim", vec![json!(2), json!(3)]),
+        ("first_k_dense_replace", vec![json!(0), json!(3), json!(9)]),
+        ("n_routed_experts", vec![json!(6), json!(null)]),
+        ("n_shared_experts", vec![json!(0), json!(2), json!(null)]),
+        ("n_group", vec![json!(1), json!(4), json!(3)]),
+        ("topk_group", vec![json!(2), json!(5)]),
+        ("topk_method", vec![json!("group_limited_greedy"), json!("noaux_tc"), json!("greedy")]),
+        ("norm_topk_prob", vec![json!(false)]),
+        ("routed_scaling_factor", vec![json!(16.0)]),
+        ("rope_interleave", vec![json!(false)]),
+        (
+            "rope_scaling",
+            vec![json!({
+                "type": "yarn", "factor": 40, "original_max_position_embeddings": 16, "mscale": 0.707,
+                "mscale_all_dim": 0.5,
+            })],
+        ),
         ("mlp_only_layers", vec![json!([]), json!([3, 0]), json!([0, 1, 2, 3]), json!([4])]),
     ];
     let count = settings.len();
@@ -178,7 +253,7 @@ fn model() -> impl Strategy<Value = ModelSpec> {
     let switches = prop::array::uniform7(any::<bool>());
     let window = prop::option::of(1usize..9);
     let removed = prop::option::of((0..LAYERS, prop::option::of(any::<bool>())));
-    let other = prop::option::of(0usize..22);
+    let other = prop::option::of(0usize..24);
     (prop::sample::select(families), scheme(), switches, window, removed, other).prop_map(
         |(family, norm_scheme, switches, window, removed, other)| {
             let preset = Preset {

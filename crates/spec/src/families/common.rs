@@ -126,6 +126,7 @@ pub(super) fn read(
         local_rope: rope.local,
         rotary_dim,
         rotary_interleaved: false,
+        latent: None,
         qkv_bias: false,
         attention_output_bias: false,
         mlp_bias: false,
@@ -362,15 +363,19 @@ pub(super) fn write_windows(spec: &ModelSpec, config: &mut Map<String, Value>) {
 
 /// How many experts there are, which files of other versions of a family's class call otherwise.
 pub(super) fn expert_count(keys: &mut Keys) -> Result<Option<usize>, SpecError> {
-    let mut count = |key| {
-        keys.typed(key, "a whole number", |value| {
+    let mut found: Option<(&str, usize)> = None;
+    for key in ["num_local_experts", "num_experts", "n_routed_experts"] {
+        let count = keys.typed(key, "a whole number", |value| {
             value.as_u64().and_then(|count| usize::try_from(count).ok())
-        })
-    };
-    match (count("num_local_experts")?, count("num_experts")?) {
-        (Some(local), Some(all)) if local != all => Err(SpecError::Inconsistent {
-            what: format!("`num_local_experts` is {local} and `num_experts` {all}"),
-        }),
-        (local, all) => Ok(local.or(all)),
+        })?;
+        match (found, count) {
+            (Some((other, before)), Some(count)) if before != count => {
+                let what = format!("`{other}` is {before} and `{key}` {count}");
+                return Err(SpecError::Inconsistent { what });
+            }
+            (None, Some(count)) => found = Some((key, count)),
+            _ => {}
+        }
     }
+    Ok(found.map(|(_, count)| count))
 }

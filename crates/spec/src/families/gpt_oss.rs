@@ -106,6 +106,7 @@ fn read(keys: &mut Keys) -> Result<ModelSpec, SpecError> {
         per_token: keys.size("num_experts_per_tok")?.unwrap_or(4),
         intermediate_size: spec.intermediate_size,
         router: Router::SoftmaxRenormalised,
+        ..ExpertsSpec::PLAIN
     };
     spec.per_layer.iter_mut().for_each(|layer| layer.experts = Some(experts));
     Ok(spec)

@@ -5,6 +5,9 @@
 //! only describes.
 
 mod common;
+mod deepseek;
+mod deepseek_v2;
+mod deepseek_v3;
 mod gemma2;
 mod gemma3;
 mod glm4;
@@ -34,7 +37,7 @@ use crate::{
 };
 
 /// Every family, in the order in which people are told of them.
-static REGISTRY: [&Description; 17] = [
+static REGISTRY: [&Description; 19] = [
     &llama::FAMILY,
     &mistral::FAMILY,
     &qwen2::FAMILY,
@@ -52,6 +55,8 @@ static REGISTRY: [&Description; 17] = [
     &mixtral::FAMILY,
     &qwen3_moe::FAMILY,
     &gpt_oss::FAMILY,
+    &deepseek_v2::FAMILY,
+    &deepseek_v3::FAMILY,
 ];
 
 /// Everything in which families differ.
@@ -198,6 +203,8 @@ impl Family {
     pub const QWEN3: Self = Self(&qwen3::FAMILY);
     /// Qwen 3 with experts
     pub const QWEN3_MOE: Self = Self(&qwen3_moe::FAMILY);
+    /// DeepSeek-V3
+    pub const DEEPSEEK_V3: Self = Self(&deepseek_v3::FAMILY);
 
     /// Every family, in the order in which people are told of them.
     pub fn all() -> impl ExactSizeIterator<Item = Self> {
@@ -259,7 +266,7 @@ impl Family {
         };
         let stacked = id.expert.is_some() && self.layout(id) == StoredLayout::Stacked;
         let suffix = match id.part {
-            _ if id.role.is_gate() || id.role == Role::Sinks => "",
+            _ if id.role.is_named_whole() => "",
             Part::Weight if stacked => "",
             Part::Bias if stacked => "_bias",
             Part::Weight => ".weight",

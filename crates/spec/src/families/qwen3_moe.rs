@@ -56,6 +56,7 @@ fn read(keys: &mut Keys) -> Result<ModelSpec, SpecError> {
         per_token: keys.size("num_experts_per_tok")?.unwrap_or(8),
         intermediate_size: keys.size("moe_intermediate_size")?.unwrap_or(768),
         router: if renormalised { Router::SoftmaxRenormalised } else { Router::Softmax },
+        ..ExpertsSpec::PLAIN
     };
     let step = keys.size("decoder_sparse_step")?.unwrap_or(1);
     let dense = keys.typed("mlp_only_layers", "a list of layers", |value| {

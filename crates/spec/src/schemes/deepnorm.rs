@@ -25,9 +25,14 @@ impl Scheme for DeepNorm {
 
     fn initial_gain(&self, role: Role, layers: usize) -> f64 {
         match role {
-            Role::Value | Role::AttentionOutput | Role::MlpGate | Role::MlpUp | Role::MlpDown => {
-                (8.0 * layers as f64).powf(-0.25)
-            }
+            Role::Value
+            | Role::AttentionOutput
+            | Role::MlpGate
+            | Role::MlpUp
+            | Role::MlpDown
+            | Role::SharedMlpGate
+            | Role::SharedMlpUp
+            | Role::SharedMlpDown => (8.0 * layers as f64).powf(-0.25),
             _ => 1.0,
         }
     }
