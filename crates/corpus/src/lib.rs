@@ -69,7 +69,7 @@ pub use error::CorpusError;
 pub use language::{Answer, Document, Language};
 pub use preparation::{
     InstructionOptions, Limits, PrepareOptions, Validation, prepare, prepare_documents,
-    prepare_instructions,
+    prepare_examples, prepare_instructions,
 };
 pub use rows::{Fields, Row, RowFormat, Rows};
 pub use sampling::{Layout, Position, Sampler, Sequences, evaluation_sequences};

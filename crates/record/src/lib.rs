@@ -9,6 +9,7 @@ mod description;
 mod diagnosis;
 mod digest;
 mod events;
+mod finetuning;
 mod heavy;
 mod read;
 mod study;
@@ -31,6 +32,11 @@ pub use diagnosis::{
 pub use digest::{file_sha256, sha256};
 pub use events::{
     EvalEvent, Event, EventsError, LayersEvent, Outcome, StartEvent, StepEvent, read_events,
+};
+pub use finetuning::{
+    AnswersRecord, CellRecord, FinetunedGroupRecord, FinetunedPairRecord, FinetunedRunRecord,
+    FinetuningRecord, InstructionDataRecord, InstructionSetRecord, PairedSeedRecord,
+    TaskColumnRecord,
 };
 pub use heavy::{HeavyKind, HeavyToken};
 pub use read::{SMALL_FILE, open_regular, read_regular, read_regular_text, regular};

@@ -3,9 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use lns_record::{DiagnoseRecord, StudyRecord, TasksRecord, replace_file};
+use lns_record::{DiagnoseRecord, FinetuningRecord, StudyRecord, TasksRecord, replace_file};
 
-use crate::{Chart, diagnosis_charts, diagnosis_page, study_charts, study_page, tasks_page};
+use crate::{
+    Chart, diagnosis_charts, diagnosis_page, finetuning_page, study_charts, study_page, tasks_page,
+};
 
 /// Why a report could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +55,17 @@ pub fn write_tasks(
     std::fs::create_dir_all(dir)
         .map_err(|source| ReportError::Folder { path: dir.to_owned(), source })?;
     write(dir.join("report.html"), &tasks_page(asked_together, names))
+}
+
+/// Writes the `report.html` of a study that fine-tunes into `dir` and says where.
+///
+/// # Errors
+/// [`ReportError`], naming the file.
+pub fn write_finetuning(
+    dir: &Path,
+    record: &FinetuningRecord,
+) -> Result<Vec<PathBuf>, ReportError> {
+    write_all(dir, &finetuning_page(record), Vec::new())
 }
 
 fn write_all(dir: &Path, page: &str, drawn: Vec<Chart>) -> Result<Vec<PathBuf>, ReportError> {

@@ -100,6 +100,13 @@ pub fn mcnemar_p(only_first: u64, only_second: u64) -> f64 {
     (2.0 * distribution.cdf(only_first.min(only_second))).min(1.0)
 }
 
+/// The p-value of the exact binomial test that `right` of `count` are no more than one gets with probability
+/// `share` each: the probability of so many or more.
+pub fn binomial_above_p(right: u64, count: u64, share: f64) -> Option<f64> {
+    let distribution = Binomial::new(share, count).ok()?;
+    Some(if right == 0 { 1.0 } else { distribution.sf(right - 1) })
+}
+
 /// Holm's step-down correction (Scand. J. Statist. 6, 1979) of these p-values among `family` tests: the
 /// k-th smallest is multiplied by family + 1 − k, and none is smaller than the one before it. Tests of the
 /// family that are not among them are taken to be larger, which can only make these larger.
@@ -277,5 +284,20 @@ mod tests {
         }
         assert_eq!(rank_correlation_interval(0.5, 3), None);
         assert_eq!(rank_correlation_interval(1.0, 30), None, "perfect agreement has no width");
+    }
+
+    #[test]
+    fn more_than_guessing_gives_is_told_from_it_exactly() {
+        // scipy.stats.binomtest(k, n, p, alternative="greater").pvalue
+        for (right, count, share, expected) in [
+            (60, 100, 0.5, 0.028443966820490395),
+            (0, 10, 0.25, 1.0),
+            (10, 10, 0.5, 0.0009765625),
+            (300, 1000, 0.25, 0.0001935903219490789),
+        ] {
+            let p = binomial_above_p(right, count, share).expect("a share");
+            assert!((p - expected).abs() < 1e-9, "{right} of {count}: {p}");
+        }
+        assert_eq!(binomial_above_p(1, 2, 1.5), None);
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use lns_corpus::CorpusError;
 use lns_record::{EventsError, RecordError, SMALL_FILE, read_regular_text};
 use lns_spec::{Initialisation, NormScheme};
+use lns_tasks::TaskError;
 use lns_train::{ConfigError, RunConfig, RunError, Settings, explained, ranges::SEED};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -48,6 +49,17 @@ pub enum StudyError {
     Seed { seed: u64 },
     #[error("a study needs at least one group and one seed")]
     Empty,
+    #[error(transparent)]
+    Tasks(#[from] TaskError),
+    #[error("models: {reason}")]
+    Models { reason: String },
+    #[error("{}: {reason}", path.display())]
+    Model { path: PathBuf, reason: String },
+    #[error(
+        "{}: these examples were drawn otherwise than is asked for now, and models were tuned on them; name \
+         another folder with --out", folder.display()
+    )]
+    OtherData { folder: PathBuf },
     #[error("{place}: `{key}` belongs to the groups and seeds of a study; leave it out")]
     Reserved { place: String, key: &'static str },
     #[error("{path}: {source}")]
@@ -395,7 +407,7 @@ impl StudyConfig {
 }
 
 /// The title with every character replaced that does not belong into a folder's name.
-fn slug(title: &str) -> String {
+pub(crate) fn slug(title: &str) -> String {
     let kept =
         title.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' });
     let kept: String = kept.collect();

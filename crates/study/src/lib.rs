@@ -4,10 +4,14 @@
 //! shapes agree, so that differences within a seed are the scheme's doing; over seeds they get a
 //! confidence interval. A study that is stopped goes on where it stopped: each run is a folder that
 //! knows whether it is finished.
+//!
+//! A study that fine-tunes ([`FinetuningConfig`], [`finetune`]) takes models that are finished, and compares
+//! what they answer before and after.
 
 mod compare;
 mod config;
 mod contrast;
+mod finetuning;
 mod grid;
 mod presets;
 mod record;
@@ -18,6 +22,10 @@ mod tuning;
 
 pub use config::{DiagnosisConfig, Group, Planned, StudyConfig, StudyError};
 pub use contrast::Contrast;
+pub use finetuning::{
+    FinetuneTable, FinetuningConfig, FinetuningProgress, FinishedModel, InstructionTable,
+    ModelEntry, TaskTable, finetune, finetuning_record,
+};
 pub use grid::{Factor, Level};
 pub use presets::{PRESET_NAMES, pair, preset};
 pub use record::record;

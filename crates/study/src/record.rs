@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, path::Path};
 use lns_corpus::Corpus;
 use lns_record::{GroupRecord, SMALL_FILE, StudyRecord, read_regular};
 use lns_show::counted;
+use lns_train::{RunConfig, Schedule};
 
 use crate::{
     StudyConfig, StudyError, compare,
@@ -34,7 +35,7 @@ pub fn record(config: &StudyConfig, folder: &Path) -> Result<StudyRecord, StudyE
         let mut noise_probe = false;
         for planned in plan.iter().filter(|planned| planned.group == title) {
             noise_probe = StudyConfig::is_noise_probe(&planned.config);
-            match run_record(&folder.join(&planned.folder), planned)? {
+            match run_record(&folder.join(&planned.folder), &planned.folder, planned.seed)? {
                 Some(run) => {
                     missing_runs += u64::from(!matches!(&*run.outcome, "finished" | "diverged"));
                     runs.push(run);
@@ -111,15 +112,6 @@ fn settings(config: &StudyConfig, plan: &[Planned]) -> Vec<(String, String)> {
             Err(_) => source.corpus.display().to_string(),
         })
         .collect();
-    let mut optimiser = run.optimiser.rule.title().to_owned();
-    if run.optimiser.clip > 0.0 {
-        optimiser += &format!(", gradients clipped to {}", run.optimiser.clip);
-    }
-    let weight_decay = run.optimiser.rule.number("optimiser.weight_decay");
-    if let Some(weight_decay) = weight_decay.filter(|decay| *decay > 0.0) {
-        optimiser += &format!(", weight decay {weight_decay}");
-    }
-    let schedule = &run.schedule;
     let rows = [
         (
             "model",
@@ -153,18 +145,8 @@ fn settings(config: &StudyConfig, plan: &[Planned]) -> Vec<(String, String)> {
                 ),
             ),
         ),
-        ("optimiser", or_own(&["optimiser."], optimiser)),
-        (
-            "learning rate",
-            or_own(
-                &["schedule."],
-                format!(
-                    "{learning_rate} after {} of warm-up, then {}",
-                    counted(schedule.warmup, "step"),
-                    schedule.course()
-                ),
-            ),
-        ),
+        ("optimiser", or_own(&["optimiser."], optimiser(run))),
+        ("learning rate", or_own(&["schedule."], course(&learning_rate, &run.schedule))),
         (
             "initialisation",
             or_own(
@@ -185,4 +167,26 @@ fn settings(config: &StudyConfig, plan: &[Planned]) -> Vec<(String, String)> {
         .chain(plan)
         .map(|(what, value)| (what.to_owned(), value))
         .collect()
+}
+
+/// The update rule, for people.
+pub(crate) fn optimiser(run: &RunConfig) -> String {
+    let mut optimiser = run.optimiser.rule.title().to_owned();
+    if run.optimiser.clip > 0.0 {
+        optimiser += &format!(", gradients clipped to {}", run.optimiser.clip);
+    }
+    let weight_decay = run.optimiser.rule.number("optimiser.weight_decay");
+    if let Some(weight_decay) = weight_decay.filter(|decay| *decay > 0.0) {
+        optimiser += &format!(", weight decay {weight_decay}");
+    }
+    optimiser
+}
+
+/// A learning rate, in words or a number, and its course, for people.
+pub(crate) fn course(learning_rate: &str, schedule: &Schedule) -> String {
+    format!(
+        "{learning_rate} after {} of warm-up, then {}",
+        counted(schedule.warmup, "step"),
+        schedule.course()
+    )
 }

@@ -5,17 +5,21 @@ use std::{collections::BTreeMap, path::Path};
 use lns_record::{AlongRecord, CurvePoint, DiagnoseRecord, Event, Outcome, RunRecord, read_events};
 use lns_train::RunConfig;
 
-use crate::{StudyError, config::Planned};
+use crate::StudyError;
 
-/// The run so far; `None` before its first event.
-pub(crate) fn run_record(path: &Path, planned: &Planned) -> Result<Option<RunRecord>, StudyError> {
+/// The run at `path` so far, in the folder that the study calls `folder`; `None` before its first event.
+pub(crate) fn run_record(
+    path: &Path,
+    folder: &str,
+    seed: u64,
+) -> Result<Option<RunRecord>, StudyError> {
     if !path.join(Event::FILE_NAME).exists() {
         return Ok(None);
     }
     let events = read_events(path)?;
     let mut run = RunRecord {
-        folder: planned.folder.clone(),
-        seed: planned.seed,
+        folder: folder.to_owned(),
+        seed,
         outcome: "running".to_owned(),
         steps: 0,
         tokens: 0,

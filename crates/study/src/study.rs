@@ -214,7 +214,7 @@ fn in_run(planned: &Planned, source: RunError) -> StudyError {
     StudyError::Run { run: planned.folder.clone(), source: Box::new(source) }
 }
 
-fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(), StudyError> {
+pub(crate) fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(), StudyError> {
     let failed = |source| StudyError::Io { path: path.to_owned(), source };
     let json = pretty_json(value).map_err(|error| failed(error.into()))?;
     replace_file(path, &json).map_err(failed)

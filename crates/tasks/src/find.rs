@@ -87,6 +87,18 @@ pub struct Data {
     pub path: PathBuf,
 }
 
+impl Data {
+    /// A folder or file, or `TASK=PATH` for that of one task.
+    pub fn named(given: &str) -> Self {
+        match given.split_once('=') {
+            Some((task, path)) if crate::tasks().any(|known| known.name() == task) => {
+                Self { task: Some(task.to_owned()), path: path.into() }
+            }
+            _ => Self { task: None, path: given.into() },
+        }
+    }
+}
+
 /// The files of a task's split, in the order of their names.
 pub(crate) fn find(
     task: &dyn Task,
@@ -165,6 +177,8 @@ fn below(
     let mut entries = 0;
     walk(root, 0, &mut entries, &mut all)?;
     let relative = |path: &PathBuf| words(path.strip_prefix(root).unwrap_or(path));
+    // OLMo keeps each question twice; where choices are lettered the hub's fields are lost.
+    all.retain(|path| !(is_requests(path) && is_called_anywhere(&relative(path), "mc")));
     let source = task.source();
     let has = |part: &str, path: &PathBuf| {
         relative(path).iter().any(|names| names.whole.eq_ignore_ascii_case(part))
@@ -229,6 +243,15 @@ fn walk(
         }
     }
     Ok(())
+}
+
+/// Whether a file is one of OLMo's ready requests.
+fn is_requests(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("requests."))
+}
+
+fn is_called_anywhere(names: &[Name], word: &str) -> bool {
+    names.iter().any(|name| name.words.iter().any(|own| own == word))
 }
 
 /// What the `datasets` library writes beside the data.

@@ -9,7 +9,7 @@ use lns_corpus::{Row, Rows};
 use crate::{Choice, Document, Metrics, Question, TaskError, TaskRow};
 
 /// From this number on OLMo's documents are the choices without their contexts, for a metric of its own.
-const UNCONDITIONAL: u64 = 1_000_000;
+pub(crate) const UNCONDITIONAL: u64 = 1_000_000;
 
 /// Whether a name on the command line means a file.
 pub(crate) fn is_file_name(name: &str) -> bool {

@@ -38,11 +38,16 @@ pub(crate) struct TokenizerArgs {
     /// Train a byte-level BPE of this many tokens on the text, if no --tokenizer is given
     /// (257–1048576)
     #[arg(
-        long, value_name = "N", default_value_t = 2048, value_parser = whole::<usize>(VOCABULARY)
+        long, value_name = "N", default_value_t = Self::VOCAB, value_parser = whole::<usize>(VOCABULARY)
     )]
     pub(crate) vocab: usize,
 
     /// Prepare at most this many tokens to train on (1–1000000000000000)
     #[arg(long, value_name = "N", requires = "text", value_parser = whole::<u64>(TOKENS))]
     pub(crate) max_train_tokens: Option<u64>,
+}
+
+impl TokenizerArgs {
+    /// Tokens of a BPE that is trained, if no other number is given.
+    pub(crate) const VOCAB: usize = 2048;
 }

@@ -16,5 +16,5 @@ pub(crate) use conversion::{ConversionArgs, OutputArgs, stored_type};
 pub(crate) use corpus::{CorpusArgs, TokenizerArgs};
 pub(crate) use scale::ScaleArgs;
 pub(crate) use settings::{SettingArgs, ShapeArgs};
-pub(crate) use tasks::{QuestionCut, TaskArgs};
+pub(crate) use tasks::{QuestionCut, TaskArgs, split_named};
 pub(crate) use text::{CutArgs, text_help};

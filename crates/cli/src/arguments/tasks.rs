@@ -39,13 +39,13 @@ pub(crate) struct TaskArgs {
     )]
     pub(crate) shots: usize,
 
-    /// Ask another split than the task's own
+    /// Ask another split than the task's own, of tasks that have splits
     #[arg(long, value_name = "SPLIT", requires = "tasks", value_parser = split_named())]
     pub(crate) split: Option<Split>,
 }
 
 /// A parser of the splits' names.
-fn split_named() -> impl TypedValueParser<Value = Split> {
+pub(crate) fn split_named() -> impl TypedValueParser<Value = Split> {
     PossibleValuesParser::new(Split::NAMED.map(Split::name)).try_map(|given| {
         Split::NAMED.into_iter().find(|split| split.name() == given).ok_or("this is no split")
     })
@@ -64,8 +64,9 @@ fn tasks_help() -> String {
 impl TaskArgs {
     /// The documents of each task, in the order in which the tasks were named.
     pub(crate) fn ask(&self) -> anyhow::Result<Vec<Asked>> {
-        let data = self.data.iter().map(|given| data(given)).collect();
-        let options = AskOptions { data, limit: self.limit, shots: self.shots, split: self.split };
+        let data = self.data.iter().map(|given| Data::named(given)).collect();
+        let (limit, shots, split) = (self.limit, self.shots, self.split);
+        let options = AskOptions { data, limit, shots, split, ..AskOptions::default() };
         let mut all: Vec<Asked> = Vec::new();
         for name in &self.names {
             let asked = ask(name, &options)?;
@@ -115,15 +116,5 @@ impl QuestionCut {
     /// The same with the model's tokenizer.
     pub(crate) fn reading(self, tokenizer: &Tokenizer) -> Reading<'_> {
         Reading { tokenizer, bos: self.bos, window: self.window }
-    }
-}
-
-/// A folder, or `TASK=PATH`.
-fn data(given: &str) -> Data {
-    match given.split_once('=') {
-        Some((task, path)) if lns_tasks::tasks().any(|known| known.name() == task) => {
-            Data { task: Some(task.to_owned()), path: path.into() }
-        }
-        _ => Data { task: None, path: given.into() },
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use clap::Args;
 use lns_record::{Claim, FolderKind, RecordError, SMALL_FILE, TasksRecord, read_regular};
-use lns_study::StudyConfig;
+use lns_study::{FinetuningConfig, StudyConfig};
 
 use super::{Verb, output};
 use crate::{failure::usage, printer::Printer};
@@ -36,9 +36,15 @@ fn run(args: &ReportArgs, printer: &Printer) -> anyhow::Result<()> {
         let [_] = &args.runs[..] else {
             return Err(usage(format!("{} is a study; name it alone", study.display())));
         };
+        let out = args.out.as_deref().unwrap_or(study);
+        if let Some(config) = FinetuningConfig::read_in(study)? {
+            let record = lns_study::finetuning_record(&config, study)?;
+            let _claim = claim(args, out)?;
+            lns_report::write_finetuning(out, &record)?;
+            return super::study::show_finetuning(out, &record, printer);
+        }
         let config = StudyConfig::read(&study.join(StudyConfig::FILE_NAME))?;
         let record = lns_study::record(&config, study)?;
-        let out = args.out.as_deref().unwrap_or(study);
         let _claim = claim(args, out)?;
         lns_report::write_study(out, &record)?;
         return super::study::show(out, &record, printer);

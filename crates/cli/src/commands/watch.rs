@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use lns_study::{Planned, StudyConfig};
+use lns_study::{FinetuningConfig, Planned, StudyConfig};
 use lns_watch::{PlannedRun, WatchOptions};
 
 use super::Verb;
@@ -30,8 +30,10 @@ impl Verb for WatchArgs {
 fn run(args: &WatchArgs) -> anyhow::Result<()> {
     // A study says in its settings what it has planned.
     let settings = args.run.join(StudyConfig::FILE_NAME);
-    let planned = match settings.is_file() {
+    let fine_tunes = FinetuningConfig::read_in(&args.run)?.is_some();
+    let planned = match settings.is_file() && !fine_tunes {
         true => StudyConfig::read(&settings)?.plan()?,
+        // A study that fine-tunes knows how many steps there are once it has its data.
         false => Vec::new(),
     };
     let run = |Planned { folder, config, .. }| PlannedRun { folder, steps: config.steps };

@@ -7,8 +7,8 @@ use tempfile::{TempDir, tempdir};
 use super::manifest::hex;
 use super::*;
 use crate::Limits;
-use crate::preparation::Responses;
 use crate::preparation::tests::{prepare_marked, prepare_small};
+use crate::preparation::{Kept, Responses};
 
 /// A tokenizer of words: each of `words` and `<|endoftext|>`, which is token `end_of_text`.
 pub(crate) fn words(words: &[&str], end_of_text: usize) -> Tokenizer {
@@ -128,7 +128,8 @@ fn any_change_of_any_file_is_an_error_that_names_it() {
 fn a_mark_that_changes_is_an_error() {
     let folder = tempdir().unwrap();
     let place = folder.path().join("corpus");
-    let responses = Responses { sequence_length: 8, learn_end_of_text: true };
+    let responses =
+        Responses { sequence_length: 8, learn_end_of_text: true, kept: Kept::Beginning };
     let examples =
         [Part::Train, Part::Validation].map(|part| (part, "a b c".to_owned(), vec![2..5]));
     let tokenizer = words(&["a", "b", "c"], 3);

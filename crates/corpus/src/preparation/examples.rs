@@ -13,6 +13,17 @@ pub(crate) struct Responses {
     pub(crate) sequence_length: usize,
     /// Whether the end-of-text token behind an example is learned.
     pub(crate) learn_end_of_text: bool,
+    /// What is seen of an example that is longer than a sequence.
+    pub(crate) kept: Kept,
+}
+
+/// The part of an example that fits in a sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// It is cut where the sequence ends.
+    Beginning,
+    /// Its beginning is left out, so that its end and the end-of-text token fit.
+    End,
 }
 
 /// Marks the tokens that do not lie within one of these spans of the text, which are in their order.
@@ -30,6 +41,14 @@ pub(crate) fn marked(mut encoding: Encoding, learned: &[Range<usize>]) -> Encodi
             *id |= UNLEARNED;
         }
     }
+    encoding
+}
+
+/// The last tokens of an example, so many that the end-of-text token fits behind them in a sequence.
+pub(crate) fn end_of(mut encoding: Encoding, sequence_length: usize) -> Encoding {
+    let left_out = (encoding.ids.len() + 1).saturating_sub(sequence_length);
+    encoding.ids.drain(..left_out);
+    encoding.bytes.drain(..left_out);
     encoding
 }
 
@@ -56,8 +75,15 @@ impl Examples {
         }
     }
 
-    pub(super) fn describe(self, sequence_length: usize) -> String {
+    pub(super) fn describe(self, responses: Responses) -> String {
         let Self { kept, learned, cut, left_out } = self;
+        let Responses { sequence_length, kept: part, .. } = responses;
+        if part == Kept::End {
+            return format!(
+                "{learned} tokens of responses to learn in {kept} examples, of which {cut} are longer \
+                 than {sequence_length} tokens and lost their beginning"
+            );
+        }
         format!(
             "{learned} tokens of responses to learn in {kept} examples ({cut} longer than \
              {sequence_length} tokens and cut there, {left_out} left out with nothing to learn \

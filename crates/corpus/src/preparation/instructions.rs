@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use lns_tokenizer::{ChatTemplate, Message, Tokenizer};
 use serde::Deserialize;
 
-use super::{PrepareOptions, Reading, Responses, prepare_files};
+use super::{Kept, PrepareOptions, Reading, Responses, prepare_files};
 use crate::documents::{DocumentId, Lines, MAX_PIECE_BYTES, Piece, expand_lines, object};
 use crate::{Corpus, CorpusError};
 
@@ -70,7 +70,11 @@ pub fn prepare_instructions(
             let layout = LayingOut { template, tokenizer, sequence_length };
             Ok(Box::new(Examples { path: file.to_owned(), lines: Lines::of_file(file)?, layout }))
         },
-        responses: Some(Responses { sequence_length, learn_end_of_text: template.is_none() }),
+        responses: Some(Responses {
+            sequence_length,
+            learn_end_of_text: template.is_none(),
+            kept: Kept::Beginning,
+        }),
     };
     prepare_files(files, &reading, tokenizer, &options.corpus, folder, progress)
 }

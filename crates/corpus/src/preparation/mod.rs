@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use lns_tokenizer::Tokenizer;
 
-pub(crate) use self::examples::Responses;
+pub(crate) use self::examples::{Kept, Responses};
 use self::few::Few;
 pub use self::instructions::{InstructionOptions, prepare_instructions};
 use self::work::{Added, Preparation};
@@ -182,6 +182,36 @@ pub fn prepare_documents(
         if preparation.is_full(&[Part::Train, Part::Validation]) {
             break;
         }
+    }
+    preparation.finish(source.to_owned())
+}
+
+/// Does what [`prepare_documents`] does with examples: prompts, each with the response that follows it as it is, of
+/// which the response and the end-of-text token are learned. Of an example that is longer than a sequence the
+/// end is kept, as of a question that is scored, so every example is there, whatever the tokenizer, and a
+/// seeded order is the same for all.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_examples(
+    examples: &mut dyn Iterator<Item = (Part, String, String)>,
+    source: &str,
+    tokenizer: &Tokenizer,
+    sequence_length: usize,
+    folder: &Path,
+    progress: &dyn Fn(u64) -> ControlFlow<()>,
+) -> Result<Corpus, CorpusError> {
+    if sequence_length < 2 {
+        return Err(CorpusError::WindowTooShort { window: sequence_length });
+    }
+    let responses = Responses { sequence_length, learn_end_of_text: true, kept: Kept::End };
+    let mut preparation =
+        Preparation::new(tokenizer, Limits::default(), Some(responses), folder, progress)?;
+    for (part, prompt, response) in examples {
+        preparation.begin(part);
+        let text = prompt + &response;
+        let learned = Some(vec![text.len() - response.len()..text.len()]);
+        preparation.add(Piece { text, continues: false, id: None, learned })?;
     }
     preparation.finish(source.to_owned())
 }

@@ -100,7 +100,7 @@ fn examples_are_counted_and_what_teaches_nothing_is_left_out() {
         example(train, "c c", 1..3),
     ];
     let prepare = |name: &str, examples: &[Marked], learn_end_of_text, train| {
-        let responses = Responses { sequence_length: 4, learn_end_of_text };
+        let responses = Responses { sequence_length: 4, learn_end_of_text, kept: Kept::Beginning };
         let limits = Limits { train, validation: None };
         let place = folder.path().join(name);
         prepare_marked(examples, &tokenizer, responses, limits, &place)

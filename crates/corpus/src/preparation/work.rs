@@ -11,7 +11,7 @@ use lns_record::NewFolder;
 use lns_tokenizer::{Encoding, Tokenizer, TokenizerError};
 use rayon::prelude::*;
 
-use super::examples::{Examples, Responses, marked};
+use super::examples::{Examples, Kept, Responses, end_of, marked};
 use super::few::{Few, place_to_split};
 use super::part_writer::PartWriter;
 use super::{Limits, Open};
@@ -220,8 +220,13 @@ impl<'a> Preparation<'a> {
         let encodings: Vec<Result<Encoding, TokenizerError>> =
             batch.par_iter().map(encode).collect();
         for ((part, piece), encoding) in batch.into_iter().zip(encodings) {
-            if let Some(Responses { sequence_length, .. }) = self.responses {
-                self.part(part).push_example(&encoding?, sequence_length)?;
+            if let Some(Responses { sequence_length, kept, .. }) = self.responses {
+                let mut encoding = encoding?;
+                if kept == Kept::End && encoding.ids.len() >= sequence_length {
+                    encoding = end_of(encoding, sequence_length);
+                    self.part(part).examples.cut += 1;
+                }
+                self.part(part).push_example(&encoding, sequence_length)?;
                 continue;
             }
             if !piece.continues {
@@ -263,8 +268,8 @@ impl<'a> Preparation<'a> {
         self.write_batch()?;
         self.end_document()?;
         self.tell()?;
-        if let Some(Responses { sequence_length, .. }) = self.responses {
-            source += &format!(", {}", self.examples().describe(sequence_length));
+        if let Some(responses) = self.responses {
+            source += &format!(", {}", self.examples().describe(responses));
         }
         let mut manifest = Manifest {
             format: FORMAT.to_owned(),

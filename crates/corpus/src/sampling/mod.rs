@@ -262,8 +262,8 @@ mod tests {
 
     use super::*;
     use crate::corpus::tests::words;
-    use crate::preparation::Responses;
     use crate::preparation::tests::{Marked, prepare_marked, prepare_small};
+    use crate::preparation::{Kept, Responses};
     use crate::{Limits, Part};
 
     const END: u32 = 26;
@@ -417,7 +417,7 @@ mod tests {
             let whole = 0..3;
             let held_out = (Part::Validation, spaced("ab"), vec![whole]);
             let all: Vec<Marked> = train.chain([held_out]).collect();
-            let responses = Responses { sequence_length: 20, learn_end_of_text };
+            let responses = Responses { sequence_length: 20, learn_end_of_text, kept: Kept::Beginning };
             let place = folder.path().join("corpus");
             let limits = Limits::default();
             let prepared = prepare_marked(&all, &tokenizer, responses, limits, &place);

@@ -1,7 +1,8 @@
 //! ARC: questions of science examinations (Clark et al., arXiv 1803.05457).
 
 use super::{Metrics, Task};
-use crate::{Question, Source, Split, TaskRow};
+use crate::instruction::Listing;
+use crate::{Instruction, Question, Source, Split, TaskRow};
 
 /// Its two sets.
 pub(super) struct Arc {
@@ -49,5 +50,13 @@ impl Task for Arc {
         let context = format!("Question: {}\nAnswer:", row.text("question")?);
         let gold = row.place("answerKey", "choices.label")?;
         Ok(Question::new(&context, &row.texts("choices.text")?, gold))
+    }
+
+    fn instruction(&self, row: TaskRow<'_>) -> Result<Option<Instruction>, String> {
+        let request =
+            format!("Please choose the correct answer to the question: {}", row.text("question")?);
+        let gold = row.place("answerKey", "choices.label")?;
+        let choices = row.texts("choices.text")?;
+        Ok(Some(Listing::line("Answer").instruction(&request, &choices, gold)))
     }
 }

@@ -1,7 +1,8 @@
 //! HellaSwag: how a scene goes on (Zellers et al., arXiv 1905.07830).
 
 use super::{Metrics, Task};
-use crate::{Question, Source, Split, TaskRow};
+use crate::instruction::Listing;
+use crate::{Choice, Instruction, Question, Source, Split, TaskRow};
 
 pub(super) struct HellaSwag;
 
@@ -39,6 +40,15 @@ impl Task for HellaSwag {
         let endings: Vec<String> = row.texts("endings")?.into_iter().map(clean).collect();
         let endings: Vec<&str> = endings.iter().map(String::as_str).collect();
         Ok(Question::new(&context, &endings, row.index("label")?))
+    }
+
+    fn instruction(&self, row: TaskRow<'_>) -> Result<Option<Instruction>, String> {
+        let Question { choices, gold } = self.question(row)?;
+        let endings: Vec<&str> = choices.iter().map(Choice::choice).collect();
+        let context = choices.first().map_or("", |choice| &choice.context);
+        let request =
+            format!("Please choose the correct ending to complete the given sentence: {context}");
+        Ok(Some(Listing::line("Ending").instruction(&request, &endings, gold)))
     }
 }
 

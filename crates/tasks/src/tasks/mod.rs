@@ -14,7 +14,7 @@ mod sciq;
 mod siqa;
 mod winogrande;
 
-use crate::{Question, Source, Split, TaskRow};
+use crate::{Instruction, Question, Source, Split, TaskRow};
 
 /// Every task, by name.
 const REGISTRY: &[&dyn Task] = &[
@@ -71,6 +71,14 @@ pub trait Task: Sync {
     /// # Errors
     /// A field that is missing or is not what it should be, in words.
     fn question(&self, row: TaskRow<'_>) -> Result<Question, String>;
+
+    /// What LLM-Adapters asks of the row, if it trains on this task.
+    ///
+    /// # Errors
+    /// As [`question`](Self::question).
+    fn instruction(&self, _row: TaskRow<'_>) -> Result<Option<Instruction>, String> {
+        Ok(None)
+    }
 
     /// Whether every row belongs to a part of the task.
     fn is_in_groups(&self) -> bool {

@@ -1,7 +1,8 @@
 //! OpenBookQA: elementary science, one step from the book (Mihaylov et al., arXiv 1809.02789).
 
 use super::{Metrics, Task};
-use crate::{Question, Source, Split, TaskRow};
+use crate::instruction::Listing;
+use crate::{Instruction, Question, Source, Split, TaskRow};
 
 pub(super) struct OpenBookQa;
 
@@ -35,5 +36,13 @@ impl Task for OpenBookQa {
     fn question(&self, row: TaskRow<'_>) -> Result<Question, String> {
         let gold = row.place("answerKey", "choices.label")?;
         Ok(Question::new(row.text("question_stem")?, &row.texts("choices.text")?, gold))
+    }
+
+    fn instruction(&self, row: TaskRow<'_>) -> Result<Option<Instruction>, String> {
+        let stem = row.text("question_stem")?;
+        let request = format!("Please choose the correct answer to the question: {stem}");
+        let gold = row.place("answerKey", "choices.label")?;
+        let choices = row.texts("choices.text")?;
+        Ok(Some(Listing::line("Answer").instruction(&request, &choices, gold)))
     }
 }

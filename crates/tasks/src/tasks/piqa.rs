@@ -1,7 +1,8 @@
 //! PIQA: how something is done with things (Bisk et al., arXiv 1911.11641).
 
 use super::{Metrics, Task};
-use crate::{Question, Source, Split, TaskRow};
+use crate::instruction::Listing;
+use crate::{Instruction, Question, Source, Split, TaskRow};
 
 pub(super) struct Piqa;
 
@@ -36,5 +37,13 @@ impl Task for Piqa {
         let context = format!("Question: {}\nAnswer:", row.text("goal")?);
         let solutions = [row.text("sol1")?, row.text("sol2")?];
         Ok(Question::new(&context, &solutions, row.index("label")?))
+    }
+
+    fn instruction(&self, row: TaskRow<'_>) -> Result<Option<Instruction>, String> {
+        let request =
+            format!("Please choose the correct solution to the question: {}", row.text("goal")?);
+        let solutions = [row.text("sol1")?, row.text("sol2")?];
+        let listing = Listing { between: "\n\n", ..Listing::line("Solution") };
+        Ok(Some(listing.instruction(&request, &solutions, row.index("label")?)))
     }
 }

@@ -1,7 +1,8 @@
 //! Social IQa: why people do things and what follows (Sap et al., arXiv 1904.09728).
 
 use super::{Metrics, Task};
-use crate::{Question, Source, Split, TaskRow};
+use crate::instruction::Listing;
+use crate::{Instruction, Question, Source, Split, TaskRow};
 
 pub(super) struct Siqa;
 
@@ -35,8 +36,21 @@ impl Task for Siqa {
     fn question(&self, row: TaskRow<'_>) -> Result<Question, String> {
         let context = format!("Q: {} {}\nA:", row.text("context")?, row.text("question")?);
         let answers = [row.text("answerA")?, row.text("answerB")?, row.text("answerC")?];
-        let label = row.index("label")?;
-        let gold = label.checked_sub(1).ok_or("field \"label\" is 0; labels are 1 to 3")?;
-        Ok(Question::new(&context, &answers, gold))
+        Ok(Question::new(&context, &answers, gold(row)?))
     }
+
+    fn instruction(&self, row: TaskRow<'_>) -> Result<Option<Instruction>, String> {
+        let (context, question) = (row.text("context")?, row.text("question")?);
+        let request =
+            format!("Please choose the correct answer to the question: {context} {question}");
+        let answers = [row.text("answerA")?, row.text("answerB")?, row.text("answerC")?];
+        let gold = gold(row)?;
+        Ok(Some(Listing::line("Answer").instruction(&request, &answers, gold)))
+    }
+}
+
+/// The right answer, which is labelled from 1 on.
+fn gold(row: TaskRow<'_>) -> Result<usize, String> {
+    let label = row.index("label")?;
+    Ok(label.checked_sub(1).ok_or("field \"label\" is 0; labels are 1 to 3")?)
 }

@@ -2,7 +2,8 @@
 //! is scored is the rest of the sentence after either.
 
 use super::{Metrics, Task};
-use crate::{Choice, Question, Source, Split, TaskRow};
+use crate::instruction::Listing;
+use crate::{Choice, Instruction, Question, Source, Split, TaskRow};
 
 pub(super) struct WinoGrande;
 
@@ -42,8 +43,22 @@ impl Task for WinoGrande {
             continuation: format!(" {}", after.trim()),
         };
         let choices = vec![choice(row.text("option1")?), choice(row.text("option2")?)];
-        let answer = row.index("answer")?;
-        let gold = answer.checked_sub(1).ok_or("field \"answer\" is 0; answers are 1 and 2")?;
-        Ok(Question { choices, gold })
+        Ok(Question { choices, gold: gold(row)? })
     }
+
+    fn instruction(&self, row: TaskRow<'_>) -> Result<Option<Instruction>, String> {
+        let request = format!(
+            "Please choose the correct answer to fill in the blank to complete the given sentence: {}",
+            row.text("sentence")?
+        );
+        let options = [row.text("option1")?, row.text("option2")?];
+        let listing = Listing { end: " ", ..Listing::line("Option") };
+        Ok(Some(listing.instruction(&request, &options, gold(row)?)))
+    }
+}
+
+/// The right option, which is called 1 or 2.
+fn gold(row: TaskRow<'_>) -> Result<usize, String> {
+    let answer = row.index("answer")?;
+    Ok(answer.checked_sub(1).ok_or("field \"answer\" is 0; answers are 1 and 2")?)
 }

@@ -45,6 +45,11 @@ impl Settings {
         Self::from_toml(&path.display().to_string(), &text)
     }
 
+    /// The settings that they set.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
     /// Whether they set a key of the outermost table.
     pub fn sets(&self, key: &str) -> bool {
         self.table.contains_key(key)

@@ -1,4 +1,6 @@
-//! `lns study`: norm schemes over seeds, compared.
+//! `lns study`: norm schemes over seeds, compared; and what fine-tuning leaves of the differences.
+
+mod finetuning;
 
 use std::{
     path::{Path, PathBuf},
@@ -9,13 +11,17 @@ use clap::Args;
 use lns_model::available_memory;
 use lns_record::{Claim, FolderKind, StudyRecord};
 use lns_show::{counted, with_prefix};
-use lns_study::{PRESET_NAMES, Planned, StudyConfig, StudyOutcome, StudyProgress, preset};
+use lns_study::{
+    FinetuningConfig, PRESET_NAMES, Planned, StudyConfig, StudyOutcome, StudyProgress, preset,
+};
 use lns_train::{
     ranges::{SEED, THREADS},
     run_preset,
 };
 use serde::Serialize;
 
+use self::finetuning::FinetuningArgs;
+pub(crate) use self::finetuning::show as show_finetuning;
 use super::{
     Verb, output,
     train::{self, Needs},
@@ -72,6 +78,9 @@ pub(crate) struct StudyArgs {
     /// Print study.json; with --estimate what the study needs
     #[arg(long)]
     pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) finetuning: FinetuningArgs,
 }
 
 impl Verb for StudyArgs {
@@ -97,13 +106,23 @@ fn help() -> String {
          name, baseline, seeds, a table [run] of settings as in a run's config.toml, and [[groups]], each \
          with a scheme, an initialisation, and if wanted a name, seeds of its own and any other settings; a \
          [[grid]] of groups, [tuning] of a setting and [[contrasts]] are in docs/training.md. \
-         `study.toml` in a study's folder is an example.\n\nThe folder of a study: study.toml, runs/, \
-         study.json, report.html and charts/. An interrupted study goes on with the same command.",
-        paper.join(", ")
+         `study.toml` in a study's folder is an example.\n\n{} fine-tunes finished models on the same \
+         instructions in the same order and asks them the same questions before and after: --models, \
+         --data, and what else stands under that heading; its file is TOML too ([[models]], [data], \
+         [finetune], [tasks]).\n\nThe folder of a study: study.toml, runs/, \
+         study.json, report.html and charts/. An interrupted study goes on with the same command.\n\n\
+         Examples:\n  lns study laptop --text books/ --out study\n  lns study commonsense --models study \
+         --data DATA --out tuned",
+        paper.join(", "),
+        FinetuningConfig::PRESET,
     )
 }
 
 fn run(args: &StudyArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
+    if let Some(config) = finetuning::asked_for(args)? {
+        return finetuning::run(args, config, printer);
+    }
+    args.finetuning.refuse()?;
     if args.estimate {
         estimate(&resolve(args, printer)?, &args.corpus, printer)?;
         return Ok(ExitCode::SUCCESS);
@@ -154,9 +173,10 @@ fn resolve(args: &StudyArgs, printer: &Printer) -> anyhow::Result<StudyConfig> {
         None if Path::new(&args.study).is_file() => StudyConfig::read(Path::new(&args.study))?,
         None => {
             return Err(usage(format!(
-                "{} is neither a preset ({}) nor a file",
+                "{} is neither a preset ({}, {}) nor a file",
                 args.study,
-                PRESET_NAMES.join(", ")
+                PRESET_NAMES.join(", "),
+                FinetuningConfig::PRESET,
             )));
         }
     };
