@@ -173,6 +173,15 @@ def arrow():
             stream.write_batch(batch)
     with pa.ipc.new_file(str(ARROW / "rows_file.arrow"), table.schema) as file:
         file.write_table(table)
+    # What is refused: compressed batches, and a column whose texts stand in a dictionary.
+    for codec in ("lz4", "zstd"):
+        options = pa.ipc.IpcWriteOptions(compression=codec)
+        long = pa.table({"question": ["the same words again and again " * 20] * 4})
+        with pa.ipc.new_stream(str(ARROW / f"rows_{codec}.arrow"), long.schema, options=options) as stream:
+            stream.write_table(long)
+    texts = pa.table({"question": pa.array(["a", "b", "a"]).dictionary_encode()})
+    with pa.ipc.new_stream(str(ARROW / "rows_dictionary.arrow"), texts.schema) as stream:
+        stream.write_table(texts)
 
 
 def main():

@@ -132,6 +132,24 @@ fn a_stream_that_ends_early_is_an_error_unless_a_message_has_ended() {
     assert!(read(&[]).is_err());
 }
 
+#[test]
+fn compressed_batches_and_dictionaries_are_refused_with_a_way_out() {
+    for (name, bytes, expected) in [
+        ("lz4.arrow", &include_bytes!("data/rows_lz4.arrow")[..], "a compressed batch"),
+        ("zstd.arrow", include_bytes!("data/rows_zstd.arrow"), "a compressed batch"),
+        (
+            "dictionary.arrow",
+            include_bytes!("data/rows_dictionary.arrow"),
+            "column question is a dictionary",
+        ),
+    ] {
+        let message = rows(name, bytes).expect_err("refused").to_string();
+        let remedy = "write the data set as parquet";
+        assert!(message.contains(expected) && message.contains(remedy), "{message}");
+        assert!(message.contains(name), "{message}");
+    }
+}
+
 proptest! {
     #[test]
     fn damage_gives_an_error_or_other_rows_but_no_panic(

@@ -187,6 +187,79 @@ fn a_row_without_one_of_its_fields_is_refused_with_file_row_and_field() {
     }
 }
 
+/// What is said of a row of a task's data.
+fn refused_row(name: &str, row: &Value) -> String {
+    let folder = folder();
+    write(folder.path(), "rows.jsonl", std::slice::from_ref(row));
+    let path = folder.path().join("rows.jsonl");
+    let data = vec![Data { task: Some(name.to_owned()), path }];
+    let message = refusal(name, &AskOptions { data, ..AskOptions::default() });
+    assert!(message.contains(&format!("rows.jsonl, row 1, for {name}: ")), "{name}: {message}");
+    message
+}
+
+#[test]
+fn a_right_answer_that_is_none_of_the_choices_is_refused_with_its_row() {
+    for (name, field, answer, expected) in [
+        ("arc_easy", "answerKey", json!("E"), "none of [\"A\", \"B\"]"),
+        ("arc_challenge", "answerKey", json!(""), "none of"),
+        ("boolq", "answer", json!(2), "the right choice is number 2 (from 0), and there are 2"),
+        ("commonsense_qa", "answerKey", json!("F"), "none of"),
+        ("hellaswag", "label", json!("2"), "the right choice is number 2"),
+        ("hellaswag", "label", json!(""), "which is no number"),
+        ("mmlu", "answer", json!(4), "the right choice is number 4"),
+        ("mmlu", "answer", json!("H"), "no letter"),
+        ("openbookqa", "answerKey", json!("C"), "none of"),
+        ("piqa", "label", json!(-1), "field \"label\" is -1"),
+        ("piqa", "label", json!(2), "the right choice is number 2"),
+        ("siqa", "label", json!("4"), "the right choice is number 3"),
+        ("siqa", "label", json!("0"), "labels are 1 to 3"),
+        ("winogrande", "answer", json!("3"), "the right choice is number 2"),
+        ("winogrande", "answer", json!("0"), "answers are 1 and 2"),
+    ] {
+        let mut row = case(name);
+        row[field] = answer;
+        let message = refused_row(name, &row);
+        assert!(message.contains(expected), "{name}: {message}");
+    }
+}
+
+#[test]
+fn an_empty_choice_of_a_data_set_is_refused_with_its_row() {
+    let emptied = |name: &str, change: fn(&mut Value)| {
+        let mut row = case(name);
+        change(&mut row);
+        refused_row(name, &row)
+    };
+    for message in [
+        emptied("piqa", |row| row["sol2"] = json!("  ")),
+        emptied("arc_easy", |row| row["choices"]["text"] = json!(["ice", ""])),
+        emptied("hellaswag", |row| row["endings"] = json!(["eats.", "[step]"])),
+    ] {
+        assert!(message.contains("choice 1 is empty"), "{message}");
+    }
+    let message = emptied("openbookqa", |row| row["choices"]["text"] = json!([]));
+    assert!(message.contains("there are no choices"), "{message}");
+    let message = emptied("mmlu", |row| row["choices"] = json!(["a", "b"]));
+    assert!(message.contains("2 choices, there are 4"), "{message}");
+}
+
+#[test]
+fn a_nested_field_that_is_not_there_is_named_with_those_that_are() {
+    for (name, inner) in [("arc_easy", "text"), ("openbookqa", "label"), ("commonsense_qa", "text")]
+    {
+        let mut row = case(name);
+        row["choices"].as_object_mut().expect("a group").remove(inner);
+        let message = refused_row(name, &row);
+        let expected = format!("no field \"choices.{inner}\"; the row has ");
+        assert!(message.contains(&expected), "{name}: {message}");
+    }
+    let mut row = case("winogrande");
+    row["sentence"] = json!("Ann saw Eve because she looked up.");
+    let message = refused_row("winogrande", &row);
+    assert!(message.contains('_'), "the gap is asked for: {message}");
+}
+
 #[test]
 fn data_are_found_as_the_hub_lays_them_out() {
     let cases: [(&str, bool); 9] = [
@@ -349,6 +422,22 @@ fn accuracy_is_of_sums_and_of_sums_by_characters_with_the_errors_of_means() {
     assert_eq!(found.always_first, Some(0.5));
     assert!((found.chance.expect("choices") - 1.0 / 3.0).abs() < 1e-12);
     assert_eq!((found.tied, found.tied_norm, found.not_finite), (0, 0, 0));
+}
+
+#[test]
+fn groups_count_alike_in_their_mean_and_by_their_documents_in_the_accuracy() {
+    let row = |uid: &str| json!({"sentence_good": "a", "sentence_bad": "b", "UID": uid});
+    let folder = folder();
+    write(folder.path(), "blimp/data/a.jsonl", &vec![row("a"); 3]);
+    write(folder.path(), "blimp/data/b.jsonl", &[row("b")]);
+    let asked = ask("blimp", &options(folder.path())).expect("asks");
+    let pair = |good: f64, bad: f64| scores([good, bad, 0.0])[..2].to_vec();
+    let mut found = vec![pair(-1.0, -2.0); 4];
+    found[3] = pair(-2.0, -1.0);
+    let record = summary(&asked, &found);
+    assert_eq!((record.acc, record.acc_by_group), (Some(0.75), Some(0.5)));
+    found[0] = pair(f64::NAN, -1.0);
+    assert_eq!(summary(&asked, &found).acc_by_group, None, "a mean of what means nothing");
 }
 
 #[test]
