@@ -92,7 +92,7 @@ impl Examined<'_> {
             if control.is_stopped() {
                 return Ok(false);
             }
-            let weights = source.layer(layer)?;
+            let weights = source.whole_layer(layer)?;
             let mut sum = S::default();
             // As many windows as workers, so that no more gradients than that are held at once.
             for first in (0..windows.len()).step_by(workers.count()) {

@@ -160,7 +160,7 @@ fn walk(source: &dyn LayerSource, ids: &[u32]) -> Result<Walk, ScoreError> {
     let mut streams = vec![source.embed_ids(ids)?];
     let (mut values, mut squares) = (Vec::new(), Squares::default());
     for index in spec.layers() {
-        let layer = source.layer(index)?;
+        let layer = source.whole_layer(index)?;
         layer.visit(&mut squares);
         let stream = streams[streams.len() - 1].clone();
         if let (Some(norm), Some(attention)) = (&layer.input_layernorm, &layer.self_attn) {

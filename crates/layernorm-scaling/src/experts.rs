@@ -4,6 +4,8 @@
 //!
 //! Shapes: N tokens, E experts, k of them for each token, H = hidden_size.
 
+use std::{fmt::Debug, sync::Arc};
+
 use burn::{
     module::{Module, Param},
     tensor::{
@@ -11,12 +13,21 @@ use burn::{
         activation::{sigmoid, softmax},
     },
 };
+use lns_kernels::Precision;
 use lns_spec::{ExpertsSpec, ModelSpec, Part, Role, Router};
 
 use crate::{
     Mlp, Projection,
     weights::{Builder, Weights},
 };
+
+/// The experts of a layer where they are not all held in memory: each is asked for when a token is sent to
+/// it, from several threads at once.
+pub trait ExpertSource: Debug + Send + Sync {
+    /// One expert, or `None` where it cannot be had. What it would have computed is NaN then; it is for the
+    /// source to say why to those that run the model.
+    fn expert(&self, expert: usize) -> Option<Mlp>;
+}
 
 /// Σ weight · MLP(x) over the k experts that the router chooses for x, and what the shared experts make of it.
 #[derive(Module, Debug)]
@@ -25,10 +36,14 @@ pub struct Experts {
     pub router: Projection,
     /// What is added to the experts' shares to choose, \[E\]; it has no gradient.
     pub correction: Option<Param<Tensor<1>>>,
-    /// The experts.
+    /// The experts; none where they come from a source.
     pub each: Vec<Mlp>,
     /// The experts that compute every token, side by side as one MLP.
     pub shared: Option<Mlp>,
+    #[module(skip)]
+    source: Option<Arc<dyn ExpertSource>>,
+    #[module(skip)]
+    precision: Precision,
     #[module(skip)]
     spec: ExpertsSpec,
 }
@@ -48,7 +63,9 @@ impl Experts {
         builder: &mut Builder<'_, W>,
     ) -> Result<Self, W::Error> {
         let router = Projection::build(builder, Role::Router)?;
-        let each = (0..experts.count)
+        let source = builder.expert_source();
+        let held = if source.is_some() { 0 } else { experts.count };
+        let each = (0..held)
             .map(|expert| builder.of_expert(expert, |builder| Mlp::build(spec, Role::MLP, builder)))
             .collect::<Result<_, _>>()?;
         let correction = builder.optional(Role::RouterCorrection, Part::Bias)?;
@@ -57,7 +74,8 @@ impl Experts {
             None => None,
         };
         let correction = correction.map(|added| Param::from_tensor(added).set_require_grad(false));
-        Ok(Self { router, correction, each, shared, spec: experts })
+        let precision = Precision::F32;
+        Ok(Self { router, correction, each, shared, source, precision, spec: experts })
     }
 
     /// \[B, T, H\] → \[B, T, H\]. Each expert computes its own tokens only; a token's sum is taken in the
@@ -85,7 +103,11 @@ impl Experts {
                 filled += 1;
             }
             let rows = indices(own.iter().map(|place| (place / k) as i32).collect());
-            outputs.push(self.each[expert].forward(tokens.clone().select(0, rows)));
+            let own = tokens.clone().select(0, rows);
+            outputs.push(match self.expert(expert, device.is_autodiff()) {
+                Some(expert) => expert.forward(own),
+                None => own.full_like(f32::NAN),
+            });
         }
         let by_token = Tensor::cat(outputs, 0).select(0, indices(places));
         let weighted = by_token.reshape([b * t, k, hidden]) * weights.unsqueeze_dim(2);
@@ -105,6 +127,20 @@ impl Experts {
     /// How many there are.
     pub const fn count(&self) -> usize {
         self.spec.count
+    }
+
+    /// The experts with the products of their projections in another precision.
+    pub(crate) fn with_precision(self, precision: Precision) -> Self {
+        let each = self.each.into_iter().map(|expert| expert.with_precision(precision)).collect();
+        let shared = self.shared.map(|shared| shared.with_precision(precision));
+        Self { each, shared, precision, ..self }
+    }
+
+    /// One of them, of a source as constants where gradients are taken.
+    fn expert(&self, expert: usize, autodiff: bool) -> Option<Mlp> {
+        let Some(source) = &self.source else { return self.each.get(expert).cloned() };
+        let found = source.expert(expert)?.with_precision(self.precision);
+        Some(if autodiff { found.no_grad().train() } else { found })
     }
 
     fn route(&self, tokens: Tensor<2>) -> Routing {

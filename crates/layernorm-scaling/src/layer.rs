@@ -381,15 +381,9 @@ impl TransformerLayerWithScaling {
     /// f32, because a small difference may choose other experts.
     pub fn with_precision(mut self, precision: Precision) -> Self {
         let attention = self.self_attn.iter_mut().flat_map(SelfAttention::projections);
-        let experts = self
-            .experts
-            .iter_mut()
-            .flat_map(|experts| experts.each.iter_mut().chain(&mut experts.shared));
-        let mlp =
-            self.mlp.iter_mut().chain(experts).flat_map(|mlp| {
-                mlp.gate_proj.iter_mut().chain([&mut mlp.up_proj, &mut mlp.down_proj])
-            });
-        attention.chain(mlp).for_each(|projection| projection.precision = precision);
+        attention.for_each(|projection| projection.precision = precision);
+        self.mlp = self.mlp.map(|mlp| mlp.with_precision(precision));
+        self.experts = self.experts.map(|experts| experts.with_precision(precision));
         self
     }
 

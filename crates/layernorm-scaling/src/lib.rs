@@ -25,7 +25,7 @@ mod weights;
 
 pub use attention::{SelfAttention, packed_rotary_table, rotary_table};
 pub use cache::LayerCache;
-pub use experts::Experts;
+pub use experts::{ExpertSource, Experts};
 pub use latent::{Latent, Latents};
 pub use layer::{BranchEnd, TransformerLayerWithScaling, TransformerLayerWithScalingConfig};
 pub use mlp::Mlp;

@@ -1,8 +1,11 @@
 //! The MLP, with a gate or without.
 
-use burn::{module::Module, tensor::Tensor};
-use lns_kernels::{Gate, GateClamp, activate, clamped_swiglu, gated};
-use lns_spec::{Activation, ClampedGate, ModelSpec, Role};
+use burn::{
+    module::Module,
+    tensor::{Device, Tensor},
+};
+use lns_kernels::{Gate, GateClamp, Precision, activate, clamped_swiglu, gated};
+use lns_spec::{Activation, ClampedGate, LayerIndex, ModelSpec, Role};
 
 use crate::{
     Projection,
@@ -45,6 +48,29 @@ impl Mlp {
             },
             clamp: spec.clamped_gate.map(|ClampedGate { limit, alpha }| GateClamp { limit, alpha }),
         })
+    }
+
+    /// Expert `expert` of layer `layer` of a mixture, its parameters from `weights`, asked for by role.
+    ///
+    /// # Errors
+    /// What `weights` fails with.
+    pub fn of_expert<W: Weights>(
+        spec: &ModelSpec,
+        layer: LayerIndex,
+        expert: usize,
+        weights: &mut W,
+        device: &Device,
+    ) -> Result<Self, W::Error> {
+        let builder = &mut Builder::layer(spec, layer, weights, device);
+        builder.of_expert(expert, |builder| Self::build(spec, Role::MLP, builder))
+    }
+
+    /// The MLP with its products in another precision.
+    pub(crate) fn with_precision(mut self, precision: Precision) -> Self {
+        let gate = self.gate_proj.iter_mut();
+        gate.chain([&mut self.up_proj, &mut self.down_proj])
+            .for_each(|projection| projection.precision = precision);
+        self
     }
 
     /// \[…, H\] → \[…, H\]

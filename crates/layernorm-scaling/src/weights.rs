@@ -1,7 +1,7 @@
 //! Where the parameters of a layer or model come from, asked for by role. One constructor serves a
 //! seeded initialisation and whatever holds trained values.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use lns_spec::{Initialisation, LayerIndex, ModelSpec, ModelTensor, NormKind, Part, Role, Start};
@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
 use rand_distr::{Distribution, Normal};
 
-use crate::NormScaling;
+use crate::{ExpertSource, NormScaling};
 
 /// Where tensors come from.
 pub trait Weights {
@@ -21,6 +21,12 @@ pub trait Weights {
     /// # Errors
     /// When it cannot be had.
     fn fetch(&mut self, tensor: &ModelTensor) -> Result<Vec<f32>, Self::Error>;
+
+    /// Where the experts of a layer come from when tokens are sent to them; `None` where all are fetched
+    /// with the layer.
+    fn experts(&mut self, _layer: LayerIndex) -> Option<Arc<dyn ExpertSource>> {
+        None
+    }
 }
 
 /// Random weights, a function of the seed and of which tensor it is: two models of one shape get the
@@ -87,6 +93,7 @@ pub fn tensor_seed(seed: u64, name: &str) -> u64 {
 #[derive(Debug)]
 pub struct Builder<'a, W> {
     weights: &'a mut W,
+    layer: Option<LayerIndex>,
     tensors: Vec<ModelTensor>,
     /// Whose tensors are asked for: an expert's, or those that all tokens meet.
     expert: Option<usize>,
@@ -97,7 +104,8 @@ pub struct Builder<'a, W> {
 impl<'a, W: Weights> Builder<'a, W> {
     /// For tensors outside the layers.
     pub fn outer(spec: &ModelSpec, weights: &'a mut W, device: &'a Device) -> Self {
-        Self { weights, tensors: spec.outer_tensors(), expert: None, norm: spec.norm, device }
+        let tensors = spec.outer_tensors();
+        Self { weights, layer: None, tensors, expert: None, norm: spec.norm, device }
     }
 
     /// For the tensors of one layer.
@@ -107,7 +115,8 @@ impl<'a, W: Weights> Builder<'a, W> {
         weights: &'a mut W,
         device: &'a Device,
     ) -> Self {
-        Self { weights, tensors: spec.layer_tensors(layer), expert: None, norm: spec.norm, device }
+        let tensors = spec.layer_tensors(layer);
+        Self { weights, layer: Some(layer), tensors, expert: None, norm: spec.norm, device }
     }
 
     /// What `build` makes of the tensors of one of the layer's experts.
@@ -120,6 +129,11 @@ impl<'a, W: Weights> Builder<'a, W> {
         let built = build(self);
         self.expert = None;
         built
+    }
+
+    /// Where the layer's experts come from if they are not fetched with it.
+    pub(crate) fn expert_source(&mut self) -> Option<Arc<dyn ExpertSource>> {
+        self.weights.experts(self.layer?)
     }
 
     /// The weight or bias of a role, if the model has it.

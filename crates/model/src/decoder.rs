@@ -18,7 +18,8 @@ use lns_kernels::{
 use lns_spec::{Initialisation, ModelSpec, Part, Role};
 
 use crate::{
-    KvCache, LoadError,
+    ExpertsOnDisk, KvCache, LoadError,
+    experts_on_disk::ButExperts,
     load::{Stored, audit},
 };
 
@@ -150,6 +151,18 @@ impl Decoder {
     pub fn from_checkpoint(checkpoint: &Checkpoint, device: &Device) -> Result<Self, LoadError> {
         audit(checkpoint)?;
         Self::build(checkpoint.spec(), &mut Stored(checkpoint), device)
+    }
+
+    /// Reads all of a mixture but its experts, which are read when tokens are sent to them. Whether they all
+    /// could be is for the caller to ask ([`ExpertsOnDisk::failure`]).
+    ///
+    /// # Errors
+    /// [`LoadError::Checkpoint`] when a tensor cannot be read.
+    pub fn with_experts_on_disk(
+        experts: &Arc<ExpertsOnDisk>,
+        device: &Device,
+    ) -> Result<Self, LoadError> {
+        Self::build(experts.checkpoint().spec(), &mut ButExperts(experts), device)
     }
 
     fn build<W: Weights>(

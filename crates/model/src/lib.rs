@@ -5,6 +5,7 @@
 //! |---|---|
 //! | make a Llama with LNS, or any other norm scheme | [`Decoder::new`] |
 //! | load a Hugging Face folder or GGUF file | [`Decoder::from_checkpoint`], [`StreamingDecoder`] |
+//! | load all of a mixture but its experts | [`Decoder::with_experts_on_disk`] |
 //! | give a trained model LNS, or fold it away | [`apply_curse_of_depth_mitigation`], [`Decoder::fold`] |
 //! | see a model without some of its layers | [`Pruned`] |
 //! | train adapters beside frozen matrices | [`Decoder::with_lora`] |
@@ -12,6 +13,7 @@
 
 mod cache;
 mod decoder;
+mod experts_on_disk;
 mod generate;
 mod load;
 mod lora;
@@ -24,11 +26,12 @@ mod tensors;
 
 pub use cache::KvCache;
 pub use decoder::{Decoder, Head, ids_tensor};
+pub use experts_on_disk::ExpertsOnDisk;
 pub use generate::{Generation, Sampling};
 pub use lns_spec::ConversionError;
 pub use load::LoadError;
 pub use lora::{LoraConfig, LoraError};
-pub use memory::{Layers, available_memory, f32_bytes, fits, open_layers};
+pub use memory::{Layers, available_memory, f32_bytes, fits, open_layers, room_for_experts};
 pub use pruned::Pruned;
 pub use retrofit::{Retrofit, apply_curse_of_depth_mitigation};
 pub use source::LayerSource;

@@ -25,6 +25,14 @@ pub fn fits(spec: &ModelSpec) -> bool {
     available_memory().is_none_or(|available| f32_bytes(spec) <= available / 2)
 }
 
+/// Bytes that experts which were read from disk may take together until the oldest are let go: a quarter of the
+/// free memory, half of what a model that [`fits`] may take.
+pub fn room_for_experts() -> u64 {
+    /// Where the system does not say what is free.
+    const USUAL: u64 = 1 << 30;
+    available_memory().map_or(USUAL, |available| available / 4)
+}
+
 /// Where a model's layers are while it computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Layers {

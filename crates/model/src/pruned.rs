@@ -31,6 +31,19 @@ impl<'a> Pruned<'a> {
     pub fn original(&self, layer: LayerIndex) -> LayerIndex {
         self.kept[layer.get()]
     }
+
+    /// A layer of the source as the view has it.
+    fn without_branches(
+        &self,
+        layer: LayerIndex,
+        whole: TransformerLayerWithScaling,
+    ) -> TransformerLayerWithScaling {
+        let gone = |site: &Site| !self.spec.has_branch(layer, *site);
+        [Site::Attention, Site::Mlp]
+            .into_iter()
+            .filter(gone)
+            .fold(whole, TransformerLayerWithScaling::without_branch)
+    }
 }
 
 impl LayerSource for Pruned<'_> {
@@ -51,12 +64,11 @@ impl LayerSource for Pruned<'_> {
     }
 
     fn layer(&self, layer: LayerIndex) -> Result<TransformerLayerWithScaling, LoadError> {
-        let gone = |site: &Site| !self.spec.has_branch(layer, *site);
-        let whole = self.source.layer(self.original(layer))?;
-        Ok([Site::Attention, Site::Mlp]
-            .into_iter()
-            .filter(gone)
-            .fold(whole, TransformerLayerWithScaling::without_branch))
+        Ok(self.without_branches(layer, self.source.layer(self.original(layer))?))
+    }
+
+    fn whole_layer(&self, layer: LayerIndex) -> Result<TransformerLayerWithScaling, LoadError> {
+        Ok(self.without_branches(layer, self.source.whole_layer(self.original(layer))?))
     }
 
     fn head(&self) -> Result<Head, LoadError> {

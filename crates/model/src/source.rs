@@ -33,16 +33,24 @@ pub trait LayerSource: Sync {
     /// [`LoadError`] when the embedding cannot be read.
     fn embed_ids_at(&self, ids: &[u32], positions: &[u32]) -> Result<Tensor<3>, LoadError>;
 
-    /// One layer.
+    /// One layer. Of a mixture on disk its experts are read when tokens are sent to them.
     ///
     /// # Errors
-    /// [`LoadError`] when it cannot be read.
+    /// [`LoadError`] when it cannot be read, or an expert could not be that an earlier layer needed.
     fn layer(&self, layer: LayerIndex) -> Result<TransformerLayerWithScaling, LoadError>;
+
+    /// As [`layer`](Self::layer), all its parameters in memory: for who visits them or takes their gradients.
+    ///
+    /// # Errors
+    /// As [`layer`](Self::layer).
+    fn whole_layer(&self, layer: LayerIndex) -> Result<TransformerLayerWithScaling, LoadError> {
+        self.layer(layer)
+    }
 
     /// Final norm and head.
     ///
     /// # Errors
-    /// [`LoadError`] when they cannot be read.
+    /// [`LoadError`] when they cannot be read, or an expert could not be that an earlier layer needed.
     fn head(&self) -> Result<Head, LoadError>;
 }
 

@@ -1,21 +1,26 @@
-//! A checkpoint read one layer at a time: memory is one layer, whatever the model's size.
+//! A checkpoint read one layer at a time: memory is one layer, whatever the model's size, and of a mixture's
+//! layer those experts that a token is sent to.
+
+use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use layernorm_scaling::{Builder, TransformerLayerWithScaling};
+use layernorm_scaling::{Builder, TransformerLayerWithScaling, Weights};
 use lns_checkpoint::Checkpoint;
 use lns_kernels::Precision;
 use lns_spec::{LayerIndex, ModelSpec, Role};
 
 use crate::{
-    Head, LayerSource, LoadError,
+    ExpertsOnDisk, Head, LayerSource, LoadError,
     decoder::{final_norm, finish_embedding},
-    load::{Stored, audit},
+    experts_on_disk::ButExperts,
+    load::Stored,
+    memory::room_for_experts,
 };
 
 /// Layers straight from a checkpoint's files.
 #[derive(Debug)]
 pub struct StreamingDecoder {
-    checkpoint: Checkpoint,
+    experts: Arc<ExpertsOnDisk>,
     device: Device,
     precision: Precision,
 }
@@ -26,8 +31,26 @@ impl StreamingDecoder {
     /// # Errors
     /// [`LoadError::Audit`] when a tensor is missing, unexpected or misshapen.
     pub fn new(checkpoint: Checkpoint, device: Device) -> Result<Self, LoadError> {
-        audit(&checkpoint)?;
-        Ok(Self { checkpoint, device, precision: Precision::F32 })
+        let experts = ExpertsOnDisk::new(Arc::new(checkpoint), device.clone(), room_for_experts())?;
+        Ok(Self { experts, device, precision: Precision::F32 })
+    }
+
+    /// The experts of its layers.
+    pub fn experts(&self) -> &ExpertsOnDisk {
+        &self.experts
+    }
+
+    fn checkpoint(&self) -> &Checkpoint {
+        self.experts.checkpoint()
+    }
+
+    fn build(
+        &self,
+        layer: LayerIndex,
+        weights: &mut impl Weights<Error = LoadError>,
+    ) -> Result<TransformerLayerWithScaling, LoadError> {
+        let layer = TransformerLayerWithScaling::build(self.spec(), layer, weights, &self.device)?;
+        Ok(layer.with_precision(self.precision))
     }
 
     /// With matrix products in another precision; see [`Decoder::with_precision`].
@@ -40,7 +63,7 @@ impl StreamingDecoder {
 
 impl LayerSource for StreamingDecoder {
     fn spec(&self) -> &ModelSpec {
-        self.checkpoint.spec()
+        self.checkpoint().spec()
     }
 
     fn device(&self) -> Device {
@@ -58,7 +81,7 @@ impl LayerSource for StreamingDecoder {
             let Some(table) = outer.iter().find(|tensor| tensor.id.role == role) else {
                 return Ok(None);
             };
-            let values = self.checkpoint.read_rows_f32(&table.name, &table.shape, rows)?;
+            let values = self.checkpoint().read_rows_f32(&table.name, &table.shape, rows)?;
             let shape = [1, rows.len(), spec.hidden_size];
             Ok(Some(Tensor::from_data(TensorData::new(values, shape), &self.device)))
         };
@@ -66,21 +89,26 @@ impl LayerSource for StreamingDecoder {
             unreachable!("every model has an embedding")
         };
         let positions = rows(Role::PositionEmbedding, positions)?;
-        let mut weights = Stored(&self.checkpoint);
+        let mut weights = Stored(self.checkpoint());
         let outer = &mut Builder::outer(spec, &mut weights, &self.device);
         let norm = outer.norm(Role::EmbeddingNorm, spec.rms_norm_eps, 1.0)?;
         Ok(finish_embedding(spec, stream, positions, norm.as_ref()))
     }
 
     fn layer(&self, layer: LayerIndex) -> Result<TransformerLayerWithScaling, LoadError> {
-        let weights = &mut Stored(&self.checkpoint);
-        let layer = TransformerLayerWithScaling::build(self.spec(), layer, weights, &self.device)?;
-        Ok(layer.with_precision(self.precision))
+        self.experts.failure()?;
+        self.build(layer, &mut ButExperts(&self.experts))
+    }
+
+    fn whole_layer(&self, layer: LayerIndex) -> Result<TransformerLayerWithScaling, LoadError> {
+        self.experts.failure()?;
+        self.build(layer, &mut Stored(self.checkpoint()))
     }
 
     fn head(&self) -> Result<Head, LoadError> {
+        self.experts.failure()?;
         let spec = self.spec();
-        let mut weights = Stored(&self.checkpoint);
+        let mut weights = Stored(self.checkpoint());
         let outer = &mut Builder::outer(spec, &mut weights, &self.device);
         let table = if spec.tie_word_embeddings { Role::Embedding } else { Role::Head };
         Ok(Head {

@@ -1,11 +1,19 @@
 //! What is particular to mixtures of experts; that they compute what transformers does is in `golden.rs`.
 
-use burn::tensor::{Device, Distribution, Tensor};
+use std::{borrow::Cow, collections::BTreeSet, path::Path, sync::Arc};
+
+use burn::{
+    module::Module,
+    tensor::{Device, Distribution, Tensor},
+};
 use layernorm_scaling::rotary_table;
-use lns_model::{Decoder, LayerSource, Pruned, ids_tensor};
-use lns_spec::{DepthScale, LayerIndex, Removal, Site};
+use lns_checkpoint::{Checkpoint, GgufOptions, StorageType, write_gguf};
+use lns_model::{
+    Decoder, ExpertsOnDisk, LayerSource, Pruned, Sampling, StreamingDecoder, ids_tensor,
+};
+use lns_spec::{DepthScale, LayerIndex, ModelTensor, Removal, Site};
 use lns_testing::golden::{golden, tiny_checkpoint};
-use safetensors::SafeTensors;
+use safetensors::{Dtype, SafeTensors, View};
 
 fn load(folder: &str) -> Decoder {
     Decoder::from_checkpoint(&tiny_checkpoint(folder), &Device::flex()).expect(folder)
@@ -123,4 +131,191 @@ fn the_scale_goes_into_the_gain_before_router_and_experts_and_no_token_is_sent_e
         let off = of(before).into_iter().zip(of(after)).map(|(a, b)| (a - b).abs());
         assert!(off.fold(0f32, f32::max) < 1e-5);
     }
+}
+
+const PROMPT: [u32; 3] = [5, 17, 3];
+
+/// Tiny mixtures as folders, one of them in shards, and as GGUF files, whose experts are stacks.
+fn containers(folder: &Path) -> Vec<(String, Checkpoint)> {
+    let folders = ["mixtral", "qwen3_moe", "qwen3_moe-bf16-sharded", "gpt_oss", "deepseek_v3"];
+    let mut all: Vec<_> =
+        folders.map(|name| (name.to_owned(), tiny_checkpoint(name))).into_iter().collect();
+    for name in ["mixtral", "gpt_oss"] {
+        let source = tiny_checkpoint(name);
+        let path = folder.join(format!("{name}.gguf"));
+        let options = GgufOptions {
+            name: "tiny",
+            dtype: StorageType::F32,
+            tokenizer: None,
+            provenance: None,
+        };
+        let mut read = |tensor: &ModelTensor| source.read(tensor);
+        write_gguf(&path, source.spec(), &options, &mut read, &|_| {}).expect(name);
+        all.push((format!("{name}.gguf"), Checkpoint::open(&path).expect(name)));
+    }
+    all
+}
+
+/// The logits of a pass that takes one layer after another, and what each layer chose for the tokens.
+fn pass(source: &dyn LayerSource, ids: &[u32]) -> (Vec<f32>, Vec<BTreeSet<usize>>) {
+    let rotary = rotary_table(source.spec(), ids.len());
+    let mut stream = source.embed_ids(ids).expect("embeds");
+    let mut chosen = Vec::new();
+    for index in source.spec().layers() {
+        let layer = source.layer(index).expect("is there");
+        let attention = layer.branch(Site::Attention, stream.clone(), &rotary);
+        let middle = layer.join(Site::Attention, stream.clone(), attention);
+        chosen.push(layer.chosen_experts(middle).unwrap_or_default().into_iter().collect());
+        stream = layer.forward(stream, &rotary);
+    }
+    (values(source.head().expect("is there").logits(stream)), chosen)
+}
+
+#[test]
+fn a_pass_from_disk_reads_the_experts_that_tokens_are_sent_to_once_and_gives_the_same_bits() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for (name, checkpoint) in containers(folder.path()) {
+        let resident = Decoder::from_checkpoint(&checkpoint, &Device::flex()).expect(&name);
+        let streaming = StreamingDecoder::new(checkpoint, Device::flex()).expect(&name);
+        let (logits, chosen) = pass(&streaming, &PROMPT);
+        assert_eq!(logits, pass(&resident, &PROMPT).0, "{name}");
+        let active: usize = chosen.iter().map(BTreeSet::len).sum();
+        let all: usize =
+            resident.layers.iter().flat_map(|layer| &layer.experts).map(|own| own.each.len()).sum();
+        assert_eq!(streaming.experts().reads(), active as u64, "{name}");
+        assert!(active < all, "{name}: {active} of {all}");
+    }
+}
+
+#[test]
+fn a_layer_from_disk_keeps_what_it_has_read_and_lets_the_oldest_go_where_room_is_short() {
+    let open = |room| {
+        let checkpoint = Arc::new(tiny_checkpoint("qwen3_moe"));
+        let experts = ExpertsOnDisk::new(checkpoint, Device::flex(), room).expect("whole");
+        let model = Decoder::with_experts_on_disk(&experts, &Device::flex()).expect("loads");
+        (experts, model)
+    };
+    let x = Tensor::<3>::random([1, 5, 32], Distribution::Normal(0.0, 1.0), &Device::flex());
+    let resident = load("qwen3_moe");
+    let whole = resident.layers[0].experts.as_ref().expect("a mixture");
+    let active = whole.chosen(x.clone()).into_iter().collect::<BTreeSet<_>>().len() as u64;
+    let expected = values(whole.forward(x.clone()));
+    for (room, reads_of_the_second_pass) in [(1 << 20, 0), (0, active)] {
+        let (experts, model) = open(room);
+        let layer = model.layers[0].experts.as_ref().expect("a mixture");
+        assert!(layer.each.is_empty());
+        assert_eq!(values(layer.forward(x.clone())), expected);
+        assert_eq!(experts.reads(), active);
+        assert_eq!(values(layer.forward(x.clone())), expected);
+        assert_eq!(experts.reads(), active + reads_of_the_second_pass, "room {room}");
+    }
+}
+
+#[test]
+fn a_mixture_with_its_experts_on_disk_generates_what_it_does_in_memory() {
+    for name in ["mixtral", "qwen3_moe"] {
+        let checkpoint = Arc::new(tiny_checkpoint(name));
+        let experts = ExpertsOnDisk::new(checkpoint, Device::flex(), 1 << 30).expect(name);
+        let model = Decoder::with_experts_on_disk(&experts, &Device::flex()).expect(name);
+        assert_eq!(experts.reads(), 0, "{name}");
+        let of = |model: &Decoder| -> Vec<u32> {
+            model.generate(&PROMPT, 8, Sampling::default()).collect()
+        };
+        assert_eq!(of(&model), of(&load(name)), "{name}");
+        experts.failure().expect(name);
+        let spec = model.spec();
+        let all: usize =
+            spec.layers().filter_map(|layer| spec.experts(layer)).map(|own| own.count).sum();
+        assert!(experts.reads() <= all as u64, "{name}: none is read twice");
+    }
+}
+
+#[test]
+fn gradients_of_the_stream_pass_through_experts_on_disk() {
+    let streaming = StreamingDecoder::new(tiny_checkpoint("qwen3_moe"), Device::flex());
+    let streaming = streaming.expect("whole");
+    let first = LayerIndex::new(0);
+    let layers = [
+        load("qwen3_moe").layers[0].clone(),
+        streaming.layer(first).expect("is there"),
+        streaming.whole_layer(first).expect("is there"),
+    ];
+    let x = Tensor::<3>::random([1, 5, 32], Distribution::Normal(0.0, 1.0), &Device::flex());
+    let gradients = layers.map(|layer| {
+        let (layer, leaf) = (layer.train(), Tensor::from_inner(x.clone()).require_grad());
+        let rotary = rotary_table(streaming.spec(), 5);
+        let loss = layer.forward(leaf.clone(), &rotary).powi_scalar(2).sum();
+        values(leaf.grad(&loss.backward()).expect("a gradient"))
+    });
+    assert_eq!(gradients[0], gradients[1]);
+    assert_eq!(gradients[0], gradients[2]);
+}
+
+/// A tensor of a safetensors file.
+struct Raw(Dtype, Vec<usize>, Vec<u8>);
+
+impl View for &Raw {
+    fn dtype(&self) -> Dtype {
+        self.0
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.1
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.2)
+    }
+
+    fn data_len(&self) -> usize {
+        self.2.len()
+    }
+}
+
+/// `mixtral` with output matrices that have no scale: those of layer 1's experts for which `broken` says so.
+fn with_broken_experts(folder: &Path, broken: impl Fn(usize) -> bool) -> Checkpoint {
+    std::fs::create_dir(folder).expect("writable");
+    let source = golden("tiny").join("mixtral");
+    std::fs::copy(source.join("config.json"), folder.join("config.json")).expect("copies");
+    let bytes = std::fs::read(source.join("model.safetensors")).expect("is there");
+    let file = SafeTensors::deserialize(&bytes).expect("a valid file");
+    let mut tensors: Vec<(String, Raw)> = Vec::new();
+    for (name, view) in file.tensors() {
+        let expert = name
+            .strip_prefix("model.layers.1.block_sparse_moe.experts.")
+            .and_then(|rest| rest.strip_suffix(".w2.weight"));
+        if expert.is_some_and(|expert| broken(expert.parse().expect("a number"))) {
+            let ones = vec![0x38; view.shape().iter().product()];
+            let scale = f32::NAN.to_le_bytes().to_vec();
+            tensors.push((format!("{name}_scale_inv"), Raw(Dtype::F32, vec![1, 1], scale)));
+            tensors.push((name, Raw(Dtype::F8_E4M3, view.shape().to_vec(), ones)));
+        } else {
+            tensors.push((name, Raw(view.dtype(), view.shape().to_vec(), view.data().to_vec())));
+        }
+    }
+    let named = tensors.iter().map(|(name, raw)| (name, raw));
+    safetensors::serialize_to_file(named, None, &folder.join("model.safetensors")).expect("writes");
+    Checkpoint::open(folder).expect("opens")
+}
+
+#[test]
+fn an_expert_that_cannot_be_read_is_an_error_when_a_token_needs_it_and_none_before() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (logits, chosen) = pass(&load("mixtral"), &PROMPT);
+    let unused = with_broken_experts(&folder.path().join("unused"), |e| !chosen[1].contains(&e));
+    assert!(Decoder::from_checkpoint(&unused, &Device::flex()).is_err());
+    let streaming = StreamingDecoder::new(unused, Device::flex()).expect("whole");
+    assert_eq!(pass(&streaming, &PROMPT).0, logits);
+
+    let used = with_broken_experts(&folder.path().join("used"), |e| chosen[1].contains(&e));
+    let streaming = StreamingDecoder::new(used, Device::flex()).expect("whole");
+    let rotary = rotary_table(streaming.spec(), PROMPT.len());
+    let stream = streaming.embed_ids(&PROMPT).expect("embeds");
+    let forward = |index, stream| {
+        streaming.layer(LayerIndex::new(index)).expect("is there").forward(stream, &rotary)
+    };
+    let stream = forward(1, forward(0, stream));
+    assert!(values(stream).iter().any(|x| x.is_nan()));
+    let error = streaming.head().expect_err("an expert was missing").to_string();
+    assert!(error.contains("layers.1.block_sparse_moe.experts."), "{error}");
 }
