@@ -259,7 +259,10 @@ pub enum CheckpointError {
     #[error("tensor {tensor:?} has no name in GGUF files")]
     GgufNoName { tensor: String },
     /// GGUF files are not written with this type.
-    #[error("GGUF files are written with F32, F16, BF16 or Q8_0, not with {dtype}")]
+    #[error(
+        "GGUF files are written with F32, F16, BF16 or Q8_0, the experts of a mixture also with MXFP4; not \
+         this one with {dtype}"
+    )]
     GgufWriteType { dtype: StorageType },
     /// The tokenizer has another number of tokens than the embedding has rows.
     #[error(

@@ -51,16 +51,24 @@ pub struct GgufExport<'a> {
     dtype: StorageType,
 }
 
-/// A model as one GGUF file whose matrices are of type `dtype`.
+/// A model as one GGUF file whose matrices are of type `dtype`, or of the usual one: F16, and MXFP4 where the
+/// experts are stored so, which loses nothing.
 ///
 /// # Errors
 /// [`ConvertError`] when the checkpoint is not whole, its scheme does not fold, or GGUF does not know
 /// its family or the type.
 pub fn export_gguf(
     source: &Checkpoint,
-    dtype: StorageType,
+    dtype: Option<StorageType>,
 ) -> Result<GgufExport<'_>, ConvertError> {
     let conversion = Conversion::of(source)?.for_stock_runtimes()?;
+    let in_four_bits = source.tensors().any(|tensor| tensor.dtype == StorageType::MXFP4);
+    let usual = if in_four_bits && source.spec().is_mixture() {
+        StorageType::MXFP4
+    } else {
+        StorageType::F16
+    };
+    let dtype = dtype.unwrap_or(usual);
     let tensors = gguf_tensors(conversion.spec(), dtype)?;
     Ok(GgufExport { conversion, tensors, dtype })
 }

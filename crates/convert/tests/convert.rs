@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use lns_checkpoint::Checkpoint;
+use lns_checkpoint::{Checkpoint, StorageType};
 use lns_convert::{
     ConvertError, Existing, Job, PlaceError, Tolerance, chosen_plan, effect, export_gguf, fold,
     folded_from, given_plan, prune, read_plan, retrofit, unfold,
@@ -13,7 +13,7 @@ use lns_kernels::{Compute, Workers};
 use lns_model::{LayerSource, Layers, Pruned, Retrofit, open_layers};
 use lns_record::{ProvenanceRecord, pretty_json};
 use lns_score::{Comparison, evaluate};
-use lns_spec::{DepthScale, LayerIndex, Removal};
+use lns_spec::{DepthScale, LayerIndex, Part, Removal};
 use lns_testing::golden::tiny_checkpoint;
 use tempfile::TempDir;
 
@@ -117,9 +117,33 @@ fn a_place_that_holds_something_else_is_refused_before_anything_is_written() {
     job.write(&place, Existing::Kept, &|_| {}).expect("writes").commit().expect("commits");
     assert!(matches!(refused(&place, Existing::Kept), PlaceError::Taken { .. }));
     job.write(&place, Existing::Replaced, &|_| {}).expect("writes").commit().expect("commits");
-    let gguf = export_gguf(&source, lns_checkpoint::StorageType::F16).expect("a job");
+    let gguf = export_gguf(&source, None).expect("a job");
     let error = gguf.write(&place, Existing::Replaced, "tiny", None, &|_| {}).expect_err("refused");
     assert!(matches!(error, ConvertError::Place(PlaceError::Folder { .. })), "{error}");
+}
+
+#[test]
+fn experts_of_four_bits_stay_so_in_a_gguf_file_unless_it_is_asked_for_more() {
+    let source = tiny_checkpoint("gpt_oss-mxfp4");
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().join("experts.gguf");
+    for (asked, experts) in [(None, StorageType::MXFP4), (Some(StorageType::F32), StorageType::F32)]
+    {
+        let export = export_gguf(&source, asked).expect("a job");
+        export.write(&path, Existing::Replaced, "tiny", None, &|_| {}).expect("writes");
+        let file = Checkpoint::open(&path).expect("opens");
+        assert!(file.audit().is_clean(), "{}", file.audit());
+        for tensor in source.spec().tensors() {
+            let stored = file.holder(&tensor).expect("is there");
+            let is_matrix = tensor.id.expert.is_some() && tensor.id.part == Part::Weight;
+            assert_eq!(stored.dtype == experts, is_matrix || asked.is_some(), "{}", stored.name);
+            let (before, after) = (source.read(&tensor), file.read(&tensor));
+            assert_eq!(after.expect("readable"), before.expect("readable"), "{}", tensor.name);
+        }
+    }
+    let dense = tiny_checkpoint("llama");
+    let refused = export_gguf(&dense, Some(StorageType::MXFP4));
+    assert!(refused.expect_err("no experts").to_string().contains("MXFP4"));
 }
 
 #[test]

@@ -25,8 +25,11 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 
 /// A tensor of what transformers computes on a folder.
 fn expected(folder: &str, name: &str) -> Option<Vec<f32>> {
-    let bytes = std::fs::read(golden("tiny").join(folder).join("expected.safetensors"));
-    let bytes = bytes.expect("is there");
+    expected_in(&golden("tiny").join(folder).join("expected.safetensors"), name)
+}
+
+fn expected_in(path: &Path, name: &str) -> Option<Vec<f32>> {
+    let bytes = std::fs::read(path).expect("is there");
     let file = SafeTensors::deserialize(&bytes).expect("a valid file");
     let data = file.tensor(name).ok()?.data().to_vec();
     let numbers = data.chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().expect("4")));
@@ -60,6 +63,31 @@ fn each_token_goes_to_the_experts_that_transformers_sends_it_to() {
         }
     }
     assert_eq!(compared, 12);
+}
+
+#[test]
+fn files_that_llama_cpps_converter_would_make_compute_what_transformers_does_on_the_folders() {
+    for (name, family, dtype) in [
+        ("mixtral", "mixtral", StorageType::F32),
+        ("qwen3_moe", "qwen3_moe", StorageType::F32),
+        ("gpt_oss", "gpt_oss", StorageType::MXFP4),
+    ] {
+        let path = golden("gguf").join(format!("{name}.gguf"));
+        let file = Checkpoint::open(&path).expect("opens");
+        assert!(file.audit().is_clean(), "{name}: {}", file.audit());
+        assert_eq!(file.spec().family.model_type(), family);
+        let experts = file.tensors().filter(|tensor| tensor.name.ends_with("_exps.weight"));
+        assert!(experts.map(|tensor| tensor.dtype).all(|stored| stored == dtype), "{name}");
+        let values_of = path.with_extension("safetensors");
+        let ids = expected_in(&values_of, "input_ids").expect("every file has its ids");
+        let ids: Vec<u32> = ids.into_iter().map(|id| id as u32).collect();
+        let logits = expected_in(&values_of, "logits").expect("and logits");
+        let model = Decoder::from_checkpoint(&file, &Device::flex()).expect("loads");
+        let found = values(model.forward(ids_tensor(&ids, &Device::flex())));
+        assert_eq!(found.len(), logits.len());
+        let off = found.iter().zip(&logits).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+        assert!(off < 1e-4, "{name}: {off:e}");
+    }
 }
 
 #[test]

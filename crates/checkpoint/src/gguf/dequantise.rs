@@ -178,16 +178,19 @@ pub(crate) fn iq4_xs([d0, d1, h0, h1, rest @ ..]: &[u8; 136], out: &mut [f32; 25
 }
 
 /// Twice the numbers that the four bits of MXFP4 (E2M1) stand for, without a negative zero.
-const DOUBLED_E2M1: [f32; 16] =
+pub(super) const DOUBLED_E2M1: [f32; 16] =
     [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 0.0, -1.0, -2.0, -3.0, -4.0, -6.0, -8.0, -12.0];
 
 pub(crate) fn mxfp4([exponent, quants @ ..]: &[u8; 17], out: &mut [f32; 32]) {
-    // Half of 2^(exponent - 127), the two lowest of them below the smallest normal number.
-    let half = match exponent {
+    looked_up(&DOUBLED_E2M1, half_e8m0(*exponent), quants, out);
+}
+
+/// Half of 2^(exponent − 127), the two lowest of them below the smallest normal number.
+pub(super) const fn half_e8m0(exponent: u8) -> f32 {
+    match exponent {
         0 | 1 => f32::from_bits(0x0020_0000 << exponent),
-        _ => f32::from_bits(u32::from(exponent - 1) << 23),
-    };
-    looked_up(&DOUBLED_E2M1, half, quants, out);
+        _ => f32::from_bits((exponent as u32 - 1) << 23),
+    }
 }
 
 fn looked_up(numbers: &[f32; 16], scale: f32, quants: &[u8; 16], out: &mut [f32; 32]) {

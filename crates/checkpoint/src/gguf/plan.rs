@@ -39,7 +39,7 @@ impl GgufTensor {
 }
 
 /// The tensors of a GGUF file with this model, its matrices stored as `dtype` (F32, F16, BF16 or
-/// Q8_0).
+/// Q8_0; with MXFP4 those of experts, and the others as BF16).
 ///
 /// # Errors
 /// Another type; a scheme other than `pre`; anything else that would change the function and that
@@ -49,8 +49,12 @@ pub fn gguf_tensors(
     spec: &ModelSpec,
     dtype: StorageType,
 ) -> Result<Vec<GgufTensor>, CheckpointError> {
-    if !matches!(dtype, StorageType::F32 | StorageType::F16 | StorageType::BF16 | StorageType::Q8_0)
-    {
+    let writable = match dtype {
+        StorageType::F32 | StorageType::F16 | StorageType::BF16 | StorageType::Q8_0 => true,
+        StorageType::MXFP4 => spec.is_mixture(),
+        _ => false,
+    };
+    if !writable {
         return Err(CheckpointError::GgufWriteType { dtype });
     }
     refuse_what_cannot_be_said(spec)?;
@@ -78,6 +82,8 @@ pub fn gguf_tensors(
 
 /// What numbers a tensor is stored as. Routers are among what llama.cpp takes in F32 alone.
 fn stored_as(id: TensorId, shape: &[usize], dtype: StorageType) -> StorageType {
+    let of_experts = id.expert.is_some();
+    let dtype = if dtype == StorageType::MXFP4 && !of_experts { StorageType::BF16 } else { dtype };
     let (block, _) = dtype.block().unwrap_or((1, 0));
     match *shape {
         _ if id.part == Part::Bias || id.role == Role::Router => StorageType::F32,

@@ -1,20 +1,24 @@
-//! f32 → the types that GGUF files are written with. Q8_0 is ggml's (`quantize_row_q8_0_ref` in
-//! `ggml-quants.c`), bit for bit.
+//! f32 → the types that GGUF files are written with. Q8_0 and MXFP4 are ggml's (`quantize_row_q8_0_ref` and
+//! `quantize_row_mxfp4_ref` in `ggml-quants.c`), bit for bit.
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
+use super::dequantise::{DOUBLED_E2M1, half_e8m0};
 use crate::StorageType;
 
 /// Appends `values`, whole blocks, to `out`. Fails with the first value that the type cannot hold.
 ///
-/// `dtype` is F32, F16, BF16 or Q8_0.
+/// `dtype` is F32, F16, BF16, Q8_0 or MXFP4.
 pub(crate) fn encode(dtype: StorageType, values: &[f32], out: &mut Vec<u8>) -> Result<(), f32> {
     match dtype {
         StorageType::F16 => encode_f16(values, out),
         StorageType::BF16 => each(values, out, |value| {
             let near = bf16::from_f32(value);
             (near.is_finite() || !value.is_finite()).then(|| near.to_le_bytes())
+        }),
+        StorageType::MXFP4 => each(values.as_chunks().0, out, mxfp4).map_err(|block| {
+            block.into_iter().find(|value| !value.is_finite()).unwrap_or_default()
         }),
         StorageType::Q8_0 => each(values.as_chunks().0, out, q8_0).map_err(|block| {
             let larger = |a: f32, b: f32| if b.abs() > a.abs() { b } else { a };
@@ -70,9 +74,33 @@ fn q8_0(block: [f32; 32]) -> Option<[u8; 34]> {
     Some(stored)
 }
 
+/// A block as the power of two by which its largest number becomes one from 4 to 8 (6 is the largest that
+/// is stored), and the nearest E2M1 of each; numbers that MXFP4 holds exactly stay what they are.
+fn mxfp4(block: [f32; 32]) -> Option<[u8; 17]> {
+    if block.iter().any(|value| !value.is_finite()) {
+        return None;
+    }
+    let largest = block.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
+    let exponent = if largest > 0.0 { (largest.log2().floor() + 125.0).max(0.0) as u8 } else { 0 };
+    let half = half_e8m0(exponent);
+    let nearest = |value: f32| {
+        let off = |stored: usize| (half * DOUBLED_E2M1[stored] - value).abs();
+        // The first of equally near ones.
+        let closer = |best, stored| if off(stored) < off(best) { stored } else { best };
+        (1..DOUBLED_E2M1.len()).fold(0, closer) as u8
+    };
+    let mut stored = [exponent; 17];
+    let (first, second) = block.split_at(16);
+    for ((quants, first), second) in stored[1..].iter_mut().zip(first).zip(second) {
+        *quants = nearest(*first) | nearest(*second) << 4;
+    }
+    Some(stored)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gguf::dequantise;
 
     fn encoded(dtype: StorageType, values: &[f32]) -> Result<Vec<u8>, f32> {
         let mut out = Vec::new();
@@ -102,6 +130,42 @@ mod tests {
         block[40] = f32::NAN;
         assert!(encoded(StorageType::Q8_0, &block).is_err_and(f32::is_nan));
         assert!(encoded(StorageType::F32, &block).is_ok());
+    }
+
+    #[test]
+    fn four_bits_are_those_of_the_gguf_package() {
+        // gguf.quants.quantize(values, MXFP4), gguf 0.19.
+        let mut values: Vec<f32> = (0..64).map(|i| ((i * 37 % 64) as f32 - 31.5) * 0.113).collect();
+        values[32..].iter_mut().for_each(|value| *value *= 0.001);
+        values[40] = 0.0;
+        let expected = [
+            126, 239, 98, 174, 118, 45, 247, 89, 223, 116, 158, 246, 60, 231, 97, 207, 117, 116,
+            96, 207, 116, 14, 246, 75, 231, 98, 176, 117, 29, 247, 90, 223, 115, 174,
+        ];
+        // The second block's scale, of numbers a thousand times smaller, is ten powers of two below.
+        assert_eq!(expected[17], expected[0] - 10);
+        assert_eq!(encoded(StorageType::MXFP4, &values).unwrap(), expected);
+        values[50] = f32::INFINITY;
+        assert_eq!(encoded(StorageType::MXFP4, &values), Err(f32::INFINITY));
+    }
+
+    #[test]
+    fn numbers_that_four_bits_hold_stay_what_they_are() {
+        for exponent in [0, 1, 2, 5, 100, 127, 200, 252] {
+            for most in 1..8u8 {
+                let quant = |at: u8| (at * 7 + 3) % (most + 1) | (at % 2) << 3;
+                let mut block = [exponent; 17];
+                for (at, quants) in block[1..].iter_mut().enumerate() {
+                    let at = at as u8;
+                    *quants = quant(2 * at) | quant(2 * at + 1) << 4;
+                }
+                let (mut before, mut after) = ([0.0; 32], [0.0; 32]);
+                dequantise::mxfp4(&block, &mut before);
+                let stored = encoded(StorageType::MXFP4, &before).unwrap();
+                dequantise::mxfp4(stored[..].first_chunk().unwrap(), &mut after);
+                assert_eq!(before, after, "2^({exponent} - 127), {most}");
+            }
+        }
     }
 
     #[test]

@@ -25,8 +25,8 @@ const CHUNK: usize = 1 << 18;
 pub struct GgufOptions<'a> {
     /// The model's name, `general.name`.
     pub name: &'a str,
-    /// How matrices are stored: F32, F16, BF16 or Q8_0. Norms and biases stay F32, as llama.cpp
-    /// expects.
+    /// How matrices are stored: F32, F16, BF16 or Q8_0, or with MXFP4 those of experts and the others as BF16.
+    /// Norms and biases stay F32, as llama.cpp expects.
     pub dtype: StorageType,
     /// The tokenizer, if there is one.
     pub tokenizer: Option<&'a GgufTokenizer>,
@@ -188,6 +188,8 @@ fn metadata<'a>(spec: &ModelSpec, gguf: Gguf, options: &GgufOptions<'a>) -> Entr
         StorageType::F16 => 1,
         StorageType::Q8_0 => 7,
         StorageType::BF16 => 32,
+        // Of experts alone.
+        StorageType::MXFP4 => 38,
         _ => 0,
     };
     // By exactly this name transformers takes the file for an architecture that GGUF does not have.

@@ -45,8 +45,12 @@ pub(crate) fn read_everything(path: &Path) {
         let _ = checkpoint.read_matrix(&tensor.name, &tensor.shape, 0);
         let _ = checkpoint.read_matrix_transposed(&tensor.name, &tensor.shape, 1);
     }
-    for tensor in checkpoint.spec().tensors() {
+    // A damaged count may be of many experts that are not there.
+    for tensor in checkpoint.spec().tensors().iter().take(64) {
         let _ = checkpoint.read_f32(&tensor.name, &tensor.shape);
+        if let Ok(values) = checkpoint.read(tensor) {
+            assert_eq!(values.len() as u64, tensor.elements(), "{}", tensor.name);
+        }
     }
 }
 
@@ -265,6 +269,26 @@ impl Gguf {
             }
         }
         Self { version: 3, metadata, tensors, alignment: 32 }
+    }
+
+    /// The same with three experts in the place of its MLP, two for each token: a Mixtral.
+    pub(crate) fn mixture() -> Self {
+        let mut file = Self::model("llama");
+        file.set("llama.expert_count", Meta::U32(3)).set("llama.expert_used_count", Meta::U32(2));
+        file.tensors.retain(|tensor| {
+            !["ffn_gate", "ffn_up", "ffn_down"].iter().any(|name| tensor.name.contains(name))
+        });
+        for (name, dims) in [
+            ("blk.0.ffn_gate_inp.weight", &[8, 3][..]),
+            ("blk.0.ffn_gate_exps.weight", &[8, 32, 3]),
+            ("blk.0.ffn_up_exps.weight", &[8, 32, 3]),
+            ("blk.0.ffn_down_exps.weight", &[32, 8, 3]),
+        ] {
+            let elements: u64 = dims.iter().product();
+            let numbers = (0..elements).map(|at| at as f32 / 64.0);
+            file.tensors.push(GgufTensor::f32(name, dims, numbers));
+        }
+        file
     }
 
     pub(crate) fn set(&mut self, key: &str, value: Meta) -> &mut Self {

@@ -3,6 +3,7 @@
 use std::fs;
 
 use lns_checkpoint::{Checkpoint, CheckpointError};
+use lns_spec::{LayerIndex, Role};
 
 use crate::files::{Folder, Gguf, GgufTensor, Meta, refused};
 
@@ -16,6 +17,69 @@ fn every_proper_prefix_of_a_file_is_refused() {
         file.set_len(length as u64).expect("files can be cut");
         let message = refused(&path).to_string();
         assert!(message.contains("tiny.gguf"), "{message}");
+    }
+}
+
+#[test]
+fn experts_that_are_not_as_many_as_the_metadata_says_are_named_and_not_read() {
+    let experts = |checkpoint: &Checkpoint| {
+        let tensors = checkpoint.spec().layer_tensors(LayerIndex::new(0));
+        tensors.into_iter().filter(|tensor| tensor.id.expert.is_some()).collect::<Vec<_>>()
+    };
+    let sound = Gguf::mixture().write();
+    let sound = Checkpoint::open(&sound.1).expect("sound");
+    assert!(sound.audit().is_clean(), "{}", sound.audit());
+    let (all, stack) = (experts(&sound), 8 * 32);
+    assert_eq!(all.len(), 3 * 3);
+    let third = sound.read(&all[6]).expect("readable");
+    assert_eq!(third, (2 * stack..3 * stack).map(|at| at as f32 / 64.0).collect::<Vec<_>>());
+
+    for dims in [
+        &[8, 32, 2][..],
+        &[8, 32, 4],
+        &[8, 96],
+        &[8, 16, 3],
+        &[32, 8, 3],
+        &[8, 32, 3, 1],
+        &[0, 32, 3],
+    ] {
+        let mut file = Gguf::mixture();
+        let elements: u64 = dims.iter().product();
+        let name = "blk.0.ffn_gate_exps.weight";
+        *file.tensor(name) = GgufTensor::f32(name, dims, (0..elements).map(|_| 1.0));
+        let (_folder, path) = file.write();
+        let checkpoint = Checkpoint::open(&path).expect("headers are sound");
+        let audit = checkpoint.audit().to_string();
+        assert!(audit.contains(name) && audit.contains("[3, 32, 8]"), "{audit}");
+        for tensor in experts(&checkpoint).iter().filter(|tensor| tensor.id.role == Role::MlpGate) {
+            let error = checkpoint.read(tensor).expect_err("another shape").to_string();
+            assert!(error.contains(name) && error.contains("tiny.gguf"), "{error}");
+        }
+    }
+    let mut file = Gguf::mixture();
+    file.tensors.retain(|tensor| !tensor.name.contains("ffn_up_exps"));
+    let (_folder, path) = file.write();
+    let checkpoint = Checkpoint::open(&path).expect("headers are sound");
+    assert!(checkpoint.audit().to_string().contains("blk.0.ffn_up_exps.weight"));
+    let error = checkpoint.read(&experts(&checkpoint)[1]).expect_err("it is not there");
+    assert!(matches!(error, CheckpointError::MissingTensor { .. }), "{error}");
+}
+
+#[test]
+fn counts_of_experts_that_no_model_has_are_refused() {
+    for (key, value, part) in [
+        ("expert_count", Meta::U64(1 << 40), "experts"),
+        ("expert_count", Meta::U32(4097), "4097 experts"),
+        ("expert_count", Meta::I32(-3), "expert_count"),
+        ("expert_count", Meta::Text("many"), "expert_count"),
+        ("expert_count", Meta::U32s(vec![3, 5]), "expert_count"),
+        ("expert_used_count", Meta::U32(4), "4 of 3 experts"),
+        ("expert_used_count", Meta::U32(0), "num_experts_per_tok"),
+        ("expert_gating_func", Meta::U32(2), "only softmax"),
+        ("expert_shared_count", Meta::U32(1), "every token"),
+    ] {
+        let message = Gguf::mixture().set(&format!("llama.{key}"), value).refused();
+        assert!(message.contains(part), "{key}: {message}");
     }
 }
 

@@ -50,6 +50,15 @@ proptest! {
     }
 
     #[test]
+    fn a_damaged_file_of_a_mixture_never_panics(damage in damage()) {
+        let mut bytes = Gguf::mixture().bytes();
+        let to = bytes.len() / 3;
+        apply(&mut bytes, 0, to, &damage);
+        let folder = Folder::new();
+        read_everything(&folder.write("a.gguf", bytes));
+    }
+
+    #[test]
     fn a_damaged_safetensors_file_never_panics(damage in damage()) {
         let mut bytes = safetensors(&tensors());
         let to = bytes.len() / 3;

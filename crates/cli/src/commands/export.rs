@@ -76,13 +76,19 @@ fn exported_type() -> impl TypedValueParser<Value = StorageType> {
         ("f16", StorageType::F16, "2 bytes, 11 bits of precision; GGUF's default"),
         ("bf16", StorageType::BF16, "2 bytes, the range of f32, 8 bits of precision"),
         ("q8_0", StorageType::Q8_0, "GGUF only: 8 bits and a scale for 32 numbers"),
+        (
+            "mxfp4",
+            StorageType::MXFP4,
+            "GGUF only: 4 bits and a power of two for 32 numbers of experts, bf16 for the others; the default \
+             where experts are stored so",
+        ),
     ])
 }
 
 /// What is written.
 enum Target {
-    /// A file whose matrices are of this type.
-    Gguf(StorageType),
+    /// A file whose matrices are of this type, or of the usual one.
+    Gguf(Option<StorageType>),
     /// A folder, all of whose numbers are of this type, or each as in the source.
     Safetensors(Option<StorageType>),
 }
@@ -94,13 +100,16 @@ impl Target {
             out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
         };
         match (&args.out, args.dtype) {
-            (Some(out), dtype) if is_gguf(out) => Ok(Self::Gguf(dtype.unwrap_or(StorageType::F16))),
-            (None, Some(StorageType::Q8_0)) => Ok(Self::Gguf(StorageType::Q8_0)),
+            (Some(out), dtype) if is_gguf(out) => Ok(Self::Gguf(dtype)),
+            (out, Some(dtype @ (StorageType::Q8_0 | StorageType::MXFP4))) => match out {
+                None => Ok(Self::Gguf(Some(dtype))),
+                Some(_) => Err(usage(format!(
+                    "--dtype {} is for GGUF: let --out end in .gguf",
+                    dtype.name().to_lowercase()
+                ))),
+            },
             (out, dtype) => {
                 out.as_deref().map(output::check_folder_name).transpose()?;
-                if dtype == Some(StorageType::Q8_0) {
-                    return Err(usage("--dtype q8_0 is for GGUF: let --out end in .gguf"));
-                }
                 Ok(Self::Safetensors(dtype))
             }
         }

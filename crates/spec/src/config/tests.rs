@@ -264,6 +264,30 @@ fn numbers_of_experts_that_no_model_has_are_refused_without_a_list_of_them() {
         let error = of_experts(more).expect_err(part).to_string();
         assert!(error.contains(part), "{error}");
     }
+    let stacked =
+        |key: &str, value: Value| json!({"model_type": "gpt_oss", "num_experts": 6, key: value});
+    for (key, value, part) in [
+        ("num_local_experts", json!(7), "`num_local_experts` is 7 and `num_experts` 6"),
+        ("num_experts_per_tok", json!(7), "7 of 6 experts"),
+        ("num_experts", json!(0), "0 experts"),
+        ("num_experts", json!(4097), "4097 experts"),
+        (
+            "layer_types",
+            json!(vec!["full_attention"; 3]),
+            "`layer_types` lists 3 values for 4 layers",
+        ),
+        ("layer_types", json!(vec!["chunked_attention"; 4]), "layer_types"),
+        ("sliding_window", json!(null), "no window"),
+        ("swiglu_limit", json!(0), "limit of the MLP's gate"),
+        ("swiglu_limit", json!(-7.0), "limit of the MLP's gate"),
+        ("swiglu_limit", json!("7"), "swiglu_limit"),
+        ("swiglu_alpha", json!(1e40), "factor of the MLP's gate"),
+        ("hidden_act", json!("gelu"), "hidden_act"),
+        ("rope_scaling", json!({"rope_type": "yarn", "factor": 0}), "factor"),
+    ] {
+        let error = of_experts(stacked(key, value)).expect_err(part).to_string();
+        assert!(error.contains(part), "{key}: {error}");
+    }
     let dense = of_experts(json!({"num_experts": 0})).expect("no experts are none");
     assert!(!dense.is_mixture());
 }
