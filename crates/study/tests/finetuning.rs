@@ -214,6 +214,14 @@ fn duplicates_and_what_is_asked_are_left_out_and_counted() {
     assert_eq!(lines.lines().count() as u64, data.train);
     let line: Value = serde_json::from_str(lines.lines().next().expect("one")).expect("JSON");
     assert!(line["response"].as_str().expect("a text").starts_with(' '), "{line}");
+
+    // A task that is added later may ask what was learned.
+    let mut config = bench.study();
+    config.tasks.names = vec!["openbookqa".to_owned()];
+    bench.finished(&config, "fewer");
+    let error =
+        bench.run(&bench.study(), "fewer", &mut |_| false).expect_err("refused").to_string();
+    assert!(error.contains("and hold 1 question of theirs"), "{error}");
 }
 
 #[test]

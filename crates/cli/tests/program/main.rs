@@ -1,6 +1,7 @@
 //! The program as its user meets it: real commands on tiny checkpoints, results, files, errors.
 
 mod bench;
+mod finetuning;
 mod folders;
 mod measure;
 mod numbers;

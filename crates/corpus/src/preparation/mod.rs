@@ -210,8 +210,13 @@ pub fn prepare_examples(
     for (part, prompt, response) in examples {
         preparation.begin(part);
         let text = prompt + &response;
-        let learned = Some(vec![text.len() - response.len()..text.len()]);
-        preparation.add(Piece { text, continues: false, id: None, learned })?;
+        let response = text.len() - response.len()..text.len();
+        preparation.add(Piece {
+            text,
+            continues: false,
+            id: None,
+            learned: Some([response].into()),
+        })?;
     }
     preparation.finish(source.to_owned())
 }

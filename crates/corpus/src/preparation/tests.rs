@@ -453,3 +453,29 @@ fn nothing_is_left_of_a_preparation_that_failed() {
     let message = fails(&paths[..1], held_out(), &tokenizer);
     assert!(message.contains("corpus: already there"), "{message}");
 }
+
+#[test]
+fn of_a_long_example_the_end_is_kept_so_that_every_example_is_there() {
+    let folder = tempdir().unwrap();
+    let tokenizer = words(&["a", "b", "c"], 3);
+    let example =
+        |part, prompt: &str, response: &str| (part, prompt.to_owned(), response.to_owned());
+    let (train, held_out) = (Part::Train, Part::Validation);
+    let examples = [
+        example(held_out, "a", " c"),
+        example(train, "a", " b c"),
+        example(train, "a b a b a", " b c"),
+        example(train, "a", " a b c a b c"),
+        example(train, "a", " b c"),
+    ];
+    let go_on = |_: u64| ControlFlow::Continue(());
+    let place = folder.path().join("corpus");
+    let mut made = examples.into_iter();
+    let corpus = prepare_examples(&mut made, "a test", &tokenizer, 5, &place, &go_on).unwrap();
+    assert_eq!(
+        documents(corpus.tokens(train)),
+        [vec![0, 1, 2, 3], vec![1, 0, 1, 2, 3], vec![2, 0, 1, 2, 3], vec![0, 1, 2, 3]],
+        "the response and the end of text are always there, and what is there twice twice"
+    );
+    assert!(corpus.description().contains("2 are longer than 5 tokens and lost their beginning"));
+}

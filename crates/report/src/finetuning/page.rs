@@ -238,7 +238,7 @@ fn data(record: &FinetuningRecord) -> Markup {
                                 td { (grouped(set.asked)) }
                                 td { (grouped(set.train)) }
                                 td { (grouped(set.held_out)) }
-                                td { (set.commonsense170k.map(|count| grouped(count)).unwrap_or_default()) }
+                                td { (set.commonsense170k.map(grouped).unwrap_or_default()) }
                             }
                         }
                         (sum_of_sets(data))

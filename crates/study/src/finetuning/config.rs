@@ -406,3 +406,79 @@ pub(super) fn groups(models: &[FinishedModel]) -> Vec<String> {
     }
     groups
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STUDY: &str = r#"
+        name = "mine"
+        baseline = "pre 0.02"
+        [[models]]
+        study = "/data/stage-a"
+        groups = ["pre 0.02", "lns 0.02"]
+        [[models]]
+        group = "pre 0.02"
+        seed = 3
+        path = "/models/pre-3"
+        [data]
+        folders = ["/data/tasks", "piqa=/data/piqa"]
+        format = "generating"
+        sets = ["boolq", "piqa"]
+        examples = 2000
+        [finetune]
+        epochs = 2
+        lora = { rank = 32, alpha = 64 }
+        schedule = { learning_rate = 3e-4 }
+        [tasks]
+        names = ["boolq", "piqa", "blimp"]
+        limit = 500
+        split = "validation"
+    "#;
+
+    fn read(text: &str) -> Result<Option<FinetuningConfig>, StudyError> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("study.toml");
+        std::fs::write(&path, text).expect("writable");
+        FinetuningConfig::read(&path)
+    }
+
+    #[test]
+    fn a_study_survives_its_file_and_one_that_trains_from_scratch_is_told_from_it() {
+        let study = read(STUDY).expect("reads").expect("of this kind");
+        assert_eq!(study.data.format, TaskFormat::Generating);
+        assert_eq!(study.tasks.split, Some(Split::Validation));
+        assert_eq!(read(&study.to_toml()).expect("reads"), Some(study));
+        assert_eq!(read("name = \"x\"\nbaseline = \"pre\"\nseeds = [1]").expect("reads"), None);
+        let preset = FinetuningConfig::preset();
+        assert_eq!(read(&preset.to_toml()).expect("reads"), Some(preset));
+    }
+
+    #[test]
+    fn epochs_are_steps_over_all_examples_and_warm_up_is_a_tenth_of_a_short_run() {
+        let study = read(STUDY).expect("reads").expect("of this kind");
+        let run = study.run(1001, 4096).expect("a run");
+        // Twice 1,001 examples in batches of 8, the usual of a fine-tune.
+        assert_eq!((run.steps, run.schedule.warmup, run.data.length), (251, 25, 256));
+        let preset = FinetuningConfig::preset().run(147_238, 128).expect("a run");
+        assert_eq!((preset.steps, preset.batch.sequences), (27_608, 16));
+        assert_eq!((preset.schedule.warmup, preset.data.length), (100, 128));
+    }
+
+    #[test]
+    fn what_is_misspelt_is_refused_with_its_name() {
+        let error = |from: &str, to: &str| {
+            let read = read(&STUDY.replace(from, to));
+            read.and_then(|study| study.expect("of this kind").run(9, 64))
+                .expect_err("refused")
+                .to_string()
+        };
+        assert!(error("examples =", "exmples =").contains("exmples"));
+        assert!(
+            error("\"generating\"", "\"spoken\"").contains("formats are continuation, generating")
+        );
+        assert!(error("\"validation\"", "\"vali\"").contains("splits are train"));
+        assert!(error("learning_rate", "rate").contains("rate"));
+        assert!(error("epochs = 2", "epochs = 0").contains("`epochs` is 0"));
+    }
+}

@@ -10,6 +10,7 @@ use lns_record::{
     InstructionDataRecord, InstructionSetRecord, NewFolder, SMALL_FILE, open_regular, pretty_json,
     read_regular, sha256,
 };
+use lns_show::counted;
 use lns_tasks::Document;
 use lns_tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
@@ -48,6 +49,52 @@ struct Drawn {
     line: Line,
 }
 
+impl Drawn {
+    fn new(seed: u64, set: &str, Document { id, mut question, .. }: Document) -> Self {
+        let right = question.choices.swap_remove(question.gold);
+        let (prompt, response) = (right.context, right.continuation);
+        Self::of_line(seed, Line { prompt, response, source: set.to_owned(), id })
+    }
+
+    fn of_line(seed: u64, line: Line) -> Self {
+        let Line { prompt, response, source, .. } = &line;
+        let place = sha256(format!("{seed}\n{source}\n{prompt}\n{response}").as_bytes());
+        Self { place, line }
+    }
+}
+
+/// The places that the questions of a set's task would have as examples, if it is asked.
+fn questions(config: &FinetuningConfig, set: &str) -> Result<HashSet<String>, StudyError> {
+    let asked = config.asked_of_set(set)?.map_or_else(Vec::new, |asked| asked.documents);
+    let places = asked.into_iter().map(|asked| Drawn::new(config.data.seed, set, asked).place);
+    Ok(places.collect())
+}
+
+/// Refuses questions that the models of a study have learned from: tasks may have been added since its
+/// data were made.
+fn refuse_asked(config: &FinetuningConfig, study: &Path) -> Result<(), StudyError> {
+    let mut asked = HashSet::new();
+    for set in &config.data.sets {
+        asked.extend(questions(config, set)?);
+    }
+    let path = study.join(FOLDER).join(TRAIN);
+    let mut learned = 0;
+    for line in lines(&path) {
+        learned += usize::from(asked.contains(&Drawn::of_line(config.data.seed, line?).place));
+    }
+    match learned {
+        0 => Ok(()),
+        count => Err(StudyError::Malformed {
+            place: path.display().to_string(),
+            reason: format!(
+                "the examples were drawn before these tasks were named and hold {} of theirs; name \
+                 another folder with --out",
+                counted(count, "question")
+            ),
+        }),
+    }
+}
+
 /// Makes the data unless they are there.
 ///
 /// # Errors
@@ -62,6 +109,7 @@ pub(super) fn make(
         if there.made_of != made_of {
             return Err(StudyError::OtherData { folder });
         }
+        refuse_asked(config, study)?;
         return Ok(there.record);
     }
     let mut sets = Vec::new();
@@ -121,20 +169,12 @@ fn drawn(
     set: &str,
 ) -> Result<(InstructionSetRecord, Vec<Drawn>), StudyError> {
     let InstructionTable { examples: at_most, held_out, seed, .. } = config.data;
-    let drawn = |Document { id, mut question, .. }: Document| {
-        let right = question.choices.swap_remove(question.gold);
-        let (prompt, response) = (right.context, right.continuation);
-        let place = sha256(format!("{seed}\n{set}\n{prompt}\n{response}").as_bytes());
-        Drawn { place, line: Line { prompt, response, source: set.to_owned(), id } }
-    };
-    let questions = config.asked_of_set(set)?.map_or_else(Vec::new, |asked| asked.documents);
-    let questions: HashSet<String> =
-        questions.into_iter().map(|document| drawn(document).place).collect();
+    let questions = questions(config, set)?;
     let found = config.training_set(set)?.documents;
     let (documents, mut asked) = (found.len() as u64, 0);
     let mut seen = HashSet::new();
     let mut examples = Vec::new();
-    for example in found.into_iter().map(drawn) {
+    for example in found.into_iter().map(|document| Drawn::new(seed, set, document)) {
         if questions.contains(&example.place) {
             asked += 1;
         } else if seen.insert(example.place.clone()) {
