@@ -200,10 +200,10 @@ pub enum CheckpointError {
     GgufArchitecture { path: PathBuf, architecture: String, supported: String },
     /// The file has rotary factors that no supported scaling explains.
     #[error(
-        "{path}: the rotary factors in rope_freqs.weight are not supported: {reason}; use the \
-         safetensors folder this file was made from"
+        "{path}: the rotary factors in {table} are not supported: {reason}; use the safetensors folder \
+         this file was made from"
     )]
-    GgufRopeFactors { path: PathBuf, reason: String },
+    GgufRopeFactors { path: PathBuf, table: String, reason: String },
     /// A tensor has more dimensions than the format allows.
     #[error("{path}: tensor {tensor:?} has {count} dimensions; at most {limit} are allowed")]
     GgufDimensions { path: PathBuf, tensor: String, count: u32, limit: usize },
@@ -244,6 +244,12 @@ pub enum CheckpointError {
          config.json it need not"
     )]
     GgufWindow { architecture: &'static str, window: usize, context: usize },
+    /// llama.cpp takes it for granted that the heads are together as wide as the stream.
+    #[error(
+        "the heads have {heads} features together and the stream {hidden_size}, which llama.cpp does not \
+         read in a GGUF file of architecture {architecture:?}; use a safetensors folder"
+    )]
+    GgufHeads { architecture: &'static str, heads: usize, hidden_size: usize },
     /// The model has biases for which a GGUF file of this architecture has no tensors.
     #[error(
         "the model has biases that a GGUF file of architecture {architecture:?} has no place for"

@@ -316,6 +316,7 @@ fn a_gguf_file_of_every_family_computes_what_its_folder_does() {
     let unsaid = [
         "mistral",
         "qwen2",
+        "phi3",
         "gemma2",
         "gemma2-small",
         "gemma3_text",
@@ -362,7 +363,16 @@ fn a_gguf_file_has_what_llama_cpp_takes_for_granted_of_each_family() {
         ),
         ("olmo3", json!({"rope_scaling": yarn})),
         ("smollm3", json!({"tie_word_embeddings": false})),
-        ("phi3", json!({"partial_rotary_factor": 0.75, "tie_word_embeddings": true})),
+        (
+            "phi3",
+            json!({
+                "partial_rotary_factor": 0.75, "tie_word_embeddings": true, "sliding_window": null,
+                "original_max_position_embeddings": 8,
+                "rope_scaling": {
+                    "type": "longrope", "short_factor": [1.0, 1.5, 2.0], "long_factor": [2.0, 4.0, 6.5],
+                },
+            }),
+        ),
         ("glm4", json!({"attention_bias": false})),
         ("granite", json!({"attention_multiplier": 0.3, "logits_scaling": 8.0})),
         ("mixtral", json!({"num_experts_per_tok": 3, "sliding_window": null})),

@@ -2,13 +2,11 @@
 //!
 //! Keys and defaults are llama.cpp's (`LLM_KV_*` and `llama_model::load_hparams`).
 
-use std::path::Path;
-
-use lns_spec::{Family, Gguf, LayerIndex, ModelSpec, Part, Role, RopeScaling, RopeSpec, TensorId};
+use lns_spec::{Family, Gguf, LayerIndex, ModelSpec, Part, Role, TensorId};
 use serde_json::{Map, Value, json};
 
 use super::metadata::Metadata;
-use crate::decode::decode;
+use super::rope::ATTENTION_FACTOR;
 use crate::{CheckpointError, TensorInfo};
 
 /// Keys (after the architecture's name) that ask for what is not implemented, each with the value
@@ -33,7 +31,7 @@ const REFUSED: [(&str, f64, &str); 22] = [
     ("embedding_scale", 1.0, "scaled embeddings are not"),
     ("use_parallel_residual", 0.0, "parallel branches are not"),
     ("rope.scale_linear", 1.0, "this older key is not: convert the model again"),
-    ("rope.scaling.attn_factor", 1.0, "a custom attention factor is not"),
+    (ATTENTION_FACTOR, 1.0, "a custom attention factor is not"),
     ("rope.scaling.yarn_attn_factor", 1.0, "a custom attention factor is not"),
     ("rope.scaling.yarn_log_multiplier", 0.0, "a custom attention factor is not"),
 ];
@@ -99,7 +97,9 @@ pub(super) fn read_spec(
 ) -> Result<ModelSpec, CheckpointError> {
     let keys = Keys { metadata, architecture: gguf.architecture };
     for (name, neutral, why) in REFUSED {
-        if gguf.keys.iter().any(|(own, _)| *own == name) {
+        let is_read = gguf.keys.iter().any(|(own, _)| *own == name)
+            || gguf.long_rope && name == ATTENTION_FACTOR;
+        if is_read {
             continue;
         }
         metadata.refuse(&keys.key(name), neutral, why)?;
@@ -307,6 +307,8 @@ fn rope(keys: &Keys<'_, '_>, gguf: Gguf) -> Result<Map<String, Value>, Checkpoin
             config.insert("rope_scaling".to_owned(), json!({"rope_type": "default"}));
             return Ok(config);
         }
+        // Its numbers are in tables.
+        Some("longrope") if gguf.long_rope => return Ok(config),
         Some(kind @ ("linear" | "yarn")) => kind,
         Some(_) => {
             let why = "only \"none\", \"linear\" and \"yarn\" are";
@@ -329,48 +331,4 @@ fn rope(keys: &Keys<'_, '_>, gguf: Gguf) -> Result<Map<String, Value>, Checkpoin
     }
     config.insert("rope_scaling".to_owned(), Value::Object(scaling));
     Ok(config)
-}
-
-/// The scaling behind `rope_freqs.weight`: factors, one for each rotary frequency, which divide it.
-///
-/// llama.cpp writes this table for Llama 3.1 and later without the numbers it was made from. Those
-/// are the published ones (low 1, high 4, 8192 tokens) and the largest factor; they are taken only
-/// if they give the table back.
-pub(super) fn scaling_of_factors(
-    path: &Path,
-    bytes: &[u8],
-    spec: &ModelSpec,
-    table: &TensorInfo,
-) -> Result<RopeScaling, CheckpointError> {
-    let refused = |reason: &str| CheckpointError::GgufRopeFactors {
-        path: path.to_owned(),
-        reason: reason.to_owned(),
-    };
-    if table.elements() != spec.head_dim / 2 {
-        return Err(refused("their number is not half the head's"));
-    }
-    let mut factors = vec![0.0; table.elements()];
-    decode(table.dtype, &bytes[table.range.clone()], &mut factors);
-    if factors.iter().all(|factor| *factor == 1.0) {
-        return Ok(spec.rope.scaling.clone());
-    }
-    if spec.rope.scaling != RopeScaling::Default {
-        return Err(refused("the metadata has another rope scaling as well"));
-    }
-    let scaling = RopeScaling::Llama3 {
-        factor: factors.iter().copied().fold(1.0, f32::max).into(),
-        low_freq_factor: 1.0,
-        high_freq_factor: 4.0,
-        original_max_position_embeddings: 8192.0,
-    };
-    let inverse = |scaling: RopeScaling| {
-        let rope = RopeSpec { theta: spec.rope.theta, scaling };
-        rope.frequencies(spec.rotary_dim, 1, spec.max_position_embeddings).inverse
-    };
-    let (plain, scaled) = (inverse(RopeScaling::Default), inverse(scaling.clone()));
-    let explained = plain.iter().zip(scaled).zip(factors).all(|((plain, scaled), factor)| {
-        let factor = f64::from(factor);
-        (plain / scaled - factor).abs() <= 1e-4 * factor
-    });
-    if explained { Ok(scaling) } else { Err(refused("they are not those of Llama 3")) }
 }

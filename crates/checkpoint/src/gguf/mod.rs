@@ -6,6 +6,7 @@ pub(crate) mod dequantise;
 mod metadata;
 mod plan;
 mod quantise;
+mod rope;
 mod tensors;
 mod tokenizer;
 mod write;
@@ -29,9 +30,6 @@ pub(crate) const MAGIC: &[u8; 4] = b"GGUF";
 
 /// The key of the record of where a model that this program wrote came from.
 const PROVENANCE: &str = "lns.provenance";
-
-/// The table of Llama 3's rotary factors: a tensor, but not a weight of the model.
-const ROPE_FACTORS: &str = "rope_freqs.weight";
 
 /// Bytes of the smallest metadata entry: the key's length, the type and a value of one byte.
 const LEAST_ENTRY: u64 = 8 + 4 + 1;
@@ -86,10 +84,7 @@ fn read_head<'a>(
     let data = (reader.offset() as u64).next_multiple_of(alignment);
     let mut tensors = tensors::place(path, entries, data, size)?;
 
-    let rope_factors = tensors
-        .iter()
-        .position(|tensor| tensor.name == ROPE_FACTORS)
-        .map(|place| tensors.remove(place));
+    let rope_tables = rope::take_tables(&mut tensors);
     let (family, gguf) = config::family(&metadata, architecture)?;
     for tensor in &mut tensors {
         if let Some(name) = family.hugging_face_name(&tensor.name) {
@@ -97,9 +92,7 @@ fn read_head<'a>(
         }
     }
     let mut spec = config::read_spec(&metadata, family, gguf, &tensors)?;
-    if let Some(table) = rope_factors {
-        spec.rope.scaling = config::scaling_of_factors(path, bytes, &spec, &table)?;
-    }
+    spec.rope.scaling = rope::scaling_of_tables(&metadata, gguf, bytes, &spec, &rope_tables)?;
     if gguf.interleaved_rotary {
         let expected = spec.stored_tensors();
         let turned: HashSet<&str> = expected

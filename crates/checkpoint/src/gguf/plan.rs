@@ -12,7 +12,8 @@ use lns_spec::{
 use serde_json::{Map, Value};
 
 use super::config::has_window_key;
-use super::{DEFAULT_ALIGNMENT, ROPE_FACTORS, read_head, write};
+use super::rope::tables;
+use super::{DEFAULT_ALIGNMENT, read_head, write};
 use crate::{CheckpointError, StorageType};
 
 /// One tensor of a GGUF file that is to be written.
@@ -20,7 +21,7 @@ use crate::{CheckpointError, StorageType};
 pub struct GgufTensor {
     /// Its name in the file, e.g. `blk.3.ffn_up.weight`.
     pub name: String,
-    /// What it holds of the model, where a GGUF file has it; `None` for the table of rotary factors.
+    /// What it holds of the model, where a GGUF file has it; `None` for a table of rotary factors.
     pub source: Option<StoredTensor>,
     /// How its numbers are stored. A matrix whose rows are not whole blocks of the type that was
     /// asked for is F16, a vector F32.
@@ -58,15 +59,13 @@ pub fn gguf_tensors(
         return Err(CheckpointError::GgufWriteType { dtype });
     }
     refuse_what_cannot_be_said(spec)?;
-    let mut tensors = Vec::new();
-    if matches!(spec.rope.scaling, RopeScaling::Llama3 { .. }) {
-        tensors.push(GgufTensor {
-            name: ROPE_FACTORS.to_owned(),
-            source: None,
-            dtype: StorageType::F32,
-            shape: vec![spec.rotary_dim / 2],
-        });
-    }
+    let table = |(name, factors): (&str, Vec<f32>)| GgufTensor {
+        name: name.to_owned(),
+        source: None,
+        dtype: StorageType::F32,
+        shape: vec![factors.len()],
+    };
+    let mut tensors: Vec<GgufTensor> = tables(spec).into_iter().map(table).collect();
     for tensor in spec.stored_in_gguf() {
         let id = tensor.parts[0].id;
         let Some(name) = spec.family.gguf_name(id) else {
@@ -109,12 +108,17 @@ fn refuse_what_cannot_be_said(spec: &ModelSpec) -> Result<(), CheckpointError> {
         let scheme = format!("{} with a norm on the embedding", spec.norm_scheme);
         return Err(CheckpointError::GgufScheme { scheme });
     }
-    // llama.cpp reads no window of these architectures (`load_arch_hparams`).
+    // llama.cpp reads no window of these architectures, or passes over it (`load_arch_hparams`).
     let context = spec.max_position_embeddings;
-    if !has_window_key(gguf)
+    if (!has_window_key(gguf) || gguf.window_is_ignored)
         && let Some(window) = spec.windows().flatten().find(|window| *window < context)
     {
         return Err(CheckpointError::GgufWindow { architecture, window, context });
+    }
+    let heads = spec.query_size();
+    if gguf.heads_fill_stream && heads != spec.hidden_size {
+        let hidden_size = spec.hidden_size;
+        return Err(CheckpointError::GgufHeads { architecture, heads, hidden_size });
     }
     // Qwen 2 always has biases of queries, keys and values.
     let always = spec.family == Family::QWEN2;
@@ -133,8 +137,8 @@ fn refuse_what_cannot_be_said(spec: &ModelSpec) -> Result<(), CheckpointError> {
 /// Reads what the file will say and holds it against the model: what it cannot say would silently be
 /// lost. Numbers may be rounded to f32.
 fn check_said(spec: &ModelSpec, tensors: &[GgufTensor]) -> Result<(), CheckpointError> {
-    // The table of rotary factors is read out of the data.
-    if tensors.iter().any(|tensor| tensor.source.is_none()) {
+    // From what numbers Llama 3's table was made is guessed on reading; llama.cpp needs only the table.
+    if matches!(spec.rope.scaling, RopeScaling::Llama3 { .. }) {
         return Ok(());
     }
     let gguf = place_in_gguf(spec)?;
@@ -203,7 +207,15 @@ fn rope_scaling_fault(spec: &ModelSpec, gguf: Gguf) -> Option<&'static str> {
              within the context the model was trained for",
         ),
         RopeScaling::Llama3 { .. } => (!gguf.llama3_rope).then_some("\"llama3\" scaling"),
-        RopeScaling::LongRope { .. } => Some("LongRoPE"),
+        RopeScaling::LongRope { original_max_position_embeddings: original, .. } => {
+            if !gguf.long_rope {
+                Some("LongRoPE")
+            } else if original != f64::from(original as u32) {
+                Some("LongRoPE from a context that is not a whole number of tokens")
+            } else {
+                None
+            }
+        }
         RopeScaling::Yarn {
             factor,
             attention_factor,

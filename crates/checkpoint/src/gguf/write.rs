@@ -7,10 +7,11 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use lns_spec::{Gguf, ModelSpec, ModelTensor, NormKind, RopeScaling, RopeSpec, TensorId};
+use lns_spec::{Gguf, ModelSpec, ModelTensor, NormKind, RopeScaling, TensorId};
 
 use super::plan::place_in_gguf;
 use super::quantise::encode;
+use super::rope::{ATTENTION_FACTOR, tables};
 use super::tokenizer::NO_TOKENIZER;
 use super::{DEFAULT_ALIGNMENT, GgufTensor, MAGIC, PROVENANCE, gguf_tensors, is_query_or_key};
 use crate::write::failed;
@@ -68,7 +69,9 @@ pub fn write_gguf(
         spec.tensors().into_iter().map(|tensor| (tensor.id, tensor)).collect();
     for tensor in &tensors {
         let Some(source) = &tensor.source else {
-            file.write_values(tensor, &rope_factors(spec), None)?;
+            let tables = tables(spec);
+            let table = tables.iter().find(|(name, _)| *name == tensor.name);
+            file.write_values(tensor, table.map_or(&[], |(_, factors)| factors), None)?;
             file.fill_up()?;
             continue;
         };
@@ -89,11 +92,16 @@ pub fn write_gguf(
     file.finish()
 }
 
-/// What a file without a tokenizer has before its data.
+/// What a file without a tokenizer has before the weights: its tables of rotary factors are the first data.
 pub(super) fn head(spec: &ModelSpec, gguf: Gguf, tensors: &[GgufTensor]) -> Vec<u8> {
     let options =
         GgufOptions { name: "", dtype: StorageType::F32, tokenizer: None, provenance: None };
-    header(&metadata(spec, gguf, &options), tensors)
+    let mut head = header(&metadata(spec, gguf, &options), tensors);
+    for (_, factors) in tables(spec) {
+        factors.iter().for_each(|factor| head.extend(factor.to_le_bytes()));
+        head.resize(head.len().next_multiple_of(DEFAULT_ALIGNMENT as usize), 0);
+    }
+    head
 }
 
 /// The number of features of a head, if llama.cpp wants the rows of each head in interleaved rotary
@@ -109,16 +117,6 @@ fn interleaved_heads_of(spec: &ModelSpec, gguf: Gguf, tensor: &GgufTensor) -> Op
 fn rotate_half(row: usize, head_dim: usize) -> usize {
     let (head, feature, half) = (row / head_dim, row % head_dim, head_dim / 2);
     head * head_dim + feature % 2 * half + feature / 2
-}
-
-/// The numbers by which Llama 3's scaling divides each rotary frequency.
-fn rope_factors(spec: &ModelSpec) -> Vec<f32> {
-    let inverse = |scaling: RopeScaling| {
-        let rope = RopeSpec { theta: spec.rope.theta, scaling };
-        rope.frequencies(spec.rotary_dim, 1, spec.max_position_embeddings).inverse
-    };
-    let (plain, scaled) = (inverse(RopeScaling::Default), inverse(spec.rope.scaling.clone()));
-    plain.iter().zip(scaled).map(|(plain, scaled)| (plain / scaled) as f32).collect()
 }
 
 /// A metadata value.
@@ -250,14 +248,18 @@ fn sizes(spec: &ModelSpec) -> Vec<(&'static str, Value<'static>)> {
     sizes
 }
 
-/// What the file says about a rotary scaling that [`gguf_tensors`] did not refuse. Llama 3's is a
-/// tensor.
+/// What the file says about a rotary scaling that [`gguf_tensors`] did not refuse, beside its tables.
 fn rope(spec: &ModelSpec) -> Vec<(&'static str, Value<'static>)> {
     match spec.rope.scaling {
-        RopeScaling::Default
-        | RopeScaling::Dynamic { .. }
-        | RopeScaling::Llama3 { .. }
-        | RopeScaling::LongRope { .. } => Vec::new(),
+        RopeScaling::Default | RopeScaling::Dynamic { .. } | RopeScaling::Llama3 { .. } => Vec::new(),
+        RopeScaling::LongRope {
+            original_max_position_embeddings: original,
+            attention_factor,
+            ..
+        } => vec![
+            (ATTENTION_FACTOR, Value::F32(attention_factor as f32)),
+            ("rope.scaling.original_context_length", Value::U32(original as u32)),
+        ],
         RopeScaling::Linear { factor } => vec![
             ("rope.scaling.type", Value::Text("linear")),
             ("rope.scaling.factor", Value::F32(factor as f32)),

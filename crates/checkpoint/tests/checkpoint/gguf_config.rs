@@ -239,3 +239,59 @@ fn a_tokenizer_with_lists_of_different_lengths_or_types_is_refused() {
         assert!(message.contains(&key), "{message}");
     }
 }
+
+/// A Phi-3 whose heads have 4 features, with tables of rotary factors.
+fn with_long_rope(tables: [(&'static str, Vec<f32>); 2]) -> Gguf {
+    let mut file = Gguf::model("phi3");
+    file.set("phi3.rope.scaling.attn_factor", Meta::F32(1.25));
+    file.set("phi3.rope.scaling.original_context_length", Meta::U32(8));
+    for (name, factors) in tables {
+        file.tensors.push(GgufTensor::f32(name, &[factors.len() as u64], factors));
+    }
+    file
+}
+
+const LONG: &str = "rope_factors_long.weight";
+const SHORT: &str = "rope_factors_short.weight";
+
+#[test]
+fn tables_of_rotary_factors_become_longrope() {
+    let mut file = with_long_rope([(LONG, vec![2.0, 4.5]), (SHORT, vec![1.0, 1.5])]);
+    let scaling = RopeScaling::LongRope {
+        short_factor: vec![1.0, 1.5],
+        long_factor: vec![2.0, 4.5],
+        original_max_position_embeddings: 8.0,
+        attention_factor: 1.25,
+    };
+    for kind in [None, Some("none"), Some("longrope")] {
+        if let Some(kind) = kind {
+            file.set("phi3.rope.scaling.type", Meta::Text(kind));
+        }
+        assert_eq!(file.open().expect("sound").spec().rope.scaling, scaling);
+    }
+}
+
+#[test]
+fn longrope_that_is_not_whole_is_refused_by_name() {
+    let good = || vec![1.0, 1.5];
+    for (tables, expected) in [
+        ([(LONG, vec![1.0]), (SHORT, good())], LONG),
+        ([(LONG, good()), (SHORT, vec![1.0; 3])], SHORT),
+        ([(LONG, vec![1.0, 0.0]), (SHORT, good())], "above 0"),
+        ([(LONG, good()), (SHORT, vec![f32::NAN, 1.0])], "above 0"),
+        ([(LONG, good()), ("other.weight", good())], "one for short ones"),
+        ([("rope_freqs.weight", good()), (SHORT, good())], "one table for long contexts"),
+        ([("other.weight", good()), ("another.weight", good())], "attn_factor"),
+    ] {
+        let message = with_long_rope(tables).refused();
+        assert!(message.contains(expected), "{message} lacks {expected}");
+    }
+    let mut file = with_long_rope([(LONG, good()), (SHORT, good())]);
+    for factor in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+        file.set("phi3.rope.scaling.attn_factor", Meta::F32(factor));
+        assert!(file.refused().contains("attn_factor"));
+    }
+    let mut file = Gguf::model("qwen3");
+    file.tensors.push(GgufTensor::f32(LONG, &[2], good()));
+    assert!(file.refused().contains("phi3 alone"));
+}

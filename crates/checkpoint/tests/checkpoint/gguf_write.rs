@@ -171,6 +171,14 @@ fn every_family_and_type_comes_back_as_it_was() {
             "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
             "original_max_position_embeddings": 8192}}),
         ),
+        // Numbers that f32 holds, so that what is read is what was written.
+        (
+            "phi3",
+            json!({"original_max_position_embeddings": 32, "rope_scaling": {
+            "type": "longrope", "attention_factor": 1.25,
+            "short_factor": [1, 1, 1.5, 1.5, 2, 2, 2, 2.5],
+            "long_factor": [1, 2, 4, 8, 16, 24, 32, 40.5]}}),
+        ),
     ] {
         let spec = spec(family, changes);
         for dtype in TYPES {
@@ -181,7 +189,7 @@ fn every_family_and_type_comes_back_as_it_was() {
             assert_eq!(found, spec);
             assert_eq!(checkpoint.spec().other_keys["_name_or_path"], "Tiny");
             assert!(checkpoint.audit().is_clean(), "{}", checkpoint.audit());
-            assert_eq!(checkpoint.tensors().len(), spec.tensors().len());
+            assert_eq!(checkpoint.tensors().len(), spec.stored_tensors().len());
             assert_eq!(checkpoint.tokenizer(), TokenizerSource::None);
             for tensor in spec.stored_tensors() {
                 let is_matrix = tensor.shape.len() == 2;
@@ -354,7 +362,11 @@ fn what_a_file_cannot_say_is_refused() {
             ),
             "64 tokens back",
         ),
+        (spec("phi3", json!({"sliding_window": 127})), "127 tokens back"),
         (spec("qwen3", json!({"attention_bias": true})), "biases"),
+        (spec("qwen2", json!({"head_dim": 32})), "128 features together"),
+        (spec("phi3", json!({"head_dim": 32})), "128 features together"),
+        (spec("olmo2", json!({"head_dim": 8})), "32 features together"),
         (spec("qwen3", json!({"rope_scaling": llama3})), "\"llama3\""),
         (spec("llama", json!({"rope_scaling": {"type": "dynamic", "factor": 2}})), "\"dynamic\""),
         (yarn(json!({"attention_factor": 1.0})), "attention factor"),

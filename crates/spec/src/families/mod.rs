@@ -120,6 +120,12 @@ pub struct Gguf {
     pub optional_biases: bool,
     /// Whether Llama 3's table of rotary factors is read.
     pub llama3_rope: bool,
+    /// Whether LongRoPE's tables of rotary factors are read.
+    pub long_rope: bool,
+    /// Whether the heads must together be as wide as the stream.
+    pub heads_fill_stream: bool,
+    /// Whether llama.cpp passes over the sliding window that a file names.
+    pub window_is_ignored: bool,
     /// Keys of the architecture and what `config.json` calls them, beside those of all architectures.
     pub keys: &'static [(&'static str, &'static str)],
     /// Flags of `config.json` that the file does not hold because llama.cpp computes every model so.
@@ -142,6 +148,9 @@ impl Gguf {
         interleaved_rotary: false,
         optional_biases: false,
         llama3_rope: false,
+        long_rope: false,
+        heads_fill_stream: false,
+        window_is_ignored: false,
         keys: &[],
         takes_for_granted: &[],
         exact_yarn: false,

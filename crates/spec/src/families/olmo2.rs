@@ -12,7 +12,7 @@ pub(super) static FAMILY: Description = Description {
     own_scheme: NormScheme::output_norm,
     read,
     write,
-    gguf: Some(Gguf { architecture: "olmo2", ..Gguf::USUAL }),
+    gguf: Some(Gguf { architecture: "olmo2", heads_fill_stream: true, ..Gguf::USUAL }),
     ..USUAL
 };
 

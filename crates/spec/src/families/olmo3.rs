@@ -17,6 +17,7 @@ pub(super) static FAMILY: Description = Description {
         architecture: "olmo2",
         sliding_window: true,
         keys: &[("attention.sliding_window", "sliding_window")],
+        heads_fill_stream: true,
         ..Gguf::USUAL
     }),
     ..USUAL

@@ -16,6 +16,9 @@ pub(super) static FAMILY: Description = Description {
     gguf: Some(Gguf {
         architecture: "phi3",
         keys: &[("attention.sliding_window", "sliding_window")],
+        long_rope: true,
+        heads_fill_stream: true,
+        window_is_ignored: true,
         ..Gguf::USUAL
     }),
     ..USUAL

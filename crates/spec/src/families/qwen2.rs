@@ -9,7 +9,7 @@ pub(super) static FAMILY: Description = Description {
     names: &llama::NAMES,
     read,
     write: common::write_windows,
-    gguf: Some(Gguf { architecture: "qwen2", ..Gguf::USUAL }),
+    gguf: Some(Gguf { architecture: "qwen2", heads_fill_stream: true, ..Gguf::USUAL }),
     ..USUAL
 };
 
