@@ -251,7 +251,9 @@ fn sizes(spec: &ModelSpec) -> Vec<(&'static str, Value<'static>)> {
 /// What the file says about a rotary scaling that [`gguf_tensors`] did not refuse, beside its tables.
 fn rope(spec: &ModelSpec) -> Vec<(&'static str, Value<'static>)> {
     match spec.rope.scaling {
-        RopeScaling::Default | RopeScaling::Dynamic { .. } | RopeScaling::Llama3 { .. } => Vec::new(),
+        RopeScaling::Default | RopeScaling::Dynamic { .. } | RopeScaling::Llama3 { .. } => {
+            Vec::new()
+        }
         RopeScaling::LongRope {
             original_max_position_embeddings: original,
             attention_factor,
