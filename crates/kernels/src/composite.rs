@@ -2,10 +2,11 @@
 //!
 //! Same signatures as the crate's functions, which call these where the fused form does not apply.
 
-use burn::tensor::{Bool, DType, Int, Tensor, TensorData, activation, module};
+use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData, activation, module};
 
 use crate::{
-    AttentionShape, DocumentStarts, Gate, GateClamp, IGNORED, LossTerms, RotaryTable, TokenScore,
+    AttentionShape, DistillationLoss, DistillationTerms, DocumentStarts, Gate, GateClamp, IGNORED, LossTerms,
+    Projection, RotaryTable, TokenScore,
 };
 
 /// See [`crate::rms_norm`].
@@ -242,6 +243,32 @@ pub fn next_token_loss(
     (total.sum().mul_scalar(terms.weight), nll.detach())
 }
 
+/// See [`crate::distillation_loss`]. Holds rows × both vocabularies.
+pub fn distillation_loss(
+    student: Projection,
+    teacher: Projection,
+    targets: &[u32],
+    LossTerms { weight, z_loss }: LossTerms,
+    DistillationTerms { weight: share, temperature }: DistillationTerms,
+) -> DistillationLoss {
+    let rows = targets.len();
+    let own = logits(student.hidden, student.head, student.softcap);
+    let other = logits(teacher.hidden, teacher.head, teacher.softcap).detach();
+    let common = own.dims()[1].min(other.dims()[1]);
+    let predicted = |logits: &Tensor<2>| {
+        let logits = logits.clone().narrow(1, 0, common).cast(own.dtype());
+        activation::log_softmax(logits.div_scalar(temperature), 1)
+    };
+    let (p, q) = (predicted(&other), predicted(&own));
+    let divergence = (p.clone().exp() * (p - q)).sum_dim(1).reshape([rows]);
+    let divergence = divergence.mask_fill(ignored(targets, &own.device()), 0.0);
+    let (nll, log_sums) = losses_of(own, targets);
+    let text = nll.clone() + log_sums.square().mul_scalar(z_loss);
+    let taught = divergence.clone().mul_scalar(share * temperature * temperature);
+    let objective = (text.mul_scalar(1.0 - share) + taught).sum().mul_scalar(weight);
+    DistillationLoss { objective, nll: nll.detach(), divergence: divergence.detach() }
+}
+
 /// See [`crate::next_token_scores`]. Holds rows × vocabulary.
 pub fn next_token_scores(
     hidden: Tensor<2>,
@@ -289,10 +316,19 @@ fn row_losses(
     targets: &[u32],
     softcap: Option<f64>,
 ) -> (Tensor<1>, Tensor<1>) {
-    let (rows, device) = (targets.len(), hidden.device());
-    let logits = logits(hidden, head, softcap);
-    let counted: Vec<bool> = targets.iter().map(|target| *target == IGNORED).collect();
-    let ignored = Tensor::<1, Bool>::from_data(TensorData::new(counted, [rows]), &device);
+    losses_of(logits(hidden, head, softcap), targets)
+}
+
+/// Which rows do not count.
+fn ignored(targets: &[u32], device: &Device) -> Tensor<1, Bool> {
+    let ignored: Vec<bool> = targets.iter().map(|target| *target == IGNORED).collect();
+    Tensor::from_data(TensorData::new(ignored, [targets.len()]), device)
+}
+
+/// The loss and log Σ e^logit of each row of logits, 0 where the target is ignored.
+fn losses_of(logits: Tensor<2>, targets: &[u32]) -> (Tensor<1>, Tensor<1>) {
+    let (rows, device) = (targets.len(), logits.device());
+    let ignored = ignored(targets, &device);
     let targets: Vec<i32> =
         targets.iter().map(|target| if *target == IGNORED { 0 } else { *target as i32 }).collect();
     let targets = Tensor::<2, Int>::from_data(TensorData::new(targets, [rows, 1]), &device);

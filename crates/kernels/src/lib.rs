@@ -25,6 +25,7 @@
 pub mod composite;
 mod compute;
 mod cpu;
+mod distillation;
 mod fused;
 mod rotary;
 mod update;
@@ -36,6 +37,9 @@ use burn::tensor::{DType, Gradients, Int, Tensor};
 
 pub use burn::tensor::{Device, DeviceKind};
 pub use compute::{Compute, Exchange, cpu_device, is_cpu};
+pub use distillation::{
+    DistillationLoss, DistillationTerms, Projection, distillation_loss, divergence_to,
+};
 pub use lns_spec::IGNORED;
 pub use rotary::RotaryTable;
 pub use update::{AdamW, Buffer, Muon, adamw, muon, squared_norm};
@@ -477,25 +481,6 @@ fn check_targets(hidden: &Tensor<2>, head: &Tensor<2>, targets: &[u32]) {
         targets.iter().all(|target| (*target as usize) < vocabulary || *target == IGNORED),
         "next token: a target is not in the vocabulary of {vocabulary}"
     );
-}
-
-/// For each row, KL(softmax(reference · headᵀ) ‖ softmax(hidden · headᵀ)) in nats, and whether the
-/// two agree on the most likely entry. `softcap` as in [`next_token_nll`]. CPU only; a few rows' logits exist at a time.
-///
-/// # Panics
-/// If the shapes disagree.
-pub fn divergence_to(
-    reference: &Tensor<2>,
-    hidden: &Tensor<2>,
-    head: &Tensor<2>,
-    softcap: Option<f64>,
-) -> Vec<(f64, bool)> {
-    assert_eq!(reference.dims(), hidden.dims(), "divergence_to: the hidden states differ in shape");
-    check_width("head", hidden.dims()[1], head.dims()[1]);
-    let width = head.dims()[1];
-    with_slices([reference, hidden, head], |[reference, hidden, head]| {
-        cpu::divergence_to(reference, hidden, head, width, softcap)
-    })
 }
 
 /// Calls `f` with the tensors' elements, row-major; without a copy where they are `f32` on the CPU.

@@ -2,10 +2,10 @@
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use lns_kernels::{
-    AttentionShape, DocumentStarts, Gate, GateClamp, RotaryTable, Scores, Workers, activate,
-    add_rms_norm, causal_attention, clamped_swiglu, composite, divergence_to, embedding, gated,
-    layer_norm, linear, next_token_nll, next_token_scores, rms_norm, rotate, with_slices,
-    with_threads,
+    AttentionShape, DistillationTerms, DocumentStarts, Gate, GateClamp, IGNORED, LossTerms, Projection,
+    RotaryTable, Scores, Workers, activate, add_rms_norm, causal_attention, clamped_swiglu, composite,
+    distillation_loss, divergence_to, embedding, gated, layer_norm, linear, next_token_nll,
+    next_token_scores, rms_norm, rotate, with_slices, with_threads,
 };
 use lns_spec::{RopeScaling, RopeSpec};
 use proptest::prelude::*;
@@ -33,6 +33,18 @@ fn difference<const D: usize>(fused: &Tensor<D>, reference: Tensor<D>) -> f64 {
 fn table(head_dim: usize, positions: usize) -> RotaryTable {
     let rope = RopeSpec { theta: 10_000.0, scaling: RopeScaling::Default };
     RotaryTable::new(&rope.frequencies(head_dim, positions, positions), positions)
+}
+
+fn projection(rows: usize, width: usize, vocabulary: usize, softcap: Option<f64>) -> Projection {
+    Projection {
+        hidden: random([rows, width], 1.0),
+        head: random([vocabulary, width], 1.0),
+        softcap,
+    }
+}
+
+fn exact_projection(side: &Projection) -> Projection {
+    Projection { hidden: exact(&side.hidden), head: exact(&side.head), softcap: side.softcap }
 }
 
 fn values<const D: usize>(x: &Tensor<D>) -> Vec<f32> {
@@ -207,16 +219,19 @@ proptest! {
     }
 
     #[test]
-    fn divergences(rows in 1usize..70, width in 1usize..20, vocabulary in 2usize..300) {
-        let (p, q) = (random([rows, width], 1.0), random([rows, width], 1.0));
-        let head = random([vocabulary, width], 1.0);
+    fn divergences(
+        rows in 1usize..70, width in 1usize..20, vocabulary in 2usize..2600, temperature in 0.5f64..4.0,
+    ) {
+        // Two models: of other widths, caps, and one with entries that pad its embedding.
         let cap = (rows % 2 == 0).then_some(1.5);
-        let found = divergence_to(&p, &q, &head, cap);
+        let p = projection(rows, width, vocabulary, cap);
+        let q = projection(rows, width + 3, vocabulary + rows % 3, None);
+        let found = divergence_to(&p, &q, temperature);
         prop_assert_eq!(found.len(), rows);
-        let log = |x: &Tensor<2>| {
-            let logits = composite::linear(exact(x), exact(&head), None);
-            let logits = composite::soft_capped(logits, cap);
-            burn::tensor::activation::log_softmax(logits, 1)
+        let log = |side: &Projection| {
+            let logits = composite::linear(exact(&side.hidden), exact(&side.head), None);
+            let logits = composite::soft_capped(logits, side.softcap).narrow(1, 0, vocabulary);
+            burn::tensor::activation::log_softmax(logits.div_scalar(temperature), 1)
         };
         let (p, q) = (log(&p), log(&q));
         let expected: Vec<f64> =
@@ -224,6 +239,26 @@ proptest! {
         for ((found, _), expected) in found.iter().zip(&expected) {
             prop_assert!((found - expected).abs() < 1e-5 * (1.0 + expected), "{found} {expected}");
         }
+    }
+
+    #[test]
+    fn distillations(
+        rows in 1usize..40, width in 1usize..30, vocabulary in 2usize..2600, padding in 0usize..4,
+        temperature in 0.5f64..4.0, share in 0.01f64..1.0, z_loss in 0.0f64..0.1,
+    ) {
+        let cap = (rows % 2 == 0).then_some(3.0);
+        let student = projection(rows, width, vocabulary + padding % 2 * 3, cap);
+        let teacher = projection(rows, width + 2, vocabulary + padding / 2, cap.map(|cap| 2.0 * cap));
+        let target = |row: usize| if row % 4 == 3 { IGNORED } else { (row * 7919 % vocabulary) as u32 };
+        let targets: Vec<u32> = (0..rows).map(target).collect();
+        let terms = LossTerms { weight: 1.0 / rows as f64, z_loss };
+        let distillation = DistillationTerms { weight: share, temperature };
+        let exact = (exact_projection(&student), exact_projection(&teacher));
+        let found = distillation_loss(student, &teacher, &targets, terms, distillation);
+        let reference = distillation_loss(exact.0, &exact.1, &targets, terms, distillation);
+        prop_assert!(difference(&found.objective, reference.objective) < 1e-5);
+        prop_assert!(difference(&found.nll, reference.nll) < 1e-5);
+        prop_assert!(difference(&found.divergence, reference.divergence) < 2e-5);
     }
 }
 
@@ -289,6 +324,38 @@ fn a_model_of_constant_logits_loses_exactly_the_logarithm_of_its_vocabulary() {
         let head = Tensor::<2>::zeros([vocabulary, 4], &Device::flex());
         let loss = next_token_nll(random([3, 4], 1.0), head, &[0, 0, vocabulary as u32 - 1], None);
         assert_eq!(values(&loss), [(vocabulary as f64).ln() as f32; 3]);
+    }
+}
+
+#[test]
+fn a_teacher_that_says_the_same_is_no_distance_away_and_one_that_is_sure_is_as_far_as_its_surprise()
+{
+    let student = projection(3, 4, 1500, None);
+    let own = DistillationTerms { weight: 0.5, temperature: 2.0 };
+    let targets = [0, IGNORED, 1499];
+    let found = distillation_loss(student.clone(), &student, &targets, LossTerms::default(), own);
+    assert!(values(&found.divergence).iter().all(|kl| *kl < 1e-6));
+    let total: f32 = values(&found.nll).iter().sum();
+    assert!((values(&found.objective)[0] - 0.5 * total).abs() < 1e-4);
+    // A teacher that gives entry 7 all of its probability: KL is the student's loss of 7, as it was at
+    // that temperature; a soft-capped teacher cannot be sure.
+    let hidden = Tensor::<2>::ones([3, 1], &Device::flex());
+    let head: Vec<f32> = (0..1500).map(|entry| if entry == 7 { 1e4 } else { 0.0 }).collect();
+    let head = Tensor::<1>::from_floats(head.as_slice(), &Device::flex()).reshape([1500, 1]);
+    let sure = Projection { hidden, head, softcap: None };
+    for temperature in [1.0, 2.0] {
+        let halved = student.hidden.clone().div_scalar(temperature);
+        let surprise = values(&next_token_nll(halved, student.head.clone(), &[7; 3], None));
+        let distillation = DistillationTerms { weight: 1.0, temperature };
+        let terms = LossTerms::default();
+        let found = distillation_loss(student.clone(), &sure, &[1; 3], terms, distillation);
+        for (found, expected) in values(&found.divergence).iter().zip(&surprise) {
+            assert!((found - expected).abs() < 1e-4 * expected, "{found} {expected}");
+        }
+        let sum: f32 = surprise.iter().sum();
+        let objective = values(&found.objective)[0];
+        let expected = (temperature * temperature) as f32 * sum;
+        assert!((objective - expected).abs() < 1e-4 * expected, "{objective} {expected}");
     }
 }
 

@@ -3,10 +3,10 @@
 
 use burn::tensor::{DType, Device, Distribution, Tensor, TensorData};
 use lns_kernels::{
-    AdamW, AttentionShape, DocumentStarts, Gate, GateClamp, IGNORED, LossTerms, Muon, RotaryTable,
-    Scores, Workers, activate, adamw, add_rms_norm, backward_from, causal_attention,
-    clamped_swiglu, embedding, gated, layer_norm, linear, muon, next_token_loss, rms_norm, rotate,
-    squared_norm,
+    AdamW, AttentionShape, DistillationTerms, DocumentStarts, Gate, GateClamp, IGNORED, LossTerms, Muon,
+    Projection, RotaryTable, Scores, Workers, activate, adamw, add_rms_norm, backward_from,
+    causal_attention, clamped_swiglu, distillation_loss, embedding, gated, layer_norm, linear, muon, next_token_loss,
+    rms_norm, rotate, squared_norm,
 };
 use lns_spec::{RopeScaling, RopeSpec};
 use proptest::prelude::*;
@@ -234,6 +234,38 @@ fn loss(rows: usize, width: usize, vocabulary: usize, z_loss: f64, softcap: Opti
     }
 }
 
+/// A student's objective under a teacher of another width and cap, with one entry more or less.
+fn distilled(
+    [rows, width, vocabulary]: [usize; 3],
+    z_loss: f64,
+    softcap: Option<f64>,
+    distillation: DistillationTerms,
+) -> Case {
+    let targets: Vec<u32> = (0..rows)
+        .map(|row| if row % 4 == 3 { IGNORED } else { (row * 7919 % vocabulary) as u32 })
+        .collect();
+    let terms = LossTerms { weight: 1.0 / rows as f64, z_loss };
+    let theirs = vocabulary + rows % 3 - 1;
+    let (teacher_hidden, teacher_head) = (random(&[rows, 3], 1.0), random(&[theirs, 3], 1.0));
+    Case {
+        f: Box::new(move |t| {
+            let dtype = t[0].dtype();
+            let teacher = Projection {
+                hidden: teacher_hidden.clone().reshape([rows, 3]).cast(dtype),
+                head: teacher_head.clone().reshape([theirs, 3]).cast(dtype),
+                softcap: softcap.map(|cap| cap + 1.0),
+            };
+            let student = Projection {
+                hidden: t[0].clone().reshape([rows, width]),
+                head: t[1].clone().reshape([vocabulary, width]),
+                softcap,
+            };
+            distillation_loss(student, &teacher, &targets, terms, distillation).objective
+        }),
+        inputs: vec![random(&[rows, width], 1.0), random(&[vocabulary, width], 1.0)],
+    }
+}
+
 fn shape(
     key_value_heads: usize,
     group: usize,
@@ -311,6 +343,32 @@ proptest! {
         let case = loss(rows, width, vocabulary, z_loss, softcap);
         check(&*case.f, &case.inputs, 2e-5)?;
     }
+
+    #[test]
+    fn fused_distillations(
+        rows in 1usize..40, width in 1usize..40, vocabulary in 2usize..2600, z_loss in 0.0f64..0.1,
+        softcap in prop::option::of(1.0f64..30.0), weight in 0.0f64..=1.0, temperature in 0.5f64..4.0,
+    ) {
+        for weight in [weight, 1.0] {
+            let distillation = DistillationTerms { weight, temperature };
+            let case = distilled([rows, width, vocabulary], z_loss, softcap, distillation);
+            check(&*case.f, &case.inputs, 2e-5)?;
+        }
+    }
+}
+
+const HALF: DistillationTerms = DistillationTerms { weight: 0.5, temperature: 2.0 };
+
+#[test]
+fn a_teacher_without_weight_leaves_the_bits_of_the_plain_objective() {
+    let none = DistillationTerms { weight: 0.0, temperature: 2.0 };
+    let [rows, width, vocabulary] = [30, 8, 1100];
+    let taught = distilled([rows, width, vocabulary], 1e-3, None, none);
+    let plain = loss(rows, width, vocabulary, 1e-3, None);
+    let upstream = Tensor::ones([1], &Device::flex());
+    let [taught, plain] =
+        [taught.f, plain.f].map(|f| gradients(&*f, &plain.inputs, &upstream, DType::F32));
+    assert_eq!(taught, plain);
 }
 
 #[test]
@@ -320,6 +378,8 @@ fn more_rows_and_keys_than_one_block_are_right() {
     let cases = [
         loss(1200, 6, 70, 1e-3, None),
         loss(1200, 6, 70, 1e-3, Some(3.0)),
+        distilled([1200, 6, 70], 1e-3, None, HALF),
+        distilled([1200, 6, 1100], 1e-3, Some(3.0), HALF),
         attention([700, 0], AttentionShape { scores: capped, ..shape(1, 2, 4, None) }, None),
         attention([700, 0], shape(1, 2, 4, None), None),
     ];
@@ -342,6 +402,9 @@ fn the_composites_equal_finite_differences() {
     cases.push(clamped_gate(7));
     cases.push(loss(6, 3, 9, 0.05, None));
     cases.push(loss(6, 3, 9, 0.05, Some(2.0)));
+    for (rows, softcap) in [(5, None), (6, Some(2.0)), (7, Some(2.0))] {
+        cases.push(distilled([rows, 3, 9], 0.05, softcap, HALF));
+    }
     for case in cases {
         check_differences(&*case.f, &case.inputs);
     }
@@ -349,8 +412,12 @@ fn the_composites_equal_finite_differences() {
 
 #[test]
 fn a_head_that_is_computed_or_frozen_is_treated_as_such() {
+    head_is_treated_as_it_is(&loss(9, 4, 7, 0.0, None));
+    head_is_treated_as_it_is(&distilled([9, 4, 7], 0.0, None, HALF));
+}
+
+fn head_is_treated_as_it_is(case: &Case) {
     let device = Device::flex();
-    let case = loss(9, 4, 7, 0.0, None);
     let [hidden, head] = [0, 1].map(|i: usize| case.inputs[i].clone());
     let leaf = |x: &Flat| Tensor::from_inner(x.clone()).require_grad();
     let direct = gradients(&*case.f, &case.inputs, &Tensor::ones([1], &device), DType::F32);

@@ -1,4 +1,4 @@
-//! Cross-entropy and divergence over the vocabulary without ever holding tokens × vocabulary.
+//! Cross-entropy over the vocabulary without ever holding tokens × vocabulary.
 
 use super::{
     buffer::{over, with_scratch},
@@ -10,18 +10,14 @@ use super::{
 use crate::{IGNORED, LossTerms};
 
 /// Vocabulary entries whose logits exist at once, for all rows of a block.
-const VOCABULARY_BLOCK: usize = 1024;
+pub(super) const VOCABULARY_BLOCK: usize = 1024;
 
 /// Rows taken together: 512 × 1024 logits are 2 MiB, one core's L2 on the machines measured.
-const ROW_BLOCK: usize = 512;
-
-/// Logits of each side that [`divergence_to`] holds: 32 MiB, enough rows that packing the head for the
-/// product does not outweigh it (32 rows of a vocabulary of 49,152 took half as long again as 170).
-const DIVERGENCE_LOGITS: usize = 1 << 23;
+pub(super) const ROW_BLOCK: usize = 512;
 
 /// Logits of whole rows that the loss with gradients holds: 64 MiB. The head's gradient is read and
 /// written once per block of rows, so the blocks should not be small.
-const GRADIENT_LOGITS: usize = 1 << 24;
+pub(super) const GRADIENT_LOGITS: usize = 1 << 24;
 
 /// What one row contributes.
 #[derive(Clone, Copy)]
@@ -143,22 +139,7 @@ pub(crate) fn row_losses_with_gradients(
             let Some(dhead) = &mut dhead else { continue };
             let scaled = &mut scaled[..rows * width];
             scale_rows(scaled, hidden, factors, width);
-            // By blocks of the vocabulary, so that the part of the gradient being added to stays in
-            // the cache while all rows pass over it.
-            for (at, dhead) in dhead.chunks_mut(VOCABULARY_BLOCK * width).enumerate() {
-                let count = dhead.len() / width;
-                let target = match index {
-                    0 => Target::New(over(dhead)),
-                    _ => Target::Added(dhead),
-                };
-                product(
-                    [count, width, rows],
-                    (target, Strides::row_major(width)),
-                    (&logits[at * VOCABULARY_BLOCK..], Strides::row_major(vocabulary).transposed()),
-                    (scaled, Strides::row_major(width)),
-                    1.0,
-                );
-            }
+            add_head_gradient(dhead, index == 0, logits, scaled, width);
             let rows = targets.iter().zip(hidden.chunks_exact(width)).zip(&*weights);
             for ((target, hidden), weight) in rows {
                 if *target != IGNORED {
@@ -171,49 +152,32 @@ pub(crate) fn row_losses_with_gradients(
     losses
 }
 
-/// For each row, KL(softmax(reference · headᵀ) ‖ softmax(hidden · headᵀ)) in nats, and whether both
-/// have their largest logit at the same place.
-pub(crate) fn divergence_to(
-    reference: &[f32],
+/// Adds logitsᵀ · hidden to the head's gradient, over what is there if this is the `first` block of rows.
+///
+/// By blocks of the vocabulary, so that the part of the gradient being added to stays in the cache while
+/// all rows pass over it.
+pub(super) fn add_head_gradient(
+    dhead: &mut [f32],
+    first: bool,
+    logits: &[f32],
     hidden: &[f32],
-    head: &[f32],
     width: usize,
-    softcap: Option<f64>,
-) -> Vec<(f64, bool)> {
-    let vocabulary = head.len() / width;
-    let block = (DIVERGENCE_LOGITS / vocabulary).clamp(1, ROW_BLOCK);
-    let (mut p, mut q) = (vec![0f32; block * vocabulary], vec![0f32; block * vocabulary]);
-    let mut out = Vec::with_capacity(hidden.len() / width);
-    for (reference, hidden) in reference.chunks(block * width).zip(hidden.chunks(block * width)) {
-        let count = hidden.len() / width * vocabulary;
-        linear(over(&mut p[..count]), reference, head, width);
-        linear(over(&mut q[..count]), hidden, head, width);
-        if let Some(cap) = softcap {
-            soft_cap(&mut p[..count], cap as f32);
-            soft_cap(&mut q[..count], cap as f32);
-        }
-        for (p, q) in p[..count].chunks_exact(vocabulary).zip(q[..count].chunks_exact(vocabulary)) {
-            out.push(divergence(p, q));
-        }
+) {
+    let (vocabulary, rows) = (dhead.len() / width, hidden.len() / width);
+    for (at, dhead) in dhead.chunks_mut(VOCABULARY_BLOCK * width).enumerate() {
+        let count = dhead.len() / width;
+        let target = match first {
+            true => Target::New(over(dhead)),
+            false => Target::Added(dhead),
+        };
+        product(
+            [count, width, rows],
+            (target, Strides::row_major(width)),
+            (&logits[at * VOCABULARY_BLOCK..], Strides::row_major(vocabulary).transposed()),
+            (hidden, Strides::row_major(width)),
+            1.0,
+        );
     }
-    out
-}
-
-/// Σ p·(log p − log q) = Σ p·(x − y) − (log Σ eˣ − log Σ eʸ) for logits x of p and y of q.
-fn divergence(x: &[f32], y: &[f32]) -> (f64, bool) {
-    let (mut x_sum, mut y_sum) = (LogSum::default(), LogSum::default());
-    x_sum.add(x);
-    y_sum.add(y);
-    let (mut weights, mut weighted) = (0f64, 0f64);
-    // Blocks added in f64, so that a vocabulary of any size keeps the f32 sums short.
-    for (x, y) in x.chunks(VOCABULARY_BLOCK).zip(y.chunks(VOCABULARY_BLOCK)) {
-        let (block_weights, block_weighted) = weighted_difference(x, y, x_sum.largest);
-        weights += f64::from(block_weights);
-        weighted += f64::from(block_weighted);
-    }
-    let argmax = |logits: &[f32], largest: f32| logits.iter().position(|logit| *logit == largest);
-    let agree = argmax(x, x_sum.largest) == argmax(y, y_sum.largest);
-    ((weighted / weights - (x_sum.value() - y_sum.value())).max(0.0), agree)
 }
 
 /// log Σ e^x of the values seen so far, as maximum and scaled sum.
@@ -245,20 +209,6 @@ impl LogSum {
 }
 
 dispatch! {
-    /// Σ e^(x − shift) and Σ e^(x − shift)·(x − y).
-    fn weighted_difference(x: &[f32], y: &[f32], shift: f32) -> (f32, f32) {
-        const LANES: usize = 16;
-        let (mut weights, mut weighted) = ([0f32; LANES], [0f32; LANES]);
-        for (x, y) in x.chunks(LANES).zip(y.chunks(LANES)) {
-            for ((x, y), lane) in x.iter().zip(y).zip(0..LANES) {
-                let weight = exp(x - shift);
-                weights[lane] += weight;
-                weighted[lane] += weight * (x - y);
-            }
-        }
-        (weights.iter().sum(), weighted.iter().sum())
-    }
-
     /// logits ← e^(logit − max); the maximum and the sum.
     fn exponentials(logits: &mut [f32]) -> (f32, f32) {
         let largest = maximum(logits);
@@ -266,7 +216,7 @@ dispatch! {
     }
 
     /// x ← cap·tanh(x/cap)
-    fn soft_cap(logits: &mut [f32], cap: f32) {
+    pub(super) fn soft_cap(logits: &mut [f32], cap: f32) {
         for logit in logits {
             *logit = soft_capped(*logit, cap).0;
         }

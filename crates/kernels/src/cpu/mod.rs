@@ -9,6 +9,7 @@
 
 mod attention;
 mod buffer;
+mod distillation;
 mod embedding;
 mod exp;
 mod gate;
@@ -21,12 +22,13 @@ mod simd;
 
 pub(crate) use attention::{Finished, Sequence, causal_attention, causal_attention_backward};
 pub(crate) use buffer::{Unwritten, filled, keep, zeros};
+pub(crate) use distillation::{DistilledRow, Gradients, Side, distilled_rows, divergence_to};
 pub(crate) use embedding::{embedding, embedding_backward};
 pub(crate) use gate::{
     activate, activate_backward, clamped_swiglu, clamped_swiglu_backward, gated, gated_backward,
 };
 pub(crate) use linear::{add_bias, add_rows, linear, linear_input_gradient, new_weight_gradient};
-pub(crate) use loss::{RowLoss, divergence_to, row_losses, row_losses_with_gradients};
+pub(crate) use loss::{RowLoss, row_losses, row_losses_with_gradients};
 pub(crate) use norm::{add_rms_norm, layer_norm, layer_norm_backward, rms_norm, rms_norm_backward};
 pub(crate) use optimiser::{adamw, muon, squared_norm};
 pub(crate) use rotary::{rotate, rotate_neighbours};

@@ -276,8 +276,7 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         let plain = |tensor: FlexTensor| Self::from_inner(tensor);
         match LossStep.prepare::<C>([hidden_node, head_node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => {
-                let mut saved =
-                    LossState { hidden, head, targets, terms, softcap, gradients: None };
+                let mut saved = LossState { hidden, head, targets, terms, softcap, made: None };
                 let losses = saved.differentiate(if head_is_leaf {
                     Wanted::HeadToo
                 } else {
@@ -306,13 +305,15 @@ struct LossState {
     targets: Arc<[u32]>,
     terms: LossTerms,
     softcap: Option<f64>,
-    /// The gradients of `hidden` and, where it was made in the forward pass, of the head.
-    gradients: Option<(FlexTensor, Option<FlexTensor>)>,
+    made: Option<Made>,
 }
+
+/// The gradients of the hidden states and, where it was made in the forward pass, of the head.
+pub(super) type Made = (FlexTensor, Option<FlexTensor>);
 
 /// Whose gradients the loss is to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wanted {
+pub(super) enum Wanted {
     /// The hidden states'.
     Hidden,
     /// The hidden states' and the head's.
@@ -335,8 +336,18 @@ impl LossState {
             (self.terms, self.softcap),
         ));
         let dhead = dhead.map(|values| tensor(values, dims(&self.head)));
-        self.gradients = Some((tensor(dhidden, dims(&self.hidden)), dhead));
+        self.made = Some((tensor(dhidden, dims(&self.hidden)), dhead));
         losses
+    }
+}
+
+impl Objective for LossState {
+    fn make_with_head(&mut self) {
+        self.differentiate(Wanted::HeadToo);
+    }
+
+    fn made(&mut self) -> &mut Option<Made> {
+        &mut self.made
     }
 }
 
@@ -344,25 +355,38 @@ impl Backward<Flex, 2> for LossStep {
     type State = LossState;
 
     fn backward(self, ops: Ops<LossState, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let upstream = elements(&gradients.consume::<Flex>(&ops.node).to_contiguous())[0];
-        let mut state = ops.state;
-        let [hidden_node, head_node] = ops.parents;
-        let head_is_there = state.gradients.as_ref().is_some_and(|(_, head)| head.is_some());
-        if head_node.is_some() && !head_is_there {
-            state.differentiate(Wanted::HeadToo);
-        }
-        let Some((dhidden, dhead)) = state.gradients.take() else {
-            unreachable!("the forward pass differentiated")
-        };
-        let scaled = |gradient: FlexTensor| match upstream {
-            1.0 => gradient,
-            factor => changed(gradient, |x| x.iter_mut().for_each(|x| *x *= factor)),
-        };
-        if let Some(node) = hidden_node {
-            gradients.register::<Flex>(node.id, scaled(dhidden));
-        }
-        if let (Some(node), Some(dhead)) = (head_node, dhead) {
-            gradients.register::<Flex>(node.id, scaled(dhead));
-        }
+        hand_on(ops, gradients);
+    }
+}
+
+/// An objective of hidden states and a head whose forward pass makes their gradients.
+pub(super) trait Objective {
+    /// Makes them again, the head's too.
+    fn make_with_head(&mut self);
+    /// Those that were made.
+    fn made(&mut self) -> &mut Option<Made>;
+}
+
+/// Gives the parents of an objective their gradients, times that of the scalar.
+pub(super) fn hand_on<S: Objective>(ops: Ops<S, 2>, gradients: &mut Gradients) {
+    let upstream = elements(&gradients.consume::<Flex>(&ops.node).to_contiguous())[0];
+    let mut state = ops.state;
+    let [hidden_node, head_node] = ops.parents;
+    let head_is_there = state.made().as_ref().is_some_and(|(_, head)| head.is_some());
+    if head_node.is_some() && !head_is_there {
+        state.make_with_head();
+    }
+    let Some((dhidden, dhead)) = state.made().take() else {
+        unreachable!("the forward pass differentiated")
+    };
+    let scaled = |gradient: FlexTensor| match upstream {
+        1.0 => gradient,
+        factor => changed(gradient, |x| x.iter_mut().for_each(|x| *x *= factor)),
+    };
+    if let Some(node) = hidden_node {
+        gradients.register::<Flex>(node.id, scaled(dhidden));
+    }
+    if let (Some(node), Some(dhead)) = (head_node, dhead) {
+        gradients.register::<Flex>(node.id, scaled(dhead));
     }
 }

@@ -2,6 +2,7 @@
 //! out. `forward` computes, `backward` records what the derivative needs.
 
 mod backward;
+mod distillation;
 mod forward;
 mod memory;
 
@@ -11,6 +12,7 @@ use burn::{
     backend::{Backend, Dispatch, Flex, backend_extension, flex::FlexTensor, tensor::FloatTensor},
     tensor::{DType, Tensor},
 };
+pub(crate) use distillation::distillation_loss;
 use memory::tensor;
 
 use crate::{AttentionShape, DocumentStarts, Gate, GateClamp, LossTerms, RotaryTable};
