@@ -98,7 +98,7 @@ pub(crate) fn supply(
     if args.corpus.is_none() {
         // What is wrong with the model is said before its text is prepared.
         let spec = config.model.spec(config.model.vocab_size.max(1), config.data.length)?;
-        check_memory(config, &spec)?;
+        check_memory(config, &spec, None)?;
         language = prepared(config, sequences, args, &source, printer, stop)?;
     }
     let ideal_loss = language.then(|| ideal_loss(config.data.layout));

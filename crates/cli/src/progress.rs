@@ -65,8 +65,9 @@ impl<'a> RunProgress<'a> {
                 let held_out =
                     self.held_out.map_or(String::new(), |loss| format!(" (held out {loss:.4})"));
                 self.bar.set_position(event.step);
+                let kl = event.kl.map_or(String::new(), |kl| format!("  to the teacher {kl:.4}"));
                 self.bar.set_message(format!(
-                    "loss {loss}{held_out}  lr {:.2e}  {:.0} tokens/s  {} left",
+                    "loss {loss}{held_out}{kl}  lr {:.2e}  {:.0} tokens/s  {} left",
                     event.learning_rate,
                     event.tokens_per_second,
                     indicatif::FormattedDuration(Duration::from_secs(seconds as u64)),
@@ -75,8 +76,10 @@ impl<'a> RunProgress<'a> {
             Event::Eval(event) => {
                 self.held_out = event.loss;
                 if let Some(loss) = event.loss {
+                    let kl =
+                        event.kl.map_or(String::new(), |kl| format!("  to the teacher {kl:.4}"));
                     self.say(&format!(
-                        "step {:>6}  held-out loss {loss:.4}  perplexity {:.2}  ({} tokens seen)",
+                        "step {:>6}  held-out loss {loss:.4}  perplexity {:.2}{kl}  ({} tokens seen)",
                         event.step,
                         loss.exp(),
                         grouped(event.tokens)

@@ -12,8 +12,9 @@ use layernorm_scaling::{
 };
 use lns_checkpoint::Checkpoint;
 use lns_kernels::{
-    LossTerms, Precision, RotaryTable, TokenScore, composite::soft_capped, embedding, linear_in,
-    next_token_loss, next_token_nll, next_token_scores,
+    DistillationLoss, DistillationTerms, LossTerms, Precision, Projection, RotaryTable, TokenScore,
+    composite::soft_capped, distillation_loss, embedding, linear_in, next_token_loss,
+    next_token_nll, next_token_scores,
 };
 use lns_spec::{Initialisation, ModelSpec, Part, Role};
 
@@ -49,6 +50,12 @@ impl Head {
         self.softcap
     }
 
+    /// Stream \[T, H\] → what its logits are made of.
+    pub fn projection(&self, stream: Tensor<2>) -> Projection {
+        let (hidden, head) = self.factors(stream);
+        Projection { hidden, head, softcap: self.softcap }
+    }
+
     /// The normed stream and the matrix, as they are multiplied.
     fn factors(&self, stream: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
         let (hidden, weight) = (self.norm.forward(stream), self.weight.clone());
@@ -80,6 +87,18 @@ impl Head {
     ) -> (Tensor<1>, Tensor<1>) {
         let (hidden, weight) = self.factors(stream);
         next_token_loss(hidden, weight, targets, terms, self.softcap)
+    }
+
+    /// As [`loss`](Self::loss), towards a teacher's predictions of the same tokens.
+    pub fn distil(
+        &self,
+        stream: Tensor<2>,
+        teacher: &Projection,
+        targets: &[u32],
+        terms: LossTerms,
+        distillation: DistillationTerms,
+    ) -> DistillationLoss {
+        distillation_loss(self.projection(stream), teacher, targets, terms, distillation)
     }
 }
 

@@ -108,6 +108,9 @@ pub struct StartEvent {
     /// Parameters that a fine-tune trains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trainable: Option<u64>,
+    /// The model that training goes towards, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<String>,
 }
 
 /// A training step.
@@ -121,6 +124,10 @@ pub struct StepEvent {
     pub tokens: u64,
     /// Mean loss of the batch before the update; absent when it was not a finite number.
     pub loss: Option<f64>,
+    /// Mean KL(teacher ‖ model) of the batch at the temperature, before the update; absent without a
+    /// teacher, and when it was not a finite number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kl: Option<f64>,
     /// ‖gradient‖₂ before clipping; absent when it was not a finite number.
     pub gradient_norm: Option<f64>,
     /// Learning rate of the update.
@@ -143,6 +150,10 @@ pub struct EvalEvent {
     pub tokens: u64,
     /// Mean loss per predicted token of the held-out text; absent when it was not a finite number.
     pub loss: Option<f64>,
+    /// Mean KL(teacher ‖ model) per predicted token of the held-out text at the temperature; absent without
+    /// a teacher, and when it was not a finite number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kl: Option<f64>,
     /// Predicted tokens of the held-out text: the denominator.
     pub predicted: u64,
 }
@@ -264,6 +275,7 @@ mod tests {
             time: 1.5,
             tokens: 10 * step,
             loss: Some(4.25),
+            kl: None,
             gradient_norm: None,
             learning_rate: 1e-3,
             tokens_per_second: 100.0,

@@ -36,7 +36,7 @@ pub use continuations::{
     Likelihood, Request, WithoutLayers, log_likelihoods, log_likelihoods_without_layers,
 };
 pub use pass::{Pass, Sequence, counted};
-pub use sequences::{HeldOut, evaluate_sequences};
+pub use sequences::{HeldOut, Reference, evaluate_sequences};
 pub use tasks::{Reading, score_documents, score_documents_without_layers};
 pub use windows::{
     Evaluation, evaluate, paired, predictors, require_finite, window_length, window_loss, work,

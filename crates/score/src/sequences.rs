@@ -3,8 +3,8 @@
 use burn::tensor::Tensor;
 use layernorm_scaling::TransformerLayerWithScaling;
 use lns_corpus::Sequences;
-use lns_kernels::{IGNORED, Workers, with_slices};
-use lns_model::{Head, LayerSource};
+use lns_kernels::{IGNORED, Projection, Workers, divergence_to, with_slices};
+use lns_model::{Decoder, Head, LayerSource};
 
 use crate::{Pass, ScoreError, Sequence, layers::Jobs};
 
@@ -16,19 +16,43 @@ const AT_ONCE: usize = 4;
 pub struct HeldOut {
     /// Mean nats per predicted token; not a finite number when the model computes none.
     pub nll: f64,
+    /// Mean KL(reference ‖ model) per predicted token, in nats, where there is a reference.
+    pub divergence: Option<f64>,
     /// Predicted tokens.
     pub predicted: u64,
 }
 
+/// A model whose predictions of the same sequences are compared with.
+#[derive(Debug, Clone, Copy)]
+pub struct Reference<'a> {
+    /// The model, of the same vocabulary.
+    pub model: &'a Decoder,
+    /// Both models' logits are divided by it before they are compared.
+    pub temperature: f64,
+}
+
+impl Reference<'_> {
+    /// What its predictions of some sequences are made of, a row for each token of their
+    /// [`Pass`]; `None` if none of them has a target.
+    pub fn predict(&self, sequences: &[Sequence<'_>], length: usize) -> Option<Projection> {
+        let device = self.model.device();
+        let pass = Pass::new(self.model.spec(), &device, sequences, length)?;
+        let stream = self.model.stream_at(pass.tokens(&device), &pass.rotary);
+        let [batch, tokens, hidden] = stream.dims();
+        Some(self.model.head().projection(stream.reshape([batch * tokens, hidden])))
+    }
+}
+
 /// The loss of the targets of `sequences` that are not [`IGNORED`]. Unlike
 /// [`evaluate`](crate::evaluate) this gives a loss that is no number as it is: a training run goes on
-/// from there, or says that it diverged.
+/// from there, or says that it diverged. Where there is a `reference`, its predictions are compared too.
 ///
 /// # Errors
 /// [`ScoreError::Load`] when a layer cannot be read.
 pub fn evaluate_sequences(
     source: &dyn LayerSource,
     sequences: &Sequences,
+    reference: Option<Reference<'_>>,
     workers: &Workers,
 ) -> Result<HeldOut, ScoreError> {
     let (spec, device) = (source.spec(), source.device());
@@ -58,14 +82,28 @@ pub fn evaluate_sequences(
             let stream = layer.forward(stream, &pass.rotary);
             Some((pass, stream))
         },
-        end: |_: usize, head: &Head, state: Option<(Pass, Tensor<3>)>| {
-            let Some((pass, stream)) = state else { return 0.0 };
+        end: |group: usize, head: &Head, state: Option<(Pass, Tensor<3>)>| {
+            let Some((pass, stream)) = state else { return (0.0, 0.0) };
             let [batch, tokens, hidden] = stream.dims();
-            let losses = head.nll(stream.reshape([batch * tokens, hidden]), &pass.targets);
-            with_slices([&losses], |[losses]| losses.iter().map(|x| f64::from(*x)).sum::<f64>())
+            let stream = stream.reshape([batch * tokens, hidden]);
+            let divergence = reference.map_or(0.0, |reference| {
+                let Some(theirs) = reference.predict(groups[group], length) else { return 0.0 };
+                let own = head.projection(stream.clone());
+                let rows = divergence_to(&theirs, &own, reference.temperature);
+                let rows = rows.iter().zip(&pass.targets);
+                rows.filter(|(_, target)| **target != IGNORED).map(|(row, _)| row.0).sum()
+            });
+            let losses = head.nll(stream, &pass.targets);
+            let nll = with_slices([&losses], |[losses]| {
+                losses.iter().map(|x| f64::from(*x)).sum::<f64>()
+            });
+            (nll, divergence)
         },
     };
     let sums = jobs.run(source, workers)?;
     let predicted = sequences.targets.iter().filter(|id| **id != IGNORED).count() as u64;
-    Ok(HeldOut { nll: sums.iter().sum::<f64>() / predicted as f64, predicted })
+    let mean = |sum: f64| sum / predicted as f64;
+    let nll = mean(sums.iter().map(|sum| sum.0).sum());
+    let divergence = reference.map(|_| mean(sums.iter().map(|sum| sum.1).sum()));
+    Ok(HeldOut { nll, divergence, predicted })
 }

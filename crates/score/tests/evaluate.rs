@@ -102,7 +102,7 @@ fn held_out_sequences_are_scored_at_their_targets_however_they_are_padded_or_sto
     for name in ["llama", "gpt2"] {
         let checkpoint = || lns_testing::golden::tiny_checkpoint(name);
         let model = Decoder::from_checkpoint(&checkpoint(), &Device::flex()).expect("loads");
-        let found = evaluate_sequences(&model, &sequences, &workers).expect("evaluates");
+        let found = evaluate_sequences(&model, &sequences, None, &workers).expect("evaluates");
         assert_eq!(found.predicted, 12 + 7 + 8 + 1);
 
         let mut sum = 0.0;
@@ -119,6 +119,9 @@ fn held_out_sequences_are_scored_at_their_targets_however_they_are_padded_or_sto
 
         let streaming = StreamingDecoder::new(checkpoint(), Device::flex()).expect("opens");
         let one = Workers::new(1).expect("a thread starts");
-        assert_eq!(evaluate_sequences(&streaming, &sequences, &one).expect("evaluates"), found);
+        assert_eq!(
+            evaluate_sequences(&streaming, &sequences, None, &one).expect("evaluates"),
+            found
+        );
     }
 }

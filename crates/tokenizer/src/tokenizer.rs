@@ -184,6 +184,16 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
+    /// The first id that is not the same token in another tokenizer, and what it is in this one and in the
+    /// other. What fills a GGUF file's vocabulary up (`[PAD49152]`) is no token.
+    pub fn first_difference(&self, other: &Self) -> Option<(u32, Option<String>, Option<String>)> {
+        let token =
+            |of: &Self, id: u32| of.token(id).filter(|token| *token != format!("[PAD{id}]"));
+        let ids = 0..self.vocab_size.max(other.vocab_size) as u32;
+        let mut both = ids.map(|id| (id, token(self, id), token(other, id)));
+        both.find(|(_, own, theirs)| own != theirs)
+    }
+
     /// Checks that a model with so many embeddings has one for this token.
     ///
     /// # Errors

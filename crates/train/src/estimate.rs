@@ -49,6 +49,12 @@ pub struct Estimate {
     /// What one worker holds: logits at one time, and the gradient of the stream they make.
     #[serde(rename = "worker_logits_bytes")]
     pub logits: u64,
+    /// The teacher's f32 weights, 0 without one.
+    #[serde(rename = "teacher_bytes")]
+    pub teacher: u64,
+    /// What one worker holds: a layer of the teacher on its way through the sequences.
+    #[serde(rename = "worker_teacher_bytes")]
+    pub teaching: u64,
     /// Weights before and after a step whose statistics are taken.
     #[serde(rename = "statistics_bytes")]
     pub statistics: u64,
@@ -58,17 +64,28 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// For a run of these settings on a model of this specification.
-    pub fn of(config: &RunConfig, spec: &ModelSpec) -> Self {
+    /// For a run of these settings on a model of this specification, with the predictions of a teacher.
+    pub fn of(config: &RunConfig, spec: &ModelSpec, teacher: Option<&ModelSpec>) -> Self {
         let (sequences, length) = (config.batch.sequences, config.data.length);
         let options = config.training_options();
         let mut estimate = Self::new(spec, sequences, length, config.threads, &options);
         if config.statistics.every > 0 {
             estimate.statistics = product(&[2, estimate.weights]);
         }
-        match config.finetune.as_ref().and_then(|from| from.lora.as_ref()) {
+        let estimate = match config.finetune.as_ref().and_then(|from| from.lora.as_ref()) {
             Some(lora) => estimate.with_lora(lora, spec, &options),
             None => estimate,
+        };
+        let Some(teacher) = teacher else { return estimate };
+        let tokens = tokens_of_a_pass(sequences, length, config.threads, &options);
+        let kept = of_layer(teacher) + 2 * teacher.hidden_size as u64;
+        // A third of the work of a model that is trained.
+        let forward = flops_per_token(teacher, length) / 3.0;
+        Self {
+            teacher: product(&[F32, teacher.parameter_count().total()]),
+            teaching: product(&[F32, tokens, kept]),
+            flops: estimate.flops + sequences as f64 * length as f64 * forward,
+            ..estimate
         }
     }
 
@@ -84,21 +101,9 @@ impl Estimate {
         let counts = spec.parameter_count();
         let parameters = counts.total();
         let workers = threads.min(sequences).max(1);
-        let share = sequences.div_ceil(workers);
-        let pass = options.sequences_per_pass.map_or(share, |most| share.min(most.get()));
-        let tokens = product(&[pass as u64, length as u64]);
-        let [hidden, queries, keys, inner, layers] = [
-            spec.hidden_size,
-            spec.query_size(),
-            spec.key_value_size(),
-            spec.intermediate_size,
-            spec.num_hidden_layers,
-        ]
-        .map(|size| size as u64);
-        // Kept of a layer: the stream at both sites, both norms' outputs, q, k, v and the attention's
-        // output with its log-sums, gate, up and their product.
-        let of_layer =
-            4 * hidden + 2 * queries + 2 * keys + spec.num_attention_heads as u64 + 3 * inner;
+        let tokens = tokens_of_a_pass(sequences, length, threads, options);
+        let [hidden, layers] = [spec.hidden_size, spec.num_hidden_layers].map(|size| size as u64);
+        let of_layer = of_layer(spec);
         let activations = match options.recompute {
             false => layers * of_layer,
             true => layers * hidden + of_layer,
@@ -115,6 +120,8 @@ impl Estimate {
             moments: product(&[F32, moments]),
             gradients: product(&[F32, parameters]),
             adapted: 0,
+            teacher: 0,
+            teaching: 0,
             statistics: 0,
             activations: product(&[F32, tokens, activations + 2 * hidden]),
             logits: product(&[F32, rows, spec.vocab_size as u64 + hidden]),
@@ -143,7 +150,7 @@ impl Estimate {
     /// sum, give or take 8 % (docs/performance.md).
     pub fn total(&self) -> u64 {
         let sum = |parts: &[u64]| parts.iter().fold(0, |sum: u64, part| sum.saturating_add(*part));
-        let passing = sum(&[self.activations, self.adapted, self.logits]);
+        let passing = sum(&[self.activations, self.adapted, self.logits, self.teaching]);
         sum(&[
             self.weights,
             self.moments,
@@ -151,8 +158,30 @@ impl Estimate {
             product(&[self.workers, passing]),
             self.statistics,
             self.adapted,
+            self.teacher,
         ])
     }
+}
+
+/// Tokens that a worker takes through at once.
+fn tokens_of_a_pass(
+    sequences: usize,
+    length: usize,
+    threads: usize,
+    options: &TrainingOptions,
+) -> u64 {
+    let share = sequences.div_ceil(threads.min(sequences).max(1));
+    let pass = options.sequences_per_pass.map_or(share, |most| share.min(most.get()));
+    product(&[pass as u64, length as u64])
+}
+
+/// Numbers that are kept of a layer for each token: the stream at both sites, both norms' outputs, q, k, v
+/// and the attention's output with its log-sums, gate, up and their product.
+fn of_layer(spec: &ModelSpec) -> u64 {
+    let [hidden, queries, keys, inner] =
+        [spec.hidden_size, spec.query_size(), spec.key_value_size(), spec.intermediate_size]
+            .map(|size| size as u64);
+    4 * hidden + 2 * queries + 2 * keys + spec.num_attention_heads as u64 + 3 * inner
 }
 
 /// Refuses a run that needs more memory than there is, before any of it is taken: the system would end
@@ -160,21 +189,25 @@ impl Estimate {
 ///
 /// # Errors
 /// [`RunError::Memory`].
-pub fn check_memory(config: &RunConfig, spec: &ModelSpec) -> Result<(), RunError> {
-    let needed = Estimate::of(config, spec).total();
+pub fn check_memory(
+    config: &RunConfig,
+    spec: &ModelSpec,
+    teacher: Option<&ModelSpec>,
+) -> Result<(), RunError> {
+    let needed = Estimate::of(config, spec, teacher).total();
     match available_memory() {
         Some(available) if needed > available => Err(RunError::Memory {
             needed: in_bytes(needed),
             available: in_bytes(available),
-            cure: cures(config, spec, available),
+            cure: cures(config, available, |config| Estimate::of(config, spec, teacher).total()),
         }),
         _ => Ok(()),
     }
 }
 
 /// What would make it fit, of the settings that leave the result as it is, and of those that do not.
-fn cures(config: &RunConfig, spec: &ModelSpec, available: u64) -> String {
-    let fits = |config: &RunConfig| Estimate::of(config, spec).total() <= available;
+fn cures(config: &RunConfig, available: u64, needed: impl Fn(&RunConfig) -> u64) -> String {
+    let fits = |config: &RunConfig| needed(config) <= available;
     let mut smallest = config.clone();
     smallest.batch.sequences_per_pass = 1;
     if fits(&smallest) {
@@ -225,7 +258,13 @@ impl fmt::Display for Estimate {
             writeln!(f, "               {} of matrices with adapters", in_bytes(self.adapted))?;
         }
         writeln!(f, "               {} of logits", in_bytes(self.logits))?;
+        if self.teacher > 0 {
+            writeln!(f, "               {} of a layer of the teacher", in_bytes(self.teaching))?;
+        }
         writeln!(f, "  workers      {}", self.workers)?;
+        if self.teacher > 0 {
+            writeln!(f, "  teacher      {}", in_bytes(self.teacher))?;
+        }
         if self.statistics > 0 {
             writeln!(f, "  statistics   {} between passes", in_bytes(self.statistics))?;
         }

@@ -6,12 +6,15 @@ use burn::{
     module::{Module, ModuleVisitor, Param},
     tensor::{Gradients, Tensor},
 };
-use lns_kernels::{Buffer, LossTerms, Workers, backward_from, squared_norm, with_slices};
-use lns_model::Decoder;
+use lns_kernels::{
+    Buffer, DistillationTerms, LossTerms, Projection, Workers, backward_from, squared_norm,
+    with_slices,
+};
+use lns_model::{Decoder, Head};
 use lns_score::Pass;
 
 use crate::{
-    Batch,
+    Batch, Teacher,
     optimisers::{CHUNK, Parameter},
 };
 
@@ -20,18 +23,21 @@ use crate::{
 pub(crate) struct Share {
     /// Σ nll over the predicted tokens, in nats.
     pub(crate) nll: f64,
+    /// Σ KL(teacher ‖ model) over the same, 0 without a teacher.
+    pub(crate) divergence: f64,
     /// The gradient of each parameter that is trained, flat, in the order in which the module is visited.
     pub(crate) gradients: Vec<Buffer>,
 }
 
 /// How a worker goes about its sequences.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Passes {
+pub(crate) struct Passes<'a> {
     /// Sequences taken through at once; all if `None`.
     pub(crate) sequences: Option<NonZeroUsize>,
     /// Whether layers' activations are made again in the backward pass instead of being kept.
     pub(crate) recompute: bool,
     pub(crate) terms: LossTerms,
+    pub(crate) teacher: Option<&'a Teacher>,
 }
 
 /// Gradient of the objective over some sequences of the batch.
@@ -40,9 +46,9 @@ pub(crate) fn share(
     trained: &[Parameter],
     batch: &Batch,
     sequences: &[usize],
-    passes: Passes,
+    passes: Passes<'_>,
 ) -> Share {
-    let (mut nll, mut found) = (0.0, vec![None; trained.len()]);
+    let (mut nll, mut divergence, mut found) = (0.0, 0.0, vec![None; trained.len()]);
     for part in sequences.chunks(passes.sequences.map_or(usize::MAX, NonZeroUsize::get)) {
         let part: Vec<_> = part.iter().map(|&index| batch.sequence(index)).collect();
         let Some(pass) = Pass::new(model.spec(), &model.device(), &part, batch.length()) else {
@@ -50,15 +56,54 @@ pub(crate) fn share(
         };
         // Leaves of its own: tapes of workers that shared them would be one tape behind one lock.
         let own = model.clone().train();
-        let (part_nll, part_found) = if passes.recompute {
-            recomputed(&own, model, &pass, passes.terms)
+        let teacher = passes.teacher.and_then(|teacher| {
+            Some((teacher.reference().predict(&part, batch.length())?, teacher.terms))
+        });
+        let objective = Objective { pass: &pass, terms: passes.terms, teacher };
+        let part_found = if passes.recompute {
+            recomputed(&own, model, &objective)
         } else {
-            taped(&own, &pass, passes.terms)
+            taped(&own, &objective)
         };
-        nll += part_nll;
-        merge(&mut found, part_found);
+        nll += part_found.nll;
+        divergence += part_found.divergence;
+        merge(&mut found, part_found.gradients);
     }
-    Share { nll, gradients: complete(model, trained, found) }
+    Share { nll, divergence, gradients: complete(model, trained, found) }
+}
+
+/// What is minimised over some sequences.
+struct Objective<'a> {
+    pass: &'a Pass,
+    terms: LossTerms,
+    /// What the teacher predicts of them, and how it counts.
+    teacher: Option<(Projection, DistillationTerms)>,
+}
+
+impl Objective<'_> {
+    /// The scalar to differentiate, and what the loss and the divergence sum up to.
+    fn of(&self, head: &Head, stream: Tensor<3>) -> (Tensor<1>, f64, f64) {
+        let (stream, targets) = (rows(stream), &self.pass.targets);
+        match &self.teacher {
+            None => {
+                let (objective, nll) = head.loss(stream, targets, self.terms);
+                (objective, sum(&nll.inner()), 0.0)
+            }
+            Some((teacher, terms)) => {
+                let found = head.distil(stream, teacher, targets, self.terms, *terms);
+                let [nll, divergence] =
+                    [found.nll, found.divergence].map(|rows| sum(&rows.inner()));
+                (found.objective, nll, divergence)
+            }
+        }
+    }
+}
+
+/// What one pass found.
+struct Found {
+    nll: f64,
+    divergence: f64,
+    gradients: Vec<Option<Tensor<1>>>,
 }
 
 /// \[B, T, H\] → \[B · T, H\]
@@ -72,22 +117,18 @@ fn sum(nll: &Tensor<1>) -> f64 {
 }
 
 /// One tape over the whole model.
-fn taped(model: &Decoder, pass: &Pass, terms: LossTerms) -> (f64, Vec<Option<Tensor<1>>>) {
+fn taped(model: &Decoder, objective: &Objective<'_>) -> Found {
+    let pass = objective.pass;
     let stream = model.stream_at(pass.tokens(&model.device()), &pass.rotary);
-    let (loss, nll) = model.head().loss(rows(stream), &pass.targets, terms);
-    let found = take(model, &mut loss.backward());
-    (sum(&nll.inner()), found)
+    let (objective, nll, divergence) = objective.of(&model.head(), stream);
+    Found { nll, divergence, gradients: take(model, &mut objective.backward()) }
 }
 
 /// Forward without a tape, keeping each layer's input; then from the head to the embedding forward
 /// again with a tape and backward, one layer at a time. The same operations on the same numbers as
 /// [`taped`], so the same bits.
-fn recomputed(
-    own: &Decoder,
-    model: &Decoder,
-    pass: &Pass,
-    terms: LossTerms,
-) -> (f64, Vec<Option<Tensor<1>>>) {
+fn recomputed(own: &Decoder, model: &Decoder, objective: &Objective<'_>) -> Found {
+    let pass = objective.pass;
     let tokens = pass.tokens(&model.device());
     let mut streams = model.streams_at(tokens.clone(), &pass.rotary);
     let leaf = |stream: Tensor<3>| Tensor::from_inner(stream).require_grad();
@@ -97,7 +138,7 @@ fn recomputed(
     let Some(last) = streams.pop() else { unreachable!("there is a stream before layer 0") };
 
     let input = leaf(last);
-    let (loss, nll) = own.head().loss(rows(input.clone()), &pass.targets, terms);
+    let (loss, nll, divergence) = objective.of(&own.head(), input.clone());
     let mut gradients = loss.backward();
     let mut upstream = upstream_of(&input, &mut gradients);
     let mut found = take(own, &mut gradients);
@@ -112,7 +153,7 @@ fn recomputed(
     let embedded = own.embed_at(tokens, &pass.rotary, 0);
     let mut gradients = backward_from(embedded, upstream);
     merge(&mut found, take(own, &mut gradients));
-    (sum(&nll.inner()), found)
+    Found { nll, divergence, gradients: found }
 }
 
 /// The gradients that were found of the parameters that are trained, in the order in which the module

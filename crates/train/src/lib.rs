@@ -24,14 +24,14 @@ pub use batch::{Batch, BatchError};
 pub use config::{
     BatchConfig, CheckpointConfig, ConfigError, DataConfig, EvaluationConfig, FinetuneConfig,
     ModelConfig, OptimiserConfig, RunConfig, Settings, SnapshotConfig, SourceConfig,
-    StatisticsConfig, explained, path_in_file, scheme_as_table,
+    StatisticsConfig, TeacherConfig, explained, path_in_file, scheme_as_table,
 };
 pub use estimate::{Estimate, check_memory, flops_per_token};
 pub use guard::{GuardConfig, NotFinite};
 pub use lns_kernels::{Compute, Exchange};
 pub use optimisers::{Adam, AdamW, Decay, Muon, Optimiser};
 pub use presets::{RUN_PRESETS, RunPreset, finetune_defaults, run_preset};
-pub use run::{RunError, Summary, check, check_checkpoint, train};
+pub use run::{RunError, Summary, check, check_checkpoint, check_teacher, train};
 pub use schedule::{Schedule, ScheduleShape};
 pub use snapshot::SnapshotError;
-pub use trainer::{BatchGradient, Step, Trainer, TrainingOptions};
+pub use trainer::{BatchGradient, Step, Teacher, Trainer, TrainingOptions};

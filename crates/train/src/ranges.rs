@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use toml::{Table, Value};
 
-use crate::{ConfigError, RunConfig};
+use crate::{ConfigError, RunConfig, TeacherConfig};
 
 /// Steps of a run.
 pub const STEPS: RangeInclusive<u64> = 1..=1_000_000_000;
@@ -45,6 +45,8 @@ pub(crate) enum Real {
     BelowOne,
     /// A share, from 0 to 1.
     Share,
+    /// What logits may be divided by.
+    Temperature,
 }
 
 impl Real {
@@ -53,6 +55,7 @@ impl Real {
             Self::NotNegative => value.is_finite() && value >= 0.0,
             Self::BelowOne => (0.0..1.0).contains(&value),
             Self::Share => (0.0..=1.0).contains(&value),
+            Self::Temperature => TeacherConfig::TEMPERATURE.contains(&value),
         }
     }
 
@@ -65,6 +68,7 @@ impl Real {
             Self::NotNegative => "it must be a finite number of at least 0",
             Self::BelowOne => "it must be at least 0 and below 1",
             Self::Share => "it is a share, from 0 to 1",
+            Self::Temperature => "logits are divided by it: it must be from 0.01 to 100",
         };
         Err(ConfigError::Invalid { key, value: value.to_string(), expected: expected.to_owned() })
     }
@@ -80,8 +84,10 @@ fn whole() -> impl Iterator<Item = &'static WholeSetting> {
 
 /// The other numbers of all tables, but for those that only some optimisers have.
 fn real() -> impl Iterator<Item = &'static RealSetting> {
-    use crate::config::{model, optimiser};
-    [model::REAL, optimiser::REAL, crate::schedule::REAL, crate::guard::REAL].into_iter().flatten()
+    use crate::config::{data, model, optimiser};
+    [model::REAL, data::REAL, optimiser::REAL, crate::schedule::REAL, crate::guard::REAL]
+        .into_iter()
+        .flatten()
 }
 
 /// Refuses the first number that is out of its range.

@@ -6,8 +6,9 @@ use burn::{
     module::{Module, ModuleMapper, Param},
     tensor::{Shape, Tensor},
 };
-use lns_kernels::{Buffer, Compute, Device, LossTerms, Workers, is_cpu};
+use lns_kernels::{Buffer, Compute, Device, DistillationTerms, LossTerms, Workers, is_cpu};
 use lns_model::{Decoder, tensor_id, visit_parameters};
+use lns_score::Reference;
 
 use crate::{
     Batch, BatchError, Optimiser,
@@ -45,11 +46,29 @@ impl Default for TrainingOptions {
     }
 }
 
+/// A model whose predictions are learned beside the text; nothing of it is trained.
+#[derive(Debug)]
+pub struct Teacher {
+    /// The model, of the vocabulary of the one that is trained and on its device.
+    pub model: Decoder,
+    /// How it counts.
+    pub terms: DistillationTerms,
+}
+
+impl Teacher {
+    /// It as what is compared with.
+    pub(crate) fn reference(&self) -> Reference<'_> {
+        Reference { model: &self.model, temperature: self.terms.temperature }
+    }
+}
+
 /// What one step did.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Step {
     /// Mean loss per predicted token before the update, in nats, without the z-loss.
     pub loss: f64,
+    /// Mean KL(teacher ‖ model) per predicted token at the temperature, where there is a teacher.
+    pub divergence: Option<f64>,
     /// Tokens that were predicted.
     pub tokens: usize,
     /// ‖gradient‖₂ before clipping.
@@ -61,6 +80,8 @@ pub struct Step {
 pub struct BatchGradient {
     /// Mean loss per predicted token, in nats, without the z-loss.
     pub loss: f64,
+    /// Mean KL(teacher ‖ model) per predicted token at the temperature, where there is a teacher.
+    pub divergence: Option<f64>,
     /// Tokens that were predicted.
     pub tokens: usize,
     /// ‖gradient‖₂ over all parameters, before clipping.
@@ -83,6 +104,7 @@ impl BatchGradient {
 #[derive(Debug)]
 pub struct Trainer {
     model: Decoder,
+    teacher: Option<Teacher>,
     pub(crate) moments: Moments,
     options: TrainingOptions,
     compute: Compute,
@@ -95,7 +117,19 @@ impl Trainer {
     /// gradients are computed there and the update here, in f32.
     pub fn new(model: Decoder, options: TrainingOptions, compute: Compute) -> Self {
         let moments = Moments::new(&options.optimiser, parameters(&model));
-        Self { model, moments, options, compute, steps: 0 }
+        Self { model, teacher: None, moments, options, compute, steps: 0 }
+    }
+
+    /// Learns from a teacher's predictions too: the objective is that of
+    /// [`distillation_loss`](lns_kernels::distillation_loss).
+    #[must_use]
+    pub fn with_teacher(self, teacher: Teacher) -> Self {
+        Self { teacher: Some(teacher), ..self }
+    }
+
+    /// The model whose predictions are learned.
+    pub fn teacher(&self) -> Option<&Teacher> {
+        self.teacher.as_ref()
     }
 
     /// Its threads.
@@ -136,8 +170,8 @@ impl Trainer {
     /// [`BatchError::OutOfVocabulary`]; the model is unchanged.
     pub fn step(&mut self, batch: &Batch, learning_rate: f64) -> Result<Step, BatchError> {
         let gradient = self.gradient(batch)?;
-        let step =
-            Step { loss: gradient.loss, tokens: gradient.tokens, gradient_norm: gradient.norm };
+        let BatchGradient { loss, divergence, tokens, norm, .. } = gradient;
+        let step = Step { loss, divergence, tokens, gradient_norm: norm };
         self.apply(gradient, learning_rate);
         Ok(step)
     }
@@ -152,9 +186,18 @@ impl Trainer {
         let predicted = self.over_all_processes(batch.predicted() as f64);
         let shares = self.shares(batch, predicted);
         let nll = self.over_all_processes(shares.iter().map(|share| share.nll).sum());
+        let divergence = self.teacher.as_ref().map(|_| {
+            let own = shares.iter().map(|share| share.divergence).sum();
+            self.over_all_processes(own) / predicted
+        });
         let shares = self.exchanged(shares);
-        let mut gradient =
-            BatchGradient { loss: nll / predicted, tokens: predicted as usize, norm: 0.0, shares };
+        let mut gradient = BatchGradient {
+            loss: nll / predicted,
+            divergence,
+            tokens: predicted as usize,
+            norm: 0.0,
+            shares,
+        };
         gradient.norm = gradient_norm(&gradient.all_parts(), self.workers());
         Ok(gradient)
     }
@@ -223,6 +266,7 @@ impl Trainer {
             sequences: self.options.sequences_per_pass,
             recompute: self.options.recompute,
             terms: LossTerms { weight: 1.0 / predicted, z_loss: self.options.z_loss },
+            teacher: self.teacher.as_ref(),
         };
         self.workers().map(count, |worker| {
             share(&self.model, &self.moments.parameters, batch, &hands[worker], passes)

@@ -67,8 +67,7 @@ impl Place {
         let layer = Settings::from_toml("the test", toml).expect("settings");
         let mut config = finetune_defaults().with(&[layer]).expect("settings");
         config.data.sources = vec![SourceConfig::new(self.corpus.clone())];
-        let fingerprint = String::new();
-        config.finetune = Some(FinetuneConfig { base: self.base.clone(), fingerprint, lora });
+        config.finetune = Some(FinetuneConfig { lora, ..FinetuneConfig::of(self.base.clone()) });
         config
     }
 }

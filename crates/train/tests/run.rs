@@ -112,7 +112,7 @@ fn a_run_repeats_to_the_bit_and_its_model_reloads_with_the_same_loss() {
     let workers = Workers::new(2).expect("threads");
     assert_eq!(
         summary.loss,
-        Some(evaluate_sequences(&model, &sequences, &workers).expect("evaluates").nll)
+        Some(evaluate_sequences(&model, &sequences, None, &workers).expect("evaluates").nll)
     );
 
     let again = go(&config, &a).expect("finds it finished");
@@ -559,8 +559,8 @@ fn a_constant_model_has_the_loss_of_its_vocabulary_over_the_predicted_tokens() {
     let sequences = Sequences { inputs, targets, ..Sequences::new(8) };
     for threads in [1, 3] {
         let workers = Workers::new(threads).expect("threads");
-        let HeldOut { nll: loss, predicted } =
-            evaluate_sequences(&model, &sequences, &workers).expect("evaluates");
+        let HeldOut { nll: loss, predicted, .. } =
+            evaluate_sequences(&model, &sequences, None, &workers).expect("evaluates");
         assert_eq!(predicted, expected as u64);
         // ln 1000 as f32 holds it: neither n + 1 batches nor padding are in the denominator.
         assert_eq!(loss as f32, 1000f32.ln(), "{threads} threads");

@@ -233,9 +233,8 @@ fn an_estimate_of_adapters_counts_their_moments_and_gradients_and_not_the_models
     let spec = Preset::named("9m").expect("a preset").spec(NormScheme::pre());
     let lora = LoraConfig { rank: 4, ..LoraConfig::default() };
     let tuned = |lora: Option<&LoraConfig>| {
-        let from =
-            FinetuneConfig { base: "m".into(), fingerprint: String::new(), lora: lora.cloned() };
-        Estimate::of(&RunConfig { finetune: Some(from), ..RunConfig::default() }, &spec)
+        let from = FinetuneConfig { lora: lora.cloned(), ..FinetuneConfig::of("m".into()) };
+        Estimate::of(&RunConfig { finetune: Some(from), ..RunConfig::default() }, &spec, None)
     };
     let (full, adapters) = (tuned(None), tuned(Some(&lora)));
     let model = Decoder::new(&spec, 1, &cpu_device()).with_lora(&lora, 1).expect("adapters");

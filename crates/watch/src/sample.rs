@@ -70,6 +70,7 @@ fn start(layers: usize) -> StartEvent {
         tokens_per_step: TOKENS_PER_STEP,
         base: None,
         trainable: None,
+        teacher: None,
     }
 }
 
@@ -82,6 +83,7 @@ fn train(step: u64) -> StepEvent {
         time: time(step),
         tokens: step * TOKENS_PER_STEP,
         loss: Some(loss(step) + 0.12 * noise + if step == 700 { 1.92 } else { 0.0 }),
+        kl: None,
         gradient_norm: Some(0.8 + 0.1 * noise),
         learning_rate: 3e-3
             * (step as f64 / 100.0).min((1.0 + (std::f64::consts::PI * progress).cos()) / 2.0),
@@ -92,7 +94,7 @@ fn train(step: u64) -> StepEvent {
 
 fn eval(step: u64) -> Event {
     let (tokens, loss) = (step * TOKENS_PER_STEP, Some(loss(step) + 0.03));
-    Event::Eval(EvalEvent { step, time: time(step), tokens, loss, predicted: 65_408 })
+    Event::Eval(EvalEvent { step, time: time(step), tokens, loss, kl: None, predicted: 65_408 })
 }
 
 fn statistics(step: u64, layers: usize) -> LayersEvent {

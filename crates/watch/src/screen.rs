@@ -273,6 +273,9 @@ fn facts(run: &RunLog) -> Vec<(&'static str, String)> {
         ("tokens/s", format::grouped(speed.round() as u64)),
         ("tokens", format::compact(run.tokens())),
     ];
+    if let Some(kl) = run.evaluations().next_back().and_then(|eval| eval.kl) {
+        facts.push(("to teacher", format::loss(Some(kl))));
+    }
     if run.skipped() > 0 {
         facts.push(("skipped", format::counted(run.skipped(), "update")));
     }
@@ -599,6 +602,7 @@ mod tests {
             tokens_per_step: u64::MAX,
             base: None,
             trainable: None,
+            teacher: Some("\u{1b}[2J".to_owned()),
         }));
         for (i, x) in extremes.into_iter().enumerate() {
             let text = "\u{1b}[31mred\n\u{9b}0m".to_owned();

@@ -108,6 +108,9 @@ fn validation(run: &RunLog) -> String {
         format::perplexity(last.loss),
         format::grouped(last.step)
     );
+    if let Some(kl) = last.kl {
+        text += &format!(", {} from the teacher", format::loss(Some(kl)));
+    }
     if let Some((step, best)) = run.best().filter(|best| best.0 != last.step) {
         text += &format!("; lowest {} at step {}", format::loss(Some(best)), format::grouped(step));
     }

@@ -146,7 +146,9 @@ fn records(event: &Event) -> Vec<u8> {
     let (time, step, values) = match event {
         Event::Step(event) => (event.time, event.step, step_values(event)),
         Event::Eval(event) => {
-            (event.time, event.step, vec![("loss/validation".to_owned(), event.loss)])
+            let kl = event.kl.map(|kl| ("kl/validation".to_owned(), Some(kl)));
+            let loss = ("loss/validation".to_owned(), event.loss);
+            (event.time, event.step, [loss].into_iter().chain(kl).collect())
         }
         Event::Layers(event) => (event.time, event.step, layer_values(event)),
         Event::Note { step, time, text } => {
@@ -174,6 +176,7 @@ fn step_values(event: &StepEvent) -> Vec<(String, Option<f64>)> {
         ("gradient_norm".to_owned(), event.gradient_norm),
         ("learning_rate".to_owned(), Some(event.learning_rate)),
         ("tokens_per_second".to_owned(), Some(event.tokens_per_second)),
+        ("kl/train".to_owned(), event.kl),
     ]
 }
 
@@ -351,7 +354,7 @@ mod tests {
 
     fn eval(step: u64, loss: Option<f64>) -> Event {
         let time = 1_700_000_000.5;
-        Event::Eval(EvalEvent { step, time, tokens: 0, loss, predicted: 1 })
+        Event::Eval(EvalEvent { step, time, tokens: 0, loss, kl: None, predicted: 1 })
     }
 
     fn write_events(folder: &Path, events: &[Event]) {

@@ -15,6 +15,8 @@ pub(crate) const VOCABULARY: RangeInclusive<u64> = 257..=1 << 20;
 pub(crate) const RANK: RangeInclusive<u64> = 1..=1 << 12;
 /// Powers of the depth, as a scheme may have.
 pub(crate) const EXPONENT: RangeInclusive<f64> = -8.0..=8.0;
+/// Shares of a whole.
+pub(crate) const SHARE: RangeInclusive<f64> = 0.0..=1.0;
 /// Numbers that are not negative.
 pub(crate) const NOT_NEGATIVE: RangeInclusive<f64> = 0.0..=f64::MAX;
 

@@ -8,7 +8,8 @@ use lns_checkpoint::Checkpoint;
 use lns_model::LoraConfig;
 use lns_record::{Claim, FolderKind};
 use lns_train::{
-    RunConfig, Settings, check_checkpoint, check_memory, finetune_defaults,
+    RunConfig, Settings, TeacherConfig, check_checkpoint, check_memory, check_teacher,
+    finetune_defaults,
     ranges::{SEED, THREADS, TOKENS},
 };
 use toml::{Table, Value};
@@ -17,7 +18,7 @@ use super::{Verb, output, train};
 use crate::{
     arguments::{
         SettingArgs,
-        numbers::{RANK, positive, whole},
+        numbers::{RANK, SHARE, positive, real, whole},
         settings,
     },
     corpus,
@@ -36,8 +37,8 @@ adapters as PEFT reads them, and model/ has them merged.\n\nInstructions are a l
 …}, or {\"messages\": [{\"role\": …, \"content\": …}, …]}, put into the model's own chat template; only \
 responses are learned.\n\nDefaults: 100 steps of 8 \
 sequences of 512 tokens, AdamW at a peak of 1e-4 after 10 steps.\n\nExamples:\n  lns \
-finetune pruned --text books/ --out healed\n  lns finetune MODEL --instructions chats.jsonl --lora 16 \
---out tuned"
+finetune pruned --text books/ --out healed\n  lns finetune pruned --teacher MODEL --text books/ --out \
+healed\n  lns finetune MODEL --instructions chats.jsonl --lora 16 --out tuned"
 )]
 pub(crate) struct FinetuneArgs {
     /// Folder, .gguf file, or .safetensors file; may be left out to continue the run in --out
@@ -90,6 +91,28 @@ pub(crate) struct FinetuneArgs {
         )
     )]
     pub(crate) lora_targets: Vec<String>,
+
+    /// Learn from the predictions of this model too, of the same vocabulary; a pruned model's own whole one
+    /// heals it towards what it was
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) teacher: Option<PathBuf>,
+
+    #[arg(
+        long, value_name = "W", requires = "teacher", value_parser = real(SHARE),
+        help = format!(
+            "Weight w of the teacher in the objective, (1 − w) · loss of the text + w · T² · KL(teacher ‖ \
+             model); {} if not given (0–1)", TeacherConfig::WEIGHT
+        )
+    )]
+    pub(crate) teacher_weight: Option<f64>,
+
+    /// The temperature T that both models' logits are divided by before they are compared; 1 if not given
+    /// (0.01–100)
+    #[arg(
+        long, value_name = "T", requires = "teacher",
+        value_parser = real(TeacherConfig::TEMPERATURE)
+    )]
+    pub(crate) temperature: Option<f64>,
 
     /// Seed of the adapters and of the order of the text (0–9223372036854775807)
     #[arg(long, value_name = "N", value_parser = whole::<u64>(SEED))]
@@ -161,23 +184,28 @@ fn run(args: &FinetuneArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
     }
     // What is wrong with the settings is said before any text is prepared.
     check_checkpoint(&config, from, checkpoint.spec())?;
+    let teacher = teacher(args, &config, &checkpoint)?;
+    let taught = teacher.as_ref().map(Checkpoint::spec);
     if args.estimate {
         let files = args.text.iter().chain(&args.instructions).chain(&args.validation);
         corpus::check_named(files, args.corpus.as_deref())?;
-        train::estimate(&config, checkpoint.spec(), printer)?;
+        train::estimate(&config, checkpoint.spec(), taught, printer)?;
         return Ok(ExitCode::SUCCESS);
     }
     let (Some(out), Some(mut claim)) = (&args.out, claim) else {
         return Err(usage("--out DIR: where the run goes"));
     };
     if there.is_none() {
-        check_memory(&config, checkpoint.spec())?;
+        check_memory(&config, checkpoint.spec(), taught)?;
     }
-    if lns_convert::holds(out, &checkpoint) {
-        return Err(usage(format!(
-            "--out {} holds the checkpoint, which is never changed in place; name another folder",
-            out.display()
-        )));
+    let models = [Some((&checkpoint, "checkpoint")), teacher.as_ref().map(|it| (it, "teacher"))];
+    for (model, what) in models.into_iter().flatten() {
+        if lns_convert::holds(out, model) {
+            return Err(usage(format!(
+                "--out {} holds the {what}, which is never changed in place; name another folder",
+                out.display()
+            )));
+        }
     }
     let named = args.corpus.is_some() || !args.text.is_empty() || !args.instructions.is_empty();
     if named {
@@ -188,10 +216,42 @@ fn run(args: &FinetuneArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
     }
     if there.is_none() {
         printer.note(&format!("Going on from {}: {}.", from.base.display(), checkpoint.spec()));
+        if let (Some(teacher), Some(spec)) = (&from.teacher, taught) {
+            printer.note(&format!(
+                "Learning from {}, {spec}: {} of the objective at temperature {}.",
+                teacher.model.display(),
+                teacher.weight,
+                teacher.temperature
+            ));
+        }
     }
     // The weights are opened again by the run, which checks them against its settings.
-    drop(checkpoint);
+    drop((checkpoint, teacher));
     train::train(&config, &mut claim, &stop, printer)
+}
+
+/// The teacher that the settings name, if they name one, fit for the model that is trained.
+fn teacher(
+    args: &FinetuneArgs,
+    config: &RunConfig,
+    checkpoint: &Checkpoint,
+) -> anyhow::Result<Option<Checkpoint>> {
+    let Some(settings) = config.finetune.as_ref().and_then(|from| from.teacher.as_ref()) else {
+        return Ok(None);
+    };
+    let opened = Checkpoint::open(&settings.model);
+    let teacher = match (&args.out, &args.teacher) {
+        (Some(out), None) if !settings.fingerprint.is_empty() => opened.with_context(|| {
+            format!(
+                "the teacher that the run in {0} was begun with cannot be opened; if it was moved, name \
+                 it again: lns finetune --out {0} --teacher MODEL",
+                out.display()
+            )
+        })?,
+        _ => opened.with_context(|| format!("the teacher {}", settings.model.display()))?,
+    };
+    check_teacher(settings, &teacher, &model::tokenizer(checkpoint)?, config.data.length)?;
+    Ok(Some(teacher))
 }
 
 /// The settings that were asked for. Of a run that is there those that were not typed are its own.
@@ -221,7 +281,7 @@ fn resolve(args: &FinetuneArgs, there: Option<&RunConfig>) -> anyhow::Result<Run
     }
 }
 
-/// What was typed of the model and its adapters.
+/// What was typed of the model, its adapters and its teacher.
 fn finetune(args: &FinetuneArgs, there: Option<&RunConfig>) -> anyhow::Result<Option<Table>> {
     let mut finetune = Table::new();
     if let Some(model) = &args.model {
@@ -239,6 +299,16 @@ fn finetune(args: &FinetuneArgs, there: Option<&RunConfig>) -> anyhow::Result<Op
             lora.insert("targets".to_owned(), Value::Array(names));
         }
         finetune.insert("lora".to_owned(), Value::Table(lora));
+    }
+    if let Some(model) = &args.teacher {
+        let model = corpus::path_in_settings(model::open(model)?.path())?;
+        let mut teacher = Table::new();
+        teacher.insert("model".to_owned(), Value::String(model.display().to_string()));
+        let numbers = [("weight", args.teacher_weight), ("temperature", args.temperature)];
+        for (key, number) in numbers {
+            teacher.extend(number.map(|number| (key.to_owned(), Value::Float(number))));
+        }
+        finetune.insert("teacher".to_owned(), Value::Table(teacher));
     }
     Ok((!finetune.is_empty()).then_some(finetune))
 }

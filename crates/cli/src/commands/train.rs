@@ -137,7 +137,7 @@ fn run(args: &TrainArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
         let config = resolve(args, there.as_ref(), printer)?;
         let vocabulary = corpus::vocabulary_of(&config, &args.corpus)?;
         let spec = config.model.spec(vocabulary, config.data.length)?;
-        estimate(&config, &spec, printer)?;
+        estimate(&config, &spec, None, printer)?;
         return Ok(ExitCode::SUCCESS);
     }
     let Some(out) = &args.out else { return Err(usage("--out DIR: where the run goes")) };
@@ -316,8 +316,13 @@ pub(crate) struct Needs {
 
 impl Needs {
     /// Of a run on a model, on a machine of so many GFLOP/s at most.
-    pub(crate) fn of(config: &RunConfig, spec: &ModelSpec, peak_gflops: f64) -> Self {
-        let estimate = Estimate::of(config, spec);
+    pub(crate) fn of(
+        config: &RunConfig,
+        spec: &ModelSpec,
+        teacher: Option<&ModelSpec>,
+        peak_gflops: f64,
+    ) -> Self {
+        let estimate = Estimate::of(config, spec, teacher);
         let flops = estimate.flops * config.steps as f64;
         Self {
             memory_bytes: estimate.total(),
@@ -358,9 +363,10 @@ pub(crate) fn compute(config: &RunConfig) -> anyhow::Result<Compute> {
 pub(crate) fn estimate(
     config: &RunConfig,
     spec: &ModelSpec,
+    teacher: Option<&ModelSpec>,
     printer: &Printer,
 ) -> anyhow::Result<()> {
-    let needs = Needs::of(config, spec, peak(config)?);
+    let needs = Needs::of(config, spec, teacher, peak(config)?);
     printer.json(&needs)?;
     printer.result(&format!(
         "{spec}\n{}\n{}  steps        {}, {}\n{}",

@@ -2,7 +2,7 @@
 //! final norm and head to an earlier point of the stream.
 
 use burn::tensor::Tensor;
-use lns_kernels::{Projection, divergence_to};
+use lns_kernels::divergence_to;
 use lns_model::Head;
 use lns_record::{
     Axis, ChartDescription, ChartScale, DiagnoseRecord, Format, Group, LensRecord, Quantity,
@@ -134,14 +134,9 @@ impl Observer for Watch {
 /// Σ over tokens of KL(final prediction ‖ prediction from `stream`), and how many tokens agree on the
 /// most likely next one. Streams \[1, T, H\].
 fn sums(head: &Head, stream: &Tensor<3>, last: &Tensor<3>) -> (f64, usize) {
-    let normed = |stream: &Tensor<3>| {
+    let predicting = |stream: &Tensor<3>| {
         let [_, length, hidden] = stream.dims();
-        head.norm.forward(stream.clone().reshape([length, hidden]))
-    };
-    let predicting = |stream: &Tensor<3>| Projection {
-        hidden: normed(stream),
-        head: head.weight.clone(),
-        softcap: head.softcap(),
+        head.projection(stream.clone().reshape([length, hidden]))
     };
     let rows = divergence_to(&predicting(last), &predicting(stream), 1.0);
     (rows.iter().map(|row| row.0).sum(), rows.iter().filter(|row| row.1).count())

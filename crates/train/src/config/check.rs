@@ -92,7 +92,9 @@ impl RunConfig {
     /// Refuses paths that its file cannot hold.
     pub(crate) fn check_paths(&self) -> Result<(), ConfigError> {
         let base = self.finetune.iter().map(|from| &from.base);
+        let teachers = self.finetune.iter().filter_map(|from| from.teacher.as_ref());
+        let models = base.chain(teachers.map(|teacher| &teacher.model));
         let text = self.data.sources.iter().map(|source| &source.corpus);
-        base.chain(text).try_for_each(|path| path_in_file(path))
+        models.chain(text).try_for_each(|path| path_in_file(path))
     }
 }

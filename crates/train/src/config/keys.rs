@@ -6,14 +6,16 @@ use lns_model::LoraConfig;
 use lns_spec::{Anneal, DepthScale, NormScheme, differs_little, schemes::Keel};
 use toml::{Table, Value};
 
-use super::{FinetuneConfig, OptimiserConfig, RunConfig, SourceConfig, flattened};
+use super::{FinetuneConfig, OptimiserConfig, RunConfig, SourceConfig, TeacherConfig, flattened};
 use crate::{Optimiser, Schedule};
 
 /// Every setting's dotted key. Those of a source of text stand without their number.
 pub(crate) static KEYS: LazyLock<Vec<String>> = LazyLock::new(|| {
-    let base = PathBuf::new();
-    let lora = Some(LoraConfig::default());
-    let finetune = Some(FinetuneConfig { base, fingerprint: String::new(), lora });
+    let finetune = Some(FinetuneConfig {
+        lora: Some(LoraConfig::default()),
+        teacher: Some(TeacherConfig::of(PathBuf::new())),
+        ..FinetuneConfig::of(PathBuf::new())
+    });
     let schedule = Schedule { steps: Some(1), ..Schedule::default() };
     let full = RunConfig { tokens: Some(1), finetune, schedule, ..RunConfig::default() };
     let mut keys = keys_of("", &full);

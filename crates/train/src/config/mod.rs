@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use toml::Table;
 
 pub use batch::BatchConfig;
-pub use data::{DataConfig, FinetuneConfig, SourceConfig, path_in_file};
+pub use data::{DataConfig, FinetuneConfig, SourceConfig, TeacherConfig, path_in_file};
 pub use error::{ConfigError, explained};
 pub use intervals::{CheckpointConfig, EvaluationConfig, SnapshotConfig, StatisticsConfig};
 pub use model::ModelConfig;

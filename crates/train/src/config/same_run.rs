@@ -54,6 +54,10 @@ impl RunConfig {
             {
                 from.base.clear();
             }
+            let teacher = config.finetune.as_mut().and_then(|from| from.teacher.as_mut());
+            if let Some(teacher) = teacher.filter(|teacher| !teacher.fingerprint.is_empty()) {
+                teacher.model.clear();
+            }
             // No number of key/value heads is as many as query heads: runs of earlier versions have it so.
             if config.finetune.is_none() {
                 config.model.num_key_value_heads = config.model.key_value_heads();

@@ -283,9 +283,9 @@ fn random_settings_are_refused_with_their_key_or_make_a_run_that_can_be_written_
         assert_eq!(again.expect("as it was written"), config, "{text}");
         if let Ok(spec) = config.model.spec(config.model.vocab_size.max(300), config.data.length) {
             survives(&spec);
-            let estimate = Estimate::of(&config, &spec);
+            let estimate = Estimate::of(&config, &spec, None);
             assert!(estimate.total() > 0 && estimate.flops.is_finite(), "{text}");
-            let _ = crate::check_memory(&config, &spec);
+            let _ = crate::check_memory(&config, &spec, None);
             models += 1;
         }
     }
@@ -298,7 +298,7 @@ fn a_run_that_no_memory_holds_is_refused_with_what_would_help() {
     let tried = |text: &str| {
         let config = set(text).expect("valid");
         let spec = config.model.spec(300, config.data.length).expect("valid");
-        crate::check_memory(&config, &spec).map_err(|error| error.to_string())
+        crate::check_memory(&config, &spec, None).map_err(|error| error.to_string())
     };
     assert_eq!(tried("batch.sequences = 1"), Ok(()));
     let huge = tried("model.hidden_size = 1048576\nmodel.num_attention_heads = 4096");

@@ -6,6 +6,7 @@ use std::{
     path::Path,
 };
 
+use lns_checkpoint::Checkpoint;
 use lns_corpus::Position;
 use lns_kernels::Compute;
 use lns_record::{Event, StartEvent, replace_file};
@@ -15,6 +16,7 @@ use super::{
     folder::{cut_torn_line, finished, last_evaluation, of_this_run, open_log},
     origin::Origin,
     record::now,
+    teacher,
     text::Text,
 };
 use crate::{
@@ -51,7 +53,8 @@ impl<'a> Run<'a> {
         }
         let text = Text::open(&config)?;
         let origin = Origin::open(&mut config, &text.corpora)?;
-        check_memory(&config, origin.spec())?;
+        let teacher = teacher::open(&mut config, &text.corpora)?;
+        check_memory(&config, origin.spec(), teacher.as_ref().map(Checkpoint::spec))?;
         text.resolve(&mut config)?;
         std::fs::create_dir_all(folder).map_err(io(folder))?;
         let log_path = folder.join(Event::FILE_NAME);
@@ -78,6 +81,7 @@ impl<'a> Run<'a> {
             .with_precision(config.precision)
             .with_threads(threads)
             .map_err(|error| RunError::Threads { threads, reason: error.to_string() })?;
+        let device = compute.device.clone();
         let snapshots = Snapshots::of(folder);
         let lora = config.finetune.as_ref().and_then(|from| from.lora.as_ref());
         // Snapshots of adapters hold nothing else.
@@ -112,6 +116,10 @@ impl<'a> Run<'a> {
                 let state = State::first(&config, text.sampler.start());
                 (Trainer::new(model, options, compute), state, None, Vec::new())
             }
+        };
+        let trainer = match &teacher {
+            Some(teacher) => trainer.with_teacher(teacher::load(teacher, &config, &device)?),
+            None => trainer,
         };
         let mut run = Self {
             config,
@@ -171,6 +179,9 @@ impl<'a> Run<'a> {
                 tokens_per_step: config.tokens_per_step(),
                 base: from.map(|from| from.base.display().to_string()),
                 trainable: from.map(|_| self.trainer.trainable()),
+                teacher: from
+                    .and_then(|from| from.teacher.as_ref())
+                    .map(|teacher| teacher.model.display().to_string()),
             };
             self.emit(Event::Start(start))?;
             for warning in self.config.warnings() {

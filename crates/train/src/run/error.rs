@@ -84,6 +84,31 @@ pub enum RunError {
          here keeps the experts' load even"
     )]
     Mixture { base: PathBuf },
+    #[error("the teacher {teacher} cannot be used")]
+    Teacher { teacher: PathBuf, source: Box<LoadError> },
+    #[error("{teacher} is not the teacher that this run was begun with")]
+    OtherTeacher { teacher: PathBuf },
+    #[error(
+        "the teacher {teacher} has no tokenizer, so nobody knows what its predictions are of; put the \
+         model's tokenizer.json beside its weights"
+    )]
+    TeacherWithoutTokenizer { teacher: PathBuf },
+    #[error(
+        "the teacher {teacher} has another vocabulary: id {id} is {theirs} there and {own} in the model \
+         that is trained; what one says of an id means nothing to the other. Name a teacher of the same \
+         tokenizer"
+    )]
+    TeacherVocabulary { teacher: PathBuf, id: u32, theirs: String, own: String },
+    #[error(
+        "the teacher {teacher} has {rows} rows in its embedding for the {tokens} tokens of the text's \
+         tokenizer: it cannot read them all"
+    )]
+    TeacherTooSmall { teacher: PathBuf, rows: usize, tokens: usize },
+    #[error(
+        "the teacher {teacher} was trained for {context} tokens, and a sequence has {length}; use \
+         --length {context} or less"
+    )]
+    TeacherContext { teacher: PathBuf, context: usize, length: usize },
     #[error(
         "{path}: {source}; what snapshots hold is safe, and the same command goes on from there"
     )]

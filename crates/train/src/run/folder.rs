@@ -34,10 +34,15 @@ pub(super) fn of_this_run(
     if asked.model.vocab_size == 0 {
         asked.model.vocab_size = there.model.vocab_size;
     }
-    if let (Some(asked), Some(there)) = (&mut asked.finetune, &there.finetune)
-        && asked.fingerprint.is_empty()
-    {
-        there.fingerprint.clone_into(&mut asked.fingerprint);
+    if let (Some(asked), Some(there)) = (&mut asked.finetune, &there.finetune) {
+        if asked.fingerprint.is_empty() {
+            there.fingerprint.clone_into(&mut asked.fingerprint);
+        }
+        if let (Some(asked), Some(there)) = (&mut asked.teacher, &there.teacher)
+            && asked.fingerprint.is_empty()
+        {
+            there.fingerprint.clone_into(&mut asked.fingerprint);
+        }
     }
     for (asked, there) in asked.data.sources.iter_mut().zip(&there.data.sources) {
         if asked.fingerprint.is_empty() {

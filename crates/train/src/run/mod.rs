@@ -11,6 +11,7 @@ mod error;
 mod folder;
 mod origin;
 mod record;
+mod teacher;
 mod text;
 
 use std::{
@@ -20,11 +21,13 @@ use std::{
     time::Instant,
 };
 
+use lns_checkpoint::Checkpoint;
 use lns_kernels::Compute;
 use lns_record::{Event, Outcome, StepEvent};
 
 pub use error::RunError;
 pub use origin::check_checkpoint;
+pub use teacher::check_teacher;
 
 use self::{
     begin::Opened,
@@ -107,8 +110,9 @@ pub fn check(config: &RunConfig, folder: &Path) -> Result<(), RunError> {
     let there = of_this_run(&mut config, folder)?;
     let text = Text::open(&config)?;
     let origin = Origin::open(&mut config, &text.corpora)?;
+    let teacher = teacher::open(&mut config, &text.corpora)?;
     if there.is_none() || finished(folder, config.steps)?.is_none() {
-        check_memory(&config, origin.spec())?;
+        check_memory(&config, origin.spec(), teacher.as_ref().map(Checkpoint::spec))?;
     }
     text.resolve(&mut config)
 }
@@ -199,6 +203,7 @@ impl Run<'_> {
         let learning_rate = self.config.schedule.at(number, self.config.steps);
         self.trainer.move_scheme(number);
         let gradient = self.trainer.gradient(&batch)?;
+        let kl = gradient.divergence;
         let (loss, norm, tokens) = (gradient.loss, gradient.norm, gradient.tokens as u64);
         let ruling = self.state.guard.judge(&self.config.guard, loss, norm);
         let every = self.config.statistics.every;
@@ -223,6 +228,7 @@ impl Run<'_> {
             time,
             tokens: self.state.tokens,
             loss: finite(loss),
+            kl: kl.and_then(finite),
             gradient_norm: finite(norm),
             learning_rate,
             tokens_per_second,

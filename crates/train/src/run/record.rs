@@ -11,7 +11,7 @@ use lns_record::{EvalEvent, Event, NewFolder, Outcome, ProvenanceRecord, pretty_
 use lns_score::{HeldOut, evaluate_sequences};
 
 use super::{Run, Summary, origin::Origin};
-use crate::{RunError, SnapshotError};
+use crate::{RunError, SnapshotError, Teacher};
 
 impl Run<'_> {
     pub(super) fn emit(&mut self, event: Event) -> Result<(), RunError> {
@@ -39,13 +39,16 @@ impl Run<'_> {
     pub(super) fn evaluate(&mut self) -> Result<Option<f64>, RunError> {
         // Adapters are added once, and not in every pass.
         let model = self.trainer.model().merged();
-        let HeldOut { nll, predicted } =
-            evaluate_sequences(&model, &self.text.held_out, self.trainer.workers())?;
+        let reference = self.trainer.teacher().map(Teacher::reference);
+        let workers = self.trainer.workers();
+        let HeldOut { nll, divergence, predicted } =
+            evaluate_sequences(&model, &self.text.held_out, reference, workers)?;
         let loss = nll.is_finite().then_some(nll);
+        let kl = divergence.filter(|kl| kl.is_finite());
         let step = self.state.step;
         self.evaluated = Some((step, loss));
         let tokens = self.state.tokens;
-        self.emit(Event::Eval(EvalEvent { step, time: now(), tokens, loss, predicted }))?;
+        self.emit(Event::Eval(EvalEvent { step, time: now(), tokens, loss, kl, predicted }))?;
         Ok(loss)
     }
 

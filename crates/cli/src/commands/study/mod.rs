@@ -223,7 +223,7 @@ fn estimate(config: &StudyConfig, text: &CorpusArgs, printer: &Printer) -> anyho
     let mut runs = Vec::new();
     for Planned { group, seed, config, .. } in config.plan()? {
         let spec = config.model.spec(corpus::vocabulary_of(&config, text)?, config.data.length)?;
-        runs.push(RunNeeds { group, seed, needs: Needs::of(&config, &spec, peak) });
+        runs.push(RunNeeds { group, seed, needs: Needs::of(&config, &spec, None, peak) });
     }
     let of_largest = runs.iter().map(|run| run.needs.memory()).max().unwrap_or(0);
     let flops: f64 = runs.iter().map(|run| run.needs.flops()).sum();
