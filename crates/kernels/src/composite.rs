@@ -257,7 +257,8 @@ pub fn distillation_loss(
     let common = own.dims()[1].min(other.dims()[1]);
     let predicted = |logits: &Tensor<2>| {
         let logits = logits.clone().narrow(1, 0, common).cast(own.dtype());
-        activation::log_softmax(logits.div_scalar(temperature), 1)
+        let logits = logits.div_scalar(temperature);
+        logits.clone() - log_sums(&logits)
     };
     let (p, q) = (predicted(&other), predicted(&own));
     let divergence = (p.clone().exp() * (p - q)).sum_dim(1).reshape([rows]);

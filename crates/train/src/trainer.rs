@@ -399,8 +399,18 @@ mod tests {
     fn padding_is_not_computed_and_leaves_the_loss_and_the_gradient_as_they_are_with_it() {
         let batch = padded();
         assert_eq!(batch.tokens(), 24 + 9 + 3 + 20, "of {}", batch.sequences() * batch.length());
-        for scheme in ["lns", "post", "progressive"] {
+        for (scheme, teacher) in
+            [("lns", None), ("lns", Some("post")), ("post", None), ("progressive", None)]
+        {
             let model = tiny(scheme.parse().expect("a scheme"));
+            let teacher = |options: TrainingOptions, threads| {
+                let compute = Compute::on_cpu(threads).expect("threads start");
+                let trainer = Trainer::new(model.clone(), options, compute);
+                let Some(scheme) = teacher else { return trainer };
+                let terms = DistillationTerms { weight: 0.3, temperature: 2.0 };
+                let model = tiny(scheme.parse().expect("a scheme"));
+                trainer.with_teacher(Teacher { model, terms })
+            };
             let trained = parameters(&model);
             // All of the padding, on one tape.
             let (inputs, targets) = batch.part(0..batch.sequences());
@@ -413,10 +423,25 @@ mod tests {
             let own = model.clone().train();
             let terms = LossTerms { weight: 1.0 / batch.predicted() as f64, z_loss: 1e-3 };
             let stream = own.stream_at(pass.tokens(&model.device()), &pass.rotary);
-            let (objective, nll) = own.head().loss(rows(stream), &pass.targets, terms);
-            let nll: f64 =
-                with_slices([&nll.inner()], |[nll]| nll.iter().map(|nll| f64::from(*nll)).sum());
-            let loss = nll * terms.weight;
+            let sum = |rows: Tensor<1>| -> f64 {
+                with_slices([&rows.inner()], |[rows]| rows.iter().map(|x| f64::from(*x)).sum())
+            };
+            let (objective, loss, divergence) = match teacher(TrainingOptions::default(), 1).teacher
+            {
+                None => {
+                    let (objective, nll) = own.head().loss(rows(stream), &pass.targets, terms);
+                    (objective, sum(nll) * terms.weight, None)
+                }
+                Some(teacher) => {
+                    let theirs =
+                        teacher.model.stream_at(pass.tokens(&model.device()), &pass.rotary);
+                    let theirs = teacher.model.head().projection(rows(theirs));
+                    let (stream, targets) = (rows(stream), &pass.targets);
+                    let found = own.head().distil(stream, &theirs, targets, terms, teacher.terms);
+                    let divergence = sum(found.divergence) * terms.weight;
+                    (found.objective, sum(found.nll) * terms.weight, Some(divergence))
+                }
+            };
             let mut gradients = objective.backward();
             let expected = crate::gradients::complete(
                 &model,
@@ -432,10 +457,16 @@ mod tests {
                     recompute,
                     ..TrainingOptions::default()
                 };
-                let compute = Compute::on_cpu(threads).expect("threads start");
-                let trainer = Trainer::new(model.clone(), options, compute);
+                let trainer = teacher(options, threads);
                 let gradient = trainer.gradient(&batch).expect("a gradient");
                 assert!((gradient.loss - loss).abs() < 1e-5, "{} {loss}", gradient.loss);
+                match (gradient.divergence, divergence) {
+                    (None, None) => {}
+                    (Some(found), Some(kl)) => {
+                        assert!(kl > 1e-4 && (found - kl).abs() < 1e-5, "{found} {kl}");
+                    }
+                    other => panic!("{other:?}"),
+                }
                 for (parameter, (found, expected)) in
                     trained.iter().zip(summed(&gradient).iter().zip(&expected))
                 {

@@ -16,12 +16,12 @@ use lns_corpus::{
 use lns_kernels::cpu_device;
 use lns_model::{Decoder, LoraConfig, Retrofit};
 use lns_record::{Event, Outcome, ProvenanceRecord, read_events};
-use lns_spec::{DepthScale, NormScheme, Preset};
+use lns_spec::{DepthScale, Family, Initialisation, NormScheme, Preset, QkNorm};
 use lns_testing::golden::tiny_checkpoint;
 use lns_testing::models::TINY;
 use lns_tokenizer::{Tokenizer, TokenizerError, model_tokenizer, write_tokenizer};
 use lns_train::{
-    ConfigError, FinetuneConfig, RunConfig, RunError, Settings, SourceConfig, check,
+    ConfigError, FinetuneConfig, RunConfig, RunError, Settings, SourceConfig, TeacherConfig, check,
     check_checkpoint, finetune_defaults,
 };
 use tempfile::TempDir;
@@ -248,6 +248,151 @@ fn only_responses_are_learned_of_instructions() {
     assert!(matches!(error, RunError::CutInstructions { .. }), "{error}");
     assert!(event.predicted > 0 && event.predicted < held_out.len() / 2, "{event:?}");
     assert!(corpus.learns_responses_only());
+}
+
+/// A model that the place's own is to become: trained further, or of another family and another size.
+fn teach(place: &Place, family: Family) -> PathBuf {
+    if family == Family::LLAMA {
+        let run = place.run("taught");
+        go(&place.config(None), &run).expect("runs");
+        return run.join("model");
+    }
+    let tokenizer = Language::new(1).tokenizer();
+    let preset = Preset { hidden_size: 24, vocab_size: tokenizer.vocab_size() + 3, ..TINY };
+    let mut spec = preset.spec(NormScheme::pre());
+    (spec.family, spec.qk_norm) = (family, QkNorm::PerHead);
+    let initialisation = Initialisation::Normal;
+    let model = Decoder::initialised(&spec, initialisation, 1.0, 8, &cpu_device());
+    let folder = place.run("other");
+    fs::create_dir(&folder).expect("makes");
+    model.write(&folder).expect("writes");
+    tokenizer.save(&folder).expect("writes");
+    folder
+}
+
+fn towards(config: RunConfig, teacher: TeacherConfig) -> RunConfig {
+    let from = config.finetune.expect("goes on from a checkpoint");
+    RunConfig { finetune: Some(FinetuneConfig { teacher: Some(teacher), ..from }), ..config }
+}
+
+fn divergences(folder: &Path) -> [Vec<f64>; 2] {
+    let events = read_events(folder).expect("events");
+    let of = |pick: fn(&Event) -> Option<Option<f64>>| {
+        events.iter().filter_map(pick).map(|kl| kl.expect("is measured")).collect()
+    };
+    [
+        of(|event| if let Event::Step(event) = event { Some(event.kl) } else { None }),
+        of(|event| if let Event::Eval(event) = event { Some(event.kl) } else { None }),
+    ]
+}
+
+#[test]
+fn a_model_comes_nearer_to_its_teacher_and_a_stop_changes_no_bit() {
+    let place = Place::new(NormScheme::pre());
+    let taught = teach(&place, Family::LLAMA);
+    let before = weights(&taught);
+    // Two matrices of rank 4 go a small part of the way.
+    for (name, lora, weight, left) in [("full", None, 1.0, 0.5), ("lora", lora(), 0.5, 0.995)] {
+        let teacher =
+            TeacherConfig { weight, temperature: 2.0, ..TeacherConfig::of(taught.clone()) };
+        let config = towards(place.config(lora), teacher);
+        let (whole, parts) =
+            (place.run(&format!("whole-{name}")), place.run(&format!("parts-{name}")));
+        go(&config, &whole).expect("runs");
+        let [steps, evaluated] = divergences(&whole);
+        assert_eq!((steps.len(), evaluated.len()), (9, 6), "{name}");
+        assert!(evaluated[5] < left * evaluated[0], "{name}: {evaluated:?}");
+        assert!(losses(&whole).iter().all(Option::is_some), "{name}: both are told");
+
+        go_until(&config, &parts, 2);
+        go_until(&config, &parts, 6);
+        go(&config, &parts).expect("goes on");
+        assert_eq!(weights(&whole.join("model")), weights(&parts.join("model")), "{name}");
+        assert_eq!((losses(&whole), divergences(&whole)), (losses(&parts), divergences(&parts)));
+
+        let Event::Start(start) = &read_events(&whole).expect("events")[0] else {
+            panic!("begins")
+        };
+        assert_eq!(start.teacher.as_deref(), taught.to_str(), "{name}");
+        let settings = RunConfig::read(&whole).expect("settings").finetune.expect("a fine-tune");
+        let recorded = settings.teacher.expect("a teacher");
+        let fingerprint = Checkpoint::open(&taught).expect("opens").fingerprint().expect("reads");
+        assert_eq!(recorded.fingerprint, fingerprint, "{name}");
+    }
+    assert_eq!(before, weights(&taught), "nothing of a teacher is trained");
+}
+
+#[test]
+fn a_teacher_without_weight_is_only_measured() {
+    let place = Place::new(NormScheme::lns());
+    let teacher = TeacherConfig { weight: 0.0, ..TeacherConfig::of(teach(&place, Family::QWEN3)) };
+    let (plain, taught) = (place.run("plain"), place.run("run"));
+    go(&place.config(None), &plain).expect("runs");
+    go(&towards(place.config(None), teacher), &taught).expect("runs");
+    assert_eq!(weights(&plain.join("model")), weights(&taught.join("model")));
+    assert_eq!(losses(&plain), losses(&taught));
+    assert!(divergences(&taught)[0].iter().all(|kl| *kl > 0.0));
+}
+
+#[test]
+fn a_teacher_of_another_family_size_and_padding_teaches() {
+    let place = Place::new(NormScheme::lns());
+    let teacher = TeacherConfig { weight: 1.0, ..TeacherConfig::of(teach(&place, Family::QWEN3)) };
+    let run = place.run("run");
+    go(&towards(place.config(None), teacher), &run).expect("runs");
+    let [_, evaluated] = divergences(&run);
+    assert!(evaluated[5] < evaluated[0], "{evaluated:?}");
+}
+
+#[test]
+fn a_teacher_that_cannot_teach_or_is_another_than_before_is_refused() {
+    let place = Place::new(NormScheme::pre());
+    let folder = place.run("run");
+    let with = |teacher: PathBuf| towards(place.config(None), TeacherConfig::of(teacher));
+    let error = refused(&with(place.run("gone")), &folder);
+    assert!(matches!(error, RunError::Teacher { .. }), "{error}");
+
+    let model = teach(&place, Family::QWEN3);
+    let mut config = with(model.clone());
+    config.data.length = 65;
+    let error = refused(&config, &folder);
+    assert!(matches!(error, RunError::BeyondContext { .. }), "{error}");
+
+    // The same number of tokens, two of which are the other way round.
+    let file = model.join("tokenizer.json");
+    let own = fs::read_to_string(&file).expect("a tokenizer");
+    let other = own.replace("\"dog\":58,\"horse\":59", "\"horse\":58,\"dog\":59");
+    assert_ne!(own, other);
+    fs::write(&file, other).expect("writes");
+    let error = refused(&with(model.clone()), &folder);
+    assert!(matches!(error, RunError::TeacherVocabulary { id: 58, .. }), "{error}");
+    assert!(error.to_string().contains("58 is `horse` there and `dog` in"), "{error}");
+    fs::remove_file(&file).expect("removes");
+    let error = refused(&with(model.clone()), &folder);
+    assert!(matches!(error, RunError::TeacherWithoutTokenizer { .. }), "{error}");
+    fs::write(&file, own).expect("writes");
+
+    let config = with(model.clone());
+    go_until(&config, &folder, 2);
+    let weights = model.join("model.safetensors");
+    let mut bytes = fs::read(&weights).expect("weights");
+    *bytes.last_mut().expect("some") ^= 1;
+    fs::write(&weights, bytes).expect("writes");
+    let error = refused(&config, &folder);
+    assert!(matches!(error, RunError::OtherTeacher { .. }), "{error}");
+    // Without a teacher, or with another weight, it is another run.
+    let error = refused(&place.config(None), &folder);
+    assert!(matches!(error, RunError::AnotherRun { .. }), "{error}");
+    assert!(error.to_string().contains("finetune.teacher.weight"), "{error}");
+
+    for (key, value) in
+        [("temperature", "0"), ("temperature", "-1.0"), ("temperature", "nan"), ("weight", "1.5")]
+    {
+        let toml = format!("[finetune.teacher]\nmodel = 'm'\n{key} = {value}\n");
+        let layer = Settings::from_toml("the test", &format!("[finetune]\nbase = 'b'\n{toml}"));
+        let error = RunConfig::default().with(&[layer.expect("settings")]).expect_err(value);
+        assert!(error.to_string().contains(key), "{error}");
+    }
 }
 
 fn refused(config: &RunConfig, folder: &Path) -> RunError {
