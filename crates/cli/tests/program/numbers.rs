@@ -78,6 +78,10 @@ fn estimates_say_what_is_needed_and_what_is_free() {
     assert_eq!(adapters["parameters"], whole["parameters"]);
     assert!(adapters["trained"].as_u64() < whole["trained"].as_u64());
     assert!(adapters["moments_bytes"].as_u64() < whole["moments_bytes"].as_u64());
+    let taught = json(&[&tune[..6], &["--teacher", "model"]].concat());
+    assert_eq!(taught["teacher_bytes"], whole["weights_bytes"]);
+    assert!(taught["flops_per_step"].as_f64() > whole["flops_per_step"].as_f64());
+    assert!(taught["memory_bytes"].as_u64() > whole["memory_bytes"].as_u64());
     let study = with(&["study", "smoke", "--estimate"], &["--seeds", "1,2,3"]);
     let planned = json(&[&study[..], &["--json"]].concat());
     assert_eq!(planned["runs"].as_array().map(Vec::len), Some(12));

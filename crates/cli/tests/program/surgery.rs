@@ -258,6 +258,70 @@ fn a_checkpoint_is_tuned_in_full_and_by_lora_and_goes_on_by_its_folder_alone() {
 }
 
 #[test]
+fn a_pruned_model_heals_towards_the_whole_one_which_is_checked_and_remembered() {
+    let bench = Bench::new("llama");
+    bench.config(|config| config["eos_token_id"] = json!(95));
+    let words: Vec<String> = (0..3000).map(|i| format!("w{}", i * i % 7)).collect();
+    let documents: String =
+        words.chunks(60).map(|words| json!({"text": words.join(" ")}).to_string() + "\n").collect();
+    fs::write(bench.path("train.jsonl"), documents).expect("writable");
+    bench.succeeds(&["prune", "model", "--layers", "1", "--out", "pruned"]);
+    let settings = ["--text", "train.jsonl", "--length", "16", "--steps", "6", "--lr", "0.01"];
+    let heal = with(&["finetune", "pruned", "--out", "run", "--teacher", "model"], &settings);
+    let heal = with(&heal, &["--teacher-weight", "1", "--temperature", "2"]);
+    let heal = with(&heal, &["--set", "evaluation.tokens=160"]);
+    let output = bench.lns(&heal).assert().success().get_output().clone();
+    let notes = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(notes.contains("1 of the objective at temperature 2"), "{notes}");
+    let distances: Vec<f64> = notes
+        .lines()
+        .filter_map(|line| line.split_once("to the teacher ")?.1.split(' ').next()?.parse().ok())
+        .collect();
+    let [first, .., last] = distances[..] else { panic!("{notes}") };
+    assert!(last < first, "{notes}");
+    let events = fs::read_to_string(bench.path("run/events.jsonl")).expect("events");
+    assert!(events.lines().filter(|line| line.contains("\"kl\":")).count() > 6, "{events}");
+    let watched = bench.succeeds(&["watch", "run", "--summary"]);
+    assert!(watched.contains("from the teacher"), "{watched}");
+
+    bench.succeeds(&["finetune", "--out", "run"]);
+    let error = bench.fails(&["finetune", "--out", "run", "--teacher", "pruned"], 2);
+    assert!(error.contains("is not the teacher that this run was begun with"), "{error}");
+    for (more, what) in [
+        (&["--temperature", "0"][..], "0.01 to 100"),
+        (&["--teacher-weight", "1.5"], "0 to 1"),
+        (&["--teacher", "gone"], "the teacher"),
+    ] {
+        let tune = with(&["finetune", "pruned", "--out", "x", "--teacher", "model"], &settings);
+        let tune = if more[0] == "--teacher" { with(&tune[..4], more) } else { with(&tune, more) };
+        let error = bench.fails(&with(&tune, &settings), 2);
+        assert!(error.contains(what), "{error}");
+        assert!(!bench.path("x").exists(), "{more:?}");
+    }
+    let alone = with(&["finetune", "pruned", "--out", "x", "--temperature", "2"], &settings);
+    assert!(bench.fails(&alone, 2).contains("--teacher"));
+    // The same number of tokens, two of which are the other way round.
+    bench.succeeds(&["prune", "model", "--layers", "0", "--out", "stranger"]);
+    let file = bench.path("stranger/tokenizer.json");
+    let tokenizer = fs::read_to_string(&file).expect("a tokenizer");
+    let mut swapped: Value = serde_json::from_str(&tokenizer).expect("JSON");
+    let vocabulary = swapped["model"]["vocab"].as_object_mut().expect("a vocabulary");
+    let [three, four] = ["w3", "w4"].map(|word| vocabulary[word].clone());
+    vocabulary.insert("w3".to_owned(), four);
+    vocabulary.insert("w4".to_owned(), three);
+    fs::write(&file, swapped.to_string()).expect("writes");
+    let stranger = with(&["finetune", "pruned", "--out", "x", "--teacher", "stranger"], &settings);
+    let error = bench.fails(&stranger, 2);
+    assert!(error.contains("`w4` there and `w3` in the model"), "{error}");
+    // A teacher that has moved is named again.
+    fs::rename(bench.path("model"), bench.path("moved")).expect("moves");
+    fs::remove_dir_all(bench.path("run/model")).expect("there");
+    let error = bench.fails(&["finetune", "--out", "run"], 2);
+    assert!(error.contains("lns finetune --out run --teacher MODEL"), "{error}");
+    bench.succeeds(&["finetune", "--out", "run", "--teacher", "moved"]);
+}
+
+#[test]
 fn a_chat_template_that_does_not_render_is_an_error_with_the_line() {
     let bench = Bench::new("llama");
     let template = "{% for m in messages %}{{ raise_exception('only w1 may speak') }}{% endfor %}";
