@@ -5,8 +5,8 @@
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData, activation, module};
 
 use crate::{
-    AttentionShape, DistillationLoss, DistillationTerms, DocumentStarts, Gate, GateClamp, IGNORED, LossTerms,
-    Projection, RotaryTable, TokenScore,
+    AttentionShape, DistillationLoss, DistillationTerms, DocumentStarts, Gate, GateClamp, IGNORED,
+    LossTerms, Projection, RotaryTable, TokenScore,
 };
 
 /// See [`crate::rms_norm`].

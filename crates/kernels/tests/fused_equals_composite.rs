@@ -2,10 +2,10 @@
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use lns_kernels::{
-    AttentionShape, DistillationTerms, DocumentStarts, Gate, GateClamp, IGNORED, LossTerms, Projection,
-    RotaryTable, Scores, Workers, activate, add_rms_norm, causal_attention, clamped_swiglu, composite,
-    distillation_loss, divergence_to, embedding, gated, layer_norm, linear, next_token_nll,
-    next_token_scores, rms_norm, rotate, with_slices, with_threads,
+    AttentionShape, DistillationTerms, DocumentStarts, Gate, GateClamp, IGNORED, LossTerms,
+    Projection, RotaryTable, Scores, Workers, activate, add_rms_norm, causal_attention,
+    clamped_swiglu, composite, distillation_loss, divergence_to, embedding, gated, layer_norm,
+    linear, next_token_nll, next_token_scores, rms_norm, rotate, with_slices, with_threads,
 };
 use lns_spec::{RopeScaling, RopeSpec};
 use proptest::prelude::*;

@@ -3,10 +3,10 @@
 
 use burn::tensor::{DType, Device, Distribution, Tensor, TensorData};
 use lns_kernels::{
-    AdamW, AttentionShape, DistillationTerms, DocumentStarts, Gate, GateClamp, IGNORED, LossTerms, Muon,
-    Projection, RotaryTable, Scores, Workers, activate, adamw, add_rms_norm, backward_from,
-    causal_attention, clamped_swiglu, distillation_loss, embedding, gated, layer_norm, linear, muon, next_token_loss,
-    rms_norm, rotate, squared_norm,
+    AdamW, AttentionShape, DistillationTerms, DocumentStarts, Gate, GateClamp, IGNORED, LossTerms,
+    Muon, Projection, RotaryTable, Scores, Workers, activate, adamw, add_rms_norm, backward_from,
+    causal_attention, clamped_swiglu, distillation_loss, embedding, gated, layer_norm, linear,
+    muon, next_token_loss, rms_norm, rotate, squared_norm,
 };
 use lns_spec::{RopeScaling, RopeSpec};
 use proptest::prelude::*;

@@ -390,7 +390,7 @@ impl FinetuningConfig {
         let mut config = common.clone();
         config.data.sources = vec![SourceConfig::new(corpus)];
         let (base, lora) = (model.path.clone(), self.finetune.lora.clone());
-        config.finetune = Some(FinetuneConfig { base, fingerprint: String::new(), lora });
+        config.finetune = Some(FinetuneConfig { lora, ..FinetuneConfig::of(base) });
         // What was put together is checked like what was typed.
         Ok(config.with(&[])?)
     }
