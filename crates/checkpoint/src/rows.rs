@@ -1,8 +1,11 @@
 //! Where a tensor of two or more dimensions has its rows, and how a row becomes f32.
 
+use lns_spec::StoredRows;
+
 use crate::decode::decode;
 use crate::map::FileMap;
 use crate::scales::{BadScale, Scales};
+use crate::tensor::OfHeads;
 use crate::{StorageType, TensorInfo};
 
 /// A tensor as the file has it: one row after the other, a row being what lies along the last dimension.
@@ -17,16 +20,25 @@ pub(crate) struct Rows<'a> {
     stored: &'a [u8],
     scales: Option<(&'a Scales, &'a [u8])>,
     interleaved_heads_of: Option<usize>,
+    among: Option<StoredRows>,
 }
 
 impl<'a> Rows<'a> {
     pub(crate) fn of(tensor: &'a TensorInfo, maps: &'a [FileMap]) -> Self {
         let (of_matrix, length) = match *tensor.shape {
+            [rows, columns] if let Some(OfHeads::Transposed(heads)) = tensor.of_heads => {
+                (columns, rows / heads.max(1))
+            }
             [.., rows, columns] if tensor.transposed => (columns, rows),
             [.., rows, columns] => (rows, columns),
             _ => (1, tensor.elements()),
         };
         let count = tensor.elements().checked_div(length).unwrap_or(0);
+        let among = match tensor.of_heads {
+            Some(OfHeads::Rows(rows)) => Some(rows),
+            _ => None,
+        };
+        let count = among.map_or(count, |rows| count / rows.run.max(1) * rows.stride);
         let stored = &maps[tensor.file].bytes()[tensor.range.clone()];
         let of_scales =
             |scales: &'a Scales| (scales, &maps[scales.file].bytes()[scales.range.clone()]);
@@ -38,12 +50,14 @@ impl<'a> Rows<'a> {
             stored,
             scales: tensor.scales.as_ref().map(of_scales),
             interleaved_heads_of: tensor.interleaved_heads_of,
+            among,
         }
     }
 
     /// Converts row `row` into `out`, which has its length.
     pub(crate) fn decode(&self, row: usize, out: &mut [f32]) -> Result<(), BadScale> {
         let row = self.interleaved_heads_of.map_or(row, |head_dim| interleaved(row, head_dim));
+        let row = self.among.map_or(row, |rows| rows.of(row));
         let stored = &self.stored[row * self.bytes..][..self.bytes];
         match self.scales {
             None => {

@@ -124,6 +124,7 @@ pub(crate) fn read_header(
             interleaved_heads_of: None,
             scales: None,
             transposed: false,
+            of_heads: None,
         });
     }
     if end_of_last != data.len() {

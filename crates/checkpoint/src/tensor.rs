@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use lns_spec::StoredRows;
+
 use crate::scales::Scales;
 
 /// How the numbers of a tensor are stored.
@@ -74,6 +76,17 @@ pub struct TensorInfo {
     pub(crate) scales: Option<Scales>,
     /// Set if the file has the last two dimensions the other way round.
     pub(crate) transposed: bool,
+    /// How the file has the rows of each head, where they do not just follow each other.
+    pub(crate) of_heads: Option<OfHeads>,
+}
+
+/// How a file has the rows of the heads of a matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OfHeads {
+    /// As a stack of so many matrices, those of each head transposed.
+    Transposed(usize),
+    /// Among those of another matrix.
+    Rows(StoredRows),
 }
 
 impl TensorInfo {
@@ -85,7 +98,11 @@ impl TensorInfo {
 
     /// Bytes it takes in the files, its scales included.
     pub fn bytes(&self) -> usize {
-        self.range.len() + self.scales.as_ref().map_or(0, |scales| scales.range.len())
+        let own = match self.of_heads {
+            Some(OfHeads::Rows(rows)) => self.range.len() / rows.stride.max(1) * rows.run,
+            _ => self.range.len(),
+        };
+        own + self.scales.as_ref().map_or(0, |scales| scales.range.len())
     }
 
     /// Rows of the matrix, or of all matrices of the stack; `None` of a scalar or vector.

@@ -6,7 +6,7 @@ use layernorm_scaling::{NormScaling, TransformerLayerWithScaling, rotary_table};
 use lns_checkpoint::Checkpoint;
 use lns_model::{Decoder, Retrofit, apply_curse_of_depth_mitigation, ids_tensor};
 use lns_spec::{DepthScale, LayerIndex, ModelSpec, Removal, Role, Site};
-use lns_testing::golden::tiny_checkpoint;
+use lns_testing::golden::{golden, tiny_checkpoint};
 
 const FOLDERS: [&str; 4] = ["deepseek_v2", "deepseek_v2-small", "deepseek_v3", "deepseek_v3-small"];
 
@@ -145,4 +145,25 @@ fn random_weights_differ_from_tensor_to_tensor() {
     assert_eq!(correction.expect("V3 has one").shape, [6]);
     let layer = rotary_table(model.spec(), 4);
     assert_eq!((layer.head_dim(), layer.pairs(), layer.first_turned()), (10, 2, 6));
+}
+
+#[test]
+fn gguf_files_with_and_without_absorbed_heads_compute_what_the_folder_does() {
+    let folder = "deepseek_v3-bf16-sharded";
+    let source = tiny_checkpoint(folder);
+    let model = Decoder::from_checkpoint(&source, &Device::flex()).expect(folder);
+    let ids = ids_tensor(&[5, 17, 3, 9, 21, 30, 2, 8, 90, 41, 63], &Device::flex());
+    let expected = values(model.forward(ids.clone()));
+    for name in ["earlier", "absorbed"] {
+        let path = golden("gguf").join(format!("deepseek_v3-{name}.gguf"));
+        let file = Checkpoint::open(&path).expect(name);
+        assert_eq!(file.spec().family.model_type(), "deepseek_v3");
+        assert!(file.audit().is_clean(), "{name}: {}", file.audit());
+        for tensor in source.spec().tensors() {
+            let read = |checkpoint: &Checkpoint| checkpoint.read(&tensor).expect(&tensor.name);
+            assert_eq!(read(&file), read(&source), "{name}: {}", tensor.id);
+        }
+        let found = Decoder::from_checkpoint(&file, &Device::flex()).expect(name);
+        assert!(off(&values(found.forward(ids.clone())), &expected) < 1e-6, "{name}");
+    }
 }

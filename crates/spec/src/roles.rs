@@ -45,6 +45,10 @@ pub enum Role {
     QueryLatentNorm,
     /// The name of [`Query`](Self::Query) where it starts from a latent, `q_b_proj`. No tensor has this role.
     QueryOfLatent,
+    /// The name that a GGUF file has for [`Key`](Self::Key) where it starts from a latent. No tensor has this role.
+    KeyOfLatent,
+    /// The name that a GGUF file has for [`Value`](Self::Value) there. No tensor has this role.
+    ValueOfLatent,
     /// In latent attention, the projection to what keys and values are made of: the first rows of
     /// `kv_a_proj_with_mqa`.
     KeyValueLatent,
@@ -132,6 +136,8 @@ impl Role {
             | Self::Value
             | Self::QueryLatent
             | Self::QueryOfLatent
+            | Self::KeyOfLatent
+            | Self::ValueOfLatent
             | Self::KeyValueLatent
             | Self::RotaryKey
             | Self::AttentionOutput
@@ -165,6 +171,8 @@ impl Role {
                 Self::QueryLatent
                     | Self::QueryLatentNorm
                     | Self::QueryOfLatent
+                    | Self::KeyOfLatent
+                    | Self::ValueOfLatent
                     | Self::KeyValueLatent
                     | Self::KeyValueLatentNorm
                     | Self::RotaryKey
@@ -553,8 +561,29 @@ impl ModelSpec {
                 let stack = Some(StackPlace { index, count: experts.count });
                 ModelTensor { name, stack, rows: None, ..plain }
             }
+            _ if matches!(tensor.id.role, Role::Key | Role::Value) && self.latent.is_some() => {
+                let name = self.family.stored_name(self.named_in_gguf(tensor.id));
+                ModelTensor { name, rows: None, ..plain }
+            }
             _ => ModelTensor { rows: tensor.rows_in_order(), ..plain },
         }
+    }
+
+    /// The name of the tensor of a GGUF file that holds this one; `None` if GGUF has none for it.
+    pub fn gguf_name(&self, id: TensorId) -> Option<String> {
+        self.family.gguf_name(self.named_in_gguf(id))
+    }
+
+    /// What has the name of a tensor in a GGUF file.
+    fn named_in_gguf(&self, id: TensorId) -> TensorId {
+        let Some(latent) = self.latent else { return id };
+        let role = match id.role {
+            Role::Query if latent.q_lora_rank.is_some() => Role::QueryOfLatent,
+            Role::Key => Role::KeyOfLatent,
+            Role::Value => Role::ValueOfLatent,
+            role => role,
+        };
+        TensorId { role, ..id }
     }
 }
 

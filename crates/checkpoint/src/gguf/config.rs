@@ -5,6 +5,7 @@
 use lns_spec::{Family, Gguf, LayerIndex, ModelSpec, Part, Role, TensorId};
 use serde_json::{Map, Value, json};
 
+use super::latent::{self, has_latents};
 use super::metadata::Metadata;
 use super::rope::ATTENTION_FACTOR;
 use crate::{CheckpointError, TensorInfo};
@@ -60,30 +61,32 @@ pub(super) fn family(
 ) -> Result<(Family, Gguf), CheckpointError> {
     let keys = Keys { metadata, architecture };
     let (window, experts) = (window(&keys)?, keys.size("expert_count")?);
-    Family::of_gguf(architecture, window.is_some(), experts.is_some_and(|count| count > 0))
+    let sigmoid = metadata.whole(&keys.key("expert_gating_func"))? == Some(SIGMOID);
+    let experts = experts.is_some_and(|count| count > 0);
+    Family::of_gguf(architecture, window.is_some(), experts, sigmoid)
         .ok_or_else(|| metadata.missing("general.architecture"))
 }
 
 /// Typed access to one architecture's keys.
-struct Keys<'m, 'a> {
-    metadata: &'m Metadata<'a>,
+pub(super) struct Keys<'m, 'a> {
+    pub(super) metadata: &'m Metadata<'a>,
     architecture: &'a str,
 }
 
 impl Keys<'_, '_> {
-    fn key(&self, name: &str) -> String {
+    pub(super) fn key(&self, name: &str) -> String {
         format!("{}.{name}", self.architecture)
     }
 
-    fn size(&self, name: &str) -> Result<Option<u64>, CheckpointError> {
+    pub(super) fn size(&self, name: &str) -> Result<Option<u64>, CheckpointError> {
         self.metadata.same_for_all_layers(&self.key(name))
     }
 
-    fn required_size(&self, name: &str) -> Result<u64, CheckpointError> {
+    pub(super) fn required_size(&self, name: &str) -> Result<u64, CheckpointError> {
         self.size(name)?.ok_or_else(|| self.metadata.missing(&self.key(name)))
     }
 
-    fn number(&self, name: &str) -> Result<Option<f64>, CheckpointError> {
+    pub(super) fn number(&self, name: &str) -> Result<Option<f64>, CheckpointError> {
         self.metadata.number(&self.key(name))
     }
 }
@@ -96,8 +99,10 @@ pub(super) fn read_spec(
     tensors: &[TensorInfo],
 ) -> Result<ModelSpec, CheckpointError> {
     let keys = Keys { metadata, architecture: gguf.architecture };
+    let latents = has_latents(family);
     for (name, neutral, why) in REFUSED {
         let is_read = gguf.keys.iter().any(|(own, _)| *own == name)
+            || latents && name == latent::STRETCH
             || gguf.long_rope && name == ATTENTION_FACTOR;
         if is_read {
             continue;
@@ -115,10 +120,14 @@ pub(super) fn read_spec(
     if !has_learned_positions(family) {
         config.extend(rope(&keys, gguf)?);
     }
+    if latents {
+        config.extend(latent::config(&keys, gguf.sigmoid_experts)?);
+        latent::add_stretch(&keys, &mut config)?;
+    }
     config.extend(own_keys(&keys, gguf)?);
     let granted = gguf.takes_for_granted.iter();
     config.extend(granted.map(|(key, value)| ((*key).to_owned(), json!(value))));
-    gating(&keys)?;
+    gating(&keys, gguf)?;
     if let Some((key, layers)) = gguf.scale_by_head {
         let heads = keys.required_size("attention.head_count")?.max(1);
         let scalar = match keys.required_size("block_count")? == layers as u64 {
@@ -132,12 +141,16 @@ pub(super) fn read_spec(
         .map_err(|error| CheckpointError::Spec { path: metadata.path().to_owned(), error })
 }
 
-/// Refuses experts whose weights are no softmax; one over all experts and one over those that are chosen are
-/// the same where the weights of those that are chosen add up to 1.
-fn gating(keys: &Keys<'_, '_>) -> Result<(), CheckpointError> {
+/// The number of llama.cpp's gating function σ.
+const SIGMOID: u64 = 2;
+
+/// Refuses experts whose weights are another function of their scores than the family's. One softmax over all
+/// experts and one over those that are chosen are the same where the weights of those that are chosen add up to 1.
+fn gating(keys: &Keys<'_, '_>, gguf: Gguf) -> Result<(), CheckpointError> {
     const SOFTMAXES: [u64; 3] = [0, 1, 3];
     let key = keys.key("expert_gating_func");
     match keys.metadata.whole(&key)? {
+        Some(SIGMOID) if gguf.sigmoid_experts => Ok(()),
         Some(function) if !SOFTMAXES.contains(&function) => {
             Err(keys.metadata.unsupported(&key, "only softmax is"))
         }
@@ -174,13 +187,15 @@ fn sizes(keys: &Keys<'_, '_>, family: Family) -> Result<Map<String, Value>, Chec
         Some(_) => centred,
         None => "attention.layer_norm_rms_epsilon",
     };
-    let (head_dim, turned) = head_dim(keys, family, hidden, heads)?;
+    let head_dim = match has_latents(family) {
+        true => None,
+        false => Some(head_dim(keys, family, hidden, heads)?),
+    };
     let mut config = object([
         ("max_position_embeddings", json!(keys.required_size("context_length")?)),
         ("hidden_size", json!(hidden)),
         ("num_attention_heads", json!(heads)),
         ("num_key_value_heads", json!(keys.size("attention.head_count_kv")?.unwrap_or(heads))),
-        ("head_dim", json!(head_dim)),
         ("num_hidden_layers", json!(keys.required_size("block_count")?)),
         ("intermediate_size", json!(keys.required_size("feed_forward_length")?)),
         (
@@ -188,6 +203,8 @@ fn sizes(keys: &Keys<'_, '_>, family: Family) -> Result<Map<String, Value>, Chec
             json!(keys.number(epsilon)?.ok_or_else(|| keys.metadata.missing(&keys.key(epsilon)))?),
         ),
     ]);
+    let Some((head_dim, turned)) = head_dim else { return Ok(config) };
+    config.insert("head_dim".to_owned(), json!(head_dim));
     if let Some(turned) = turned {
         let share = turned as f64 / head_dim.max(1) as f64;
         config.insert("partial_rotary_factor".to_owned(), json!(share));

@@ -3,6 +3,7 @@
 
 mod config;
 pub(crate) mod dequantise;
+mod latent;
 mod metadata;
 mod plan;
 mod quantise;
@@ -93,6 +94,7 @@ fn read_head<'a>(
     }
     let mut spec = config::read_spec(&metadata, family, gguf, &tensors)?;
     spec.rope.scaling = rope::scaling_of_tables(&metadata, gguf, bytes, &spec, &rope_tables)?;
+    latent::lay_out(&spec, &mut tensors);
     if gguf.interleaved_rotary {
         let expected = spec.stored_tensors();
         let turned: HashSet<&str> = expected

@@ -12,6 +12,7 @@ use lns_spec::{
 use serde_json::{Map, Value};
 
 use super::config::has_window_key;
+use super::latent;
 use super::rope::tables;
 use super::{DEFAULT_ALIGNMENT, read_head, write};
 use crate::{CheckpointError, StorageType};
@@ -68,10 +69,11 @@ pub fn gguf_tensors(
     let mut tensors: Vec<GgufTensor> = tables(spec).into_iter().map(table).collect();
     for tensor in spec.stored_in_gguf() {
         let id = tensor.parts[0].id;
-        let Some(name) = spec.family.gguf_name(id) else {
+        let Some(name) = spec.gguf_name(id) else {
             return Err(CheckpointError::GgufNoName { tensor: tensor.name });
         };
-        let shape = tensor.shape.clone();
+        let stack = latent::stack(spec, id.role);
+        let shape = stack.map_or_else(|| tensor.shape.clone(), Vec::from);
         let dtype = stored_as(id, &shape, dtype);
         tensors.push(GgufTensor { name, source: Some(tensor), dtype, shape });
     }
@@ -127,6 +129,9 @@ fn refuse_what_cannot_be_said(spec: &ModelSpec) -> Result<(), CheckpointError> {
     let biases = spec.attention_output_bias || spec.mlp_bias || (spec.qkv_bias && !always);
     if biases && !places {
         return Err(CheckpointError::GgufBias { architecture });
+    }
+    if let Some(lost) = latent::fault(spec) {
+        return Err(CheckpointError::GgufCannotSay { architecture, lost });
     }
     match rope_scaling_fault(spec, gguf) {
         Some(what) => Err(CheckpointError::GgufRopeScaling { architecture, what }),
@@ -226,8 +231,16 @@ fn rope_scaling_fault(spec: &ModelSpec, gguf: Gguf) -> Option<&'static str> {
         } => {
             // What llama.cpp multiplies with (`yarn_attn_factor`); it reads no other betas of these
             // architectures.
-            let usual = if factor <= 1.0 { 1.0 } else { 0.1 * factor.ln() + 1.0 };
-            if truncate && gguf.exact_yarn {
+            let usual = match spec.latent {
+                // The stretch of the scores makes up for it.
+                Some(_) => 1.0,
+                None if factor <= 1.0 => 1.0,
+                None => 0.1 * factor.ln() + 1.0,
+            };
+            let stretched = matches!(spec.attention_scale, AttentionScale::Stretched { .. });
+            if spec.latent.is_some() && (!stretched || (attention_factor - 1.0).abs() > 1e-6) {
+                Some("YaRN whose `mscale` and `mscale_all_dim` are not the same number")
+            } else if truncate && gguf.exact_yarn {
                 Some("YaRN whose range is rounded (\"truncate\": true)")
             } else if !truncate && !gguf.exact_yarn {
                 Some("YaRN whose range is not rounded (\"truncate\": false)")

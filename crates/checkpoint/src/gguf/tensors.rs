@@ -92,6 +92,7 @@ fn read_entry(
         interleaved_heads_of: None,
         scales: None,
         transposed: false,
+        of_heads: None,
     };
     Ok((tensor, offset))
 }

@@ -7,8 +7,9 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use lns_spec::{Gguf, ModelSpec, ModelTensor, NormKind, RopeScaling, TensorId};
+use lns_spec::{AttentionScale, Gguf, ModelSpec, ModelTensor, NormKind, RopeScaling, TensorId};
 
+use super::latent;
 use super::plan::place_in_gguf;
 use super::quantise::encode;
 use super::rope::{ATTENTION_FACTOR, tables};
@@ -85,6 +86,7 @@ pub fn write_gguf(
                     found: vec![values.len()],
                 });
             }
+            let values = latent::in_file_order(spec, part, values);
             file.write_values(tensor, &values, interleaved_heads_of(spec, gguf, tensor))?;
         }
         file.fill_up()?;
@@ -229,6 +231,11 @@ fn sizes(spec: &ModelSpec) -> Vec<(&'static str, Value<'static>)> {
         NormKind::LayerNorm => "attention.layer_norm_epsilon",
         NormKind::Rms | NormKind::RmsPlusOne => "attention.layer_norm_rms_epsilon",
     };
+    // With latents those of absorbed heads: one key for all heads, and its latent is the value.
+    let [key_value_heads, key, value] = match spec.latent {
+        None => [spec.num_key_value_heads, spec.head_dim, spec.head_dim],
+        Some(latent) => [1, latent.kv_lora_rank + spec.rotary_dim, latent.kv_lora_rank],
+    };
     let mut sizes = vec![
         ("vocab_size", size(spec.vocab_size)),
         ("context_length", size(spec.max_position_embeddings)),
@@ -236,11 +243,20 @@ fn sizes(spec: &ModelSpec) -> Vec<(&'static str, Value<'static>)> {
         ("block_count", size(spec.num_hidden_layers)),
         ("feed_forward_length", size(spec.intermediate_size)),
         ("attention.head_count", size(spec.num_attention_heads)),
-        ("attention.head_count_kv", size(spec.num_key_value_heads)),
-        ("attention.key_length", size(spec.head_dim)),
-        ("attention.value_length", size(spec.head_dim)),
+        ("attention.head_count_kv", size(key_value_heads)),
+        ("attention.key_length", size(key)),
+        ("attention.value_length", size(value)),
         (epsilon, Value::F32(spec.rms_norm_eps as f32)),
     ];
+    if let Some(latent) = spec.latent {
+        sizes.push(("attention.key_length_mla", size(spec.head_dim)));
+        sizes.push(("attention.value_length_mla", size(latent.v_head_dim)));
+        let mut experts = spec.per_layer.iter().filter_map(|layer| layer.experts);
+        sizes.extend(experts.next().map(|experts| {
+            let function = if experts.router.is_corrected() { 2 } else { 1 };
+            ("expert_gating_func", Value::U32(function))
+        }));
+    }
     if !spec.learned_positions {
         sizes.push(("rope.dimension_count", size(spec.rotary_dim)));
         sizes.push(("rope.freq_base", Value::F32(spec.rope.theta as f32)));
@@ -250,7 +266,13 @@ fn sizes(spec: &ModelSpec) -> Vec<(&'static str, Value<'static>)> {
 
 /// What the file says about a rotary scaling that [`gguf_tensors`] did not refuse, beside its tables.
 fn rope(spec: &ModelSpec) -> Vec<(&'static str, Value<'static>)> {
-    match spec.rope.scaling {
+    let stretch = match spec.attention_scale {
+        AttentionScale::Stretched { mscale_all_dim } => Some(mscale_all_dim),
+        _ => None,
+    };
+    // A tenth of it, as the converter has it.
+    let stretch = stretch.map(|by| (latent::STRETCH, Value::F32((0.1 * by) as f32)));
+    let mut entries = match spec.rope.scaling {
         RopeScaling::Default | RopeScaling::Dynamic { .. } | RopeScaling::Llama3 { .. } => {
             Vec::new()
         }
@@ -271,7 +293,9 @@ fn rope(spec: &ModelSpec) -> Vec<(&'static str, Value<'static>)> {
             ("rope.scaling.factor", Value::F32(factor as f32)),
             ("rope.scaling.original_context_length", Value::U32(original as u32)),
         ],
-    }
+    };
+    entries.extend(stretch);
+    entries
 }
 
 fn tokenizer(tokenizer: Option<&GgufTokenizer>) -> Entries<'_> {

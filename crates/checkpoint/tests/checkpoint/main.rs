@@ -1,5 +1,6 @@
 //! Checkpoints made in the tests, whole and broken, opened through the public interface.
 
+mod deepseek;
 mod files;
 mod gguf;
 mod gguf_config;

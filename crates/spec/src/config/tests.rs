@@ -291,3 +291,143 @@ fn numbers_of_experts_that_no_model_has_are_refused_without_a_list_of_them() {
     let dense = of_experts(json!({"num_experts": 0})).expect("no experts are none");
     assert!(!dense.is_mixture());
 }
+
+/// A small DeepSeek with some keys more.
+fn deepseek(more: Value) -> Result<ModelSpec, SpecError> {
+    let mut config = json!({
+        "model_type": "deepseek_v3", "vocab_size": 32, "hidden_size": 16, "intermediate_size": 24,
+        "num_hidden_layers": 4, "num_attention_heads": 2, "num_key_value_heads": 2,
+        "q_lora_rank": 6, "kv_lora_rank": 5, "qk_nope_head_dim": 4, "qk_rope_head_dim": 2, "v_head_dim": 3,
+        "n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "n_group": 4,
+        "topk_group": 2, "first_k_dense_replace": 1,
+    });
+    let keys = config.as_object_mut().expect("an object");
+    keys.extend(more.as_object().expect("an object").clone());
+    ModelSpec::from_config(&config)
+}
+
+#[test]
+fn latents_share_tensors_on_disk_and_have_their_own_rows_of_them() {
+    let spec = deepseek(json!({})).expect("reads");
+    let stored: Vec<_> = spec
+        .stored_tensors()
+        .into_iter()
+        .filter(|tensor| tensor.name.starts_with("model.layers.1.self_attn."))
+        .map(|tensor| (tensor.name["model.layers.1.self_attn.".len()..].to_owned(), tensor.shape))
+        .collect();
+    let expected = [
+        ("q_a_proj.weight", vec![6, 16]),
+        ("q_a_layernorm.weight", vec![6]),
+        ("q_b_proj.weight", vec![12, 6]),
+        ("kv_a_proj_with_mqa.weight", vec![7, 16]),
+        ("kv_a_layernorm.weight", vec![5]),
+        ("kv_b_proj.weight", vec![14, 5]),
+        ("o_proj.weight", vec![16, 6]),
+    ];
+    assert_eq!(stored, expected.map(|(name, shape)| (name.to_owned(), shape)));
+    // Of each head four rows of the key, then three of the value.
+    let tensors = spec.layer_tensors(LayerIndex::new(1));
+    let rows = |role| {
+        let tensor = tensors.iter().find(|tensor| tensor.id.role == role).expect("is there");
+        (0..tensor.shape[0]).map(|row| tensor.rows.expect("a part").of(row)).collect::<Vec<_>>()
+    };
+    assert_eq!(rows(crate::Role::Key), [0, 1, 2, 3, 7, 8, 9, 10]);
+    assert_eq!(rows(crate::Role::Value), [4, 5, 6, 11, 12, 13]);
+    let whole = deepseek(json!({"q_lora_rank": null})).expect("reads");
+    let names: Vec<String> = whole.stored_tensors().into_iter().map(|tensor| tensor.name).collect();
+    assert!(names.contains(&"model.layers.1.self_attn.q_proj.weight".to_owned()));
+    assert!(!names.iter().any(|name| name.contains("q_a_") || name.contains("q_b_")));
+}
+
+#[test]
+fn sizes_and_groups_that_fit_no_deepseek_are_refused_by_key() {
+    for (more, part) in [
+        (json!({"n_group": 3}), "cannot stand in 3 groups"),
+        (json!({"n_group": 8}), "chosen by the sum of two"),
+        (json!({"topk_group": 5}), "5 of 4 groups"),
+        (json!({"num_experts_per_tok": 5}), "5 experts of 2 groups of 2, which have 4"),
+        (json!({"n_routed_experts": 1u64 << 40}), "1099511627776 experts"),
+        (json!({"n_routed_experts": 4096, "num_hidden_layers": 4096}), "all layers together"),
+        (
+            json!({"n_routed_experts": 8, "num_experts": 6}),
+            "`num_experts` is 6 and `n_routed_experts` 8",
+        ),
+        (json!({"n_shared_experts": 1u64 << 60}), "shared experts"),
+        (json!({"n_shared_experts": -1}), "n_shared_experts"),
+        (json!({"routed_scaling_factor": 0.0}), "routed_scaling_factor"),
+        (json!({"first_k_dense_replace": -1}), "first_k_dense_replace"),
+        (json!({"num_key_value_heads": 1}), "num_key_value_heads"),
+        (json!({"qk_rope_head_dim": 3}), "turns pairs"),
+        (json!({"qk_nope_head_dim": u64::MAX, "qk_rope_head_dim": 2}), "head_dim"),
+        (json!({"qk_nope_head_dim": 0}), "qk_nope_head_dim"),
+        (json!({"v_head_dim": 1u64 << 40}), "v_head_dim"),
+        (json!({"kv_lora_rank": 1u64 << 40}), "kv_lora_rank"),
+        (json!({"q_lora_rank": 1u64 << 40}), "q_lora_rank"),
+        (json!({"head_dim": 5}), "head_dim"),
+        (json!({"qk_head_dim": 5}), "qk_head_dim"),
+        (json!({"mlp_bias": true}), "mlp_bias"),
+        (json!({"moe_layer_freq": 2}), "moe_layer_freq"),
+        (json!({"scoring_func": "softmax"}), "scoring_func"),
+        (json!({"topk_method": "greedy"}), "topk_method"),
+        (json!({"rope_interleave": "yes"}), "rope_interleave"),
+        (
+            json!({"rope_scaling": {"type": "linear", "factor": 2.0, "mscale_all_dim": 1.0}}),
+            "mscale_all_dim",
+        ),
+        (
+            json!({"rope_scaling": {"type": "yarn", "factor": 4.0, "mscale_all_dim": 1e200}}),
+            "the attention's scale",
+        ),
+        (
+            json!({"rope_scaling": {"type": "yarn", "factor": 4.0, "mscale_all_dim": "1"}}),
+            "mscale_all_dim",
+        ),
+        (json!({"model_type": "deepseek_v2", "norm_topk_prob": true}), "norm_topk_prob"),
+        (json!({"model_type": "deepseek_v2", "scoring_func": "sigmoid"}), "scoring_func"),
+        (json!({"model_type": "deepseek_v2", "topk_method": "noaux_tc"}), "topk_method"),
+        (json!({"model_type": "deepseek_v2", "rope_interleave": false}), "rope_interleave"),
+        (json!({"model_type": "deepseek_v2", "num_experts_per_tok": null}), "num_experts_per_tok"),
+    ] {
+        let error = deepseek(more.clone()).expect_err(part).to_string();
+        assert!(error.contains(part), "{more}: {error}");
+    }
+    // What asks for nothing is taken.
+    let plain = json!({
+        "head_dim": 2, "qk_head_dim": 6, "mlp_bias": false, "moe_layer_freq": 1, "scoring_func": "sigmoid",
+        "topk_method": "noaux_tc", "rope_interleave": true, "num_nextn_predict_layers": 1,
+    });
+    let spec = deepseek(plain).expect("reads");
+    assert_eq!(spec.per_layer, deepseek(json!({})).expect("reads").per_layer);
+    let dense = deepseek(json!({"n_routed_experts": null})).expect("reads");
+    assert!(!dense.is_mixture());
+}
+
+#[test]
+fn experts_are_chosen_in_the_best_groups_and_stand_by_their_weight() {
+    let spec = deepseek(json!({"num_experts_per_tok": 3})).expect("reads");
+    let experts = spec.experts(LayerIndex::new(1)).expect("a mixture");
+    // Two of four groups of two. Sums of shares: 1.0, 0.9, 1.1, 0.3; the correction lifts the last.
+    let shares = [0.5, 0.5, 0.8, 0.1, 0.6, 0.5, 0.2, 0.1];
+    assert_eq!(experts.choose(&shares, None), [4, 0, 1]);
+    let correction = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.9, 0.0];
+    assert_eq!(experts.choose(&shares, Some(&correction)), [4, 5, 6]);
+    // A softmax's groups are chosen by their largest share.
+    let greedy = crate::ExpertsSpec { router: crate::Router::Softmax, ..experts };
+    assert_eq!(greedy.choose(&shares, None), [2, 4, 5]);
+    let anywhere = crate::ExpertsSpec { groups: None, ..greedy };
+    assert_eq!(anywhere.choose(&shares, None), [2, 4, 0]);
+    assert_eq!(anywhere.choose(&[f32::NAN; 8], None).len(), 3);
+}
+
+#[test]
+fn yarn_stretches_the_scores_by_a_square() {
+    let yarn = json!({
+        "type": "yarn", "factor": 40, "original_max_position_embeddings": 4096, "beta_fast": 32, "beta_slow": 1,
+        "mscale": 1.0, "mscale_all_dim": 1.0,
+    });
+    let spec = deepseek(json!({"rope_scaling": yarn})).expect("reads");
+    let scale = spec.score_scale(LayerIndex::new(2)).expect("of its own");
+    // 0.1·ln 40 + 1 = 1.3689; six features.
+    assert!((scale - 1.368_888_f64.powi(2) / 6f64.sqrt()).abs() < 1e-5, "{scale}");
+    assert_eq!(spec.check_config(), Ok(()));
+}

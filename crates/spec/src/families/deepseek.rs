@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Family, StoredName, common};
+use super::{Family, Gguf, StoredName, common};
 use crate::{
     AttentionScale, ExpertGroups, ExpertsSpec, LatentSpec, ModelSpec, Role, RopeScaling, Router,
     Site, SpecError, StoredLayout,
@@ -15,7 +15,7 @@ use crate::{
 pub(super) const COMPUTES: &[&str] = &["n_routed_experts", "num_experts", "num_local_experts"];
 
 /// Hugging Face's names, and those of gguf-py's `tensor_mapping.py`.
-pub(super) static NAMES: [StoredName; 20] = [
+pub(super) static NAMES: [StoredName; 22] = [
     StoredName::new(&[Role::Embedding], "model.embed_tokens", "token_embd"),
     StoredName::new(&[Role::FinalNorm], "model.norm", "output_norm"),
     StoredName::new(&[Role::Head], "lm_head", "output"),
@@ -32,6 +32,8 @@ pub(super) static NAMES: [StoredName; 20] = [
     StoredName::new(&[Role::KeyValueLatentNorm], "self_attn.kv_a_layernorm", "attn_kv_a_norm"),
     StoredName::new(&[Role::Key, Role::Value], "self_attn.kv_b_proj", "attn_kv_b")
         .laid_out(StoredLayout::HeadByHead),
+    StoredName::new(&[Role::KeyOfLatent], "self_attn.k_b_proj", "attn_k_b"),
+    StoredName::new(&[Role::ValueOfLatent], "self_attn.v_b_proj", "attn_v_b"),
     StoredName::new(&[Role::AttentionOutput], "self_attn.o_proj", "attn_output"),
     StoredName::new(&[Role::InputNorm(Site::Mlp)], "post_attention_layernorm", "ffn_norm"),
     StoredName::new(&[Role::MlpGate], "mlp.gate_proj", "ffn_gate"),
@@ -42,6 +44,25 @@ pub(super) static NAMES: [StoredName; 20] = [
     StoredName::new(&[Role::SharedMlpUp], "mlp.shared_experts.up_proj", "ffn_up_shexp"),
     StoredName::new(&[Role::SharedMlpDown], "mlp.shared_experts.down_proj", "ffn_down_shexp"),
 ];
+
+/// The keys of llama.cpp's architecture `deepseek2`.
+pub(super) const GGUF: Gguf = Gguf {
+    architecture: "deepseek2",
+    keys: &[
+        ("attention.q_lora_rank", "q_lora_rank"),
+        ("attention.kv_lora_rank", "kv_lora_rank"),
+        ("leading_dense_block_count", "first_k_dense_replace"),
+        ("expert_count", "n_routed_experts"),
+        ("expert_used_count", "num_experts_per_tok"),
+        ("expert_feed_forward_length", "moe_intermediate_size"),
+        ("expert_shared_count", "n_shared_experts"),
+        ("expert_weights_scale", "routed_scaling_factor"),
+        ("expert_weights_norm", "norm_topk_prob"),
+        ("expert_group_count", "n_group"),
+        ("expert_group_used_count", "topk_group"),
+    ],
+    ..Gguf::USUAL
+};
 
 pub(super) static EXPERT_NAMES: [StoredName; 4] = [
     StoredName::new(&[Role::Router], "mlp.gate", "ffn_gate_inp"),

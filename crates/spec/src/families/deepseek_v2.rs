@@ -14,6 +14,7 @@ pub(super) static FAMILY: Description = Description {
     computes: deepseek::COMPUTES,
     read,
     write,
+    gguf: Some(deepseek::GGUF),
     ..USUAL
 };
 

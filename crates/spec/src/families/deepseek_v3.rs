@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Description, Family, USUAL, deepseek};
+use super::{Description, Family, Gguf, USUAL, deepseek};
 use crate::{ModelSpec, Router, SpecError, config::keys::Keys};
 
 pub(super) static FAMILY: Description = Description {
@@ -14,6 +14,7 @@ pub(super) static FAMILY: Description = Description {
     computes: deepseek::COMPUTES,
     read,
     write,
+    gguf: Some(Gguf { sigmoid_experts: true, ..deepseek::GGUF }),
     ..USUAL
 };
 

@@ -113,6 +113,9 @@ pub struct Gguf {
     pub sliding_window: bool,
     /// Whether files of that architecture are this family's only if they have experts.
     pub experts: bool,
+    /// Whether files of that architecture are this family's only if the scores of their experts go through a
+    /// sigmoid.
+    pub sigmoid_experts: bool,
     /// Whether the rows of queries and keys are in interleaved rotary order.
     pub interleaved_rotary: bool,
     /// Whether it has biases of the attention's output and the MLP, and of queries, keys and values
@@ -145,6 +148,7 @@ impl Gguf {
         architecture: "",
         sliding_window: false,
         experts: false,
+        sigmoid_experts: false,
         interleaved_rotary: false,
         optional_biases: false,
         llama3_rope: false,
@@ -225,17 +229,22 @@ impl Family {
         Self::all().find(|family| family.model_type() == model_type)
     }
 
-    /// The family of a GGUF file of that architecture, with or without a sliding window and experts.
+    /// The family of a GGUF file of that architecture, with or without a sliding window, experts, and a sigmoid
+    /// of their scores.
     pub fn of_gguf(
         architecture: &str,
         sliding_window: bool,
         experts: bool,
+        sigmoid: bool,
     ) -> Option<(Self, Gguf)> {
         let known = Self::all().filter_map(|family| Some((family, family.gguf()?)));
         let mut found: Vec<(Self, Gguf)> =
             known.filter(|(_, gguf)| gguf.architecture == architecture).collect();
         if found.iter().any(|(_, gguf)| gguf.experts == experts) {
             found.retain(|(_, gguf)| gguf.experts == experts);
+        }
+        if found.iter().any(|(_, gguf)| gguf.sigmoid_experts == sigmoid) {
+            found.retain(|(_, gguf)| gguf.sigmoid_experts == sigmoid);
         }
         let with_window = found.iter().find(|(_, gguf)| gguf.sliding_window == sliding_window);
         with_window.or(found.first()).copied()
@@ -377,7 +386,7 @@ impl Family {
     }
 
     /// The name of a tensor in a GGUF file of this family; `None` if GGUF has none for it.
-    pub fn gguf_name(self, id: TensorId) -> Option<String> {
+    pub(crate) fn gguf_name(self, id: TensorId) -> Option<String> {
         if let Some(stack) = gguf_stack(id) {
             return Some(stack);
         }
