@@ -8,7 +8,7 @@ keys are the gguf package's (`TensorNameMap`, `GGUFWriter`):
     deepseek_v3-earlier.gguf    keys and values made by one matrix, `attn_kv_b`, as before llama.cpp absorbed them
     deepseek_v3-absorbed.gguf   by two, `attn_k_b` (each head's transposed) and `attn_v_b`; one key for all heads
 
-With `--compare`, says in what a file that `lns export --format gguf` made of the same folder differs from
+With `--compare`, says in what a file that `lns export --dtype bf16` made of the same folder differs from
 `deepseek_v3-absorbed.gguf`, in keys, shapes or numbers.
 """
 
