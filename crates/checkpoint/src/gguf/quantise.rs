@@ -92,7 +92,7 @@ fn mxfp4(block: [f32; 32]) -> Option<[u8; 17]> {
     let mut stored = [exponent; 17];
     let (first, second) = block.split_at(16);
     for ((quants, first), second) in stored[1..].iter_mut().zip(first).zip(second) {
-        *quants = nearest(*first) | nearest(*second) << 4;
+        *quants = nearest(*first) | (nearest(*second) << 4);
     }
     Some(stored)
 }
@@ -153,7 +153,7 @@ mod tests {
     fn numbers_that_four_bits_hold_stay_what_they_are() {
         for exponent in [0, 1, 2, 5, 100, 127, 200, 252] {
             for most in 1..8u8 {
-                let quant = |at: u8| (at * 7 + 3) % (most + 1) | (at % 2) << 3;
+                let quant = |at: u8| ((at * 7 + 3) % (most + 1)) | ((at % 2) << 3);
                 let mut block = [exponent; 17];
                 for (at, quants) in block[1..].iter_mut().enumerate() {
                     let at = at as u8;

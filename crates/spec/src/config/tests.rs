@@ -247,6 +247,42 @@ fn a_layer_of_experts_has_a_router_and_each_experts_matrices_and_the_others_an_m
 }
 
 #[test]
+fn the_published_gpt_oss_has_the_parameters_that_its_card_counts() {
+    // config.json of gpt-oss-20b, and of gpt-oss-120b where they differ.
+    for (layers, experts, parameters) in [(24, 32, 20_914_757_184), (36, 128, 116_829_156_672u64)] {
+        let config = json!({
+            "model_type": "gpt_oss", "attention_bias": true, "eos_token_id": 200_002,
+            "experts_per_token": 4, "head_dim": 64, "hidden_act": "silu", "hidden_size": 2880,
+            "initial_context_length": 4096, "intermediate_size": 2880,
+            "max_position_embeddings": 131_072, "num_attention_heads": 64, "num_experts_per_tok": 4,
+            "num_hidden_layers": layers, "num_key_value_heads": 8, "num_local_experts": experts,
+            "rms_norm_eps": 1e-5, "rope_scaling": {
+                "beta_fast": 32.0, "beta_slow": 1.0, "factor": 32.0,
+                "original_max_position_embeddings": 4096, "rope_type": "yarn", "truncate": false,
+            },
+            "rope_theta": 150_000, "sliding_window": 128, "swiglu_limit": 7.0,
+            "tie_word_embeddings": false, "vocab_size": 201_088,
+        });
+        let spec = ModelSpec::from_config(&config).expect("reads");
+        assert_eq!(spec.parameter_count().total(), parameters);
+        assert_eq!(spec.check_config(), Ok(()));
+        let stored = spec.stored_tensors();
+        let of = |name: &str| {
+            let name = format!("model.layers.1.mlp.experts.{name}");
+            stored.iter().find(|tensor| tensor.name == name).map(|tensor| tensor.shape.clone())
+        };
+        assert_eq!(of("gate_up_proj"), Some(vec![experts, 2880, 5760]));
+        assert_eq!(of("gate_up_proj_bias"), Some(vec![experts, 5760]));
+        assert_eq!(of("down_proj"), Some(vec![experts, 2880, 2880]));
+        assert_eq!(of("down_proj_bias"), Some(vec![experts, 2880]));
+        // 13 and 4 tensors: attention, norms, router; the experts' stacks.
+        assert_eq!(stored.len(), 3 + layers * (13 + 4));
+        let windows: Vec<_> = spec.windows().take(3).collect();
+        assert_eq!(windows, [Some(128), None, Some(128)]);
+    }
+}
+
+#[test]
 fn numbers_of_experts_that_no_model_has_are_refused_without_a_list_of_them() {
     for (more, part) in [
         (json!({"num_experts": 1u64 << 40}), "1099511627776 experts"),
