@@ -6,7 +6,7 @@ use clap::Args;
 use lns_checkpoint::{Checkpoint, Format, TensorInfo, TokenizerSource};
 use lns_model::f32_bytes;
 use lns_show::{counted, layers_in_words, with_prefix};
-use lns_spec::{Removal, Site};
+use lns_spec::{LatentSpec, ModelSpec, Removal, Site};
 use serde_json::json;
 
 use super::Verb;
@@ -113,6 +113,17 @@ fn as_json(checkpoint: &Checkpoint) -> serde_json::Value {
     })
 }
 
+/// What queries, keys and values are made of where it is not the stream.
+fn latents(spec: &ModelSpec) -> String {
+    let Some(latent) = spec.latent else { return String::new() };
+    let LatentSpec { q_lora_rank, kv_lora_rank, v_head_dim } = latent;
+    let queries = q_lora_rank.map(|rank| format!("{rank} for queries and "));
+    format!(
+        " of {v_head_dim}, made of latents of {}{kv_lora_rank} for keys and values",
+        queries.unwrap_or_default()
+    )
+}
+
 fn as_text(checkpoint: &Checkpoint, every_tensor: bool) -> String {
     let spec = checkpoint.spec();
     let count = spec.parameter_count();
@@ -144,10 +155,11 @@ fn as_text(checkpoint: &Checkpoint, every_tensor: bool) -> String {
         (
             "attention",
             format!(
-                "{} of {}, {} key/value{window}",
+                "{} of {}, {} key/value{}{window}",
                 counted(spec.num_attention_heads, "head"),
                 spec.head_dim,
-                spec.num_key_value_heads
+                spec.num_key_value_heads,
+                latents(spec)
             ),
         ),
         (

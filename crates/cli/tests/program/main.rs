@@ -3,6 +3,7 @@
 mod bench;
 mod finetuning;
 mod folders;
+mod latents;
 mod measure;
 mod numbers;
 mod strangers;
