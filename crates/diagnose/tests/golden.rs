@@ -362,7 +362,9 @@ fn weights_beyond_the_range_of_f32_are_an_error_in_every_probe() {
 
 #[test]
 fn removals_cost_what_models_without_the_part_lose_in_families_that_join_branches_otherwise() {
-    for name in ["gpt_neox", "gpt2", "gemma3_text", "olmo2", "granite", "mixtral", "qwen3_moe"] {
+    for name in
+        ["gpt_neox", "gpt2", "gemma3_text", "olmo2", "granite", "mixtral", "qwen3_moe", "gpt_oss"]
+    {
         let model = model(name);
         let ids: Vec<u32> = (0..48).map(|i| (i * i * 7 + 3) % 96).collect();
         let windows: Vec<Window> = ids
@@ -423,31 +425,33 @@ impl ModuleVisitor for Squares<'_> {
 
 #[test]
 fn gradients_of_experts_are_added_up_though_each_window_meets_others() {
-    let model = model("mixtral");
-    // Three tokens go to two experts each, of four; a window need not meet them all.
+    // Three tokens go to two or three experts each, of four or six; a window need not meet them all.
     let ids: Vec<u32> = (0..24).map(|i| (i * i * 7 + 3) % 96).collect();
     let windows = ids
         .chunks(3)
         .map(|ids| Window { ids: ids.to_vec(), text_bytes: Some(vec![1; ids.len()]) })
         .collect();
     let text = Windows { window: 3, windows, files: Vec::new(), separators: Vec::new() };
-    let record = run(&model, &text, "gradients", 1);
+    for name in ["mixtral", "gpt_oss"] {
+        let model = model(name);
+        let record = run(&model, &text, "gradients", 1);
 
-    let model = Module::train(model);
-    let rows: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
-    let data = TensorData::new(rows, [8, 3]);
-    let tokens = Tensor::from_data(data, &model.device());
-    let targets: Vec<u32> =
-        ids.chunks(3).flat_map(|row| [row[1], row[2], lns_spec::IGNORED]).collect();
-    let terms = LossTerms { weight: 1.0 / 16.0, z_loss: 0.0 };
-    let (loss, _) = model.loss(tokens, &targets, terms);
-    let gradients = loss.backward();
-    let mut squares =
-        Squares { gradients: &gradients, layer: None, path: Vec::new(), sums: vec![0.0; 3] };
-    model.visit(&mut squares);
-    for (layer, sum) in record.layers.iter().zip(squares.sums) {
-        let (found, wanted) = (layer.gradient_norm.expect("measured"), sum.sqrt());
-        assert!((found / wanted - 1.0).abs() < 1e-4, "layer {}: {found} {wanted}", layer.layer);
+        let model = Module::train(model);
+        let rows: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
+        let data = TensorData::new(rows, [8, 3]);
+        let tokens = Tensor::from_data(data, &model.device());
+        let targets: Vec<u32> =
+            ids.chunks(3).flat_map(|row| [row[1], row[2], lns_spec::IGNORED]).collect();
+        let terms = LossTerms { weight: 1.0 / 16.0, z_loss: 0.0 };
+        let (loss, _) = model.loss(tokens, &targets, terms);
+        let gradients = loss.backward();
+        let mut squares =
+            Squares { gradients: &gradients, layer: None, path: Vec::new(), sums: vec![0.0; 3] };
+        model.visit(&mut squares);
+        for (layer, sum) in record.layers.iter().zip(squares.sums) {
+            let (found, wanted) = (layer.gradient_norm.expect("measured"), sum.sqrt());
+            assert!((found / wanted - 1.0).abs() < 1e-4, "{name}, layer {}: {found}", layer.layer);
+        }
     }
 }
 
