@@ -248,7 +248,7 @@ fn teacher(
                 out.display()
             )
         })?,
-        _ => opened.with_context(|| format!("the teacher {}", settings.model.display()))?,
+        _ => opened.context("the teacher cannot be used")?,
     };
     check_teacher(settings, &teacher, &model::tokenizer(checkpoint)?, config.data.length)?;
     Ok(Some(teacher))
@@ -301,7 +301,8 @@ fn finetune(args: &FinetuneArgs, there: Option<&RunConfig>) -> anyhow::Result<Op
         finetune.insert("lora".to_owned(), Value::Table(lora));
     }
     if let Some(model) = &args.teacher {
-        let model = corpus::path_in_settings(model::open(model)?.path())?;
+        let opened = model::open(model).context("the teacher cannot be used")?;
+        let model = corpus::path_in_settings(opened.path())?;
         let mut teacher = Table::new();
         teacher.insert("model".to_owned(), Value::String(model.display().to_string()));
         let numbers = [("weight", args.teacher_weight), ("temperature", args.temperature)];
