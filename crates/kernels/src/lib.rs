@@ -359,6 +359,44 @@ pub fn activate<const D: usize>(x: Tensor<D>, kind: Gate) -> Tensor<D> {
     if is_fused(&x) { fused::activate(x, kind) } else { composite::activate(x, kind) }
 }
 
+/// The MLP of an expert of a [`mixture`]: down(act(gate(x)) · up(x)), the clamped form of that, or without a gate
+/// down(act(up(x))). Each is a matrix, \[out, in\], and its bias.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the formula names them")]
+pub struct ExpertTensors {
+    pub gate: Option<(Tensor<2>, Option<Tensor<1>>)>,
+    pub up: (Tensor<2>, Option<Tensor<1>>),
+    pub down: (Tensor<2>, Option<Tensor<1>>),
+    pub activation: Gate,
+    pub clamp: Option<GateClamp>,
+}
+
+/// Σ over r of `weights`\[n, r\] times what expert `chosen`\[n · k + r\] makes of token n, in that order, NaN
+/// where `expert` has none. Each expert is asked for once, from several threads at once, and computes its own
+/// tokens only.
+///
+/// `tokens`: \[N, width\], `weights`: \[N, k\]. There is the fused form only: `None` for other devices and
+/// types, where gradients are taken, and on a CPU without a fused multiply-add, where experts are to be computed
+/// one after another by operations that serve there.
+///
+/// # Panics
+/// If the shapes disagree.
+pub fn mixture(
+    tokens: &Tensor<2>,
+    weights: &Tensor<2>,
+    chosen: &[usize],
+    expert: &(dyn Fn(usize) -> Option<ExpertTensors> + Sync),
+) -> Option<Tensor<2>> {
+    let [count, ranks] = weights.dims();
+    assert_eq!(tokens.dims()[0], count, "mixture: a row of weights for each token");
+    assert_eq!(chosen.len(), count * ranks, "mixture: an expert for each weight");
+    let served = is_fused(tokens)
+        && !tokens.device().is_autodiff()
+        && !weights.device().is_autodiff()
+        && cpu::has_fused_multiply_add();
+    served.then(|| fused::mixture(tokens, weights, chosen, expert))
+}
+
 /// Rows of `table`, \[vocabulary, width\], for `ids`, \[sequences, tokens\]; result \[sequences,
 /// tokens, width\].
 ///

@@ -13,7 +13,7 @@ use burn::{
         activation::{sigmoid, softmax},
     },
 };
-use lns_kernels::Precision;
+use lns_kernels::{Precision, mixture};
 use lns_spec::{ExpertsSpec, ModelSpec, Part, Role, Router};
 
 use crate::{
@@ -83,8 +83,23 @@ impl Experts {
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let shape = x.dims();
         let [b, t, hidden] = shape;
-        let (tokens, k) = (x.clone().reshape([b * t, hidden]), self.spec.per_token);
+        let tokens = x.clone().reshape([b * t, hidden]);
         let Routing { weights, chosen } = self.route(tokens.clone());
+        let expert = |expert| Some(self.expert(expert, false)?.tensors());
+        let fused = match self.precision {
+            Precision::F32 => mixture(&tokens, &weights, &chosen, &expert),
+            Precision::Bf16 => None,
+        };
+        let sum = fused.unwrap_or_else(|| self.one_by_one(tokens, weights, &chosen)).reshape(shape);
+        match &self.shared {
+            Some(shared) => sum + shared.forward(x),
+            None => sum,
+        }
+    }
+
+    /// The sums over the tokens' experts, \[N, H\], one expert after another.
+    fn one_by_one(&self, tokens: Tensor<2>, weights: Tensor<2>, chosen: &[usize]) -> Tensor<2> {
+        let ([n, hidden], k) = (tokens.dims(), self.spec.per_token);
         let device = tokens.device();
         let indices = |list: Vec<i32>| {
             let length = list.len();
@@ -94,7 +109,7 @@ impl Experts {
         // Where in `outputs` what an expert made of a token is, by rank and token as in `chosen`.
         let mut places = vec![0; chosen.len()];
         let mut filled = 0;
-        for (expert, own) in self.of_each(&chosen).into_iter().enumerate() {
+        for (expert, own) in self.of_each(chosen).into_iter().enumerate() {
             if own.is_empty() {
                 continue;
             }
@@ -110,12 +125,7 @@ impl Experts {
             });
         }
         let by_token = Tensor::cat(outputs, 0).select(0, indices(places));
-        let weighted = by_token.reshape([b * t, k, hidden]) * weights.unsqueeze_dim(2);
-        let sum = weighted.sum_dim(1).reshape(shape);
-        match &self.shared {
-            Some(shared) => sum + shared.forward(x),
-            None => sum,
-        }
+        (by_token.reshape([n, k, hidden]) * weights.unsqueeze_dim(2)).sum_dim(1).squeeze_dim(1)
     }
 
     /// Who computes which token of \[B, T, H\]: k experts for each, that of the largest weight first.

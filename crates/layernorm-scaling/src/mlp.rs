@@ -1,10 +1,10 @@
 //! The MLP, with a gate or without.
 
 use burn::{
-    module::Module,
+    module::{Module, Param},
     tensor::{Device, Tensor},
 };
-use lns_kernels::{Gate, GateClamp, Precision, activate, clamped_swiglu, gated};
+use lns_kernels::{ExpertTensors, Gate, GateClamp, Precision, activate, clamped_swiglu, gated};
 use lns_spec::{Activation, ClampedGate, LayerIndex, ModelSpec, Role};
 
 use crate::{
@@ -71,6 +71,20 @@ impl Mlp {
         gate.chain([&mut self.up_proj, &mut self.down_proj])
             .for_each(|projection| projection.precision = precision);
         self
+    }
+
+    /// What [`lns_kernels::mixture`] computes with.
+    pub(crate) fn tensors(&self) -> ExpertTensors {
+        let of = |projection: &Projection| {
+            (projection.weight.val(), projection.bias.as_ref().map(Param::val))
+        };
+        ExpertTensors {
+            gate: self.gate_proj.as_ref().map(of),
+            up: of(&self.up_proj),
+            down: of(&self.down_proj),
+            activation: self.activation,
+            clamp: self.clamp,
+        }
     }
 
     /// \[…, H\] → \[…, H\]

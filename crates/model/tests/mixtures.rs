@@ -106,6 +106,29 @@ fn what_a_token_becomes_does_not_depend_on_the_tokens_beside_it() {
 }
 
 #[test]
+fn experts_side_by_side_compute_what_they_do_one_by_one() {
+    let mut compared = 0;
+    for folder in ["mixtral", "qwen3_moe", "gpt_oss", "deepseek_v3"] {
+        let model = load(folder);
+        for experts in model.layers.iter().filter_map(|layer| layer.experts.as_ref()) {
+            for length in [1, 2, 17, 60, 140] {
+                let shape = [1, length, model.spec().hidden_size];
+                let x = Tensor::<3>::random(shape, Distribution::Normal(0.0, 1.0), &Device::flex());
+                // Where gradients may be taken they are computed one by one.
+                let one_by_one = experts.clone().train().forward(Tensor::from_inner(x.clone()));
+                let (found, expected) = (values(experts.forward(x)), values(one_by_one));
+                let largest = expected.iter().fold(0f32, |a, b| a.max(b.abs()));
+                let off = found.iter().zip(&expected).map(|(a, b)| (a - b).abs());
+                let off = off.fold(0f32, f32::max) / largest;
+                assert!(off < 1e-5, "{folder}, {length} tokens: {off:e}");
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared >= 40, "only {compared}");
+}
+
+#[test]
 fn an_expert_that_no_token_is_sent_to_has_no_part_in_the_sum() {
     let model = load("mixtral");
     let mut experts = model.layers[1].experts.clone().expect("a mixture");

@@ -12,6 +12,7 @@ mod buffer;
 mod distillation;
 mod embedding;
 mod exp;
+mod expert;
 mod gate;
 mod linear;
 mod loss;
@@ -24,6 +25,7 @@ pub(crate) use attention::{Finished, Sequence, causal_attention, causal_attentio
 pub(crate) use buffer::{Unwritten, filled, keep, zeros};
 pub(crate) use distillation::{DistilledRow, Gradients, Side, distilled_rows, divergence_to};
 pub(crate) use embedding::{embedding, embedding_backward};
+pub(crate) use expert::{Affine, ExpertMlp, Middle, expert, has_fused_multiply_add, weighted_rows};
 pub(crate) use gate::{
     activate, activate_backward, clamped_swiglu, clamped_swiglu_backward, gated, gated_backward,
 };

@@ -17,7 +17,7 @@ const SPREAD: usize = 1 << 15;
 
 /// Rows of `width` that each thread of rayon's current pool takes of `numbers`: inside a worker, where
 /// that pool has one thread, all of them.
-fn rows_per_thread(numbers: usize, width: usize) -> usize {
+pub(super) fn rows_per_thread(numbers: usize, width: usize) -> usize {
     let rows = numbers / width;
     match rayon::current_num_threads() {
         threads if threads > 1 && numbers >= SPREAD => rows.div_ceil(threads),

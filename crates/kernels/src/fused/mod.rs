@@ -5,6 +5,7 @@ mod backward;
 mod distillation;
 mod forward;
 mod memory;
+mod mixture;
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use burn::{
 };
 pub(crate) use distillation::distillation_loss;
 use memory::tensor;
+pub(crate) use mixture::mixture;
 
 use crate::{AttentionShape, DocumentStarts, Gate, GateClamp, LossTerms, RotaryTable};
 
