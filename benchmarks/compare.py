@@ -3,6 +3,9 @@
     python benchmarks/compare.py --lns target/release/lns --rounds 3 --tasks train:A,eval:A
     python benchmarks/compare.py --lns target/release/lns --model SmolLM2-135M-Instruct.Q4_1.gguf \\
         --text 1962-Kennedy-1.txt --rounds 3 --tasks forward,diagnosis,prefill,decode
+    python golden/make_mixture.py mixture
+    python benchmarks/compare.py --lns target/release/lns --model mixture --text 1962-Kennedy-1.txt \\
+        --rounds 5 --tasks prefill,forward
 
 Every measurement is a fresh process, with the same number of threads on all sides. Numbers are
 medians over the rounds, ratios are of these medians; in all speeds and times more than 1 means that
@@ -16,8 +19,9 @@ eval:A … eval:D     eager. eval is its losses without gradients. PyTorch is to
                     `peak MB` is the most resident memory of the process from the first step on,
                     libraries included
 
-The others read SmolLM2-135M from a GGUF file (--model). PyTorch is torch_smollm2.py: transformers in
-f32 with SDPA attention under inference_mode.
+The others read SmolLM2-135M from a GGUF file, or a folder with a mixture of experts (--model). PyTorch is
+torch_smollm2.py or torch_mixture.py: transformers in f32 with SDPA attention under inference_mode; of a mixture
+with whichever of its implementations of the experts is the faster. A mixture has no task diagnosis.
 
 forward             tokens/s of the losses of 4 windows of 512 tokens of --text, start and loading left
                     out; PyTorch may warm up once and takes the better of one window at a time and all

@@ -80,14 +80,15 @@ class Sides:
         command = [self.args.lns, "bench", *self._workload(name, mode), "--json", "--quiet"]
         return workload_figures(run_json(command)[0]["workloads"][0], mode)
 
-    def _torch_smollm2(self, measurement, *options):
+    def _torch_model(self, measurement, *options):
         args = self.args
-        command = [sys.executable, FOLDER / "torch_smollm2.py", measurement, args.model]
+        script = "torch_mixture.py" if args.model.is_dir() else "torch_smollm2.py"
+        command = [sys.executable, FOLDER / script, measurement, args.model]
         return run_json([*command, "--threads", args.threads, *options])
 
     def _torch_text(self, measurement, *options):
         windows = ["--text", self.args.text, "--window", WINDOW, "--windows", WINDOWS]
-        return self._torch_smollm2(measurement, *windows, *options)
+        return self._torch_model(measurement, *windows, *options)
 
     def _lns_text(self, verb):
         args = self.args
@@ -146,13 +147,15 @@ class Sides:
         }
 
     def _generation(self):
-        """Options that `lns bench` and torch_smollm2.py share."""
+        """Options that `lns bench` and the scripts of PyTorch share."""
         lengths = ["--prompt-tokens", PROMPT_TOKENS, "--new-tokens", NEW_TOKENS]
         return [*lengths, "--seconds", self.args.seconds]
 
     def generation_torch(self):
         """Tokens/s of prefill and decode."""
-        result, _ = self._torch_smollm2("generation", *self._generation())
+        result, _ = self._torch_model("generation", *self._generation())
+        if "experts" in result:
+            print(f"  torch computes experts by {result.pop('experts')}", flush=True)
         return {f"{mode} tokens/s": speed for mode, speed in result.items()}
 
     def generation_lns(self):

@@ -34,7 +34,7 @@ def measure(model, args):
     """One measurement with the model as it is set."""
     if args.measurement == "generation":
         return torch_smollm2.generation(model, args)
-    return torch_smollm2.forward(model, args)
+    return torch_smollm2.forward(model, args, text_windows(args))
 
 
 def fastest(model, args):

@@ -41,9 +41,8 @@ def losses_of(model, windows, batch):
     return torch.cat(losses).view(len(windows), -1)
 
 
-def forward(model, args):
+def forward(model, args, windows):
     """Seconds of each repeat, by batch size."""
-    windows = text_windows(args)
     seconds = {}
     for batch in (1, args.windows):
         nll = losses_of(model, windows, batch).mean().item()
@@ -122,7 +121,11 @@ def generation(model, args):
 def main():
     """One measurement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    measurements = {"forward": forward, "diagnosis": diagnosis, "generation": generation}
+    measurements = {
+        "forward": lambda model, args: forward(model, args, text_windows(args)),
+        "diagnosis": diagnosis,
+        "generation": generation,
+    }
     parser.add_argument("measurement", choices=measurements)
     parser.add_argument("model", type=Path, metavar="MODEL.gguf")
     parser.add_argument("--text", type=Path)

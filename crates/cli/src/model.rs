@@ -3,12 +3,16 @@
 use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Instant,
 };
 
 use lns_checkpoint::Checkpoint;
 use lns_kernels::Compute;
-use lns_model::{Decoder, LayerSource, Layers, f32_bytes, fits, open_layers};
+use lns_model::{
+    Decoder, ExpertsOnDisk, LayerSource, Layers, f32_bytes, f32_bytes_without_experts, fits,
+    fits_without_experts, open_layers, room_for_experts,
+};
 use lns_record::{Event, FolderKind, FolderMarker};
 use lns_show::with_prefix;
 use lns_spec::ModelSpec;
@@ -137,8 +141,12 @@ pub(crate) fn load(
             Layers::OnDisk => "as asked",
             Layers::WhereTheyFit | Layers::InMemory => "it would fill half of the free memory",
         };
+        let experts = match spec.is_mixture() {
+            true => ", and of their experts those that tokens are sent to",
+            false => "",
+        };
         printer.note(&format!(
-            "Reading layers from disk one at a time ({why}; all at once would take {needed})."
+            "Reading layers from disk one at a time{experts} ({why}; all at once would take {needed})."
         ));
     }
     let start = Instant::now();
@@ -153,6 +161,36 @@ pub(crate) fn load(
         ));
     }
     Ok(source)
+}
+
+/// A model that generates: all in memory, or a mixture with its experts on disk, where it does not fit or
+/// `on_disk` asks for that.
+pub(crate) fn load_to_generate(
+    checkpoint: &Arc<Checkpoint>,
+    place: &PlaceArgs,
+    on_disk: bool,
+    printer: &Printer,
+) -> anyhow::Result<(Decoder, Option<Arc<ExpertsOnDisk>>)> {
+    let spec = checkpoint.spec();
+    if on_disk && !spec.is_mixture() {
+        return Err(usage(format!(
+            "--stream leaves experts on disk, and {} has none: every token needs all of it; leave --stream \
+             out",
+            checkpoint.path().display()
+        )));
+    }
+    let too_large = spec.is_mixture() && !fits(spec) && fits_without_experts(spec);
+    if !on_disk && !too_large {
+        return Ok((load_whole(checkpoint, place)?, None));
+    }
+    printer.note(&format!(
+        "Reading experts from disk when tokens are sent to them ({}); {} without them are in memory.",
+        if on_disk { "as asked" } else { "all would fill half of the free memory" },
+        bytes(f32_bytes_without_experts(spec))
+    ));
+    let experts = ExpertsOnDisk::new(checkpoint.clone(), place.device.clone(), room_for_experts())?;
+    let decoder = Decoder::with_experts_on_disk(&experts, &place.device)?;
+    Ok((decoder.with_precision(place.precision), Some(experts)))
 }
 
 /// The whole model in memory, for what cannot be done layer by layer.

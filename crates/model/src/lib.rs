@@ -31,7 +31,10 @@ pub use generate::{Generation, Sampling};
 pub use lns_spec::ConversionError;
 pub use load::LoadError;
 pub use lora::{LoraConfig, LoraError};
-pub use memory::{Layers, available_memory, f32_bytes, fits, open_layers, room_for_experts};
+pub use memory::{
+    Layers, available_memory, f32_bytes, f32_bytes_without_experts, fits, fits_without_experts,
+    open_layers, room_for_experts,
+};
 pub use pruned::Pruned;
 pub use retrofit::{Retrofit, apply_curse_of_depth_mitigation};
 pub use source::LayerSource;

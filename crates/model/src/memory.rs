@@ -20,9 +20,23 @@ pub fn f32_bytes(spec: &ModelSpec) -> u64 {
     spec.parameter_count().total() * 4
 }
 
+/// As [`f32_bytes`], without the experts that a mixture may leave on disk.
+pub fn f32_bytes_without_experts(spec: &ModelSpec) -> u64 {
+    f32_bytes(spec) - spec.expert_parameters() * 4
+}
+
 /// Whether a model's weights leave at least half of the free memory to what is computed.
 pub fn fits(spec: &ModelSpec) -> bool {
-    available_memory().is_none_or(|available| f32_bytes(spec) <= available / 2)
+    leave_half(f32_bytes(spec))
+}
+
+/// Whether those of a mixture do without its experts.
+pub fn fits_without_experts(spec: &ModelSpec) -> bool {
+    leave_half(f32_bytes_without_experts(spec))
+}
+
+fn leave_half(bytes: u64) -> bool {
+    available_memory().is_none_or(|available| bytes <= available / 2)
 }
 
 /// Bytes that experts which were read from disk may take together until the oldest are let go: a quarter of the

@@ -695,6 +695,32 @@ impl ModelSpec {
     }
 }
 
+impl ModelSpec {
+    /// Parameters of experts that a router chooses among, of all layers.
+    pub fn expert_parameters(&self) -> u64 {
+        self.experts_up_to(|experts| experts.count)
+    }
+
+    /// Parameters that have a part in what becomes of one token: all but those of experts that it is not sent to.
+    pub fn active_parameters(&self) -> u64 {
+        let total = self.parameter_count().total();
+        total - self.expert_parameters() + self.experts_up_to(|experts| experts.per_token)
+    }
+
+    /// Parameters of the first so many experts of each layer; one is as large as another.
+    fn experts_up_to(&self, count: impl Fn(ExpertsSpec) -> usize) -> u64 {
+        let of_layer = |layer| {
+            let first = self.experts(layer).map_or(0, &count);
+            let tensors = self.layer_tensors(layer).into_iter();
+            tensors
+                .filter(|tensor| tensor.id.expert.is_some_and(|expert| expert < first))
+                .map(|tensor| tensor.elements())
+                .sum::<u64>()
+        };
+        self.layers().map(of_layer).sum()
+    }
+}
+
 impl fmt::Display for ModelSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(

@@ -18,8 +18,9 @@ pub(crate) struct ComputeArgs {
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
 
-    /// Read layers from disk one at a time, in memory for one layer. Chosen by itself when the model
-    /// would fill more than half of the free memory
+    /// Read layers from disk one at a time, in memory for one layer; of a mixture's layer only the
+    /// experts that tokens are sent to. Chosen by itself when the model would fill more than half of the
+    /// free memory
     #[arg(long)]
     pub(crate) stream: bool,
 }

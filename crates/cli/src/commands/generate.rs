@@ -4,6 +4,7 @@ use std::{
     io::{self, BufRead, IsTerminal, Read},
     path::PathBuf,
     process::ExitCode,
+    sync::Arc,
     time::Instant,
 };
 
@@ -89,6 +90,11 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "N", value_parser = whole::<usize>(THREADS))]
     pub(crate) threads: Option<usize>,
 
+    /// Leave a mixture's experts on disk until tokens are sent to them; those read last stay, in up to a
+    /// quarter of the free memory. Chosen by itself when the model would fill more than half of it
+    #[arg(long)]
+    pub(crate) stream: bool,
+
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
 }
@@ -109,7 +115,7 @@ const MOST_INPUT: u64 = 64 << 20;
 fn run(args: &GenerateArgs, printer: &Printer) -> anyhow::Result<()> {
     let threads = model::thread_count(args.threads);
     let prompt = prompt(args)?;
-    let checkpoint = model::open(&args.model)?;
+    let checkpoint = Arc::new(model::open(&args.model)?);
     let template_of =
         || ChatTemplate::of(&checkpoint, &chat::rendering()?).map_err(anyhow::Error::from);
     let template = if args.chat { template_of()? } else { None };
@@ -148,7 +154,17 @@ fn run(args: &GenerateArgs, printer: &Printer) -> anyhow::Result<()> {
     if let Some(text) = rendered.as_ref().or(prompt.as_ref()) {
         writer.ids(text, &checkpoint)?;
     }
-    let model = model::load_whole(&checkpoint, &args.place)?;
+    let (model, experts) = model::load_to_generate(&checkpoint, &args.place, args.stream, printer)?;
+    let write = |ids: &[u32], begin: Begin<'_>| -> anyhow::Result<Written> {
+        let written = writer.write(&model, ids, begin);
+        if let Some(experts) = &experts {
+            // Rather than what became of the logits.
+            experts.failure()?;
+            let read = experts.reads() as usize;
+            printer.note(&format!("{} read from disk", counted(read, "expert")));
+        }
+        written
+    };
     with_threads(threads, || -> anyhow::Result<()> {
         match (prompt, &template) {
             (None, Some(template)) => {
@@ -156,7 +172,7 @@ fn run(args: &GenerateArgs, printer: &Printer) -> anyhow::Result<()> {
                 converse(&mut io::stdin().lock(), printer, &mut |messages| {
                     let text = template.prompt(messages)?;
                     let ids = writer.ids(&text, &checkpoint)?;
-                    Ok(writer.write(&model, &ids, Begin::Answer)?.text)
+                    Ok(write(&ids, Begin::Answer)?.text)
                 })
             }
             (prompt, _) => {
@@ -166,7 +182,7 @@ fn run(args: &GenerateArgs, printer: &Printer) -> anyhow::Result<()> {
                     true => Begin::Answer,
                     false => Begin::Text(&prompt),
                 };
-                let written = writer.write(&model, &ids, begin)?;
+                let written = write(&ids, begin)?;
                 if written.text.trim().is_empty() && written.stop == Ending::EndOfText {
                     let made_for_chat =
                         !args.chat && template_of().is_ok_and(|found| found.is_some());

@@ -60,11 +60,13 @@ fn run(args: &InspectArgs, printer: &Printer) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Bytes in memory when layers are read from disk: a layer or the head, as f32; streams come on top.
-fn streaming_bytes(checkpoint: &Checkpoint) -> u64 {
-    let spec = checkpoint.spec();
+/// Bytes in memory when layers are read from disk: a layer or the head, as f32; streams come on top. Of a
+/// mixture's layer first with the experts of one token, then with all.
+fn streaming_bytes(spec: &ModelSpec) -> [u64; 2] {
     let count = spec.parameter_count();
-    4 * (count.layers / spec.num_hidden_layers as u64).max(count.embedding)
+    let idle = count.total() - spec.active_parameters();
+    [count.layers - idle, count.layers]
+        .map(|layers| 4 * (layers / spec.num_hidden_layers as u64).max(count.embedding))
 }
 
 /// Stored bytes and number of tensors by storage type.
@@ -104,8 +106,10 @@ fn as_json(checkpoint: &Checkpoint) -> serde_json::Value {
         "norm_scheme": checkpoint.spec().norm_scheme,
         "parameters": checkpoint.spec().parameter_count(),
         "parameters_total": checkpoint.spec().parameter_count().total(),
+        "parameters_active": checkpoint.spec().active_parameters(),
         "memory_bytes": f32_bytes(checkpoint.spec()),
-        "streaming_memory_bytes": streaming_bytes(checkpoint),
+        "streaming_memory_bytes": streaming_bytes(checkpoint.spec())[1],
+        "streaming_memory_bytes_of_a_token": streaming_bytes(checkpoint.spec())[0],
         "files": files,
         "tokenizer": tokenizer_name(checkpoint),
         "complete": audit.is_clean(),
@@ -137,6 +141,18 @@ fn as_text(checkpoint: &Checkpoint, every_tensor: bool) -> String {
         .map(|(dtype, (tensors, size))| format!("{tensors} {dtype} ({})", bytes(size)))
         .collect();
     let head = if spec.tie_word_embeddings { "tied".to_owned() } else { parameters(count.head) };
+    let active = match spec.is_mixture() {
+        true => format!(", {} of them for each token", parameters(spec.active_parameters())),
+        false => String::new(),
+    };
+    let streaming = match streaming_bytes(spec) {
+        [few, all] if few < all => format!(
+            "{} to {} reading layer by layer (--stream), by how many experts the text needs",
+            bytes(few),
+            bytes(all)
+        ),
+        [_, all] => format!("{} reading layer by layer (--stream)", bytes(all)),
+    };
     let window = match spec.windows().flatten().max() {
         Some(window) => {
             let layers = spec.windows().flatten().count();
@@ -175,21 +191,14 @@ fn as_text(checkpoint: &Checkpoint, every_tensor: bool) -> String {
         (
             "parameters",
             format!(
-                "{} (layers {}, embedding {}, head {head})",
+                "{} (layers {}, embedding {}, head {head}){active}",
                 parameters(count.total()),
                 parameters(count.layers),
                 parameters(count.embedding)
             ),
         ),
         ("stored", stored.join(", ")),
-        (
-            "memory",
-            format!(
-                "{} to compute in f32, or about {} reading layer by layer (--stream)",
-                bytes(f32_bytes(spec)),
-                bytes(streaming_bytes(checkpoint))
-            ),
-        ),
+        ("memory", format!("{} to compute in f32, or about {streaming}", bytes(f32_bytes(spec)),)),
     ];
     if !spec.is_unpruned() {
         // A layer keeps the depth ℓ = i + 1 that it was trained at, so depths tell which ones are left.

@@ -445,8 +445,16 @@ fn described(spec: &ModelSpec, removals: &[Removal]) -> String {
 fn size(conversion: &Conversion<'_>) -> String {
     let (before, after) = (conversion.source().spec(), conversion.spec());
     let count = |spec: &ModelSpec| spec.parameter_count().total();
+    let active = match before.is_mixture() {
+        true => format!(
+            "; for each token {} → {}",
+            with_prefix(before.active_parameters() as f64, ""),
+            with_prefix(after.active_parameters() as f64, "")
+        ),
+        false => String::new(),
+    };
     format!(
-        "layers       {} → {}\nparameters   {} → {} ({} %)\nmemory       {} → {} as \
+        "layers       {} → {}\nparameters   {} → {} ({} %{active})\nmemory       {} → {} as \
          f32; {} stored\n",
         before.num_hidden_layers,
         after.num_hidden_layers,

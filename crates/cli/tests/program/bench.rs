@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use assert_cmd::Command;
 use lns_kernels::cpu_device;
 use lns_model::Decoder;
-use lns_spec::{NormScheme, Preset};
+use lns_spec::{ModelSpec, NormScheme, Preset};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -68,6 +68,32 @@ impl Bench {
         fs::create_dir(&folder).expect("makes");
         let model = Decoder::new(&size.spec(NormScheme::lns()), 1, &cpu_device());
         model.write(&folder).expect("writes");
+    }
+
+    /// Writes a mixture of some megabytes, with random weights, into `large`; `family` is a golden one, whose
+    /// settings it has.
+    pub(crate) fn large_mixture(&self, family: &str) {
+        let golden = lns_testing::golden::golden("tiny").join(family).join("config.json");
+        let text = fs::read_to_string(golden).expect("in the repository");
+        let mut config: Value = serde_json::from_str(&text).expect("JSON");
+        let sizes = [
+            ("hidden_size", 128),
+            ("vocab_size", 4000),
+            ("num_hidden_layers", 4),
+            ("num_local_experts", 16),
+            ("num_experts", 16),
+            ("intermediate_size", 96),
+            ("moe_intermediate_size", 96),
+        ];
+        for (key, size) in sizes {
+            if let Some(value) = config.get_mut(key) {
+                *value = json!(size);
+            }
+        }
+        let spec = ModelSpec::from_config(&config).expect("a mixture");
+        let folder = self.path("large");
+        fs::create_dir(&folder).expect("makes");
+        Decoder::new(&spec, 1, &cpu_device()).write(&folder).expect("writes");
     }
 
     pub(crate) fn config(&self, change: impl FnOnce(&mut Value)) {

@@ -128,6 +128,36 @@ fn inspect_says_what_the_model_is() {
 }
 
 #[test]
+fn inspect_says_how_many_of_a_mixtures_parameters_a_token_needs() {
+    let bench = Bench::new("mixtral");
+    let json: Value =
+        serde_json::from_str(&bench.succeeds(&["inspect", "model", "--json"])).expect("only JSON");
+    let number = |key: &str| json[key].as_u64().expect(key);
+    // Three layers of four experts of which a token has two: three matrices of 24 × 32 each.
+    let idle = 3 * 2 * 3 * 24 * 32;
+    assert_eq!(number("parameters_active"), number("parameters_total") - idle);
+    let [few, all] = ["streaming_memory_bytes_of_a_token", "streaming_memory_bytes"].map(number);
+    assert!(few < all && all < number("memory_bytes"));
+    let text = bench.succeeds(&["inspect", "model"]);
+    assert!(text.contains("of them for each token"), "{text}");
+    let plan = bench.succeeds(&["prune", "model", "--layers", "1", "--out", "less"]);
+    assert!(plan.contains("; for each token "), "{plan}");
+}
+
+#[test]
+fn a_mixture_generates_the_same_with_its_experts_on_disk() {
+    let bench = Bench::new("qwen3_moe");
+    let arguments = ["generate", "model", "--prompt", "w3 w1", "--max-new-tokens", "6"];
+    let streamed = [&arguments[..], &["--stream"]].concat();
+    let output = bench.lns(&streamed).assert().success().get_output().clone();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), bench.succeeds(&arguments));
+    let notes = String::from_utf8_lossy(&output.stderr);
+    assert!(notes.contains("experts read from disk"), "{notes}");
+    let error = Bench::new("llama").fails(&streamed, 2);
+    assert!(error.contains("has none"), "{error}");
+}
+
+#[test]
 fn generate_continues_a_prompt_and_repeats_itself_for_a_seed() {
     let bench = Bench::new("mistral");
     let arguments =

@@ -466,8 +466,9 @@ fn kill(bench: &Bench, command: &[&str], place: &str, older: &[&str]) -> (usize,
         absent += usize::from(after.is_none());
         assert!(after == whole || after == before, "{command:?}, round {round}");
     }
-    // What the kills left beside goes with the next run.
+    // What the kills left beside goes with the next run, which ends with the whole result.
     bench.succeeds(command);
+    assert!(whatever(&place) == whole, "{command:?}");
     let names = files(bench.dir.path()).into_keys();
     let left: Vec<_> = names.filter(|name| name.ends_with(".partial")).collect();
     assert!(left.is_empty(), "{left:?}");
@@ -501,6 +502,38 @@ fn a_conversion_that_is_killed_leaves_all_or_nothing() {
         assert!(killed > 10 && absent > 0, "it must be killed at work: {killed}, {absent}");
     }
     assert_eq!(files(&bench.path("large")), source, "the source is as it was");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_conversion_of_a_mixture_that_is_killed_leaves_all_or_nothing_and_is_repeated_whole() {
+    for family in ["mixtral", "qwen3_moe"] {
+        let bench = Bench::new(family);
+        bench.large_mixture(family);
+        let source = files(&bench.path("large"));
+        let retrofit = ["retrofit", "large", "--out", "scaled", "--force"];
+        let smaller = |place| ["retrofit", "model", "--out", place];
+        let mut counts = kill(&bench, &retrofit, "scaled", &smaller("scaled"));
+        let scaled = files(&bench.path("scaled"));
+        for (command, place) in [
+            (&["fold", "scaled", "--out", "folded", "--force"][..], "folded"),
+            (&["prune", "scaled", "--layers", "2", "--out", "less", "--force"], "less"),
+        ] {
+            let (killed, absent) = kill(&bench, command, place, &smaller(place));
+            counts = (counts.0 + killed, counts.1 + absent);
+        }
+        let (killed, absent) = counts;
+        assert!(killed > 20 && absent > 0, "they must be killed at work: {killed}, {absent}");
+        assert_eq!(files(&bench.path("large")), source, "the source is as it was");
+        assert_eq!(files(&bench.path("scaled")), scaled, "the scaled model is as it was");
+        let names = |place: &str| {
+            let checkpoint = lns_checkpoint::Checkpoint::open(&bench.path(place)).expect("opens");
+            assert!(checkpoint.audit().is_clean(), "{place}: {}", checkpoint.audit());
+            checkpoint.tensors().map(|tensor| tensor.name.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(names("folded"), names("large"), "{family}");
+        assert!(names("less").len() < names("large").len());
+    }
 }
 
 /// A limit on file size fails a write in the middle, as a full disk does.

@@ -485,7 +485,8 @@ mod tests {
 
     /// Numbers between −1 and 1 without a pattern that sums could hide behind.
     fn numbers(count: usize, seed: u32) -> Vec<f32> {
-        let number = |at: usize| ((at as f32 * 12.9898 + seed as f32 * 78.233).sin() * 437.5).fract();
+        let number =
+            |at: usize| ((at as f32 * 12.9898 + seed as f32 * 78.233).sin() * 437.5).fract();
         (0..count).map(number).collect()
     }
 

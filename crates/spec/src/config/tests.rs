@@ -467,3 +467,15 @@ fn yarn_stretches_the_scores_by_a_square() {
     assert!((scale - 1.368_888_f64.powi(2) / 6f64.sqrt()).abs() < 1e-5, "{scale}");
     assert_eq!(spec.check_config(), Ok(()));
 }
+
+#[test]
+fn a_token_has_a_part_of_a_mixtures_parameters_and_all_of_any_other_model() {
+    let dense = spec();
+    assert_eq!(dense.expert_parameters(), 0);
+    assert_eq!(dense.active_parameters(), dense.parameter_count().total());
+    // Three layers of eight experts, two for each token: three matrices of 8 × 16 each.
+    let mixture = deepseek(json!({})).expect("reads");
+    assert_eq!(mixture.expert_parameters(), 3 * 8 * 3 * 8 * 16);
+    let idle = 3 * 6 * 3 * 8 * 16;
+    assert_eq!(mixture.active_parameters(), mixture.parameter_count().total() - idle);
+}
