@@ -263,17 +263,20 @@ fn product(
     }
 }
 
+/// Multiplies some rows of a matrix, \[rows, in\], with a panel, \[in, tokens\].
+#[cfg(target_arch = "x86_64")]
+type Tile = unsafe fn(&mut [Lanes], &[f32], &[Lanes]);
+
 /// The first rows of a product, as many as are whole tiles; how many that are.
 #[cfg(target_arch = "x86_64")]
 fn tiles(sums: &mut [Lanes], weight: &[f32], panel: &[Lanes], lanes: usize, wide: bool) -> usize {
-    let (of_tile, multiply): (usize, unsafe fn(&mut [Lanes], &[f32], &[Lanes])) =
-        match (wide, lanes) {
-            (true, 1) => (ROWS, tile::avx512::<ROWS, 1>),
-            (true, 2) => (ROWS, tile::avx512::<ROWS, 2>),
-            (true, 3) => (ROWS, tile::avx512::<ROWS, 3>),
-            (false, 1) if has_fused_multiply_add() => (FEW_ROWS, tile::avx2::<FEW_ROWS, 1>),
-            _ => return 0,
-        };
+    let (of_tile, multiply): (usize, Tile) = match (wide, lanes) {
+        (true, 1) => (ROWS, tile::avx512::<ROWS, 1>),
+        (true, 2) => (ROWS, tile::avx512::<ROWS, 2>),
+        (true, 3) => (ROWS, tile::avx512::<ROWS, 3>),
+        (false, 1) if has_fused_multiply_add() => (FEW_ROWS, tile::avx2::<FEW_ROWS, 1>),
+        _ => return 0,
+    };
     let input = panel.len() / lanes;
     let tiles = sums.chunks_exact_mut(of_tile * lanes).zip(weight.chunks_exact(of_tile * input));
     let mut done = 0;

@@ -470,7 +470,7 @@ fn yarn_stretches_the_scores_by_a_square() {
 
 #[test]
 fn a_token_has_a_part_of_a_mixtures_parameters_and_all_of_any_other_model() {
-    let dense = spec();
+    let dense = deepseek(json!({"n_routed_experts": null})).expect("reads");
     assert_eq!(dense.expert_parameters(), 0);
     assert_eq!(dense.active_parameters(), dense.parameter_count().total());
     // Three layers of eight experts, two for each token: three matrices of 8 × 16 each.
