@@ -78,6 +78,9 @@ pub struct TaskColumnRecord {
     pub documents: u64,
     /// Documents that there are.
     pub of: u64,
+    /// Documents that no model was asked, because one of them has no room for a choice.
+    #[serde(default)]
+    pub too_long: u64,
     /// Examples before every question.
     pub shots: u64,
     /// Accuracy of one who always takes the first choice; absent where the right one never moves.

@@ -85,7 +85,22 @@ fn by_document(
     };
     documents.iter().map(of).collect()
 }
+
 impl Reading<'_> {
+    /// Of each document whether it can be asked: every choice has tokens of its own, and they fit into
+    /// the window.
+    ///
+    /// # Errors
+    /// Text that cannot be tokenised.
+    pub fn can_ask(&self, documents: &[Document]) -> Result<Vec<bool>, ScoreError> {
+        let can = |document| match self.requests("", std::slice::from_ref(document)) {
+            Ok(_) => Ok(true),
+            Err(ScoreError::Choice { .. }) => Ok(false),
+            Err(error) => Err(error),
+        };
+        documents.iter().map(can).collect()
+    }
+
     /// A request for every choice of every document of a task.
     fn requests(&self, task: &str, documents: &[Document]) -> Result<Vec<Request>, ScoreError> {
         let mut contexts = HashMap::new();

@@ -316,3 +316,18 @@ fn what_makes_no_study_is_refused_with_what_to_do() {
     let ran = bench.run(&other, "there", &mut |_| false).expect_err("refused").to_string();
     assert!(ran.contains("drawn otherwise"), "{ran}");
 }
+
+#[test]
+fn a_choice_that_one_model_has_no_room_for_is_asked_of_none_and_counted() {
+    let bench = Bench::new();
+    let mut long = row(101);
+    long["choices"]["text"][0] = json!("word ".repeat(90));
+    bench.data("arc_easy/test.jsonl", &[row(100), long, row(102)]);
+    let record = bench.finished(&bench.study(), "long");
+    let column = &record.columns[0];
+    assert_eq!((column.documents, column.of, column.too_long), (2, 3, 1));
+    for group in &record.groups {
+        let answers = group.runs[0].after[0].as_ref().expect("asked");
+        assert_eq!(answers.answers.documents, 2);
+    }
+}

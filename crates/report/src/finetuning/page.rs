@@ -56,6 +56,7 @@ fn head(record: &FinetuningRecord, first: &[&str]) -> Markup {
                 th scope="col" {
                     (clean(&column.task))
                     small { (grouped(column.documents)) @if column.of != column.documents { " of " (grouped(column.of)) } }
+                    @if column.too_long > 0 { small { "without " (grouped(column.too_long)) " too long" } }
                     @if column.shots > 0 { small { (counted(column.shots, "shot")) } }
                 }
             }

@@ -39,6 +39,9 @@ impl Moment {
 pub(super) struct Answers {
     /// SHA-256 of what was asked.
     questions: String,
+    /// Documents that were not, because a model of the study has no room for a choice.
+    #[serde(default)]
+    pub(super) too_long: u64,
     /// What they come to.
     pub(super) record: TaskRecord,
     /// One for each document.
@@ -107,6 +110,13 @@ impl Answers {
     }
 }
 
+/// A task's questions that every model of a study has room for.
+pub(super) struct Questions {
+    pub(super) asked: Asked,
+    /// How many were left out.
+    pub(super) too_long: u64,
+}
+
 /// What tells questions from others.
 fn fingerprint(asked: &Asked) -> String {
     let mut all = String::new();
@@ -125,16 +135,16 @@ pub(super) fn ask_all(
     study: &Path,
     (model, moment): (&FinishedModel, Moment),
     path: &Path,
-    (names, asked): (&[String], &[Asked]),
+    (names, questions): (&[String], &[Questions]),
     compute: &Compute,
     stop: &AtomicBool,
     observe: &mut dyn FnMut(FinetuningProgress<'_>),
 ) -> Result<bool, StudyError> {
     let mut loaded = None;
-    for (name, asked) in names.iter().zip(asked) {
-        let questions = fingerprint(asked);
+    for (name, questions) in names.iter().zip(questions) {
+        let fingerprint = fingerprint(&questions.asked);
         let there = Answers::read(study, model, moment, name)?;
-        if there.is_some_and(|there| there.questions == questions) {
+        if there.is_some_and(|there| there.questions == fingerprint) {
             continue;
         }
         if stop.load(Ordering::Relaxed) {
@@ -144,8 +154,9 @@ pub(super) fn ask_all(
             Some(asker) => asker,
             None => loaded.insert(Asker::load(path, compute)?),
         };
+        let asked = &questions.asked;
         observe(FinetuningProgress::Asking { moment: moment.name(), asked });
-        let answers = asker.ask(asked, questions, compute)?;
+        let answers = asker.ask(questions, fingerprint, compute)?;
         let place = Answers::place(study, model, moment, name);
         let failed = |source| StudyError::Io { path: place.clone(), source };
         if let Some(folder) = place.parent() {
@@ -180,7 +191,7 @@ impl Asker {
 
     fn ask(
         &self,
-        asked: &Asked,
+        Questions { asked, too_long }: &Questions,
         questions: String,
         compute: &Compute,
     ) -> Result<Answers, StudyError> {
@@ -191,6 +202,7 @@ impl Asker {
                 |error| StudyError::Model { path: self.path.clone(), reason: error.to_string() },
             )?;
         let samples = sample(asked, &scores).collect();
-        Ok(Answers { questions, record: summary(asked, &scores), samples })
+        let record = summary(asked, &scores);
+        Ok(Answers { questions, too_long: *too_long, record, samples })
     }
 }

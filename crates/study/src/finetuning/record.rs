@@ -135,6 +135,7 @@ fn column(name: &str, at: usize, all: &[Asked]) -> TaskColumnRecord {
         task: record.map_or_else(|| name.to_owned(), |record| record.task.clone()),
         documents: record.map_or(0, |record| record.documents),
         of: record.map_or(0, |record| record.of),
+        too_long: found.map_or(0, |answers| answers.too_long),
         shots: record.map_or(0, |record| record.shots),
         always_first: record.and_then(|record| record.always_first),
         always_same: found.and_then(Answers::always_same),

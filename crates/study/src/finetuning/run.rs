@@ -10,11 +10,12 @@ use lns_kernels::Compute;
 use lns_record::{
     Event, FinetuningRecord, InstructionDataRecord, Outcome, StudyRecord, replace_file,
 };
+use lns_score::Reading;
 use lns_tasks::Asked;
-use lns_tokenizer::{Tokenizer, model_tokenizer};
+use lns_tokenizer::{Tokenizer, begins_with_bos, model_tokenizer};
 use lns_train::{RunConfig, check, train};
 
-use super::answers::{Moment, ask_all};
+use super::answers::{Moment, Questions, ask_all};
 use super::{FinetuningConfig, FinishedModel, examples, finetuning_record};
 use crate::{StudyConfig, StudyError, StudyOutcome, study::write_json};
 
@@ -59,6 +60,7 @@ pub enum FinetuningProgress<'a> {
 struct Looked {
     model: FinishedModel,
     tokenizer: Tokenizer,
+    bos: bool,
     context: usize,
 }
 
@@ -71,9 +73,44 @@ impl Looked {
         let tokenizer = tokenizer.ok_or_else(|| {
             failed("it has no tokenizer; put its tokenizer.json beside the weights".to_owned())
         })?;
+        let bos = begins_with_bos(&checkpoint).map_err(|error| failed(error.to_string()))?;
         let context = checkpoint.spec().max_position_embeddings;
-        Ok(Self { model, tokenizer, context })
+        Ok(Self { model, tokenizer, bos, context })
     }
+}
+
+/// The questions that every model has room for, so that all are asked the same.
+fn questions(asked: Vec<Asked>, looked: &[Looked]) -> Result<Vec<Questions>, StudyError> {
+    // Models that read alike are asked alike.
+    let mut readings: Vec<(String, &Looked)> = Vec::new();
+    for looked in looked {
+        let fingerprint = looked.tokenizer.fingerprint();
+        let alike = |(known, other): &(String, &Looked)| {
+            *known == fingerprint && other.bos == looked.bos && other.context == looked.context
+        };
+        if !readings.iter().any(alike) {
+            readings.push((fingerprint, looked));
+        }
+    }
+    let fitting = |mut asked: Asked| {
+        let before = asked.documents.len();
+        for (_, Looked { model, tokenizer, bos, context }) in &readings {
+            let reading = Reading { tokenizer, bos: *bos, window: *context };
+            let can = reading.can_ask(&asked.documents).map_err(|error| StudyError::Model {
+                path: model.path.clone(),
+                reason: error.to_string(),
+            })?;
+            let mut can = can.into_iter();
+            asked.documents.retain(|_| can.next().unwrap_or(false));
+            if asked.documents.is_empty() {
+                let reason = format!("its context has no room for any question of {}", asked.task);
+                return Err(StudyError::Model { path: model.path.clone(), reason });
+            }
+        }
+        let too_long = (before - asked.documents.len()) as u64;
+        Ok(Questions { asked, too_long })
+    };
+    asked.into_iter().map(fitting).collect()
 }
 
 /// A model and how it is tuned.
@@ -101,7 +138,7 @@ pub fn finetune(
     let context = looked.iter().map(|looked| looked.context).min().unwrap_or(0);
     // Wrong settings are said before data are read, and those before anything is written.
     config.run(1, context)?;
-    let asked = config.asked()?;
+    let asked = questions(config.asked()?, &looked)?;
     let data = examples::make(config, folder)?;
     observe(FinetuningProgress::Data(&data));
     let mut common = config.run(data.train, context)?;
@@ -170,7 +207,7 @@ fn made(
     config: &FinetuningConfig,
     folder: &Path,
     planned: &Planned,
-    asked: &[Asked],
+    asked: &[Questions],
     compute: &Compute,
     stop: &AtomicBool,
     observe: &mut dyn FnMut(FinetuningProgress<'_>),
