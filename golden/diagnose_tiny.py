@@ -33,12 +33,12 @@ REMOVALS = {
 }
 
 
-def removal(decoder, ids, at, removed, baseline):
-    """Losses with the sites `removed` of layer `at` left out, against `baseline`."""
+def without(decoder, ids, at, removed):
+    """The last stream with the sites `removed` of layer `at` left out."""
     x = decoder.embed(ids)
     for layer in range(decoder.layers):
         x = decoder.layer(layer, x, removed if layer == at else ())
-    return probes.removal_record(token_nll(decoder.head(x), ids), baseline)
+    return x
 
 
 def gradient_norms(decoder, ids):
@@ -114,7 +114,11 @@ def diagnose(decoder, ids, separators):
             layer, before, after, middle - before, after - middle, content
         )
         for field, removed in REMOVALS.items():
-            record[field] = removal(decoder, ids, layer, removed, baseline)
+            left = without(decoder, ids, layer, removed)
+            record[field] = probes.removal_record(token_nll(decoder.head(left), ids), baseline)
+            states = decoder.last_hidden(streams[-1]), decoder.last_hidden(left)
+            change = field.replace("removal", "representation")
+            record[change] = probes.representation_record(*states, content)
         for field, part in ATTRIBUTIONS.items():
             record[field] = attribution(decoder, ids, layer, part)
         record["gradient_norm"], record["stream_gradient_norm"] = gradients[layer]

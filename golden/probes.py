@@ -135,6 +135,23 @@ def difference_record(differences):
     return {"delta_nll": delta, "stderr": stderr, "margin": STUDENT[len(differences) - 1] * stderr}
 
 
+def measured(per_window):
+    """One number of each window: mean, standard error, half the 95 % interval."""
+    mean, stderr = mean_and_stderr(per_window.double())
+    return {"mean": mean, "stderr": stderr, "margin": STUDENT[len(per_window) - 1] * stderr}
+
+
+def representation_record(whole, without, content):
+    """How far last hidden states move, [windows, T, hidden], over content tokens; and their means."""
+    per_window = {"cosine_distance": [], "relative_l2": [], "mean_vector_cosine_distance": []}
+    for h, other, counts in zip(whole.double(), without.double(), content):
+        h, other = h[counts], other[counts]
+        per_window["cosine_distance"].append(1 - cosines(h, other).mean())
+        per_window["relative_l2"].append(((other - h).norm(dim=-1) / h.norm(dim=-1)).mean())
+        per_window["mean_vector_cosine_distance"].append(1 - cosines(h.mean(0), other.mean(0)))
+    return {name: measured(torch.stack(values)) for name, values in per_window.items()}
+
+
 def lens_record(index, logits, final):
     """KL(final || lens) in nats and top-1 agreement, over every token (also each window's last)."""
     log_p, log_q = final.double().log_softmax(-1), logits.double().log_softmax(-1)

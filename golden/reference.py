@@ -142,10 +142,14 @@ class Decoder:
                 x = self.site(layer, site, x)
         return x
 
+    def last_hidden(self, x):
+        """What the final norm makes of the stream."""
+        return self.rms_norm("model.norm.weight", x)
+
     def head(self, x):
         """Final norm and logits."""
         embedding = self.weights["model.embed_tokens.weight"]
-        return self.rms_norm("model.norm.weight", x) @ self.weights.get("lm_head.weight", embedding).T
+        return self.last_hidden(x) @ self.weights.get("lm_head.weight", embedding).T
 
     def streams(self, ids):
         """stream.0 to stream.L, [batch, T, hidden] each."""

@@ -144,13 +144,13 @@ def fill(model, seed):
             noise = torch.randn(parameter.shape, generator=generator)
             if name.endswith("bias"):
                 parameter.copy_(0.3 * noise)
-            elif "norm" in name or ".ln_" in name:
+            elif "norm" in name.lower() or ".ln_" in name:
                 # Gemma's gains are 1 + weight.
                 one = 0.0 if model.config.model_type.startswith("gemma") else 1.0
                 parameter.copy_(one + 0.25 * noise)
             elif name.endswith("sinks"):
                 parameter.copy_(noise)
-            elif any(part in name for part in ("embed_tokens", "embed_in", "wte", "wpe")):
+            elif any(part in name for part in ("embed_tokens", "embed_in", "wte", "wpe", "_embeddings")):
                 parameter.copy_(0.5 * noise)
             else:
                 parameter.copy_(noise * 1.2 / parameter.shape[1] ** 0.5)

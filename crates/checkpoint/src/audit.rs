@@ -68,6 +68,9 @@ impl TensorAudit {
             ".attn.masked_bias",
             ".attention.bias",
             ".attention.masked_bias",
+            ".position_ids",
+            // A copy of the bias beside it.
+            ".predictions.decoder.bias",
         ];
         let harmless = |name: &str| {
             name == head

@@ -173,6 +173,12 @@ impl Checkpoint {
         self.parts.tensors.iter()
     }
 
+    /// The names of tensors that the files hold beside the model, in order: heads for other tasks, towers for
+    /// other modalities.
+    pub fn left_out(&self) -> &[String] {
+        &self.parts.left_out
+    }
+
     /// One tensor.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         let tensors = &self.parts.tensors;

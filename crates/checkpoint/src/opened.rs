@@ -37,6 +37,8 @@ pub(crate) struct Parts {
     pub(crate) maps: Vec<FileMap>,
     pub(crate) files: Vec<PathBuf>,
     pub(crate) tensors: Vec<TensorInfo>,
+    /// Names in the files of tensors that are no part of the model.
+    pub(crate) left_out: Vec<String>,
     pub(crate) tokenizer: TokenizerSource,
     /// How the model was made, where the weights' own file says so, as a GGUF file does.
     pub(crate) provenance: Option<ProvenanceRecord>,

@@ -64,10 +64,10 @@ fn parts(
     maps: Vec<FileMap>,
     tensors: Vec<TensorInfo>,
 ) -> Result<Parts, CheckpointError> {
-    let tensors = named(&spec, join(tensors, &files, quantisation)?);
+    let (tensors, left_out) = named(&spec, join(tensors, &files, quantisation)?);
     let tokenizer = tokenizer_in(folder);
     let (format, provenance) = (Format::Safetensors, None);
-    Ok(Parts { format, spec, files, maps, tensors, tokenizer, provenance })
+    Ok(Parts { format, spec, files, maps, tensors, left_out, tokenizer, provenance })
 }
 
 fn open_shards(config: Config, folder: &Path, index: &Path) -> Result<Parts, CheckpointError> {
@@ -99,14 +99,17 @@ fn open_shards(config: Config, folder: &Path, index: &Path) -> Result<Parts, Che
     parts(config, folder, files, maps, tensors)
 }
 
-/// The tensors by the names that this project has for them, without those of other modalities.
-fn named(spec: &ModelSpec, tensors: Vec<TensorInfo>) -> Vec<TensorInfo> {
-    tensors
-        .into_iter()
-        .filter_map(|tensor| {
-            Some(TensorInfo { name: spec.family.name_in_folder(&tensor.name)?, ..tensor })
-        })
-        .collect()
+/// The tensors by the names that this project has for them, and the names of those that are left out.
+fn named(spec: &ModelSpec, tensors: Vec<TensorInfo>) -> (Vec<TensorInfo>, Vec<String>) {
+    let (mut kept, mut left_out) = (Vec::with_capacity(tensors.len()), Vec::new());
+    for tensor in tensors {
+        match spec.family.name_in_folder(&tensor.name) {
+            Some(name) => kept.push(TensorInfo { name, ..tensor }),
+            None => left_out.push(tensor.name),
+        }
+    }
+    left_out.sort_unstable();
+    (kept, left_out)
 }
 
 fn read_index(path: &Path) -> Result<BTreeMap<String, String>, CheckpointError> {

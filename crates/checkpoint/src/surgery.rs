@@ -140,7 +140,8 @@ impl<'a> Conversion<'a> {
         match folded.spec.is_stock() {
             true => Ok(folded),
             false => {
-                Err(ConversionError::NotScaled { scheme: folded.spec.norm_scheme.to_string() })
+                let (scheme, is_own) = (folded.spec.norm_scheme.to_string(), false);
+                Err(ConversionError::NotScaled { scheme, is_own })
             }
         }
     }

@@ -14,7 +14,7 @@ use lns_model::{
     fits_without_experts, open_layers, room_for_experts,
 };
 use lns_record::{Event, FolderKind, FolderMarker};
-use lns_show::with_prefix;
+use lns_show::{clean, counted, with_prefix};
 use lns_spec::ModelSpec;
 use lns_study::StudyConfig;
 use lns_tokenizer::{Tokenizer, model_tokenizer};
@@ -105,6 +105,47 @@ fn finished_model(run: &Path) -> anyhow::Result<PathBuf> {
     )))
 }
 
+/// Refuses an encoder, for what only a model that predicts the next token can do.
+pub(crate) fn require_decoder(checkpoint: &Checkpoint, doing: &str) -> anyhow::Result<()> {
+    let family = checkpoint.spec().family;
+    if !family.is_encoder() {
+        return Ok(());
+    }
+    Err(usage(format!(
+        "{} is an encoder (model_type \"{}\"): it sees a text from both sides and predicts no next token, so \
+         {doing}. `lns inspect`, `lns diagnose`, `lns prune`, and where it has a head `lns eval --text`, take \
+         encoders",
+        checkpoint.path().display(),
+        family.model_type()
+    )))
+}
+
+/// Refuses a model without a head, for what takes a loss.
+pub(crate) fn require_head(checkpoint: &Checkpoint, instead: &str) -> anyhow::Result<()> {
+    if checkpoint.spec().has_head() {
+        return Ok(());
+    }
+    Err(usage(format!(
+        "{} has no head: it gives hidden states and predicts no token, so there is no loss; {instead}",
+        checkpoint.path().display()
+    )))
+}
+
+/// `2 tensors of other heads or towers, which are not run: pooler.dense.bias, pooler.dense.weight`; `None` if all
+/// that the files hold is of the model.
+pub(crate) fn left_out(checkpoint: &Checkpoint) -> Option<String> {
+    const SHOWN: usize = 4;
+    let names = checkpoint.left_out();
+    let shown = names.iter().take(SHOWN).map(|name| clean(name)).collect::<Vec<_>>().join(", ");
+    let more = match names.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let count = counted(names.len(), "tensor");
+    let said = format!("{count} of other heads or towers, which are not run: {shown}{more}");
+    (!names.is_empty()).then_some(said)
+}
+
 /// The model's own tokenizer.
 pub(crate) fn tokenizer(checkpoint: &Checkpoint) -> anyhow::Result<Tokenizer> {
     model_tokenizer(checkpoint)?.ok_or_else(|| {
@@ -135,6 +176,9 @@ pub(crate) fn load(
 ) -> anyhow::Result<Box<dyn LayerSource>> {
     let (path, spec) = (checkpoint.path().to_owned(), checkpoint.spec().clone());
     let needed = bytes(f32_bytes(&spec));
+    if let Some(said) = left_out(&checkpoint) {
+        printer.note(&format!("Left out: {said}."));
+    }
     let on_disk = layers.are_on_disk(&spec);
     if on_disk {
         let why = match layers {

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use lns_checkpoint::Checkpoint;
 use lns_corpus::{CorpusError, Language, TextOptions, Windows, cut_windows, read_windows};
+use lns_record::MaskingRecord;
 use lns_show::counted;
-use lns_spec::ModelSpec;
+use lns_spec::{ModelSpec, Prediction};
 use lns_tasks::Asked;
 use lns_tokenizer::{Tokenizer, TokenizerError};
 
@@ -79,13 +80,21 @@ fn windows(
              {context} or less"
         )));
     }
+    // An encoder was trained on texts between the token that begins them and the one that ends them.
+    let encoder = spec.family.is_encoder();
     let files = match from {
         From::Files(files) => files.to_vec(),
         From::Tasks(asked) => {
             asked.iter().map(|asked| format!("documents of {}", asked.task).into()).collect()
         }
     };
-    let options = TextOptions { files, window, max_tokens: cut.max_tokens, bos: cut.bos };
+    let options = TextOptions {
+        files,
+        window,
+        max_tokens: cut.max_tokens,
+        bos: cut.bos || encoder,
+        closed: encoder,
+    };
     let read = match from {
         From::Files(_) => read_windows(tokenizer, &options, spec.vocab_size),
         From::Tasks(asked) => {
@@ -98,7 +107,7 @@ fn windows(
             cut_windows(tokenizer, answered, &options, spec.vocab_size)
         }
     };
-    read.map_err(|error| match error {
+    let windows = read.map_err(|error| match error {
         CorpusError::Tokenizer(TokenizerError::UnknownWord { word })
             if tokenizer.fingerprint() == language() => usage(format!(
             "the model was trained on the built-in language and reads only its words; \"{word}\" is none \
@@ -106,8 +115,23 @@ fn windows(
              --temperature 1` writes it, or a model that was trained on text (lns train --text)"
         )),
         other => other.into(),
-    })
+    })?;
+    if spec.prediction != Prediction::MaskedToken {
+        return Ok(windows);
+    }
+    let mask = tokenizer.mask_id().ok_or_else(|| {
+        usage(
+            "the model predicts masked tokens, and its tokenizer names no [MASK] to put in their places; put \
+             the tokenizer.json that it was trained with beside its weights",
+        )
+    })?;
+    tokenizer.check_id(mask, spec.vocab_size)?;
+    Ok(windows.masked(mask, MASKING))
 }
+
+/// Which tokens a model of masked tokens is asked for: as many as in its training (Devlin et al., arXiv
+/// 1810.04805, §3.1), always the same.
+const MASKING: MaskingRecord = MaskingRecord { share: 0.15, seed: 0 };
 
 /// The fingerprint of the built-in language's tokenizer, which has the same words for every seed.
 fn language() -> String {
@@ -117,5 +141,9 @@ fn language() -> String {
 /// How much text there is, for a person.
 pub(crate) fn described(text: &Windows) -> String {
     let windows = text.windows.len();
-    format!("Text: {} of {} tokens.", counted(windows, "window"), text.window)
+    let masked = text.masking.map_or_else(String::new, |masking| {
+        let share = 100.0 * masking.share;
+        format!(" {share:.0} % of each are masked (seed {}), and what is predicted.", masking.seed)
+    });
+    format!("Text: {} of {} tokens.{masked}", counted(windows, "window"), text.window)
 }

@@ -25,6 +25,7 @@
 //!     window: 512,
 //!     max_tokens: Some(8192),
 //!     bos: false,
+//!     closed: false,
 //! };
 //! let text = read_windows(&tokenizer, &options, source.spec().vocab_size)?;
 //!

@@ -20,10 +20,11 @@ use tempfile::TempDir;
 fn text(windows: u32) -> Windows {
     let window = |window: u32| Window {
         ids: (0..24).map(|i| (i * 11 + window * 29 + 1) % 96).collect(),
+        targets: None,
         text_bytes: None,
     };
     let windows = (0..windows).map(window).collect();
-    Windows { window: 24, windows, files: Vec::new(), separators: Vec::new() }
+    Windows { window: 24, windows, files: Vec::new(), separators: Vec::new(), masking: None }
 }
 
 fn compute() -> Compute {

@@ -15,6 +15,7 @@
 //!     window: 512,
 //!     max_tokens: Some(2048),
 //!     bos: false,
+//!     closed: false,
 //! };
 //! let text = read_windows(&tokenizer, &options, tokenizer.vocab_size())?;
 //! assert_eq!(text.windows.len(), 4);

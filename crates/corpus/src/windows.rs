@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
+use lns_record::MaskingRecord;
+use lns_spec::IGNORED;
 use lns_tokenizer::{Encoding, Tokenizer};
+use rand_chacha::ChaCha8Rng;
+use rand_core::{Rng, SeedableRng};
 
 use crate::documents::{Piece, Pieces, text_files};
 use crate::{Corpus, CorpusError, Layout, Part, evaluation_sequences};
@@ -21,6 +25,9 @@ pub struct TextOptions {
     /// Whether every window begins with the beginning-of-sequence token, which counts as one of
     /// its tokens.
     pub bos: bool,
+    /// Whether every window ends with the end-of-text token, which counts as one of its tokens: as
+    /// encoders read text.
+    pub closed: bool,
 }
 
 /// A stretch of tokens for the model to read.
@@ -28,13 +35,15 @@ pub struct TextOptions {
 pub struct Window {
     /// Token ids.
     pub ids: Vec<u32>,
+    /// The token to predict at each place, [`IGNORED`] where there is none; `None` is the one that follows.
+    pub targets: Option<Vec<u32>>,
     /// Bytes of text that each token stands for, 0 for the tokens that begin a window and that stand
     /// between documents; `None` where that was not kept, as in a prepared text.
     pub text_bytes: Option<Vec<u32>>,
 }
 
 /// A text, ready for the model.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Windows {
     /// Tokens in each window.
     pub window: usize,
@@ -44,6 +53,8 @@ pub struct Windows {
     pub files: Vec<PathBuf>,
     /// Ids of [`Tokenizer::separators`].
     pub separators: Vec<u32>,
+    /// How tokens were chosen for a model that predicts masked ones.
+    pub masking: Option<MaskingRecord>,
 }
 
 impl Windows {
@@ -60,10 +71,37 @@ impl Windows {
         let windows = sequences.inputs.chunks_exact(window);
         Ok(Self {
             window,
-            windows: windows.map(|ids| Window { ids: ids.to_vec(), text_bytes: None }).collect(),
+            windows: windows
+                .map(|ids| Window { ids: ids.to_vec(), targets: None, text_bytes: None })
+                .collect(),
             files: Vec::new(),
             separators: corpus.tokenizer().separators(),
+            masking: None,
         })
+    }
+
+    /// As it is shown to a model that predicts masked tokens: in every window the same number of tokens, this
+    /// share of those between its first and its last, at least one, give way to the token `mask` and are what
+    /// is predicted. Which ones, the seed and the window's index decide; separators only where all else is
+    /// taken.
+    #[must_use]
+    pub fn masked(mut self, mask: u32, masking: MaskingRecord) -> Self {
+        for (index, window) in self.windows.iter_mut().enumerate() {
+            let mut random = ChaCha8Rng::seed_from_u64(masking.seed);
+            random.set_stream(index as u64);
+            let inner = 1..window.ids.len().saturating_sub(1);
+            let count = (masking.share * inner.len() as f64).round().max(1.0) as usize;
+            let mut places: Vec<(bool, u64, usize)> = inner
+                .map(|at| (self.separators.contains(&window.ids[at]), random.next_u64(), at))
+                .collect();
+            places.sort_unstable();
+            let mut targets = vec![IGNORED; window.ids.len()];
+            for (_, _, at) in places.into_iter().take(count) {
+                targets[at] = std::mem::replace(&mut window.ids[at], mask);
+            }
+            window.targets = Some(targets);
+        }
+        Self { masking: Some(masking), ..self }
     }
 }
 
@@ -93,7 +131,7 @@ pub fn read_windows(
     }
     let windows = cutter.finish(&files)?;
     let separators = tokenizer.separators();
-    Ok(Windows { window: options.window, windows, files: read, separators })
+    Ok(Windows { window: options.window, windows, files: read, separators, masking: None })
 }
 
 /// The same of documents that are in memory, each short enough to be tokenised at once; `options.files`
@@ -113,7 +151,8 @@ pub fn cut_windows<'a>(
     }
     let windows = cutter.finish(&options.files)?;
     let separators = tokenizer.separators();
-    Ok(Windows { window: options.window, windows, files: options.files.clone(), separators })
+    let files = options.files.clone();
+    Ok(Windows { window: options.window, windows, files, separators, masking: None })
 }
 
 /// Collects tokens and cuts them.
@@ -125,6 +164,8 @@ struct Cutter<'a> {
     wanted: u64,
     /// What every window begins with.
     bos: Option<u32>,
+    /// What every window ends with.
+    end: Option<u32>,
     /// The ids of the window that is being filled, and the bytes each stands for.
     current: Encoding,
     windows: Vec<Window>,
@@ -139,7 +180,8 @@ impl<'a> Cutter<'a> {
         vocab_size: usize,
     ) -> Result<Self, CorpusError> {
         let window = options.window;
-        if window < 2 {
+        // A window that is closed holds a token between its first and its last.
+        if window < if options.closed { 3 } else { 2 } {
             return Err(CorpusError::WindowTooShort { window });
         }
         let wanted = options.max_tokens.map_or(u64::MAX, |tokens| tokens / window as u64);
@@ -151,12 +193,18 @@ impl<'a> Cutter<'a> {
             (true, None) => return Err(CorpusError::NoBos),
             (true, Some(id)) => Some(id),
         };
+        let end = match (options.closed, tokenizer.end_of_text_id()) {
+            (false, _) => None,
+            (true, None) => return Err(CorpusError::NoEndOfText),
+            (true, Some(id)) => Some(id),
+        };
         let mut cutter = Self {
             tokenizer,
             vocab_size,
             window,
             wanted,
             bos,
+            end,
             current: Encoding::default(),
             windows: Vec::new(),
             begun: false,
@@ -192,9 +240,13 @@ impl<'a> Cutter<'a> {
         self.tokenizer.check_id(id, self.vocab_size)?;
         self.current.ids.push(id);
         self.current.bytes.push(bytes);
+        if let Some(end) = self.end.filter(|_| self.current.ids.len() + 1 == self.window) {
+            self.current.ids.push(end);
+            self.current.bytes.push(0);
+        }
         if self.current.ids.len() == self.window {
             let Encoding { ids, bytes } = std::mem::take(&mut self.current);
-            self.windows.push(Window { ids, text_bytes: Some(bytes) });
+            self.windows.push(Window { ids, targets: None, text_bytes: Some(bytes) });
             self.begin_window()?;
         }
         Ok(())
@@ -215,7 +267,7 @@ impl<'a> Cutter<'a> {
         }
         Err(CorpusError::TextTooShort {
             tokens,
-            needed: self.window - begun,
+            needed: self.window - begun - usize::from(self.end.is_some()),
             largest: self.current.ids.len(),
         })
     }
@@ -249,7 +301,7 @@ mod tests {
             path
         };
         let files = files.iter().map(write).collect();
-        let options = TextOptions { files, window, max_tokens: None, bos: false };
+        let options = TextOptions { files, window, max_tokens: None, bos: false, closed: false };
         Texts { folder, options }
     }
 
@@ -297,6 +349,56 @@ mod tests {
             assert_eq!(window.text_bytes.as_deref().unwrap(), &whole.bytes[4 * index..][..4]);
         }
         assert_eq!((windows.window, &windows.files), (4, &texts.options.files));
+    }
+
+    #[test]
+    fn closed_windows_stand_between_the_token_that_begins_a_text_and_the_one_that_ends_it() {
+        let text = "The river rose in the night and by morning";
+        let mut texts = texts(&[("a.txt", text)], 6);
+        (texts.options.bos, texts.options.closed) = (true, true);
+        let tokenizer = build(&byte_level("smollm")).with_bos(1).with_end_of_text(2);
+        let whole = tokenizer.encode(text).unwrap();
+        let windows = read_windows(&tokenizer, &texts.options, 1000).unwrap();
+        assert_eq!(windows.windows.len(), whole.ids.len() / 4);
+        for (window, inner) in windows.windows.iter().zip(whole.ids.chunks(4)) {
+            assert_eq!(window.ids, [&[1], inner, &[2]].concat());
+        }
+        texts.options.window = 2;
+        assert!(read_windows(&tokenizer, &texts.options, 1000).is_err());
+    }
+
+    #[test]
+    fn every_window_hides_the_same_share_of_its_text_and_the_seed_says_which_tokens() {
+        let window = |ids: Vec<u32>| Window { ids, targets: None, text_bytes: None };
+        let windows = vec![
+            window((100..120).collect()),
+            window((100..120).collect()),
+            window([vec![7; 15], (200..205).collect()].concat()),
+            window(vec![7; 20]),
+        ];
+        let text =
+            Windows { window: 20, windows, files: vec![], separators: vec![7], masking: None };
+        let masked = |seed| text.clone().masked(3, MaskingRecord { share: 0.15, seed });
+        let places = |windows: &Windows| -> Vec<Vec<usize>> {
+            let of = |window: &Window| {
+                (0..20).filter(|at| window.targets.as_ref().unwrap()[*at] != IGNORED).collect()
+            };
+            windows.windows.iter().map(of).collect()
+        };
+        let once = masked(1);
+        assert_eq!(once, masked(1));
+        assert_ne!(places(&once), places(&masked(2)));
+        assert_ne!(places(&once)[0], places(&once)[1], "windows of the same text differ");
+        for (window, whole) in once.windows.iter().zip(&text.windows) {
+            let targets = window.targets.as_ref().unwrap();
+            let hidden: Vec<usize> = (0..20).filter(|at| targets[*at] != IGNORED).collect();
+            assert_eq!(hidden.len(), 3, "15 % of 18");
+            assert!(hidden.iter().all(|at| window.ids[*at] == 3 && targets[*at] == whole.ids[*at]));
+            assert!(!hidden.contains(&0) && !hidden.contains(&19));
+            let kept = (0..20).filter(|at| !hidden.contains(at));
+            assert!(kept.into_iter().all(|at| window.ids[at] == whole.ids[at]));
+        }
+        assert!(places(&once)[2].iter().all(|at| *at > 14), "separators come last");
     }
 
     #[test]

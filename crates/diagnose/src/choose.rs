@@ -196,7 +196,7 @@ fn branches(model: &dyn LayerSource) -> Vec<Removal> {
     let of = |layer: LayerIndex| {
         [Site::Attention, Site::Mlp]
             .into_iter()
-            .filter(move |site| spec.can_lose_branch(layer, *site))
+            .filter(move |site| spec.has_branch(layer, *site))
             .map(move |site| Removal { layer, branch: Some(site) })
     };
     spec.layers().flat_map(of).collect()

@@ -10,7 +10,7 @@ use layernorm_scaling::{TransformerLayerWithScaling, rotary_table};
 use lns_corpus::Window;
 use lns_kernels::{LossTerms, RotaryTable, Workers, backward_from, with_slices};
 use lns_model::{Head, LayerSource, LoadError};
-use lns_score::{ScoreError, predictors, window_length};
+use lns_score::{ScoreError, predicted, targets, window_length};
 
 use crate::Control;
 
@@ -81,11 +81,11 @@ impl Examined<'_> {
         let Self { source, windows, workers, control } = *self;
         let rotary = self.rotary()?;
         let Some(streams) = self.streams(&rotary)? else { return Ok(false) };
-        let predicted = (windows.len() * (window_length(windows)? - 1)) as f64;
+        let predicted = windows.iter().map(predicted).sum::<usize>() as f64;
         let head = source.head()?;
         let mut upstream = workers.map(windows.len(), |window| {
             let last = &streams[window][streams[window].len() - 1];
-            head_gradient(&head, last, &windows[window].ids[1..], predicted)
+            head_gradient(&head, last, &targets(&windows[window]), predicted)
         });
         let layers: Vec<_> = source.spec().layers().collect();
         for layer in layers.into_iter().rev() {
@@ -126,18 +126,18 @@ pub(crate) fn squares(tensor: &Tensor<3>) -> f64 {
     with_slices([tensor], |[values]| values.iter().map(|x| f64::from(*x).powi(2)).sum())
 }
 
-/// ∂(Σ loss / predicted)/∂stream\[L\] of one window, \[1, T, H\].
+/// ∂(Σ loss / predicted)/∂stream\[L\] of one window, \[1, T, H\]: nothing at places without a target.
 fn head_gradient(head: &Head, last: &Tensor<3>, targets: &[u32], predicted: f64) -> Tensor<3> {
     let [_, length, hidden] = last.dims();
     let head = head.clone().no_grad().train();
-    let leaf = Tensor::from_inner(predictors(last)).require_grad();
+    let rows = last.clone().reshape([length, hidden]);
+    let leaf = Tensor::from_inner(rows).require_grad();
     let terms = LossTerms { weight: 1.0 / predicted, z_loss: 0.0 };
     let (loss, _) = head.loss(leaf.clone(), targets, terms);
     let found = leaf.grad(&loss.backward());
-    // The last position predicts nothing.
-    let nothing = Tensor::zeros([1, hidden], &last.device());
-    let rows = found.into_iter().chain([nothing]).collect();
-    Tensor::cat(rows, 0).reshape([1, length, hidden])
+    found
+        .unwrap_or_else(|| Tensor::zeros([length, hidden], &last.device()))
+        .reshape([1, length, hidden])
 }
 
 /// Gradient of ⟨layer(input), upstream⟩ with respect to the input and to the parameters, the latter

@@ -11,6 +11,7 @@ mod growth;
 mod observer;
 mod pass;
 mod probes;
+mod representation;
 mod statistics;
 mod task_costs;
 mod theory;
@@ -20,7 +21,7 @@ mod words;
 pub use choose::{Choice, ChooseError, Chosen, PruneRule, choose};
 pub use derivative::Examined;
 pub use growth::fit_growth;
-pub use observer::{AtEnd, AtLayer, Observer, Observers, Passed};
+pub use observer::{AtEnd, AtEndWithout, AtLayer, Observer, Observers, Passed};
 pub use probes::{Course, Probe, Probes, UnknownProbe, UnsuitedProbe, probes};
 pub use task_costs::{TaskCosts, TaskCostsError, TaskMeasure};
 pub use theory::{Moment, Subject, theory};
@@ -93,12 +94,14 @@ pub fn diagnose(
     let start = Instant::now();
     let (names, observers) = shared(probes);
     let found = pass::run(source, text, &observers, workers, control)?;
-    let baseline = found.baseline();
-    if baseline.is_empty() {
+    if found.windows() == 0 {
         return Ok(None);
     }
-    let windows = &text.windows[..baseline.len()];
-    let (nll, nll_stderr) = (mean(&baseline), standard_error(&baseline));
+    let windows = &text.windows[..found.windows()];
+    let baseline = found.baseline().map(|losses| {
+        let nll = mean(&losses);
+        BaselineRecord { nll, perplexity: nll.exp(), nll_stderr: standard_error(&losses) }
+    });
     let layer = |layer| LayerRecord { layer, ..LayerRecord::default() };
     let mut record = DiagnoseRecord {
         name: labels.name,
@@ -108,8 +111,9 @@ pub fn diagnose(
             tokens: (windows.len() * length) as u64,
             windows: windows.len() as u64,
             window_len: length as u64,
+            masking: text.masking,
         },
-        baseline: BaselineRecord { nll, perplexity: nll.exp(), nll_stderr },
+        baseline,
         stream: Vec::new(),
         heavy_tokens: Vec::new(),
         layers: (0..source.spec().num_hidden_layers).map(layer).collect(),

@@ -57,6 +57,9 @@ pub trait Observer: Send + Sync {
         Ok(())
     }
 
+    /// Notes what the model without one of the observer's parts makes of a window.
+    fn at_end_without(&self, _at: &AtEndWithout<'_>) {}
+
     /// Writes the numbers of the windows that were whole into the record, which has an entry for
     /// every layer.
     fn conclude(&self, passed: &Passed<'_>, record: &mut DiagnoseRecord);
@@ -97,8 +100,8 @@ pub struct AtEnd<'a> {
     pub content: &'a [bool],
     /// stream\[0\] to stream\[L\], \[1, T, H\] each, where an observer keeps them; else the last alone.
     pub streams: &'a [Tensor<3>],
-    /// The final norm and the head.
-    pub head: &'a Head,
+    /// The final norm and the head, where the model has them.
+    pub head: Option<&'a Head>,
     /// Who computes.
     pub workers: &'a Workers,
     /// Is told of every head that is computed.
@@ -110,6 +113,23 @@ impl AtEnd<'_> {
     pub fn last(&self) -> &Tensor<3> {
         &self.streams[self.streams.len() - 1]
     }
+}
+
+/// The last hidden states of one window, \[1, T, H\]: the stream after the last layer, in a decoder after the
+/// final norm.
+pub struct AtEndWithout<'a> {
+    /// Index of the window in the text.
+    pub window: usize,
+    /// Which of its tokens are content.
+    pub content: &'a [bool],
+    /// The layer that lacks the part.
+    pub layer: usize,
+    /// Which of the observer's parts, in the order of [`Observer::without`].
+    pub part: usize,
+    /// Of the untouched model.
+    pub whole: &'a Tensor<3>,
+    /// Of the model without the part.
+    pub without: &'a Tensor<3>,
 }
 
 /// What workers note by window and place, and find in that order again whoever came first.
@@ -145,7 +165,8 @@ pub(crate) struct Lacks {
 #[derive(Default)]
 pub(crate) struct Measured {
     pub(crate) streams: Vec<StreamSums>,
-    pub(crate) baseline: f64,
+    /// Its loss, where the model has a head.
+    pub(crate) baseline: Option<f64>,
     /// Loss of each variant.
     pub(crate) losses: Vec<(Lacks, f64)>,
 }
@@ -186,7 +207,7 @@ impl Passed<'_> {
         let wanted = Lacks { observer: self.observer, part, layer };
         let of = |window: &Measured| {
             let own = window.losses.iter().find(|(lacks, _)| *lacks == wanted)?;
-            Some(own.1 - window.baseline)
+            Some(own.1 - window.baseline?)
         };
         let differences: Vec<f64> = self.measured.iter().filter_map(of).collect();
         (!differences.is_empty()).then(|| RemovalRecord {

@@ -15,12 +15,13 @@ use lns_kernels::{RotaryTable, Workers, with_slices};
 use lns_model::{Head, LayerSource, LoadError};
 use lns_record::{DiagnoseRecord, StreamRecord};
 use lns_score::{CountPasses, ScoreError, require_finite, window_length, window_loss};
-use lns_spec::{LayerIndex, ModelSpec, Site};
+use lns_spec::{LayerIndex, ModelSpec, Prediction, Site};
 use lns_statistics::mean;
 
 use crate::{
     Control,
-    observer::{AtEnd, AtLayer, Lacks, Measured, Observers, Passed},
+    observer::{AtEnd, AtEndWithout, AtLayer, Lacks, Measured, Observers, Passed},
+    representation::last_hidden,
     statistics::{StreamSums, content, median, stream_sums},
 };
 
@@ -117,7 +118,9 @@ pub(crate) fn run(
             advance(&mut runs, &context, workers)?;
         }
         let report = |heads: u64| (control.progress)(heads * head_passes(spec));
-        finish(&mut runs, &source.head()?, observers, workers, &report, measured.len())?;
+        let head = spec.has_head().then(|| source.head()).transpose()?;
+        let end = End { head: head.as_ref(), prediction: spec.prediction, first: measured.len() };
+        finish(&mut runs, &end, observers, workers, &report)?;
         measured.extend(runs.into_iter().map(|run| run.measured));
     }
     require_finite_losses(&measured)?;
@@ -288,16 +291,24 @@ fn sums_of(stream: &Tensor<3>) -> StreamSums {
     with_slices([stream], |[stream]| stream_sums(stream, hidden))
 }
 
+/// What stands after the last layer.
+struct End<'a> {
+    head: Option<&'a Head>,
+    prediction: Prediction,
+    /// Index of the batch's first window in the text.
+    first: usize,
+}
+
 /// Losses of the windows of a batch, and what the observers note of them, once they have left the last
-/// layer; `first` is the index of the batch's first window in the text.
+/// layer.
 fn finish(
     runs: &mut [WindowState<'_>],
-    head: &Head,
+    end: &End<'_>,
     observers: &Observers,
     workers: &Workers,
     progress: CountPasses<'_>,
-    first: usize,
 ) -> Result<(), ScoreError> {
+    let &End { head, prediction, first } = end;
     let last = |run: &WindowState<'_>| run.streams[run.streams.len() - 1].clone();
     let sums = workers.map(runs.len(), |window| sums_of(&last(&runs[window])));
     for (window, sums) in sums.into_iter().enumerate() {
@@ -305,22 +316,35 @@ fn finish(
         add_stream(&mut runs[window], layers, first + window, sums)?;
     }
     let loss_of = |run: &WindowState<'_>, stream: &Tensor<3>| {
-        let loss = window_loss(head, stream, &run.window.ids);
+        let loss = head.map(|head| window_loss(head, stream, run.window));
         progress(1);
         loss
     };
+    let hidden = |stream: &Tensor<3>| last_hidden(prediction, head, stream);
+    let outputs = workers.map(runs.len(), |window| hidden(&last(&runs[window])));
     let baselines = workers.map(runs.len(), |window| loss_of(&runs[window], &last(&runs[window])));
     let variants: Vec<(usize, &Variant)> = runs
         .iter()
         .enumerate()
         .flat_map(|(window, run)| run.variants.iter().map(move |variant| (window, variant)))
         .collect();
-    let losses: Vec<(usize, (Lacks, f64))> = workers.map(variants.len(), |job| {
+    let losses: Vec<(usize, Lacks, Option<f64>)> = workers.map(variants.len(), |job| {
         let (window, variant) = variants[job];
-        (window, (variant.lacks, loss_of(&runs[window], &variant.stream)))
+        let Lacks { observer, part, layer } = variant.lacks;
+        let (whole, without) = (&outputs[window], &hidden(&variant.stream));
+        let (content, at) = (runs[window].content, first + window);
+        observers[observer].at_end_without(&AtEndWithout {
+            window: at,
+            content,
+            layer,
+            part,
+            whole,
+            without,
+        });
+        (window, variant.lacks, loss_of(&runs[window], &variant.stream))
     });
-    for (window, loss) in losses {
-        runs[window].measured.losses.push(loss);
+    for (window, lacks, loss) in losses {
+        runs[window].measured.losses.extend(loss.map(|loss| (lacks, loss)));
     }
     for (window, (run, baseline)) in runs.iter_mut().zip(baselines).enumerate() {
         let window = first + window;
@@ -336,7 +360,7 @@ fn finish(
 
 /// Refuses losses that are no numbers, of the untouched model or without a part.
 fn require_finite_losses(measured: &[Measured]) -> Result<(), ScoreError> {
-    let baseline: Vec<f64> = measured.iter().map(|window| window.baseline).collect();
+    let baseline: Vec<f64> = measured.iter().filter_map(|window| window.baseline).collect();
     require_finite("the loss", &baseline)?;
     for (window, measured) in measured.iter().enumerate() {
         if let Some((lacks, _)) = measured.losses.iter().find(|loss| !loss.1.is_finite()) {
@@ -356,8 +380,13 @@ pub(crate) struct Findings {
 }
 
 impl Findings {
-    /// Mean loss of each window that was whole.
-    pub(crate) fn baseline(&self) -> Vec<f64> {
+    /// How many windows were whole.
+    pub(crate) fn windows(&self) -> usize {
+        self.measured.len()
+    }
+
+    /// Mean loss of each of them; `None` without a head.
+    pub(crate) fn baseline(&self) -> Option<Vec<f64>> {
         self.measured.iter().map(|window| window.baseline).collect()
     }
 

@@ -75,6 +75,16 @@ pub(crate) fn variances(values: &[f32], width: usize, counts: &[bool]) -> Vec<f6
     rows(values, width, counts).map(|row| moments(row).1).collect()
 }
 
+/// The mean of the rows that count; zeros where none does.
+pub(crate) fn mean_row(values: &[f32], width: usize, counts: &[bool]) -> Vec<f32> {
+    let (mut sums, mut tokens) = (vec![0f64; width], 0usize);
+    for row in rows(values, width, counts) {
+        sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(*value));
+        tokens += 1;
+    }
+    sums.into_iter().map(|sum| (sum / tokens.max(1) as f64) as f32).collect()
+}
+
 /// Σ over tokens that count of the relative change ‖b − a‖ / ‖a‖, and of the cosine of a and b.
 pub(crate) fn change_sums(a: &[f32], b: &[f32], width: usize, counts: &[bool]) -> (f64, f64) {
     let (mut ratios, mut cosines) = (0.0, 0.0);
@@ -178,13 +188,17 @@ mod tests {
     }
 
     fn text(ids: &[&[u32]]) -> Windows {
-        let window =
-            |ids: &&[u32]| Window { ids: ids.to_vec(), text_bytes: Some(vec![1; ids.len()]) };
+        let window = |ids: &&[u32]| Window {
+            ids: ids.to_vec(),
+            targets: None,
+            text_bytes: Some(vec![1; ids.len()]),
+        };
         Windows {
             window: ids[0].len(),
             windows: ids.iter().map(window).collect(),
             files: Vec::new(),
             separators: vec![0, 9],
+            masking: None,
         }
     }
 

@@ -9,7 +9,7 @@ use crate::{
     growth::fit_growth,
     probes::{
         probes,
-        removal::{IDLE_THRESHOLD, RemovalVerdict},
+        removal::{IDLE_THRESHOLD, RemovalVerdict, output_changes, predicted_token},
         tasks,
     },
     words::{number, since},
@@ -71,10 +71,14 @@ fn summary(
     let layers = record.layers.len();
     let mut text = match (removal, growth) {
         (None, None) => return "Too little was measured for a verdict.".to_owned(),
-        (None, Some(growth)) => format!(
-            "Layer removal was not measured, so which layers idle is open; {}.",
-            growth_in_short(growth)
-        ),
+        (None, Some(growth)) => {
+            let why = match output_changes(record) {
+                // There is a loss wherever there is a head.
+                Some(_) => "The model has no head, so no loss says which layers idle",
+                None => "Layer removal was not measured, so which layers idle is open",
+            };
+            format!("{why}; {}.", growth_in_short(growth))
+        }
         (Some(removal), growth) => {
             let growth = growth.map(|growth| format!("; {}", growth_in_short(growth)));
             format!(
@@ -121,9 +125,10 @@ fn idle_sentence(removal: &RemovalVerdict, record: &DiagnoseRecord) -> String {
             };
             format!(
                 "{count} of {} idle ({}){deep}: removing any one costs less than \
-                 {IDLE_THRESHOLD} nats per token.",
+                 {IDLE_THRESHOLD} nats per {}.",
                 counted(layers, "layer"),
-                layers_in_words(idle)
+                layers_in_words(idle),
+                predicted_token(record)
             )
         }
     }
@@ -163,8 +168,14 @@ mod tests {
         DiagnoseRecord {
             name: String::new(),
             model: serde_json::Value::Null,
-            text: TextRecord { files: Vec::new(), tokens: windows * 512, windows, window_len: 512 },
-            baseline: BaselineRecord { nll: 3.0, perplexity: 3f64.exp(), nll_stderr: None },
+            text: TextRecord {
+                files: Vec::new(),
+                tokens: windows * 512,
+                windows,
+                window_len: 512,
+                masking: None,
+            },
+            baseline: Some(BaselineRecord { nll: 3.0, perplexity: 3f64.exp(), nll_stderr: None }),
             stream,
             heavy_tokens: Vec::new(),
             layers,

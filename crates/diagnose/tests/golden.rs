@@ -13,9 +13,9 @@ use burn::{
 use lns_checkpoint::Checkpoint;
 use lns_corpus::{Window, Windows};
 use lns_diagnose::{Control, Labels, Probes, diagnose};
-use lns_kernels::{LossTerms, Workers};
+use lns_kernels::{IGNORED, LossTerms, Workers};
 use lns_model::{Decoder, LayerSource, Pruned, StreamingDecoder};
-use lns_record::{Axis, DiagnoseRecord, Numbers, ProbeDescription};
+use lns_record::{Axis, DiagnoseRecord, MaskingRecord, Numbers, ProbeDescription};
 use lns_score::ScoreError;
 use lns_spec::{LayerIndex, Removal, Site};
 use serde_json::Value;
@@ -32,10 +32,38 @@ fn expected(name: &str) -> Value {
 fn text(expected: &Value) -> Windows {
     let length = expected["text"]["window_len"].as_u64().expect("a number") as usize;
     let ids: Vec<u32> = flatten(&expected["ids"]).into_iter().map(|id| id as u32).collect();
-    let window = |ids: &[u32]| Window { ids: ids.to_vec(), text_bytes: Some(vec![1; length]) };
+    if let Some(targets) = expected.get("targets") {
+        return masked_text(expected, &ids, &flatten(targets));
+    }
+    let window = |ids: &[u32]| Window {
+        ids: ids.to_vec(),
+        targets: None,
+        text_bytes: Some(vec![1; length]),
+    };
     let separators = flatten(&expected["separators"]).into_iter().map(|id| id as u32).collect();
     let windows = ids.chunks(length).map(window).collect();
-    Windows { window: length, windows, files: Vec::new(), separators }
+    Windows { window: length, windows, files: Vec::new(), separators, masking: None }
+}
+
+/// As [`text`], with the tokens that an encoder is to predict; −1 where there is none.
+fn masked_text(expected: &Value, ids: &[u32], targets: &[f64]) -> Windows {
+    let length = expected["text"]["window_len"].as_u64().expect("a number") as usize;
+    let targets: Vec<u32> =
+        targets.iter().map(|id| if *id < 0.0 { IGNORED } else { *id as u32 }).collect();
+    let windows = ids.chunks(length).zip(targets.chunks(length));
+    let window = |(ids, targets): (&[u32], &[u32])| Window {
+        ids: ids.to_vec(),
+        targets: Some(targets.to_vec()),
+        text_bytes: None,
+    };
+    let separators = flatten(&expected["separators"]).into_iter().map(|id| id as u32).collect();
+    Windows {
+        window: length,
+        windows: windows.map(window).collect(),
+        files: Vec::new(),
+        separators,
+        masking: Some(MaskingRecord { share: 0.15, seed: 0 }),
+    }
 }
 
 fn flatten(value: &Value) -> Vec<f64> {
@@ -81,8 +109,8 @@ fn model(name: &str) -> Decoder {
 
 /// Compares `found` with `expected` for every number of the reference, noting each path.
 fn compare(found: &Value, expected: &Value, path: &str, compared: &mut Vec<String>) {
-    const NOT_OURS: [&str; 6] =
-        ["ids", "separators", "text", "model", "window_nll", "removal_per_window"];
+    const NOT_OURS: [&str; 7] =
+        ["ids", "targets", "separators", "text", "model", "window_nll", "removal_per_window"];
     match expected {
         Value::Object(map) => {
             for (key, expected) in map {
@@ -126,6 +154,8 @@ fn every_number_equals_the_reference() {
             "removal.margin",
             "removal_attention.delta_nll",
             "removal_mlp.delta_nll",
+            "representation.cosine_distance.mean",
+            "representation_mlp.mean_vector_cosine_distance.margin",
             "gradient_norm",
             "stream_gradient_norm",
             "angular_distance",
@@ -174,9 +204,14 @@ fn threads_streaming_and_repeats_give_the_same_bits() {
 #[test]
 fn a_half_precision_checkpoint_gives_no_nan_anywhere() {
     let ids: Vec<u32> = (0..24).map(|i| i * 5 % 32).collect();
-    let window = Window { ids, text_bytes: Some(vec![1; 24]) };
-    let text =
-        Windows { window: 24, windows: vec![window], files: Vec::new(), separators: Vec::new() };
+    let window = Window { ids, targets: None, text_bytes: Some(vec![1; 24]) };
+    let text = Windows {
+        window: 24,
+        windows: vec![window],
+        files: Vec::new(),
+        separators: Vec::new(),
+        masking: None,
+    };
     for name in ["llama-bf16-sharded", "qwen3-bf16-sharded", "llama-f16"] {
         let record = run(&model(name), &text, "all", 1);
         let mut record_as_json = serde_json::to_value(&record).expect("serialises");
@@ -369,10 +404,22 @@ fn removals_cost_what_models_without_the_part_lose_in_families_that_join_branche
         let ids: Vec<u32> = (0..48).map(|i| (i * i * 7 + 3) % 96).collect();
         let windows: Vec<Window> = ids
             .chunks(16)
-            .map(|ids| Window { ids: ids.to_vec(), text_bytes: Some(vec![1; ids.len()]) })
+            .map(|ids| Window {
+                ids: ids.to_vec(),
+                targets: None,
+                text_bytes: Some(vec![1; ids.len()]),
+            })
             .collect();
-        let text = Windows { window: 16, windows, files: Vec::new(), separators: Vec::new() };
-        let loss = |source: &dyn LayerSource| run(source, &text, "stream", 1).baseline.nll;
+        let text = Windows {
+            window: 16,
+            windows,
+            files: Vec::new(),
+            separators: Vec::new(),
+            masking: None,
+        };
+        let loss = |source: &dyn LayerSource| {
+            run(source, &text, "stream", 1).baseline.expect("a loss").nll
+        };
         let whole = loss(&model);
         let record = run(&model, &text, "removal,sublayers", 1);
         for (index, layer) in record.layers.iter().enumerate() {
@@ -429,9 +476,14 @@ fn gradients_of_experts_are_added_up_though_each_window_meets_others() {
     let ids: Vec<u32> = (0..24).map(|i| (i * i * 7 + 3) % 96).collect();
     let windows = ids
         .chunks(3)
-        .map(|ids| Window { ids: ids.to_vec(), text_bytes: Some(vec![1; ids.len()]) })
+        .map(|ids| Window {
+            ids: ids.to_vec(),
+            targets: None,
+            text_bytes: Some(vec![1; ids.len()]),
+        })
         .collect();
-    let text = Windows { window: 3, windows, files: Vec::new(), separators: Vec::new() };
+    let text =
+        Windows { window: 3, windows, files: Vec::new(), separators: Vec::new(), masking: None };
     for name in ["mixtral", "gpt_oss"] {
         let model = model(name);
         let record = run(&model, &text, "gradients", 1);
@@ -470,9 +522,15 @@ fn the_share_of_tokens_of_each_expert_is_what_transformers_sends_there() {
     let length = ids.len() / 2;
     let windows = ids
         .chunks(length)
-        .map(|ids| Window { ids: ids.to_vec(), text_bytes: Some(vec![1; length]) })
+        .map(|ids| Window { ids: ids.to_vec(), targets: None, text_bytes: Some(vec![1; length]) })
         .collect();
-    let text = Windows { window: length, windows, files: Vec::new(), separators: Vec::new() };
+    let text = Windows {
+        window: length,
+        windows,
+        files: Vec::new(),
+        separators: Vec::new(),
+        masking: None,
+    };
     let record = run(&model, &text, "experts", 1);
     for layer in &record.layers {
         let Some(chosen) = numbers(&format!("experts.{}", layer.layer)) else {
@@ -506,4 +564,42 @@ fn a_probe_that_means_nothing_for_a_model_is_left_out_or_refused_by_name() {
     // Nobody is told to measure what there is not.
     let record = run(&model("llama"), &text(&expected("llama")), "stream", 1);
     assert!(record.described.iter().all(|probe| probe.name != "experts"));
+}
+
+#[test]
+fn an_encoder_is_measured_by_masked_tokens_and_without_a_head_by_its_output_alone() {
+    for (name, has_head) in [("bert", true), ("bert-headless", false)] {
+        let (expected, model) = (expected(name), model(name));
+        let (text, probes) = (text(&expected), if has_head { "all" } else { "default,sublayers" });
+        let text = if has_head { text } else { Windows { masking: None, ..text } };
+        let record = run(&model, &text, probes, 2);
+        let found = serde_json::to_value(&record).expect("serialises");
+        let mut compared = Vec::new();
+        compare(&found, &expected, name, &mut compared);
+        assert!(compared.iter().any(|path| path.ends_with("representation_mlp.relative_l2.mean")));
+        assert_eq!(compared.iter().any(|path| path.contains("gradient_norm")), has_head);
+        assert_eq!(record.baseline.is_some(), has_head);
+        let said = format!("{} {}", record.verdict.text, record.verdict.evidence.join(" "));
+        assert_eq!(said.contains("nats"), has_head, "{said}");
+        assert_eq!(said.contains("per masked token"), has_head, "{said}");
+        assert_eq!(said.contains("no head"), !has_head, "{said}");
+        assert!(said.contains("turns the last hidden state"), "{said}");
+        // What is described is measured, and nothing else is.
+        let numbers = Numbers::of(&record);
+        for quantity in record.quantities() {
+            assert!(numbers.has(quantity), "{name}: {}", quantity.field);
+        }
+    }
+}
+
+#[test]
+fn probes_that_take_a_loss_are_refused_by_name_without_one_and_left_out_of_all() {
+    let headless = model("bert-headless").spec().clone();
+    let probes = |text: &str| text.parse::<Probes>().expect("probes").for_model(&headless);
+    for name in ["gradients", "lens", "attribution"] {
+        let error = probes(name).expect_err(name).to_string();
+        assert!(error.contains("no head and so no loss"), "{error}");
+    }
+    let all = probes("all").expect("what suits").to_string();
+    assert_eq!(all, "stream,branches,angular,removal,sublayers,jacobian");
 }

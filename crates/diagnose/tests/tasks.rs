@@ -46,9 +46,10 @@ fn asked(name: &str, documents: usize) -> Asked {
 /// A diagnosis of removal on a few windows.
 fn record(model: &Decoder, workers: &Workers) -> DiagnoseRecord {
     let ids = |window: u32| (0..16).map(|at| (window * 31 + at * at) % 96).collect();
-    let window = |window| Window { ids: ids(window), text_bytes: None };
+    let window = |window| Window { ids: ids(window), targets: None, text_bytes: None };
     let windows = (0..5).map(window).collect();
-    let text = Windows { window: 16, windows, files: Vec::new(), separators: Vec::new() };
+    let text =
+        Windows { window: 16, windows, files: Vec::new(), separators: Vec::new(), masking: None };
     let control = Control { progress: &|_| {}, stop: &AtomicBool::new(false) };
     let labels = Labels { name: "tiny".to_owned(), files: Vec::new(), spell: &|_| String::new() };
     diagnose(model, &text, &Probes::default(), workers, control, labels)

@@ -34,10 +34,10 @@ fn text() -> Windows {
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let mut window = || {
         let ids = (0..8).map(|_| rng.next_u32() % 512).collect();
-        Window { ids, text_bytes: Some(vec![1; 8]) }
+        Window { ids, targets: None, text_bytes: Some(vec![1; 8]) }
     };
     let windows = (0..16).map(|_| window()).collect();
-    Windows { window: 8, windows, files: Vec::new(), separators: Vec::new() }
+    Windows { window: 8, windows, files: Vec::new(), separators: Vec::new(), masking: None }
 }
 
 fn measure(name: &str, moment: Moment, scheme: NormScheme) -> TheoryRecord {

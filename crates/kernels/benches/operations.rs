@@ -10,7 +10,7 @@
 use burn::tensor::{Device, Distribution, Tensor};
 use divan::{Bencher, counter::ItemsCount};
 use lns_kernels::{
-    AdamW, AttentionShape, Gate, LossTerms, Scores, adamw, backward_from, composite,
+    AdamW, AttentionMask, AttentionShape, Gate, LossTerms, Scores, adamw, backward_from, composite,
 };
 
 const SEQUENCES: usize = 4;
@@ -24,6 +24,7 @@ const ATTENTION: AttentionShape = AttentionShape {
     heads: 4,
     key_value_heads: 4,
     head_dim: 64,
+    mask: AttentionMask::Causal,
     window: None,
     scores: Scores::USUAL,
 };
@@ -105,7 +106,7 @@ mod attention {
     fn fused(bencher: Bencher<'_, '_>) {
         let shape = [SEQUENCES, LENGTH, HIDDEN];
         both(bencher, shape, shape, |q, k| {
-            lns_kernels::causal_attention(q, k.clone(), k, &ATTENTION, None, None)
+            lns_kernels::attention(q, k.clone(), k, &ATTENTION, None, None)
         });
     }
 
@@ -113,7 +114,7 @@ mod attention {
     fn composite(bencher: Bencher<'_, '_>) {
         let shape = [SEQUENCES, LENGTH, HIDDEN];
         both(bencher, shape, shape, |q, k| {
-            super::composite::causal_attention(q, k.clone(), k, &ATTENTION, None, None)
+            super::composite::attention(q, k.clone(), k, &ATTENTION, None, None)
         });
     }
 }

@@ -5,8 +5,8 @@
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData, activation, module};
 
 use crate::{
-    AttentionShape, DistillationLoss, DistillationTerms, DocumentStarts, Gate, GateClamp, IGNORED,
-    LossTerms, Projection, RotaryTable, TokenScore,
+    AttentionMask, AttentionShape, DistillationLoss, DistillationTerms, DocumentStarts, Gate,
+    GateClamp, IGNORED, LossTerms, Projection, RotaryTable, TokenScore,
 };
 
 /// See [`crate::rms_norm`].
@@ -103,12 +103,12 @@ pub fn rotate(x: Tensor<3>, table: &RotaryTable, start: usize) -> Tensor<3> {
     joined.reshape([sequences, tokens, width])
 }
 
-/// See [`crate::causal_attention`].
+/// See [`crate::attention`].
 ///
 /// The heads of a group are stacked along the query dimension, so that keys and values are never
 /// repeated and every product has equal batch dimensions (Burn 0.22's own attention returns garbage
 /// under autodiff when the head counts differ).
-pub fn causal_attention(
+pub fn attention(
     q: Tensor<3>,
     k: Tensor<3>,
     v: Tensor<3>,
@@ -117,7 +117,7 @@ pub fn causal_attention(
     documents: Option<&DocumentStarts>,
 ) -> Tensor<3> {
     let ([sequences, queries, _], keys) = (q.dims(), k.dims()[1]);
-    let AttentionShape { heads, key_value_heads, head_dim, window, scores } = *shape;
+    let AttentionShape { heads, key_value_heads, head_dim, mask, window, scores } = *shape;
     let scale = scores.scale.unwrap_or_else(|| 1.0 / (head_dim as f64).sqrt());
     let group = heads / key_value_heads;
     let offset = keys - queries;
@@ -128,7 +128,7 @@ pub fn causal_attention(
         for position in offset..keys {
             let start = documents.map_or(0, |d| d.starts()[sequence * keys + position] as usize);
             hidden.extend((0..keys).map(|key| {
-                key > position
+                (mask == AttentionMask::Causal && key > position)
                     || key < start
                     || window.is_some_and(|window| key + window <= position)
             }));

@@ -54,10 +54,22 @@ pub struct AttentionShape {
     pub key_value_heads: usize,
     /// Features per head of queries and keys.
     pub head_dim: usize,
-    /// Tokens a query sees, itself included; `None` is all before it.
+    /// Which side of itself a query sees.
+    pub mask: AttentionMask,
+    /// Tokens a query sees, itself included; `None` is all that the mask lets it see.
     pub window: Option<usize>,
     /// What becomes of q · k.
     pub scores: Scores,
+}
+
+/// Which side of itself a query sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AttentionMask {
+    /// What came before it and itself: a decoder's.
+    #[default]
+    Causal,
+    /// Every key: an encoder's.
+    Full,
 }
 
 /// What becomes of q · k before the softmax: c·tanh(scale · q·k / c), or scale · q·k without a cap c.
@@ -288,7 +300,7 @@ pub fn rotate(x: Tensor<3>, table: &RotaryTable, start: usize) -> Tensor<3> {
     if is_fused(&x) { fused::rotate(x, table, start) } else { composite::rotate(x, table, start) }
 }
 
-/// Causal grouped-query attention without the output projection.
+/// Grouped-query attention without the output projection.
 ///
 /// `q`: \[sequences, queries, heads · head_dim\]; `k`: \[sequences, keys, key_value_heads · head_dim\], `v`:
 /// \[sequences, keys, key_value_heads · D\], where D may be another number than `head_dim`; `keys ≥
@@ -296,8 +308,8 @@ pub fn rotate(x: Tensor<3>, table: &RotaryTable, start: usize) -> Tensor<3> {
 /// every key. Result \[sequences, queries, heads · D\].
 ///
 /// # Panics
-/// If the shapes disagree.
-pub fn causal_attention(
+/// If the shapes disagree, or a window or documents are given under the mask that lets see everything.
+pub fn attention(
     q: Tensor<3>,
     k: Tensor<3>,
     v: Tensor<3>,
@@ -313,6 +325,10 @@ pub fn causal_attention(
     assert!(v_width.is_multiple_of(shape.key_value_heads), "attention: values are not whole heads");
     assert_eq!((v_sequences, values), (k_sequences, keys), "attention: a value for each key");
     assert!(sequences == k_sequences && queries <= keys, "attention: keys do not cover queries");
+    assert!(
+        shape.mask == AttentionMask::Causal || shape.window.is_none() && documents.is_none(),
+        "attention: windows and documents look back; under the full mask there are none"
+    );
     if let Some(documents) = documents {
         let given = documents.starts().len();
         assert_eq!(given, sequences * keys, "attention: documents do not cover the keys");
@@ -321,9 +337,9 @@ pub fn causal_attention(
         check_width("sinks", shape.heads, sinks.dims()[0]);
     }
     if is_fused(&q) {
-        fused::causal_attention(q, k, v, shape, sinks, documents)
+        fused::attention(q, k, v, shape, sinks, documents)
     } else {
-        composite::causal_attention(q, k, v, shape, sinks, documents)
+        composite::attention(q, k, v, shape, sinks, documents)
     }
 }
 

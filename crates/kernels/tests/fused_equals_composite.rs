@@ -2,8 +2,8 @@
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use lns_kernels::{
-    AttentionShape, DistillationTerms, DocumentStarts, Gate, GateClamp, IGNORED, LossTerms,
-    Projection, RotaryTable, Scores, Workers, activate, add_rms_norm, causal_attention,
+    AttentionMask, AttentionShape, DistillationTerms, DocumentStarts, Gate, GateClamp, IGNORED,
+    LossTerms, Projection, RotaryTable, Scores, Workers, activate, add_rms_norm, attention,
     clamped_swiglu, composite, distillation_loss, divergence_to, embedding, gated, layer_norm,
     linear, next_token_nll, next_token_scores, rms_norm, rotate, with_slices, with_threads,
 };
@@ -131,7 +131,7 @@ proptest! {
     }
 
     #[test]
-    fn attention(
+    fn attentions(
         queries in 1usize..150, cached in 0usize..30, key_value_heads in 1usize..4, group in 1usize..4,
         half in 1usize..130, window in prop::option::of(1usize..80), spread in 0.1f64..4.0,
         document in 1usize..60, scale in prop::option::of(0.05f64..0.3),
@@ -141,7 +141,8 @@ proptest! {
         let head_dim = 2 * half;
         let scores = Scores { scale, softcap };
         let heads = group * key_value_heads;
-        let shape = AttentionShape { heads, key_value_heads, head_dim, window, scores };
+        let mask = AttentionMask::Causal;
+        let shape = AttentionShape { heads, key_value_heads, head_dim, mask, window, scores };
         let q = random([2, queries, shape.heads * head_dim], spread);
         let k = random([2, queries + cached, key_value_heads * head_dim], 1.0);
         let value_dim = value_dim.unwrap_or(head_dim);
@@ -153,12 +154,17 @@ proptest! {
             let documents = documents.as_ref();
             let inputs = (q.clone(), k.clone(), v.clone());
             let fused =
-                causal_attention(inputs.0, inputs.1, inputs.2, &shape, sinks.clone(), documents);
+                attention(inputs.0, inputs.1, inputs.2, &shape, sinks.clone(), documents);
             let (q, k, v) = (exact(&q), exact(&k), exact(&v));
-            let reference = causal_attention(q, k, v, &shape, exact_sinks.clone(), documents);
+            let reference = attention(q, k, v, &shape, exact_sinks.clone(), documents);
             prop_assert_eq!(fused.dims(), [2, queries, heads * value_dim]);
             prop_assert!(difference(&fused, reference) < 2e-5);
         }
+        let shape = AttentionShape { mask: AttentionMask::Full, window: None, ..shape };
+        let (exact_q, exact_k, exact_v) = (exact(&q), exact(&k), exact(&v));
+        let fused = attention(q, k, v, &shape, sinks, None);
+        let reference = attention(exact_q, exact_k, exact_v, &shape, exact_sinks, None);
+        prop_assert!(difference(&fused, reference) < 2e-5);
     }
 
     #[test]
@@ -269,6 +275,7 @@ fn more_keys_than_one_block_of_the_attention_are_right() {
         heads: 2,
         key_value_heads: 1,
         head_dim: 8,
+        mask: AttentionMask::Causal,
         window: None,
         scores: Scores::USUAL,
     };
@@ -276,8 +283,8 @@ fn more_keys_than_one_block_of_the_attention_are_right() {
     let ramp: Vec<f32> = (0..1200 * 8).map(|i| (i / 8) as f32 / 400.0).collect();
     let ramp = Tensor::<1>::from_floats(ramp.as_slice(), &Device::flex()).reshape([1, 1200, 8]);
     let k = random([1, 1200, 8], 1.0) * ramp;
-    let fused = causal_attention(q.clone(), k.clone(), v.clone(), &shape, None, None);
-    let reference = causal_attention(exact(&q), exact(&k), exact(&v), &shape, None, None);
+    let fused = attention(q.clone(), k.clone(), v.clone(), &shape, None, None);
+    let reference = attention(exact(&q), exact(&k), exact(&v), &shape, None, None);
     assert!(difference(&fused, reference) < 2e-5);
 }
 
@@ -288,6 +295,7 @@ fn a_document_that_begins_after_blocks_of_keys_that_it_does_not_see_is_attended(
         heads: 1,
         key_value_heads: 1,
         head_dim: 4,
+        mask: AttentionMask::Causal,
         window: None,
         scores: Scores::USUAL,
     };
@@ -295,8 +303,8 @@ fn a_document_that_begins_after_blocks_of_keys_that_it_does_not_see_is_attended(
     let starts: Vec<u32> = (0..1130).map(|at| if at < 1100 { 0 } else { 1100 }).collect();
     let documents = DocumentStarts::new(&starts, 1130);
     let (exact_q, exact_k, exact_v) = (exact(&q), exact(&k), exact(&v));
-    let fused = causal_attention(q, k, v, &shape, None, Some(&documents));
-    let reference = causal_attention(exact_q, exact_k, exact_v, &shape, None, Some(&documents));
+    let fused = attention(q, k, v, &shape, None, Some(&documents));
+    let reference = attention(exact_q, exact_k, exact_v, &shape, None, Some(&documents));
     assert!(difference(&fused, reference) < 2e-5);
 }
 
@@ -396,6 +404,7 @@ fn results_are_the_same_bits_for_any_number_of_threads_and_every_repeat() {
         heads: 6,
         key_value_heads: 2,
         head_dim: 16,
+        mask: AttentionMask::Causal,
         window: None,
         scores: Scores::USUAL,
     };
@@ -403,7 +412,7 @@ fn results_are_the_same_bits_for_any_number_of_threads_and_every_repeat() {
     let (k, v) = (random([1, 200, 32], 1.0), random([1, 200, 32], 1.0));
     let (weight, token) = (random([500, 96], 1.0), random([1, 96], 1.0));
     let all = || {
-        let attended = causal_attention(q.clone(), k.clone(), v.clone(), &shape, None, None);
+        let attended = attention(q.clone(), k.clone(), v.clone(), &shape, None, None);
         let projected = linear(attended.clone(), weight.clone(), None);
         let one = linear(token.clone(), weight.clone(), None);
         let hidden = projected.clone().reshape([200, 500]).narrow(1, 0, 96);
@@ -436,6 +445,7 @@ fn gradients_flow_through_the_composites_and_equal_finite_differences() {
         heads: 4,
         key_value_heads: 2,
         head_dim: 4,
+        mask: AttentionMask::Causal,
         window: Some(3),
         scores: Scores::USUAL,
     };
@@ -443,10 +453,10 @@ fn gradients_flow_through_the_composites_and_equal_finite_differences() {
     let probe = exact(&random([1, 5, 16], 1.0));
     let leaves = inputs.each_ref().map(leaf);
     let [q, k, v] = leaves.clone();
-    let out = causal_attention(rotate(q, &table(4, 9), 1), k, v, &shape, None, None);
+    let out = attention(rotate(q, &table(4, 9), 1), k, v, &shape, None, None);
     let gradients = (out * Tensor::from_inner(probe.clone())).sum().backward();
     let objective = |[q, k, v]: [Tensor<3>; 3]| -> f64 {
-        let out = causal_attention(rotate(q, &table(4, 9), 1), k, v, &shape, None, None);
+        let out = attention(rotate(q, &table(4, 9), 1), k, v, &shape, None, None);
         (out * probe.clone()).sum().into_data().iter::<f64>().next().expect("one number")
     };
     for which in 0..3 {

@@ -3,10 +3,10 @@
 
 use burn::tensor::{DType, Device, Distribution, Tensor, TensorData};
 use lns_kernels::{
-    AdamW, AttentionShape, DistillationTerms, DocumentStarts, Gate, GateClamp, IGNORED, LossTerms,
-    Muon, Projection, RotaryTable, Scores, Workers, activate, adamw, add_rms_norm, backward_from,
-    causal_attention, clamped_swiglu, distillation_loss, embedding, gated, layer_norm, linear,
-    muon, next_token_loss, rms_norm, rotate, squared_norm,
+    AdamW, AttentionMask, AttentionShape, DistillationTerms, DocumentStarts, Gate, GateClamp,
+    IGNORED, LossTerms, Muon, Projection, RotaryTable, Scores, Workers, activate, adamw,
+    add_rms_norm, backward_from, clamped_swiglu, distillation_loss, embedding, gated, layer_norm,
+    linear, muon, next_token_loss, rms_norm, rotate, squared_norm,
 };
 use lns_spec::{RopeScaling, RopeSpec};
 use proptest::prelude::*;
@@ -166,7 +166,7 @@ fn attention(
             let k = t[1].clone().reshape([2, keys, key_width]);
             let v = t[2].clone().reshape([2, keys, value_width]);
             let (k, sinks) = (rotate(k, &rotary, 0), t.get(3).cloned());
-            flat(causal_attention(q, k, v, &shape, sinks, documents.as_ref()))
+            flat(lns_kernels::attention(q, k, v, &shape, sinks, documents.as_ref()))
         }),
         inputs: [
             random(&[2, queries, width], 1.0),
@@ -276,6 +276,7 @@ fn shape(
         heads: group * key_value_heads,
         key_value_heads,
         head_dim: 2 * half,
+        mask: AttentionMask::Causal,
         window,
         scores: Scores::USUAL,
     }
@@ -382,6 +383,11 @@ fn more_rows_and_keys_than_one_block_are_right() {
         distilled([1200, 6, 1100], 1e-3, Some(3.0), HALF),
         attention([700, 0], AttentionShape { scores: capped, ..shape(1, 2, 4, None) }, None),
         attention([700, 0], shape(1, 2, 4, None), None),
+        attention(
+            [700, 0],
+            AttentionShape { mask: AttentionMask::Full, ..shape(1, 2, 4, None) },
+            None,
+        ),
     ];
     for case in cases {
         check(&*case.f, &case.inputs, 2e-5).expect("as the composite");
@@ -397,6 +403,7 @@ fn the_composites_equal_finite_differences() {
     let capped = Scores { scale: Some(0.4), softcap: Some(2.0) };
     let shape = AttentionShape { scores: capped, ..shape(2, 2, 2, None) };
     cases.push(attention([5, 0], shape, None));
+    cases.push(attention([5, 1], AttentionShape { mask: AttentionMask::Full, ..shape }, None));
     cases.extend([Gate::Silu, Gate::Gelu, Gate::GeluErf].map(|kind| gate(7, kind)));
     cases.push(activation(7, Gate::GeluErf));
     cases.push(clamped_gate(7));

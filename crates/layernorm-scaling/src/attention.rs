@@ -1,4 +1,5 @@
-//! Grouped-query self-attention with rotary positions, and multi-head latent attention.
+//! Grouped-query self-attention with rotary positions, causal or in both directions, and multi-head latent
+//! attention.
 //!
 //! Shapes: B sequences, T tokens, H = hidden_size, D = head_dim.
 
@@ -6,7 +7,7 @@ use burn::{
     module::{Module, Param},
     tensor::Tensor,
 };
-use lns_kernels::{AttentionShape, RotaryTable, Scores, causal_attention, rotate};
+use lns_kernels::{AttentionMask, AttentionShape, RotaryTable, Scores, attention, rotate};
 use lns_spec::{LayerIndex, ModelSpec, Part, Role, RopeFrequencies, RopeSpec, Rotary};
 
 use crate::{
@@ -42,7 +43,8 @@ fn table_of(
     of(&spec.rope).with_local(spec.local_rope.as_ref().map(of))
 }
 
-/// Causal grouped-query self-attention with rotary positions, or with latents multi-head latent attention.
+/// Grouped-query self-attention with rotary positions, causal or in both directions; with latents multi-head
+/// latent attention.
 #[derive(Module, Debug)]
 pub struct SelfAttention {
     /// What queries, keys and values are made of, where it is not the stream itself.
@@ -88,6 +90,10 @@ impl SelfAttention {
             k_norm: builder.norm(Role::KeyNorm, eps, 1.0)?,
             sinks: builder.optional(Role::Sinks, Part::Weight)?.map(Param::from_tensor),
             shape: AttentionShape {
+                mask: match spec.prediction.sees_both_ways() {
+                    true => AttentionMask::Full,
+                    false => AttentionMask::Causal,
+                },
                 heads: spec.num_attention_heads,
                 key_value_heads: spec.num_key_value_heads,
                 head_dim: spec.head_dim,
@@ -136,7 +142,7 @@ impl SelfAttention {
             Some(cache) => cache.append(k, v),
             None => (k, v),
         };
-        self.o_proj.forward(causal_attention(
+        self.o_proj.forward(attention(
             q,
             k,
             v,

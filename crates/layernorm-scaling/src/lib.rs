@@ -28,7 +28,7 @@ pub use cache::LayerCache;
 pub use experts::{ExpertSource, Experts};
 pub use latent::{Latent, Latents};
 pub use layer::{BranchEnd, TransformerLayerWithScaling, TransformerLayerWithScalingConfig};
-pub use mlp::Mlp;
+pub use mlp::{Mlp, gate_of};
 pub use norm::{
     LayerNormScaling, LayerNormScalingConfig, NormScaling, RmsNormScaling, RmsNormScalingConfig,
     layer_norm_scaling, rms_norm_scaling,

@@ -12,6 +12,15 @@ use crate::{
     weights::{Builder, Weights},
 };
 
+/// What computes an activation.
+pub const fn gate_of(activation: Activation) -> Gate {
+    match activation {
+        Activation::Silu => Gate::Silu,
+        Activation::GeluTanh => Gate::Gelu,
+        Activation::Gelu => Gate::GeluErf,
+    }
+}
+
 /// down(act(gate(x)) · up(x)), gpt_oss's clamped form of that, or without a gate down(act(up(x)))
 #[derive(Module, Debug)]
 pub struct Mlp {
@@ -41,11 +50,7 @@ impl Mlp {
             gate_proj,
             up_proj: Projection::build(builder, up)?,
             down_proj: Projection::build(builder, down)?,
-            activation: match spec.hidden_act {
-                Activation::Silu => Gate::Silu,
-                Activation::GeluTanh => Gate::Gelu,
-                Activation::Gelu => Gate::GeluErf,
-            },
+            activation: gate_of(spec.hidden_act),
             clamp: spec.clamped_gate.map(|ClampedGate { limit, alpha }| GateClamp { limit, alpha }),
         })
     }

@@ -25,11 +25,14 @@ impl Projection {
         builder: &mut Builder<'_, W>,
         role: Role,
     ) -> Result<Self, W::Error> {
-        Ok(Self {
-            weight: Param::from_tensor(builder.weight(role)?),
-            bias: builder.optional(role, Part::Bias)?.map(Param::from_tensor),
-            precision: Precision::F32,
-        })
+        let weight = builder.weight(role)?;
+        Ok(Self::new(weight, builder.optional(role, Part::Bias)?))
+    }
+
+    /// x · weightᵀ + bias. `weight`: \[out, in\], `bias`: \[out\].
+    pub fn new(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
+        let (weight, bias) = (Param::from_tensor(weight), bias.map(Param::from_tensor));
+        Self { weight, bias, precision: Precision::F32 }
     }
 
     /// \[…, in\] → \[…, out\]

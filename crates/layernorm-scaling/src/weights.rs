@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
 use rand_distr::{Distribution, Normal};
 
-use crate::{ExpertSource, NormScaling};
+use crate::{ExpertSource, NormScaling, Projection};
 
 /// Where tensors come from.
 pub trait Weights {
@@ -164,6 +164,16 @@ impl<'a, W: Weights> Builder<'a, W> {
             Some(tensor) => Ok(tensor),
             None => unreachable!("the inventory of tensors has no {role:?}"),
         }
+    }
+
+    /// The matrix and the bias of a role, if the model has them.
+    ///
+    /// # Errors
+    /// What the weights fail with.
+    pub fn projection(&mut self, role: Role) -> Result<Option<Projection>, W::Error> {
+        let Some(weight) = self.optional(role, Part::Weight)? else { return Ok(None) };
+        let bias = self.optional(role, Part::Bias)?;
+        Ok(Some(Projection::new(weight, bias)))
     }
 
     /// The norm of a role, if the model has it.

@@ -1,4 +1,4 @@
-//! The decoder: embedding, layers, final norm, head. Llama, Mistral, Qwen 2 and Qwen 3 in one, under
+//! The model: embedding, layers, final norm, head. Decoders of every family and encoders in one, under
 //! any norm scheme (Touvron et al., arXiv 2302.13971; reference: the modelling files of transformers).
 
 use std::sync::Arc;
@@ -8,13 +8,14 @@ use burn::{
     tensor::{DType, Device, Int, Tensor},
 };
 use layernorm_scaling::{
-    Builder, NormScaling, RandomWeights, TransformerLayerWithScaling, Weights, rotary_table,
+    Builder, NormScaling, Projection as Linear, RandomWeights, TransformerLayerWithScaling,
+    Weights, gate_of, rotary_table,
 };
 use lns_checkpoint::Checkpoint;
 use lns_kernels::{
-    DistillationLoss, DistillationTerms, LossTerms, Precision, Projection, RotaryTable, TokenScore,
-    composite::soft_capped, distillation_loss, embedding, linear_in, next_token_loss,
-    next_token_nll, next_token_scores,
+    DistillationLoss, DistillationTerms, Gate, LossTerms, Precision, Projection, RotaryTable,
+    TokenScore, activate, composite::soft_capped, distillation_loss, embedding, linear_in,
+    next_token_loss, next_token_nll, next_token_scores,
 };
 use lns_spec::{Initialisation, ModelSpec, Part, Role};
 
@@ -24,13 +25,18 @@ use crate::{
     load::{Stored, audit},
 };
 
-/// Final norm and output projection: from the stream to the next token.
+/// From the stream to the token that is predicted: final norm and output projection, in an encoder after a
+/// transform, a matrix and the MLP's activation.
 #[derive(Module, Debug)]
 pub struct Head {
+    /// An encoder's matrix before the norm.
+    pub transform: Option<Linear>,
     /// `model.norm`; never scaled.
     pub norm: NormScaling,
-    /// \[vocab_size, H\]: `lm_head`, or the embedding when they are tied.
+    /// \[vocab_size, H\]: `lm_head`, or the embedding when they are tied. An encoder's bias is one column more.
     pub weight: Tensor<2>,
+    #[module(skip)]
+    pub(crate) activation: Gate,
     #[module(skip)]
     pub(crate) precision: Precision,
     #[module(skip)]
@@ -40,9 +46,17 @@ pub struct Head {
 impl Head {
     /// Stream \[…, H\] → logits \[…, vocab_size\].
     pub fn logits<const D: usize>(&self, stream: Tensor<D>) -> Tensor<D> {
-        let hidden = self.norm.forward(stream);
-        let logits = linear_in(self.precision, hidden, self.weight.clone(), None);
+        let logits = linear_in(self.precision, self.hidden(stream), self.weight.clone(), None);
         soft_capped(logits, self.softcap)
+    }
+
+    /// What the matrix multiplies: the normed stream; in an encoder after the transform, with a 1 for the
+    /// column that is the bias. Stream \[…, H\] → \[…, columns of the matrix\]
+    pub fn hidden<const D: usize>(&self, stream: Tensor<D>) -> Tensor<D> {
+        let Some(transform) = &self.transform else { return self.norm.forward(stream) };
+        let hidden = self.norm.forward(activate(transform.forward(stream), self.activation));
+        let one = hidden.clone().narrow(D - 1, 0, 1).ones_like();
+        Tensor::cat(vec![hidden, one], D - 1)
     }
 
     /// The cap c of logits z that become c·tanh(z/c), where the model has one.
@@ -58,26 +72,27 @@ impl Head {
 
     /// The normed stream and the matrix, as they are multiplied.
     fn factors(&self, stream: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
-        let (hidden, weight) = (self.norm.forward(stream), self.weight.clone());
+        let (hidden, weight) = (self.hidden(stream), self.weight.clone());
         match self.precision {
             Precision::F32 => (hidden, weight),
             Precision::Bf16 => (hidden.cast(DType::BF16), weight.cast(DType::BF16)),
         }
     }
 
-    /// Stream \[T, H\] and the tokens that follow each → loss of each, in nats.
+    /// Stream \[T, H\] and the token to predict at each → loss of each, in nats; 0 where it is
+    /// [`IGNORED`](lns_kernels::IGNORED).
     pub fn nll(&self, stream: Tensor<2>, targets: &[u32]) -> Tensor<1> {
         let (hidden, weight) = self.factors(stream);
         next_token_nll(hidden, weight, targets, self.softcap)
     }
 
-    /// Stream \[T, H\] and the tokens that follow each → how likely each was.
+    /// Stream \[T, H\] and the token to predict at each → how likely each was.
     pub fn scores(&self, stream: Tensor<2>, targets: &[u32]) -> Vec<TokenScore> {
         let (hidden, weight) = self.factors(stream);
         next_token_scores(hidden, weight, targets, self.softcap)
     }
 
-    /// Stream \[T, H\] and the tokens that follow each → the training objective, \[1\], and the loss of
+    /// Stream \[T, H\] and the token to predict at each → the training objective, \[1\], and the loss of
     /// each token, \[T\], which carries no gradient.
     pub fn loss(
         &self,
@@ -123,14 +138,20 @@ pub struct Decoder {
     pub embed_tokens: Param<Tensor<2>>,
     /// \[max_position_embeddings, H\], where positions are learned.
     pub embed_positions: Option<Param<Tensor<2>>>,
+    /// \[type_vocab_size, H\], where tokens have types.
+    pub embed_token_types: Option<Param<Tensor<2>>>,
     /// The norm on the embedding, where the model has one.
     pub embed_norm: Option<NormScaling>,
     /// The layers, first to last.
     pub layers: Vec<TransformerLayerWithScaling>,
-    /// The norm after the last layer.
-    pub norm: NormScaling,
-    /// \[vocab_size, H\]; absent when tied to the embedding.
+    /// The matrix with which an encoder's head begins.
+    pub head_transform: Option<Linear>,
+    /// The norm before the head's matrix; absent without a head.
+    pub norm: Option<NormScaling>,
+    /// \[vocab_size, H\]; absent when tied to the embedding, and without a head.
     pub lm_head: Option<Param<Tensor<2>>>,
+    /// What an encoder's head adds to its logits, \[vocab_size\].
+    pub head_bias: Option<Param<Tensor<1>>>,
     #[module(skip)]
     pub(crate) spec: Arc<ModelSpec>,
     #[module(skip)]
@@ -193,9 +214,11 @@ impl Decoder {
         let embed_tokens = Param::from_tensor(outer.weight(Role::Embedding)?);
         let positions = outer.optional(Role::PositionEmbedding, Part::Weight)?;
         let embed_positions = positions.map(Param::from_tensor);
+        let types = outer.optional(Role::TokenTypeEmbedding, Part::Weight)?;
+        let embed_token_types = types.map(Param::from_tensor);
         let embed_norm = outer.norm(Role::EmbeddingNorm, spec.rms_norm_eps, 1.0)?;
-        let norm = final_norm(spec, outer)?;
-        let lm_head = outer.optional(Role::Head, Part::Weight)?.map(Param::from_tensor);
+        let HeadParts { transform: head_transform, norm, weight: lm_head, bias: head_bias } =
+            HeadParts::build(spec, outer)?;
         let layers = spec
             .layers()
             .map(|layer| TransformerLayerWithScaling::build(spec, layer, weights, device))
@@ -205,10 +228,13 @@ impl Decoder {
         Ok(Self {
             embed_tokens,
             embed_positions,
+            embed_token_types,
             embed_norm,
             layers,
+            head_transform,
             norm,
             lm_head,
+            head_bias,
             spec,
             precision,
         })
@@ -260,14 +286,25 @@ impl Decoder {
             .embed_positions
             .as_ref()
             .map(|table| embedding(table.val(), ids_tensor(positions, &device)));
-        finish_embedding(&self.spec, stream, positions, self.embed_norm.as_ref())
+        let token_type = self.embed_token_types.as_ref().map(|table| first_row(table.val()));
+        finish_embedding(&self.spec, stream, positions, token_type, self.embed_norm.as_ref())
     }
 
     /// Final norm and head.
+    ///
+    /// # Panics
+    /// If the model has no head ([`ModelSpec::has_head`]).
     pub fn head(&self) -> Head {
-        let weight = self.lm_head.as_ref().unwrap_or(&self.embed_tokens).val();
-        let softcap = self.spec.logits_softcap;
-        Head { norm: self.norm.clone(), weight, precision: self.precision, softcap }
+        let parts = HeadParts {
+            transform: self.head_transform.clone(),
+            norm: self.norm.clone(),
+            weight: self.lm_head.clone(),
+            bias: self.head_bias.clone(),
+        };
+        match parts.whole(&self.spec, self.precision, Some(self.embed_tokens.val())) {
+            Some(head) => head,
+            None => panic!("{} has no head", self.spec),
+        }
     }
 
     /// Logits of every next token. \[B, T\] → \[B, T, vocab_size\]
@@ -336,15 +373,50 @@ impl Decoder {
     }
 }
 
-pub(crate) fn final_norm<W: Weights>(
-    spec: &ModelSpec,
-    outer: &mut Builder<'_, W>,
-) -> Result<NormScaling, W::Error> {
-    // Dividing what the head reads divides the logits.
-    match outer.norm(Role::FinalNorm, spec.rms_norm_eps, 1.0 / spec.logits_divisor)? {
-        Some(norm) => Ok(norm),
-        None => unreachable!("every model has a final norm"),
+/// What a head is made of, as far as the model has it.
+pub(crate) struct HeadParts {
+    transform: Option<Linear>,
+    norm: Option<NormScaling>,
+    /// Absent when it is the embedding.
+    weight: Option<Param<Tensor<2>>>,
+    bias: Option<Param<Tensor<1>>>,
+}
+
+impl HeadParts {
+    pub(crate) fn build<W: Weights>(
+        spec: &ModelSpec,
+        outer: &mut Builder<'_, W>,
+    ) -> Result<Self, W::Error> {
+        Ok(Self {
+            transform: outer.projection(Role::HeadTransform)?,
+            // Dividing what the head reads divides the logits.
+            norm: outer.norm(Role::FinalNorm, spec.rms_norm_eps, 1.0 / spec.logits_divisor)?,
+            weight: outer.optional(Role::Head, Part::Weight)?.map(Param::from_tensor),
+            bias: outer.optional(Role::HeadBias, Part::Weight)?.map(Param::from_tensor),
+        })
     }
+
+    /// The head, `embedding` being its matrix where it has none of its own; `None` for a model without one.
+    pub(crate) fn whole(
+        self,
+        spec: &ModelSpec,
+        precision: Precision,
+        embedding: Option<Tensor<2>>,
+    ) -> Option<Head> {
+        let norm = self.norm?;
+        let weight = self.weight.map(|weight| weight.val()).or(embedding)?;
+        let weight = match self.bias {
+            Some(bias) => Tensor::cat(vec![weight, bias.val().unsqueeze_dim(1)], 1),
+            None => weight,
+        };
+        let (activation, softcap) = (gate_of(spec.hidden_act), spec.logits_softcap);
+        Some(Head { transform: self.transform, norm, weight, activation, precision, softcap })
+    }
+}
+
+/// Row 0 of a table, as it is added to every token: \[rows, H\] → \[1, 1, H\]
+pub(crate) fn first_row(table: Tensor<2>) -> Tensor<3> {
+    table.narrow(0, 0, 1).unsqueeze()
 }
 
 /// Makes of tokens' vectors the stream that enters layer 0.
@@ -352,6 +424,7 @@ pub(crate) fn finish_embedding(
     spec: &ModelSpec,
     stream: Tensor<3>,
     positions: Option<Tensor<3>>,
+    token_type: Option<Tensor<3>>,
     norm: Option<&NormScaling>,
 ) -> Tensor<3> {
     let stream = match spec.embedding_multiplier {
@@ -360,6 +433,10 @@ pub(crate) fn finish_embedding(
     };
     let stream = match positions {
         Some(positions) => stream + positions,
+        None => stream,
+    };
+    let stream = match token_type {
+        Some(token_type) => stream + token_type,
         None => stream,
     };
     match norm {

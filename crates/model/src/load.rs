@@ -11,6 +11,8 @@ use lns_spec::ModelTensor;
 pub enum LoadError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    #[error("the model has no head: it gives hidden states and predicts no token")]
+    NoHead,
     #[error("{path}: the tensors are not those of its config.json\n{audit}")]
     Audit { path: String, audit: Box<TensorAudit> },
 }

@@ -96,7 +96,8 @@ impl Decoder {
     /// [`ConversionError::NotScaled`] when the model has no LayerNorm Scaling to fold.
     pub fn fold(self) -> Result<Self, ConversionError> {
         let NormScheme::Lns(_) = self.spec.norm_scheme else {
-            return Err(ConversionError::NotScaled { scheme: self.spec.norm_scheme.to_string() });
+            let (scheme, is_own) = (self.spec.norm_scheme.to_string(), self.spec.is_stock());
+            return Err(ConversionError::NotScaled { scheme, is_own });
         };
         let folded = self.spec.folded()?;
         let per_layer = self.spec.per_layer.clone();

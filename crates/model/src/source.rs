@@ -50,7 +50,8 @@ pub trait LayerSource: Sync {
     /// Final norm and head.
     ///
     /// # Errors
-    /// [`LoadError`] when they cannot be read, or an expert could not be that an earlier layer needed.
+    /// [`LoadError`] when the model has none, they cannot be read, or an expert could not be that an earlier
+    /// layer needed.
     fn head(&self) -> Result<Head, LoadError>;
 }
 
@@ -76,6 +77,6 @@ impl LayerSource for Decoder {
     }
 
     fn head(&self) -> Result<Head, LoadError> {
-        Ok(Decoder::head(self))
+        if self.spec.has_head() { Ok(Decoder::head(self)) } else { Err(LoadError::NoHead) }
     }
 }

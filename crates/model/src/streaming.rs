@@ -11,7 +11,7 @@ use lns_spec::{LayerIndex, ModelSpec, Role};
 
 use crate::{
     ExpertsOnDisk, Head, LayerSource, LoadError,
-    decoder::{final_norm, finish_embedding},
+    decoder::{HeadParts, finish_embedding},
     experts_on_disk::ButExperts,
     load::Stored,
     memory::room_for_experts,
@@ -89,10 +89,11 @@ impl LayerSource for StreamingDecoder {
             unreachable!("every model has an embedding")
         };
         let positions = rows(Role::PositionEmbedding, positions)?;
+        let token_type = rows(Role::TokenTypeEmbedding, &[0])?;
         let mut weights = Stored(self.checkpoint());
         let outer = &mut Builder::outer(spec, &mut weights, &self.device);
         let norm = outer.norm(Role::EmbeddingNorm, spec.rms_norm_eps, 1.0)?;
-        Ok(finish_embedding(spec, stream, positions, norm.as_ref()))
+        Ok(finish_embedding(spec, stream, positions, token_type, norm.as_ref()))
     }
 
     fn layer(&self, layer: LayerIndex) -> Result<TransformerLayerWithScaling, LoadError> {
@@ -110,12 +111,9 @@ impl LayerSource for StreamingDecoder {
         let spec = self.spec();
         let mut weights = Stored(self.checkpoint());
         let outer = &mut Builder::outer(spec, &mut weights, &self.device);
-        let table = if spec.tie_word_embeddings { Role::Embedding } else { Role::Head };
-        Ok(Head {
-            norm: final_norm(spec, outer)?,
-            weight: outer.weight(table)?,
-            precision: self.precision,
-            softcap: spec.logits_softcap,
-        })
+        let parts = HeadParts::build(spec, outer)?;
+        let is_tied = spec.has_head() && spec.tie_word_embeddings;
+        let embedding = is_tied.then(|| outer.weight(Role::Embedding)).transpose()?;
+        parts.whole(spec, self.precision, embedding).ok_or(LoadError::NoHead)
     }
 }

@@ -64,7 +64,10 @@ pub fn tensor_id(path: &str) -> Option<TensorId> {
         let role = match stem {
             "embed_tokens" => Role::Embedding,
             "embed_positions" => Role::PositionEmbedding,
+            "embed_token_types" => Role::TokenTypeEmbedding,
             "embed_norm" => Role::EmbeddingNorm,
+            "head_transform" => Role::HeadTransform,
+            "head_bias" => Role::HeadBias,
             "norm" => Role::FinalNorm,
             "lm_head" => Role::Head,
             _ => return None,

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    HeavyToken, ProbeDescription, Quantity, SMALL_FILE, TaskCostRecord, TaskRemovalRecord,
-    read_regular,
+    HeavyToken, MaskingRecord, ProbeDescription, Quantity, SMALL_FILE, TaskCostRecord,
+    TaskRemovalRecord, read_regular,
 };
 
 /// `diagnose.json`.
@@ -22,8 +22,9 @@ pub struct DiagnoseRecord {
     pub model: Value,
     /// The text that the model was fed.
     pub text: TextRecord,
-    /// Loss of the untouched model on the text.
-    pub baseline: BaselineRecord,
+    /// Loss of the untouched model on the text; absent where the model has no head and so no loss.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<BaselineRecord>,
     /// The residual stream, L + 1 entries.
     pub stream: Vec<StreamRecord>,
     /// Tokens whose variance is more than [`HeavyToken::FACTOR`] times the median token's somewhere
@@ -83,12 +84,15 @@ pub struct TextRecord {
     pub windows: u64,
     /// Tokens per window.
     pub window_len: u64,
+    /// How the predicted tokens were chosen, of a model of masked tokens, which were masked in the text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masking: Option<MaskingRecord>,
 }
 
 /// Loss of the untouched model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BaselineRecord {
-    /// Nats per predicted token.
+    /// Nats per predicted token: every one but a window's first, or those that were masked.
     pub nll: f64,
     /// The perplexity e^nll.
     pub perplexity: f64,

@@ -114,7 +114,7 @@ pub struct NormRecord {
 pub struct EvalRecord {
     /// The model as it was named on the command line.
     pub model: String,
-    /// Tokens predicted: every token of a window but its first.
+    /// Tokens predicted: every token of a window but its first; of a model of masked tokens, those masked.
     pub tokens: u64,
     /// Bytes of text those tokens stand for.
     pub bytes: u64,
@@ -132,12 +132,24 @@ pub struct EvalRecord {
     pub windows: u64,
     /// Tokens per window.
     pub window_len: u64,
+    /// How the predicted tokens were chosen, by a model of masked tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masking: Option<MaskingRecord>,
     /// Wall-clock seconds, without loading a model that is in memory, with reading one layer by layer.
     pub seconds: f64,
     /// Against the first of several models on the same tokens, window by window; absent for the
     /// first, and where the models cut the text into different tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub difference: Option<DifferenceRecord>,
+}
+
+/// How the tokens were chosen that a model of masked tokens predicts.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct MaskingRecord {
+    /// Share of the tokens between a window's first and its last that give way to the mask.
+    pub share: f64,
+    /// Seed of the choice.
+    pub seed: u64,
 }
 
 /// A paired difference of two models' losses, in nats per token.

@@ -139,20 +139,21 @@ pub struct AlongRecord {
 }
 
 impl AlongRecord {
-    /// The few numbers of `diagnosis` that a line over training is drawn from.
-    pub fn of(diagnosis: &DiagnoseRecord, step: u64, tokens: u64) -> Self {
+    /// The few numbers of `diagnosis` that a line over training is drawn from; `None` of a model without a
+    /// loss.
+    pub fn of(diagnosis: &DiagnoseRecord, step: u64, tokens: u64) -> Option<Self> {
         let removal = diagnosis.layers.iter().map(|layer| Some(layer.removal?.delta_nll));
         let verdict = &diagnosis.verdict;
         let idle = verdict.idle_threshold.map(|_| verdict.idle_layers.len() as u64);
-        Self {
+        Some(Self {
             step,
             tokens,
-            loss: diagnosis.baseline.nll,
+            loss: diagnosis.baseline.as_ref()?.nll,
             effective_depth: verdict.effective_depth,
             idle_layers: idle,
             variance: diagnosis.stream.iter().map(crate::StreamRecord::typical).collect(),
             removal: removal.collect::<Option<_>>().unwrap_or_default(),
-        }
+        })
     }
 }
 

@@ -219,23 +219,38 @@ fn asked(records: &[DiagnoseRecord], labels: &[String]) -> Markup {
 
 /// Always the same names in the same order.
 fn facts_of(record: &DiagnoseRecord) -> Vec<(&'static str, String)> {
-    let (text, baseline) = (&record.text, &record.baseline);
-    // The standard error of e^x is e^x times that of x, to first order.
-    let perplexity_stderr = baseline.nll_stderr.map(|stderr| baseline.perplexity * stderr);
+    let text = &record.text;
     let tokens = format!(
         "{} = {} × {}",
         grouped(text.tokens),
         counted(text.windows, "window"),
         grouped(text.window_len)
     );
+    let [loss, perplexity] = losses(record);
     vec![
         ("Model", clean(&record.name)),
         ("Architecture", architecture(&record.model)),
         ("Layers", record.layers.len().to_string()),
         ("Text", files(&text.files)),
         ("Tokens", tokens),
-        ("Loss, nats per token", measured(baseline.nll, baseline.nll_stderr)),
-        ("Perplexity", measured(baseline.perplexity, perplexity_stderr)),
+        ("Loss, nats per token", loss),
+        ("Perplexity", perplexity),
+    ]
+}
+
+/// The loss and the perplexity in words.
+fn losses(record: &DiagnoseRecord) -> [String; 2] {
+    let Some(baseline) = &record.baseline else {
+        return ["none: the model has no head".to_owned(), "none".to_owned()];
+    };
+    // The standard error of e^x is e^x times that of x, to first order.
+    let perplexity_stderr = baseline.nll_stderr.map(|stderr| baseline.perplexity * stderr);
+    let of = record.text.masking.map_or_else(String::new, |masking| {
+        format!(" (of the {:.0} % that are masked)", 100.0 * masking.share)
+    });
+    [
+        measured(baseline.nll, baseline.nll_stderr) + &of,
+        measured(baseline.perplexity, perplexity_stderr) + &of,
     ]
 }
 

@@ -56,13 +56,19 @@ pub fn diagnosis_table(record: &DiagnoseRecord, style: TableStyle) -> String {
 
 /// `30 layers · 2 048 tokens · loss 3.11 ± 0.05 · perplexity 22.4`
 fn summary(record: &DiagnoseRecord) -> String {
-    format!(
-        "{} · {} · loss {} · perplexity {}",
-        counted(record.layers.len() as u64, "layer"),
-        counted(record.text.tokens, "token"),
-        measured(record.baseline.nll, record.baseline.nll_stderr),
-        number(record.baseline.perplexity)
-    )
+    let loss = match (&record.baseline, record.text.masking) {
+        (None, _) => "no head, no loss".to_owned(),
+        (Some(loss), Some(_)) => {
+            format!("loss {} per masked token", measured(loss.nll, loss.nll_stderr))
+        }
+        (Some(loss), None) => format!(
+            "loss {} · perplexity {}",
+            measured(loss.nll, loss.nll_stderr),
+            number(loss.perplexity)
+        ),
+    };
+    let layers = counted(record.layers.len() as u64, "layer");
+    format!("{layers} · {} · {loss}", counted(record.text.tokens, "token"))
 }
 
 /// Most telling first, so that [`fit`] leaves the end for a later table; the numbers give the reading order, and

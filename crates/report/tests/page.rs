@@ -148,8 +148,8 @@ fn several_models_stand_side_by_side_under_their_own_names() {
 #[test]
 fn numbers_that_are_not_finite_do_not_break_the_page() {
     let mut record = sample::full("m", 4);
-    record.baseline.nll = f64::NAN;
-    record.baseline.perplexity = f64::INFINITY;
+    let baseline = record.baseline.as_mut().expect("a loss");
+    (baseline.nll, baseline.perplexity) = (f64::NAN, f64::INFINITY);
     record.stream[1].variance = f64::NAN;
     record.verdict.effective_depth = Some(f64::NAN);
     let page = diagnosis_page(&[record]);

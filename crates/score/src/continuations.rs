@@ -119,6 +119,9 @@ fn checked<'a>(
     window: usize,
 ) -> Result<Vec<Family<'a>>, ScoreError> {
     let spec = source.spec();
+    if spec.family.is_encoder() {
+        return Err(ScoreError::Encoder);
+    }
     for (index, request) in requests.iter().enumerate() {
         check(index, request, window, spec.vocab_size)?;
     }

@@ -39,7 +39,8 @@ pub use pass::{Pass, Sequence, counted};
 pub use sequences::{HeldOut, Reference, evaluate_sequences};
 pub use tasks::{Reading, score_documents, score_documents_without_layers};
 pub use windows::{
-    Evaluation, evaluate, paired, predictors, require_finite, window_length, window_loss, work,
+    Evaluation, evaluate, paired, predicted, require_finite, targets, window_length, window_loss,
+    work,
 };
 
 /// Called with the number of layer passes over one window or request that were just finished.
@@ -56,6 +57,8 @@ pub enum ScoreError {
     Tokenizer(#[from] TokenizerError),
     #[error("{task}, document {document}: choice {choice} {what}")]
     Choice { task: String, document: u64, choice: usize, what: String },
+    #[error("an encoder sees what follows a token, so a continuation has no likelihood")]
+    Encoder,
     #[error("there is no window of at least two tokens to measure on")]
     NoWindows,
     #[error(

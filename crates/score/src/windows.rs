@@ -1,15 +1,16 @@
 //! Token-weighted loss on windows of text: negative log-likelihood, perplexity, bits per byte, with the
 //! standard error over windows.
 //!
-//! Inside a window every token but the first is predicted. The mean is over predicted tokens, and the
-//! denominator is their number: a model of constant logits has a loss of exactly ln(vocabulary).
+//! Inside a window every token but the first is predicted; of a window that names its targets, those. The mean
+//! is over predicted tokens, and the denominator is their number: a model of constant logits has a loss of
+//! exactly ln(vocabulary).
 
-use std::time::Instant;
+use std::{borrow::Cow, time::Instant};
 
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor};
 use layernorm_scaling::{TransformerLayerWithScaling, rotary_table};
 use lns_corpus::Window;
-use lns_kernels::{Workers, with_slices};
+use lns_kernels::{IGNORED, Workers, with_slices};
 use lns_model::{Head, LayerSource};
 use lns_record::{DifferenceRecord, EvalRecord};
 use lns_statistics::{mean, paired_difference, standard_error};
@@ -54,6 +55,7 @@ impl Evaluation {
             nll_stderr: self.stderr(),
             windows: self.window_nll.len() as u64,
             window_len: window_len as u64,
+            masking: None,
             seconds: self.seconds,
             difference: None,
         }
@@ -100,27 +102,64 @@ pub fn evaluate(
             layer.forward(stream, &rotary)
         },
         end: |window: usize, head: &Head, stream: Tensor<3>| {
-            window_loss(head, &stream, &windows[window].ids)
+            window_loss(head, &stream, &windows[window])
         },
     };
     let window_nll = jobs.run(source, workers)?;
     require_finite("the loss", &window_nll)?;
-    let bytes = windows.iter().filter_map(|window| window.text_bytes.as_ref());
+    // What a masked token costs says nothing of the bytes around it.
+    let whole = windows.iter().filter(|window| window.targets.is_none());
+    let bytes = whole.filter_map(|window| window.text_bytes.as_ref());
     let bytes = bytes.flat_map(|bytes| &bytes[1..]).map(|n| u64::from(*n)).sum();
     Ok(Evaluation {
         window_nll,
-        predicted: length.saturating_sub(1),
+        predicted: predicted(&windows[0]),
         bytes,
         seconds: start.elapsed().as_secs_f64(),
     })
 }
 
-/// Mean nats per predicted token of the window `ids` whose stream, \[1, T, H\], left the last layer.
-pub fn window_loss(head: &Head, stream: &Tensor<3>, ids: &[u32]) -> f64 {
-    let losses = head.nll(predictors(stream), &ids[1..]);
+/// Mean nats per predicted token of a window whose stream, \[1, T, H\], left the last layer.
+pub fn window_loss(head: &Head, stream: &Tensor<3>, window: &Window) -> f64 {
+    let losses = match &window.targets {
+        None => head.nll(predictors(stream), &window.ids[1..]),
+        Some(targets) => {
+            let (rows, targets) = asked(stream, targets);
+            head.nll(rows, &targets)
+        }
+    };
     with_slices([&losses], |[losses]| {
         losses.iter().map(|loss| f64::from(*loss)).sum::<f64>() / losses.len() as f64
     })
+}
+
+/// The token to predict at each place of a window, [`IGNORED`] where there is none.
+pub fn targets(window: &Window) -> Cow<'_, [u32]> {
+    match &window.targets {
+        Some(targets) => Cow::Borrowed(targets),
+        None => Cow::Owned(window.ids[1..].iter().copied().chain([IGNORED]).collect()),
+    }
+}
+
+/// How many tokens of a window are predicted.
+pub fn predicted(window: &Window) -> usize {
+    match &window.targets {
+        Some(targets) => targets.iter().filter(|target| **target != IGNORED).count(),
+        None => window.ids.len().saturating_sub(1),
+    }
+}
+
+/// The rows of a \[1, T, H\] stream that have a target, and those.
+fn asked(stream: &Tensor<3>, targets: &[u32]) -> (Tensor<2>, Vec<u32>) {
+    let [_, length, hidden] = stream.dims();
+    let (places, asked): (Vec<i32>, Vec<u32>) = targets
+        .iter()
+        .enumerate()
+        .filter(|(_, target)| **target != IGNORED)
+        .map(|(place, target)| (place as i32, *target))
+        .unzip();
+    let places = Tensor::<1, Int>::from_data(&places[..], &stream.device());
+    (stream.clone().reshape([length, hidden]).select(0, places), asked)
 }
 
 /// Tokens per window.
@@ -144,7 +183,7 @@ pub fn require_finite(what: &str, by_window: &[f64]) -> Result<(), ScoreError> {
 }
 
 /// The positions of a \[1, T, H\] stream that predict a token: all but the last, \[T − 1, H\].
-pub fn predictors(stream: &Tensor<3>) -> Tensor<2> {
+fn predictors(stream: &Tensor<3>) -> Tensor<2> {
     let [_, length, hidden] = stream.dims();
     stream.clone().narrow(1, 0, length - 1).reshape([length - 1, hidden])
 }

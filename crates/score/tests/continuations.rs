@@ -107,7 +107,7 @@ fn sharing_a_context_threads_and_the_place_of_the_layers_change_nothing() {
 fn the_likelihood_after_a_windows_first_token_is_the_windows_loss() {
     let model = model("qwen3");
     let ids: Vec<u32> = (0..17).map(|i| (i * 11 + 1) % 96).collect();
-    let windows = [Window { ids: ids.clone(), text_bytes: Some(vec![1; 17]) }];
+    let windows = [Window { ids: ids.clone(), targets: None, text_bytes: Some(vec![1; 17]) }];
     let workers = Workers::new(1).expect("a thread starts");
     let nll = evaluate(&model, &windows, &workers, &|_| {}).expect("evaluates").nll();
     let found = found(&model, &[request(&ids[..1], &ids[1..])], 64)[0];
@@ -159,11 +159,12 @@ fn what_cannot_be_scored_is_named() {
 #[test]
 fn a_damaged_model_gives_scores_that_are_no_numbers_and_nothing_greedy() {
     let mut model = model("llama");
-    model.norm.gamma = model.norm.gamma.map(|gamma| gamma.mul_scalar(f32::NAN));
+    let norm = model.norm.as_mut().expect("a decoder has one");
+    norm.gamma = norm.gamma.clone().map(|gamma| gamma.mul_scalar(f32::NAN));
     let found = found(&model, &[request(&[1], &[2, 3])], 8)[0];
     assert!(!found.log_probability.is_finite() && !found.greedy, "{found:?}");
     let workers = Workers::new(1).expect("a thread starts");
-    let windows = [Window { ids: vec![1, 2, 3], text_bytes: None }];
+    let windows = [Window { ids: vec![1, 2, 3], targets: None, text_bytes: None }];
     let error = evaluate(&model, &windows, &workers, &|_| {}).expect_err("no loss either");
     assert!(matches!(error, ScoreError::NotFinite { .. }));
 }

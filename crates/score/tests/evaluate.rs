@@ -21,6 +21,7 @@ fn windows(count: u32, length: u32) -> Vec<Window> {
     (0..count)
         .map(|window| Window {
             ids: (0..length).map(|i| (i * 11 + window * 29 + 1) % 96).collect(),
+            targets: None,
             text_bytes: Some((0..length).map(|i| i % 4).collect()),
         })
         .collect()
@@ -29,7 +30,8 @@ fn windows(count: u32, length: u32) -> Vec<Window> {
 #[test]
 fn a_model_of_constant_logits_has_a_loss_of_exactly_ln_vocabulary() {
     let mut model = model();
-    model.norm.gamma = model.norm.gamma.map(|gamma| gamma.zeros_like());
+    let norm = model.norm.as_mut().expect("a decoder has one");
+    norm.gamma = norm.gamma.clone().map(|gamma| gamma.zeros_like());
     let workers = Workers::new(2).expect("threads start");
     let found = evaluate(&model, &windows(3, 24), &workers, &|_| {}).expect("evaluates");
     let record = found.record("constant".to_owned(), 24);
@@ -42,7 +44,8 @@ fn a_model_of_constant_logits_has_a_loss_of_exactly_ln_vocabulary() {
 #[test]
 fn a_loss_that_is_no_number_and_a_text_without_a_window_are_errors() {
     let mut model = model();
-    model.norm.gamma = model.norm.gamma.map(|gamma| gamma.mul_scalar(f32::NAN));
+    let norm = model.norm.as_mut().expect("a decoder has one");
+    norm.gamma = norm.gamma.clone().map(|gamma| gamma.mul_scalar(f32::NAN));
     let workers = Workers::new(1).expect("threads start");
     let error = evaluate(&model, &windows(2, 8), &workers, &|_| {}).expect_err("NaN");
     assert!(error.to_string().contains("the loss of window 0"), "{error}");

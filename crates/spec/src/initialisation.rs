@@ -73,7 +73,7 @@ impl ModelSpec {
         {
             return Start::Constant(init);
         }
-        if id.part == Part::Bias || id.role == Role::StreamGate {
+        if id.part == Part::Bias || matches!(id.role, Role::StreamGate | Role::HeadBias) {
             return Start::Constant(0.0);
         }
         if id.role.is_gain() {

@@ -38,7 +38,7 @@ pub use layer::{Depth, LayerIndex, LayerSelection, Site, Sites};
 pub use meant::{differs_little, meant};
 pub use model::{
     Activation, AttentionScale, ClampedGate, LatentSpec, LayerSpec, ModelSpec, NormKind,
-    ParameterCount, QkNorm, Rotary,
+    ParameterCount, Prediction, QkNorm, Rotary,
 };
 pub use presets::{PRESETS, Preset};
 pub use roles::{

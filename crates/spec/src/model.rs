@@ -117,6 +117,28 @@ impl LatentSpec {
     pub const NORM_EPS: f64 = 1e-6;
 }
 
+/// What a model predicts, and with that what its attention sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Prediction {
+    /// The token that follows: attention sees no later token.
+    NextToken,
+    /// Masked tokens, from all that stands around them: an encoder with its head.
+    MaskedToken,
+    /// None: an encoder that gives its last hidden state, which is the stream itself.
+    Nothing,
+}
+
+impl Prediction {
+    /// Whether attention sees what comes after a token as well as what comes before it.
+    pub const fn sees_both_ways(self) -> bool {
+        match self {
+            Self::NextToken => false,
+            Self::MaskedToken | Self::Nothing => true,
+        }
+    }
+}
+
 /// By which frequencies a layer turns its queries and keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -132,13 +154,13 @@ pub enum Rotary {
 /// Parameters by part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct ParameterCount {
-    /// The token embedding.
+    /// The token embedding, and those of positions and token types.
     pub embedding: u64,
     /// Every tensor of every layer.
     pub layers: u64,
     /// The final norm and norms outside layers.
     pub norms: u64,
-    /// The output head; 0 when it is tied to the embedding.
+    /// The output head; without its matrix where that is tied to the embedding.
     pub head: u64,
 }
 
@@ -191,7 +213,7 @@ impl LayerSpec {
     }
 }
 
-/// What a decoder-only language model is.
+/// What a language model of one stream is: a decoder, or an encoder.
 ///
 /// Fields carry the names of `config.json`. Read one with [`ModelSpec::from_config`], make one from
 /// a [`Preset`](crate::Preset) or a literal, and check it with [`ModelSpec::validate`].
@@ -215,12 +237,16 @@ pub struct ModelSpec {
     pub head_dim: usize,
     /// Context the model was trained for, in tokens.
     pub max_position_embeddings: usize,
+    /// What it predicts, which decides what its attention sees and what head it has.
+    pub prediction: Prediction,
     /// What every norm computes.
     pub norm: NormKind,
     /// Epsilon inside every norm's square root.
     pub rms_norm_eps: f64,
     /// A learned vector for each position is added to the token's.
     pub learned_positions: bool,
+    /// Rows of the table of token types, whose first is added to every token's vector; 0 where there is none.
+    pub token_types: usize,
     /// Rotary embedding.
     pub rope: RopeSpec,
     /// Rotary embedding of the layers that have [`Rotary::Local`].
@@ -263,7 +289,7 @@ pub struct ModelSpec {
     pub logits_softcap: Option<f64>,
     /// Whether the head is the embedding, transposed.
     pub tie_word_embeddings: bool,
-    /// RMS norm with a gain between the embedding and layer 0, whatever the scheme; `peri` has one
+    /// A norm with a gain between the embedding and layer 0, whatever the scheme; `peri` has one
     /// of its own accord.
     pub embedding_norm: bool,
     /// The norm scheme of the whole model.
@@ -381,6 +407,11 @@ impl ModelSpec {
         }
     }
 
+    /// Whether it has a head and so a loss: all but an encoder that was published without one.
+    pub fn has_head(&self) -> bool {
+        self.prediction != Prediction::Nothing
+    }
+
     /// Whether the embedding has a norm of its own (`model.embed_norm.weight`).
     pub fn norms_embedding(&self) -> bool {
         self.embedding_norm || self.norm_scheme.norms_embedding()
@@ -390,7 +421,7 @@ impl ModelSpec {
     /// nothing of schemes computes the right function.
     pub fn is_stock(&self) -> bool {
         self.norm_scheme == self.family.own_scheme()
-            && !self.embedding_norm
+            && self.embedding_norm == self.family.norms_embedding()
             && self.has_all_branches()
             // Elsewhere the depth is the index.
             && (self.attention_scale != AttentionScale::HeadSizeAndDepth || self.is_unpruned())
@@ -523,18 +554,41 @@ impl ModelSpec {
                 what: "`layer_depths` does not increase from layer to layer".to_owned(),
             });
         }
-        for layer in self.layers() {
-            for site in [Site::Attention, Site::Mlp] {
-                if !self.has_branch(layer, site) && !self.branch(layer, site).only_adds() {
-                    return Err(SpecError::Inconsistent {
-                        what: format!(
-                            "`layer_branches` leaves out a branch of layer {layer} that does more to \
-                             the stream than be added to it (scheme {})",
-                            self.norm_scheme
-                        ),
-                    });
-                }
+        self.validate_encoder()
+    }
+
+    /// What an encoder cannot have, and only an encoder can.
+    fn validate_encoder(&self) -> Result<(), SpecError> {
+        let refuse = |what: &str| Err(SpecError::Inconsistent { what: what.to_owned() });
+        if self.token_types > 1 << 10 {
+            return Err(SpecError::Invalid {
+                key: "type_vocab_size".to_owned(),
+                value: self.token_types.to_string(),
+                expected: "a number from 0 to 1024".to_owned(),
+            });
+        }
+        let family = self.family.model_type();
+        match (self.family.is_encoder(), self.prediction.sees_both_ways()) {
+            (false, false) => return Ok(()),
+            (true, true) => {}
+            (true, false) => {
+                let what = format!(
+                    "model_type \"{family}\" is an encoder, which predicts no next token: it can be measured \
+                     and pruned, but not trained, continued or asked as a decoder"
+                );
+                return Err(SpecError::Inconsistent { what });
             }
+            (false, true) => {
+                let what =
+                    format!("model_type \"{family}\" is a decoder, which predicts the next token");
+                return Err(SpecError::Inconsistent { what });
+            }
+        }
+        if self.windows().any(|window| window.is_some()) {
+            return refuse("attention in both directions has no window here");
+        }
+        if self.prediction == Prediction::MaskedToken && !self.tie_word_embeddings {
+            return refuse("the head of an encoder is its embedding, transposed");
         }
         Ok(())
     }
@@ -681,8 +735,10 @@ impl ModelSpec {
         let mut count = ParameterCount { embedding: 0, layers: 0, norms: 0, head: 0 };
         for tensor in self.outer_tensors() {
             let part = match tensor.id.role {
-                Role::Embedding | Role::PositionEmbedding => &mut count.embedding,
-                Role::Head => &mut count.head,
+                Role::Embedding | Role::PositionEmbedding | Role::TokenTypeEmbedding => {
+                    &mut count.embedding
+                }
+                Role::Head | Role::HeadTransform | Role::HeadBias => &mut count.head,
                 _ => &mut count.norms,
             };
             *part += tensor.elements();

@@ -4,8 +4,8 @@
 use serde_json::Map;
 
 use crate::{
-    Activation, AttentionScale, Family, LayerSpec, ModelSpec, NormKind, NormScheme, QkNorm,
-    RopeScaling, RopeSpec,
+    Activation, AttentionScale, Family, LayerSpec, ModelSpec, NormKind, NormScheme, Prediction,
+    QkNorm, RopeScaling, RopeSpec,
 };
 
 /// One size of the paper.
@@ -79,9 +79,11 @@ impl Preset {
             num_key_value_heads: self.num_attention_heads,
             head_dim: self.hidden_size.checked_div(self.num_attention_heads).unwrap_or(0),
             max_position_embeddings: self.max_position_embeddings,
+            prediction: Prediction::NextToken,
             norm: NormKind::Rms,
             rms_norm_eps: 1e-6,
             learned_positions: false,
+            token_types: 0,
             rope: RopeSpec { theta: 10_000.0, scaling: RopeScaling::Default },
             local_rope: None,
             rotary_dim: self.hidden_size.checked_div(self.num_attention_heads).unwrap_or(0),

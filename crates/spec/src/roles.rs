@@ -8,7 +8,9 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use crate::{BranchGate, ExpertsSpec, LatentSpec, LayerIndex, ModelSpec, NormKind, QkNorm, Site};
+use crate::{
+    BranchGate, ExpertsSpec, LatentSpec, LayerIndex, ModelSpec, NormKind, Prediction, QkNorm, Site,
+};
 
 /// What a tensor is for. N, F and the gates are those of [`Branch`](crate::Branch)'s formula.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -17,12 +19,18 @@ pub enum Role {
     Embedding,
     /// The learned vectors of positions, \[max_position_embeddings, H\].
     PositionEmbedding,
+    /// The learned vectors of token types, \[type_vocab_size, H\].
+    TokenTypeEmbedding,
     /// The norm between the embedding and layer 0.
     EmbeddingNorm,
-    /// The norm after the last layer.
+    /// The norm before the head's matrix: after the last layer, in an encoder's head after its transform.
     FinalNorm,
+    /// The matrix with which an encoder's head begins, \[H, H\].
+    HeadTransform,
     /// The output head, \[vocab_size, H\].
     Head,
+    /// What an encoder's head adds to its logits, \[vocab_size\].
+    HeadBias,
     /// The norm N_in of a branch.
     InputNorm(Site),
     /// The norm N_out of a branch.
@@ -128,7 +136,10 @@ impl Role {
             | Self::KeyValueLatentNorm => true,
             Self::Embedding
             | Self::PositionEmbedding
+            | Self::TokenTypeEmbedding
+            | Self::HeadTransform
             | Self::Head
+            | Self::HeadBias
             | Self::BranchGate(_)
             | Self::StreamGate
             | Self::Query
@@ -160,7 +171,7 @@ impl Role {
 
     /// Whether its name is all of what the tensor is called, without `.weight` or `.bias`.
     pub fn is_named_whole(self) -> bool {
-        self.is_gate() || matches!(self, Self::Sinks | Self::RouterCorrection)
+        self.is_gate() || matches!(self, Self::Sinks | Self::RouterCorrection | Self::HeadBias)
     }
 
     /// Whether only latent attention and shared experts have it.
@@ -223,7 +234,8 @@ impl TensorId {
     /// bias or embedding.
     pub fn decays(self) -> bool {
         self.part == Part::Weight
-            && (self.role.is_projection() || matches!(self.role, Role::Head | Role::Router))
+            && (self.role.is_projection()
+                || matches!(self.role, Role::Head | Role::HeadTransform | Role::Router))
     }
 }
 
@@ -238,12 +250,17 @@ impl fmt::Display for TensorId {
         } else {
             crate::Family::LLAMA
         };
-        match (self.role, self.layer) {
-            (Role::PositionEmbedding, _) => f.write_str("model.embed_positions.weight"),
-            (Role::Sinks, Some(layer)) => write!(f, "model.layers.{layer}.self_attn.sinks"),
+        let name = family.stored_name(*self);
+        match (self.role, self.part, self.layer) {
+            (Role::PositionEmbedding, ..) => f.write_str("model.embed_positions.weight"),
+            (Role::TokenTypeEmbedding, ..) => f.write_str("model.embed_token_types.weight"),
+            (Role::HeadTransform, Part::Weight, _) => f.write_str("lm_head.transform.weight"),
+            (Role::HeadTransform, Part::Bias, _) => f.write_str("lm_head.transform.bias"),
+            (Role::HeadBias, ..) => f.write_str("lm_head.bias"),
+            (Role::Sinks, _, Some(layer)) => write!(f, "model.layers.{layer}.self_attn.sinks"),
             // It shares a tensor with the latent.
-            (Role::RotaryKey, _) => write!(f, "{}.rotary", family.stored_name(*self)),
-            _ => f.write_str(&family.stored_name(*self)),
+            (Role::RotaryKey, ..) => write!(f, "{name}.rotary"),
+            _ => f.write_str(&name),
         }
     }
 }
@@ -457,12 +474,23 @@ impl ModelSpec {
         if self.learned_positions {
             list.push(Role::PositionEmbedding, &[self.max_position_embeddings, self.hidden_size]);
         }
+        if self.token_types > 0 {
+            list.push(Role::TokenTypeEmbedding, &[self.token_types, self.hidden_size]);
+        }
         if self.norms_embedding() {
             list.push_norm(Role::EmbeddingNorm, self.hidden_size);
         }
-        list.push_norm(Role::FinalNorm, self.hidden_size);
-        if !self.tie_word_embeddings {
-            list.push(Role::Head, &table);
+        if self.prediction == Prediction::MaskedToken {
+            list.push_with_bias(Role::HeadTransform, [self.hidden_size; 2], true);
+        }
+        if self.has_head() {
+            list.push_norm(Role::FinalNorm, self.hidden_size);
+            if !self.tie_word_embeddings {
+                list.push(Role::Head, &table);
+            }
+        }
+        if self.prediction == Prediction::MaskedToken {
+            list.push(Role::HeadBias, &[self.vocab_size]);
         }
         list.tensors
     }

@@ -39,15 +39,20 @@ pub enum ConversionError {
     OtherBlock { block: &'static str, scheme: String },
     #[error(
         "the scheme is {scheme}: there is no LayerNorm Scaling to fold; {}",
-        if scheme == "pre" {
+        if *is_own {
             "every runtime loads this model as it is"
         } else {
             "no plain model computes the same"
         }
     )]
-    NotScaled { scheme: String },
+    NotScaled { scheme: String, is_own: bool },
     #[error("the embedding has a norm of its own (`embedding_norm`), which no plain model has")]
     EmbeddingNorm,
+    #[error(
+        "layer {layer} lacks a branch and with it the norm on its sum (scheme {scheme}); in a plain model \
+         that norm stands there, whatever the branch gives"
+    )]
+    NormGone { layer: LayerIndex, scheme: String },
     #[error(
         "the scale is made of an exponent from -8 to 8 and a first layer below {layers}; got {given}"
     )]
@@ -130,7 +135,7 @@ impl ModelSpec {
     /// [`ConversionError::NotScaled`] when there is nothing to fold, or another scheme;
     /// [`ConversionError::EmbeddingNorm`] for a model that would still not be plain.
     pub fn folded(&self) -> Result<Self, ConversionError> {
-        if self.embedding_norm {
+        if self.embedding_norm != self.family.norms_embedding() {
             return Err(ConversionError::EmbeddingNorm);
         }
         let norm_scheme = match &self.norm_scheme {
@@ -141,13 +146,31 @@ impl ModelSpec {
                 }
             }
             plain if *plain == self.family.own_scheme() && !self.has_all_branches() => {
+                self.refuse_norm_without_branch()?;
                 plain.clone()
             }
-            _ => return Err(ConversionError::NotScaled { scheme: self.norm_scheme.to_string() }),
+            other => {
+                let is_own = *other == self.family.own_scheme();
+                return Err(ConversionError::NotScaled { scheme: other.to_string(), is_own });
+            }
         };
         let mut folded = Self { norm_scheme, ..self.clone() };
         folded.per_layer.iter_mut().for_each(|layer| layer.branches = Sites::BOTH);
         Ok(folded)
+    }
+
+    /// A branch of zeros is no branch only where nothing is done to the sum.
+    fn refuse_norm_without_branch(&self) -> Result<(), ConversionError> {
+        let lacks =
+            |layer, site| !self.has_branch(layer, site) && !self.branch(layer, site).only_adds();
+        let mut layers = self.layers();
+        match layers.find(|layer| lacks(*layer, Site::Attention) || lacks(*layer, Site::Mlp)) {
+            Some(layer) => {
+                let scheme = self.norm_scheme.to_string();
+                Err(ConversionError::NormGone { layer, scheme })
+            }
+            None => Ok(()),
+        }
     }
 
     /// What the gain (and the bias) of a layer's norm is multiplied by when this model becomes `after`,
@@ -173,9 +196,12 @@ impl ModelSpec {
     /// The model that is left, and for each of its layers the index that the layer had here. Each
     /// remaining layer keeps its depth.
     ///
+    /// The stream passes what is removed as it came. A branch goes with all that its site does to the stream:
+    /// under Post-LN with the norm on its sum, so that a layer without its two branches is no layer.
+    ///
     /// # Errors
     /// [`SpecError::Removal`] for a layer or branch that is not there, when nothing is removed or
-    /// nothing is left; [`SpecError::Inconsistent`] for a branch of a Post-LN layer.
+    /// nothing is left.
     pub fn without(&self, removals: &[Removal]) -> Result<(Self, Vec<LayerIndex>), SpecError> {
         let refuse = |reason: String| Err(SpecError::Removal { reason });
         let layers = self.num_hidden_layers;
@@ -226,12 +252,6 @@ impl ModelSpec {
         }
         spec.validate()?;
         Ok((spec, kept))
-    }
-
-    /// Whether the branch at `site` of `layer` can be taken out alone: it is there, and only added to
-    /// the stream.
-    pub fn can_lose_branch(&self, layer: LayerIndex, site: Site) -> bool {
-        self.has_branch(layer, site) && self.branch(layer, site).only_adds()
     }
 }
 
@@ -304,8 +324,24 @@ mod tests {
             let error = spec.without(&removals).expect_err(part).to_string();
             assert!(error.contains(part), "{error}");
         }
-        let post = model("post".parse().expect("a scheme"));
-        assert!(post.without(&[twice]).is_err() && post.without(&[whole(0)]).is_ok());
+    }
+
+    #[test]
+    fn under_post_ln_a_branch_goes_with_the_norm_on_its_sum_and_no_plain_model_computes_the_same() {
+        let post = model(NormScheme::post());
+        let mlp = Removal { branch: Some(Site::Mlp), ..whole(1) };
+        let (pruned, _) = post.without(&[mlp]).expect("prunes");
+        let of = |spec: &ModelSpec, role| {
+            let tensors = spec.layer_tensors(LayerIndex::new(1));
+            tensors.iter().filter(|tensor| tensor.id.role == role).count()
+        };
+        assert_eq!(of(&post, Role::JoinNorm(Site::Mlp)), 1);
+        assert_eq!(of(&pruned, Role::JoinNorm(Site::Mlp)), 0);
+        assert_eq!(of(&pruned, Role::JoinNorm(Site::Attention)), 1);
+        // Such a fold is asked for where the scheme is the family's own.
+        let family = crate::Family::BERT;
+        let bert = ModelSpec { family, embedding_norm: true, ..pruned };
+        assert!(matches!(bert.folded(), Err(ConversionError::NormGone { .. })));
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use lns_spec::{
     Activation, Anneal, AttentionScale, Block, ClampedGate, DepthScale, ExpertGroups, ExpertsSpec,
-    Family, LatentSpec, LayerIndex, ModelSpec, NormKind, NormScheme, Placement, Preset, QkNorm,
-    Removal, RopeScaling, RopeSpec, Rotary, Router, Site, Sites, SpecError,
+    Family, LatentSpec, LayerIndex, ModelSpec, NormKind, NormScheme, Placement, Prediction, Preset,
+    QkNorm, Removal, RopeScaling, RopeSpec, Rotary, Router, Site, Sites, SpecError,
     schemes::{BranchRule, BranchScale, Keel, LayerScale, MixLn, Progressive},
 };
 use proptest::prelude::*;
@@ -102,6 +102,17 @@ fn compute_otherwise(spec: &mut ModelSpec, part: usize) {
                 layer.experts = Some(experts);
             }
         }
+        24 => spec.prediction = Prediction::MaskedToken,
+        25 => (spec.prediction, spec.token_types) = (Prediction::Nothing, 3),
+        26 => {
+            spec.prediction = Prediction::MaskedToken;
+            (spec.norm, spec.token_types, spec.learned_positions) = (NormKind::LayerNorm, 2, true);
+            (spec.gated_mlp, spec.mlp_bias, spec.qkv_bias) = (false, true, true);
+            (spec.attention_output_bias, spec.num_key_value_heads) = (true, 4);
+            spec.rms_norm_eps = 1e-12;
+            spec.rope = RopeSpec { theta: 1e4, scaling: RopeScaling::Default };
+            spec.per_layer.iter_mut().for_each(|layer| layer.rotary = Rotary::None);
+        }
         part => {
             let router = if part == 16 { Router::Softmax } else { Router::SoftmaxRenormalised };
             let inner = if part == 18 { 24 } else { 12 };
@@ -143,7 +154,7 @@ fn sizes(family: Family) -> Value {
         "intermediate_size": 24, "num_hidden_layers": LAYERS, "num_attention_heads": 4,
     });
     let latent = family.model_type().starts_with("deepseek");
-    if !latent && !["gpt2", "gpt_neox"].contains(&family.model_type()) {
+    if !latent && !["gpt2", "gpt_neox", "bert"].contains(&family.model_type()) {
         config["head_dim"] = json!(8);
         config["num_key_value_heads"] = json!(2);
     }
@@ -205,6 +216,9 @@ fn config() -> impl Strategy<Value = Value> {
         ("logits_scaling", vec![json!(8.0)]),
         ("num_experts", vec![json!(0), json!(1), json!(6)]),
         ("num_local_experts", vec![json!(5), json!(6)]),
+        ("architectures", vec![json!(["BertForMaskedLM"]), json!(["BertModel"])]),
+        ("type_vocab_size", vec![json!(1), json!(3)]),
+        ("embedding_norm", vec![json!(true), json!(false)]),
         ("norm_topk_prob", vec![json!(true)]),
         ("swiglu_limit", vec![json!(7.0), json!(0.5)]),
         ("swiglu_alpha", vec![json!(1.0)]),
@@ -253,7 +267,7 @@ fn model() -> impl Strategy<Value = ModelSpec> {
     let switches = prop::array::uniform7(any::<bool>());
     let window = prop::option::of(1usize..9);
     let removed = prop::option::of((0..LAYERS, prop::option::of(any::<bool>())));
-    let other = prop::option::of(0usize..24);
+    let other = prop::option::of(0usize..27);
     (prop::sample::select(families), scheme(), switches, window, removed, other).prop_map(
         |(family, norm_scheme, switches, window, removed, other)| {
             let preset = Preset {
@@ -385,4 +399,48 @@ fn every_family_can_say_a_stock_model_and_every_scheme() {
             assert!(names.iter().all(|name| !name.contains("..")), "{name}: a role has no name");
         }
     }
+}
+
+#[test]
+fn keys_that_make_another_function_of_a_bert_are_refused_by_name() {
+    let mut sizes = sizes(Family::BERT);
+    sizes["architectures"] = json!(["BertForMaskedLM"]);
+    for (key, same) in [
+        ("position_embedding_type", json!("absolute")),
+        ("is_decoder", json!(false)),
+        ("pruned_heads", json!({})),
+        ("add_cross_attention", json!(false)),
+        ("tie_word_embeddings", json!(true)),
+    ] {
+        let mut config = sizes.clone();
+        config[key] = same;
+        let mut spec = ModelSpec::from_config(&config).expect(key);
+        spec.other_keys.clear();
+        assert_eq!(spec, ModelSpec::from_config(&sizes).expect("sizes"), "{key}");
+    }
+    for (key, value, named) in [
+        ("position_embedding_type", json!("relative_key"), "relative_key"),
+        ("is_decoder", json!(true), "only what came before"),
+        ("pruned_heads", json!({"1": [0]}), "pruned_heads"),
+        ("add_cross_attention", json!(true), "add_cross_attention"),
+        ("architectures", json!(["BertLMHeadModel"]), "predicts the next token"),
+        ("tie_word_embeddings", json!(false), "its embedding, transposed"),
+        ("hidden_act", json!("relu"), "relu"),
+        ("num_key_value_heads", json!(2), "num_key_value_heads"),
+        ("rope_theta", json!(1e4), "rope_theta"),
+        ("type_vocab_size", json!(1 << 20), "type_vocab_size"),
+        ("embedding_norm", json!(false), "`embedding_norm` is false"),
+    ] {
+        let mut config = sizes.clone();
+        config[key] = value;
+        let error = ModelSpec::from_config(&config).expect_err(key).to_string();
+        assert!(error.contains(named), "{key}: {error}");
+    }
+    let headless = |classes: Value| {
+        sizes["architectures"] = classes;
+        ModelSpec::from_config(&sizes).expect("sizes").prediction
+    };
+    let classes =
+        [json!(["BertModel"]), json!(["BertForSequenceClassification"]), json!(null), json!(7)];
+    assert_eq!(classes.map(headless), [Prediction::Nothing; 4]);
 }

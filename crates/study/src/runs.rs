@@ -61,13 +61,13 @@ pub(crate) fn run_record(
     for (step, tokens) in &tokens {
         let kept = path.join(RunConfig::checkpoint(*step));
         if kept.join(DiagnoseRecord::FILE_NAME).exists() {
-            run.along.push(AlongRecord::of(&DiagnoseRecord::read(&kept)?, *step, *tokens));
+            run.along.extend(AlongRecord::of(&DiagnoseRecord::read(&kept)?, *step, *tokens));
         }
     }
     if path.join(DiagnoseRecord::FILE_NAME).exists() {
         let finished = DiagnoseRecord::read(path)?;
         if !run.along.is_empty() {
-            run.along.push(AlongRecord::of(&finished, run.steps, run.tokens));
+            run.along.extend(AlongRecord::of(&finished, run.steps, run.tokens));
         }
         run.diagnosis = Some(Box::new(finished));
     }

@@ -150,7 +150,7 @@ fn models_kept_along_the_way_are_diagnosed_and_their_numbers_stand_in_the_record
         assert_eq!(at, [(0, 0), (2, 128), (4, 256), (5, 320)], "drawn, kept twice, finished");
         let [.., finished] = run.along.as_slice() else { panic!("none") };
         let diagnosis = run.diagnosis.as_deref().expect("diagnosed");
-        assert_eq!(finished.loss, diagnosis.baseline.nll);
+        assert_eq!(finished.loss, diagnosis.baseline.as_ref().expect("a loss").nll);
         assert_eq!(finished.removal[1], diagnosis.layers[1].removal.expect("removed").delta_nll);
         assert_eq!(finished.variance.len(), 3);
         assert!(run.along[0].loss > finished.loss, "{:?}", run.along);

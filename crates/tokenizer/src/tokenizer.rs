@@ -17,12 +17,29 @@ const SHOWN_CHARACTERS: usize = 40;
 
 /// Names of the token that ends a text, in the order they are looked for. A model for chat ends its
 /// turns with another token, but between documents stands the one of its pre-training.
-pub(crate) const END_OF_TEXT: [&str; 6] =
-    ["<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<｜end▁of▁sentence｜>", "[EOS]"];
+pub(crate) const END_OF_TEXT: [&str; 7] = [
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "</s>",
+    "<eos>",
+    "<｜end▁of▁sentence｜>",
+    "[EOS]",
+    "[SEP]",
+];
 
 /// Names of the token that begins a text.
-pub(crate) const BEGIN_OF_TEXT: [&str; 6] =
-    ["<|begin_of_text|>", "<s>", "<bos>", "<|startoftext|>", "<｜begin▁of▁sentence｜>", "[BOS]"];
+pub(crate) const BEGIN_OF_TEXT: [&str; 7] = [
+    "<|begin_of_text|>",
+    "<s>",
+    "<bos>",
+    "<|startoftext|>",
+    "<｜begin▁of▁sentence｜>",
+    "[BOS]",
+    "[CLS]",
+];
+
+/// Names of the token that stands where an encoder is to say what was there.
+const MASK: [&str; 2] = ["[MASK]", "<mask>"];
 
 /// Text to token ids and back.
 pub struct Tokenizer {
@@ -95,6 +112,12 @@ impl Tokenizer {
     /// The token that stands between documents.
     pub fn end_of_text_id(&self) -> Option<u32> {
         self.end_of_text
+    }
+
+    /// The token that stands where an encoder is to say what was there.
+    pub fn mask_id(&self) -> Option<u32> {
+        let added = self.inner.get_added_vocabulary().get_vocab();
+        MASK.iter().find_map(|name| added.get(*name).copied())
     }
 
     /// The tokens that set documents apart instead of saying something: the one that begins a

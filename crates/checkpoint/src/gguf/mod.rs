@@ -53,6 +53,7 @@ pub(crate) fn open(path: &Path) -> Result<Parts, CheckpointError> {
         files: vec![path.to_owned()],
         maps: vec![map],
         tensors,
+        left_out: Vec::new(),
         tokenizer,
         provenance,
     })

@@ -248,6 +248,7 @@ fn crowded(cores: u64, busy: f64, threads: usize) -> Option<String> {
 /// The model to generate with, opened before anything is measured and loaded after the workloads.
 fn open(path: &Path, args: &BenchArgs) -> anyhow::Result<(String, Checkpoint)> {
     let checkpoint = model::open(path)?;
+    model::require_decoder(&checkpoint, "there is no generation to be timed")?;
     let name = model::short_name(path);
     let context = checkpoint.spec().max_position_embeddings;
     if args.prompt_tokens + args.new_tokens >= context {

@@ -255,6 +255,9 @@ impl Request<'_> {
             files => text::From::Files(files),
         };
         let opened = text::open(path, from, self.cut, printer)?;
+        if !self.asked.is_empty() {
+            model::require_decoder(&opened.checkpoint, "a task's choices have no likelihood")?;
+        }
         self.probes.for_model(opened.checkpoint.spec())?;
         self.questions(&opened.checkpoint, &opened.tokenizer)?;
         Ok(opened)
@@ -329,6 +332,13 @@ impl Request<'_> {
     ) -> anyhow::Result<Option<DiagnoseRecord>> {
         let layers = source.spec().num_hidden_layers;
         let probes = self.probes.for_model(source.spec())?;
+        let others = self.probes.that_take_a_loss(source.spec());
+        if !others.is_empty() {
+            printer.note(&format!(
+                "The model has no head and so no loss; not measured: {}.",
+                others.join(", ")
+            ));
+        }
         printer.note(&text::described(text));
         let dear: Vec<_> = probes
             .iter()

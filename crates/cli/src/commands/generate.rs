@@ -116,6 +116,7 @@ fn run(args: &GenerateArgs, printer: &Printer) -> anyhow::Result<()> {
     let threads = model::thread_count(args.threads);
     let prompt = prompt(args)?;
     let checkpoint = Arc::new(model::open(&args.model)?);
+    model::require_decoder(&checkpoint, "there is no text that it would go on with")?;
     let template_of =
         || ChatTemplate::of(&checkpoint, &chat::rendering()?).map_err(anyhow::Error::from);
     let template = if args.chat { template_of()? } else { None };

@@ -6,7 +6,7 @@ use clap::Args;
 use lns_checkpoint::{Checkpoint, Format, TensorInfo, TokenizerSource};
 use lns_model::f32_bytes;
 use lns_show::{counted, layers_in_words, with_prefix};
-use lns_spec::{LatentSpec, ModelSpec, Removal, Site};
+use lns_spec::{LatentSpec, ModelSpec, Prediction, Removal, RopeScaling, Site};
 use serde_json::json;
 
 use super::Verb;
@@ -113,6 +113,8 @@ fn as_json(checkpoint: &Checkpoint) -> serde_json::Value {
         "files": files,
         "tokenizer": tokenizer_name(checkpoint),
         "complete": audit.is_clean(),
+        "predicts": checkpoint.spec().prediction,
+        "left_out": checkpoint.left_out(),
         "tensors": tensors,
     })
 }
@@ -140,7 +142,11 @@ fn as_text(checkpoint: &Checkpoint, every_tensor: bool) -> String {
         .into_iter()
         .map(|(dtype, (tensors, size))| format!("{tensors} {dtype} ({})", bytes(size)))
         .collect();
-    let head = if spec.tie_word_embeddings { "tied".to_owned() } else { parameters(count.head) };
+    let head = match (spec.has_head(), spec.tie_word_embeddings) {
+        (false, _) => "none".to_owned(),
+        (true, true) => "tied".to_owned(),
+        (true, false) => parameters(count.head),
+    };
     let active = match spec.is_mixture() {
         true => format!(", {} of them for each token", parameters(spec.active_parameters())),
         false => String::new(),
@@ -163,6 +169,7 @@ fn as_text(checkpoint: &Checkpoint, every_tensor: bool) -> String {
     let mut lines = vec![
         ("model", format!("{} ({format}, {})", checkpoint.path().display(), files(checkpoint))),
         ("family", spec.family.model_type().to_owned()),
+        ("predicts", predicts(spec).to_owned()),
         ("norm scheme", spec.norm_scheme.to_string()),
         (
             "layers",
@@ -178,15 +185,7 @@ fn as_text(checkpoint: &Checkpoint, every_tensor: bool) -> String {
                 latents(spec)
             ),
         ),
-        (
-            "context",
-            format!(
-                "{} tokens, RoPE base {}{}",
-                spec.max_position_embeddings,
-                spec.rope.theta,
-                scaling(spec)
-            ),
-        ),
+        ("context", format!("{} tokens, {}", spec.max_position_embeddings, positions(spec))),
         ("vocabulary", format!("{} (tokenizer: {})", spec.vocab_size, tokenizer_name(checkpoint))),
         (
             "parameters",
@@ -218,6 +217,7 @@ fn as_text(checkpoint: &Checkpoint, every_tensor: bool) -> String {
     if !gone.is_empty() {
         lines.push(("pruned", format!("without {}", gone.join(", "))));
     }
+    lines.extend(model::left_out(checkpoint).map(|said| ("left out", said)));
     if let Some(record) = checkpoint.own_provenance() {
         lines.push(("made by", format!("lns {} from {}", record.verb, record.source)));
     }
@@ -237,14 +237,31 @@ fn as_text(checkpoint: &Checkpoint, every_tensor: bool) -> String {
     text
 }
 
-fn scaling(spec: &lns_spec::ModelSpec) -> &'static str {
+/// How the model knows where a token stands.
+fn positions(spec: &ModelSpec) -> String {
+    match spec.learned_positions {
+        true => "learned positions".to_owned(),
+        false => format!("RoPE base {}{}", spec.rope.theta, scaling(spec)),
+    }
+}
+
+/// What the model predicts, and what its attention sees.
+fn predicts(spec: &ModelSpec) -> &'static str {
+    match spec.prediction {
+        Prediction::NextToken => "the next token",
+        Prediction::MaskedToken => "masked tokens (an encoder: attention sees both ways)",
+        Prediction::Nothing => "nothing (an encoder without a head: it gives hidden states)",
+    }
+}
+
+fn scaling(spec: &ModelSpec) -> &'static str {
     match spec.rope.scaling {
-        lns_spec::RopeScaling::Default => "",
-        lns_spec::RopeScaling::Linear { .. } => ", scaled (linear)",
-        lns_spec::RopeScaling::Dynamic { .. } => ", scaled (dynamic)",
-        lns_spec::RopeScaling::Llama3 { .. } => ", scaled (llama3)",
-        lns_spec::RopeScaling::Yarn { .. } => ", scaled (yarn)",
-        lns_spec::RopeScaling::LongRope { .. } => ", scaled (longrope)",
+        RopeScaling::Default => "",
+        RopeScaling::Linear { .. } => ", scaled (linear)",
+        RopeScaling::Dynamic { .. } => ", scaled (dynamic)",
+        RopeScaling::Llama3 { .. } => ", scaled (llama3)",
+        RopeScaling::Yarn { .. } => ", scaled (yarn)",
+        RopeScaling::LongRope { .. } => ", scaled (longrope)",
     }
 }
 

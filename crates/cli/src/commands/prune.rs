@@ -168,6 +168,11 @@ fn help() -> String {
 fn run(args: &PruneArgs, printer: &Printer) -> anyhow::Result<()> {
     let asked = Asked::valid(args)?;
     let checkpoint = model::open(&args.model)?;
+    if !(args.files.is_empty() && args.held_out.is_empty()) {
+        let instead = "name what is to go with --layers, --attention or --mlp and leave --text and --held-out \
+                       out; `lns diagnose` shows what each layer does to its hidden states";
+        model::require_head(&checkpoint, instead)?;
+    }
     let costs = args.diagnosis.as_deref().map(|folder| costs(args, folder, &checkpoint));
     let costs = costs.transpose()?;
     let output = &args.output;

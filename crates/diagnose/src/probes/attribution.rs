@@ -60,6 +60,10 @@ impl Probe for Attribution {
         "first-order estimate of the loss without each layer, attention, MLP"
     }
 
+    fn lacks(&self, model: &lns_spec::ModelSpec) -> Option<&'static str> {
+        super::lacks_head(model)
+    }
+
     /// 0.6 of the time of `gradients`, measured beside it: no parameter needs a gradient.
     fn price(&self, _layers: f64) -> f64 {
         3.0

@@ -79,8 +79,8 @@ impl Probe for Experts {
         "how evenly tokens are spread over a mixture's experts"
     }
 
-    fn suits(&self, model: &ModelSpec) -> bool {
-        model.is_mixture()
+    fn lacks(&self, model: &ModelSpec) -> Option<&'static str> {
+        (!model.is_mixture()).then_some("experts")
     }
 
     fn price(&self, _layers: f64) -> f64 {

@@ -5,6 +5,8 @@ use lns_record::{
 };
 use lns_score::ScoreError;
 
+use lns_spec::ModelSpec;
+
 use super::{Course, Probe};
 use crate::derivative::{Examined, layer_gradients, squares};
 
@@ -25,6 +27,10 @@ impl Probe for Gradients {
 
     fn measures(&self) -> &'static str {
         "gradient norm of each layer's parameters and input"
+    }
+
+    fn lacks(&self, model: &ModelSpec) -> Option<&'static str> {
+        super::lacks_head(model)
     }
 
     fn price(&self, _layers: f64) -> f64 {

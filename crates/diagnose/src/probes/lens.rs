@@ -9,6 +9,8 @@ use lns_record::{
     SeriesDescription,
 };
 
+use lns_spec::ModelSpec;
+
 use super::{Course, Probe};
 use crate::observer::{AtEnd, Notes, Observer, Passed};
 
@@ -44,6 +46,10 @@ impl Probe for Lens {
 
     fn measures(&self) -> &'static str {
         "how far the final prediction is already there after each layer"
+    }
+
+    fn lacks(&self, model: &ModelSpec) -> Option<&'static str> {
+        super::lacks_head(model)
     }
 
     fn price(&self, layers: f64) -> f64 {
@@ -108,8 +114,9 @@ impl Observer for Watch {
     }
 
     fn at_end(&self, at: &AtEnd<'_>) -> Result<(), String> {
+        let Some(head) = at.head else { return Ok(()) };
         let found = at.workers.map(at.streams.len(), |i| {
-            let sums = sums(at.head, &at.streams[i], at.last());
+            let sums = sums(head, &at.streams[i], at.last());
             (at.progress)(2);
             sums
         });

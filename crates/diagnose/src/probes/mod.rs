@@ -49,9 +49,9 @@ pub trait Probe: Sync {
         false
     }
 
-    /// Whether it means anything for a model.
-    fn suits(&self, _model: &ModelSpec) -> bool {
-        true
+    /// What a model lacks that it would measure; `None` where it means something.
+    fn lacks(&self, _model: &ModelSpec) -> Option<&'static str> {
+        None
     }
 
     /// Its price in forward passes of a model of that many layers, beyond the one pass that every
@@ -121,6 +121,19 @@ fn of_text() -> impl Iterator<Item = &'static dyn Probe> {
     probes().filter(|probe| !asks_tasks(*probe))
 }
 
+/// What a model without a head lacks, in words.
+fn lacks_head(model: &ModelSpec) -> Option<&'static str> {
+    (!model.has_head()).then_some(HEAD)
+}
+
+const HEAD: &str = "head and so no loss";
+
+/// The probes that mean nothing for a model because it has no head; none of a model with one.
+pub(crate) fn that_take_a_loss(model: &ModelSpec) -> Vec<&'static str> {
+    let lack = |probe: &&dyn Probe| probe.lacks(model) == Some(HEAD);
+    of_text().filter(lack).map(Probe::name).collect()
+}
+
 /// Says in the record what its numbers are, and which probes would measure more of this model.
 pub(crate) fn describe(record: &mut DiagnoseRecord) {
     let numbers = Numbers::of(record);
@@ -138,7 +151,8 @@ pub(crate) fn describe(record: &mut DiagnoseRecord) {
         }
     };
     let model = ModelSpec::from_config(&record.model).ok();
-    let suits = |probe: &&dyn Probe| model.as_ref().is_none_or(|model| probe.suits(model));
+    let suits =
+        |probe: &&dyn Probe| model.as_ref().is_none_or(|model| probe.lacks(model).is_none());
     let described = probes().filter(suits).filter_map(|probe| {
         let description = described(probe);
         // Probes that were not run are named for people to run them; this one takes tasks.
@@ -173,26 +187,36 @@ impl Probes {
         self.chosen.iter().copied()
     }
 
+    /// The names of those that mean nothing for a model because it has no head and so no loss.
+    pub fn that_take_a_loss(&self, model: &ModelSpec) -> Vec<&'static str> {
+        let names = that_take_a_loss(model);
+        self.iter().map(Probe::name).filter(|name| names.contains(name)).collect()
+    }
+
     /// Those that mean something for a model.
     ///
     /// # Errors
     /// [`UnsuitedProbe`] when another was asked for by its name.
     pub fn for_model(&self, model: &ModelSpec) -> Result<Self, UnsuitedProbe> {
-        let (chosen, unsuited): (Vec<_>, Vec<_>) =
-            self.iter().partition(|probe| probe.suits(model));
-        match unsuited.iter().find(|probe| self.named.contains(&probe.name())) {
-            Some(probe) => Err(UnsuitedProbe { name: probe.name(), measures: probe.measures() }),
-            None => Ok(Self { chosen, named: self.named.clone() }),
+        let named = self.iter().filter(|probe| self.named.contains(&probe.name()));
+        for probe in named {
+            if let Some(lacks) = probe.lacks(model) {
+                let (name, measures) = (probe.name(), probe.measures());
+                return Err(UnsuitedProbe { name, measures, lacks });
+            }
         }
+        let chosen = self.iter().filter(|probe| probe.lacks(model).is_none()).collect();
+        Ok(Self { chosen, named: self.named.clone() })
     }
 }
 
 /// A probe that means nothing for a model.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the probe \"{name}\" measures {measures}, which this model does not have; leave it out")]
+#[error("the probe \"{name}\" measures {measures}, and this model has no {lacks}; leave it out")]
 pub struct UnsuitedProbe {
     name: &'static str,
     measures: &'static str,
+    lacks: &'static str,
 }
 
 /// A name that is no probe's.

@@ -1,13 +1,18 @@
-//! `removal`: what the loss rises by when a layer is left out.
+//! `removal`: what the loss rises by when a layer is left out, and how far the output moves.
 //!
-//! Removing layer i means that the stream entering i enters i + 1.
+//! Removing layer i means that the stream entering i enters i + 1: under Post-LN its norms go with it. A model
+//! without a head has no loss, and the output's change is all there is.
 
 use burn::tensor::Tensor;
-use lns_record::{DiagnoseRecord, Group, Quantity, RemovalRecord, VerdictRecord};
+use lns_record::{
+    ChartDescription, DiagnoseRecord, Group, LayerRecord, Quantity, RemovalRecord, VerdictRecord,
+};
+use lns_spec::ModelSpec;
 
 use super::{Course, Probe};
 use crate::{
-    observer::{AtLayer, Observer, Passed},
+    observer::{AtEndWithout, AtLayer, Observer, Passed},
+    representation::{self, Changes},
     words::number,
 };
 
@@ -23,7 +28,7 @@ impl Probe for Removal {
     }
 
     fn measures(&self) -> &'static str {
-        "loss without each layer"
+        "loss and output representation without each layer"
     }
 
     fn is_default(&self) -> bool {
@@ -40,19 +45,52 @@ impl Probe for Removal {
     }
 
     fn quantities(&self) -> Vec<Quantity> {
-        vec![Quantity::loss_difference("removal", "Δ loss, layer").in_column("Δ loss", 10, 120)]
+        let loss =
+            Quantity::loss_difference("removal", "Δ loss, layer").in_column("Δ loss", 10, 120);
+        let changes = representation::quantities(CHANGE, "");
+        [loss].into_iter().chain(changes).collect()
+    }
+
+    fn quantities_in(&self, record: &DiagnoseRecord) -> Vec<Quantity> {
+        if record.baseline.is_some() {
+            return self.quantities();
+        }
+        let [cosine, l2, mean] = representation::quantities(CHANGE, "");
+        vec![
+            cosine.in_column("Δ output", 10, 120),
+            l2.in_column("Δ L2", 35, 121),
+            mean.in_column("Δ mean", 36, 122),
+        ]
+    }
+
+    fn charts(&self) -> Vec<ChartDescription> {
+        let [cosine, ..] = &representation::quantities(CHANGE, "");
+        let title = "What removing a layer does to the output";
+        vec![representation::chart(
+            "removal-representation",
+            title,
+            &[(cosine, "layer removed", 0)],
+        )]
     }
 
     fn course(&self) -> Course {
-        Course::Shared(Box::new(Watch))
+        Course::Shared(Box::new(Watch::default()))
     }
 
     fn evidence(&self, record: &DiagnoseRecord) -> Vec<String> {
-        range_sentence(record).into_iter().collect()
+        range_sentence(record)
+            .into_iter()
+            .chain(output_sentence(record))
+            .chain(no_loss(record))
+            .collect()
     }
 }
 
-struct Watch;
+/// Name of the output's change in a layer's record.
+const CHANGE: &str = "representation";
+
+#[derive(Default)]
+struct Watch(Changes);
 
 impl Observer for Watch {
     fn variants(&self) -> usize {
@@ -63,10 +101,15 @@ impl Observer for Watch {
         vec![at.stream.clone()]
     }
 
+    fn at_end_without(&self, at: &AtEndWithout<'_>) {
+        self.0.note(at);
+    }
+
     fn conclude(&self, passed: &Passed<'_>, record: &mut DiagnoseRecord) {
         for layer in &mut record.layers {
             layer.removal = passed.removal(0, layer.layer);
         }
+        self.0.conclude(CHANGE, 0, passed, &mut record.layers);
     }
 }
 
@@ -108,11 +151,51 @@ fn range_sentence(record: &DiagnoseRecord) -> Option<String> {
     let dearest = removals.iter().max_by(|a, b| a.1.delta_nll.total_cmp(&b.1.delta_nll))?;
     let cheapest = removals.iter().min_by(|a, b| a.1.delta_nll.total_cmp(&b.1.delta_nll))?;
     Some(format!(
-        "Removing one layer costs between {} nats (layer {}) and {} nats (layer {}) per token.",
+        "Removing one layer costs between {} nats (layer {}) and {} nats (layer {}) per {}.",
         number(cheapest.1.delta_nll),
         cheapest.0,
         number(dearest.1.delta_nll),
-        dearest.0
+        dearest.0,
+        predicted_token(record)
+    ))
+}
+
+/// What a loss is per.
+pub(crate) fn predicted_token(record: &DiagnoseRecord) -> &'static str {
+    if record.text.masking.is_some() { "masked token" } else { "token" }
+}
+
+/// How far the output moves without each layer, by the cosine distance; `None` where it was not measured.
+pub(crate) fn output_changes(record: &DiagnoseRecord) -> Option<Vec<(usize, f64)>> {
+    let of = |layer: &LayerRecord| {
+        let change = layer.more.get(CHANGE)?.get("cosine_distance")?.get("mean")?.as_f64()?;
+        Some((layer.layer, change))
+    };
+    let changes: Vec<(usize, f64)> = record.layers.iter().map(of).collect::<Option<_>>()?;
+    (!changes.is_empty()).then_some(changes)
+}
+
+fn output_sentence(record: &DiagnoseRecord) -> Option<String> {
+    let changes = output_changes(record)?;
+    let most = changes.iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let least = changes.iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
+    Some(format!(
+        "Removing one layer turns the last hidden state by a cosine distance between {} (layer {}) and {} \
+         (layer {}).",
+        number(least.1),
+        least.0,
+        number(most.1),
+        most.0
+    ))
+}
+
+/// What cannot be measured of a model without a head.
+fn no_loss(record: &DiagnoseRecord) -> Option<String> {
+    let model = ModelSpec::from_config(&record.model).ok().filter(|model| !model.has_head())?;
+    Some(format!(
+        "The model has no head and so no loss: removal is measured by the change of its output alone, no layer \
+         can be called idle, and the probes {} do not apply.",
+        super::that_take_a_loss(&model).join(", ")
     ))
 }
 

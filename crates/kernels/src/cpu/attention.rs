@@ -1,4 +1,4 @@
-//! Causal grouped-query attention, forward and backward.
+//! Grouped-query attention, forward and backward.
 //!
 //! Queries go in blocks of rows against keys in blocks of columns: the scores of one block exist at
 //! a time, never tokens × tokens. Forward keeps a running maximum and sum per row (the online
@@ -17,7 +17,7 @@ use super::{
     linear::{Strides, Target, product},
     simd::{dot, maximum},
 };
-use crate::AttentionShape;
+use crate::{AttentionMask, AttentionShape};
 
 /// Query rows whose scores exist at once. Measured on AVX-512: 64 and 128 are level, 32 is slower.
 const QUERY_BLOCK: usize = 64;
@@ -69,6 +69,14 @@ impl<'a> Sequence<'a> {
         self.keys() - self.queries()
     }
 
+    /// The end of the keys that query `row` sees; never decreases from row to row.
+    fn end_of_keys(&self, row: usize) -> usize {
+        match self.shape.mask {
+            AttentionMask::Causal => self.offset() + row + 1,
+            AttentionMask::Full => self.keys(),
+        }
+    }
+
     /// The first key that query `row` sees; never decreases from row to row.
     fn first_key(&self, row: usize) -> usize {
         let position = self.offset() + row;
@@ -88,14 +96,14 @@ impl<'a> Sequence<'a> {
 
     /// The blocks of keys that any of `rows` sees.
     fn key_blocks(&self, rows: &Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
-        let seen = self.first_key(rows.start)..self.offset() + rows.end;
+        let seen = self.first_key(rows.start)..self.end_of_keys(rows.end - 1);
         seen.clone().step_by(KEY_BLOCK).map(move |start| start..(start + KEY_BLOCK).min(seen.end))
     }
 
     /// Keys of the block `keys` that query `row` sees, counted from the block's first.
     fn visible(&self, row: usize, keys: &Range<usize>) -> Range<usize> {
         let start = self.first_key(row).clamp(keys.start, keys.end);
-        let end = (self.offset() + row + 1).clamp(start, keys.end);
+        let end = self.end_of_keys(row).clamp(start, keys.end);
         start - keys.start..end - keys.start
     }
 
@@ -219,7 +227,7 @@ impl<'a> Sequence<'a> {
 }
 
 /// Attention of one sequence. `out` is queries × (heads · features of a value), `log_sums` is heads × queries.
-pub(crate) fn causal_attention(out: &mut [f32], log_sums: &mut [f32], sequence: &Sequence<'_>) {
+pub(crate) fn attention(out: &mut [f32], log_sums: &mut [f32], sequence: &Sequence<'_>) {
     let (value_dim, queries) = (sequence.value_dim(), sequence.queries());
     let blocks = sequence.row_blocks();
     let one = |job: usize, result: &mut [f32]| {
@@ -257,9 +265,9 @@ pub(crate) fn causal_attention(out: &mut [f32], log_sums: &mut [f32], sequence: 
     }
 }
 
-/// Backward of [`causal_attention`]: `dq`, `dk`, `dv` and `dsinks` are shaped as q, k, v and the sinks; all are
+/// Backward of [`attention`]: `dq`, `dk`, `dv` and `dsinks` are shaped as q, k, v and the sinks; all are
 /// added to.
-pub(crate) fn causal_attention_backward(
+pub(crate) fn attention_backward(
     [dq, dk, dv, dsinks]: [&mut [f32]; 4],
     sequence: &Sequence<'_>,
     finished: &Finished<'_>,

@@ -21,7 +21,7 @@ mod optimiser;
 mod rotary;
 mod simd;
 
-pub(crate) use attention::{Finished, Sequence, causal_attention, causal_attention_backward};
+pub(crate) use attention::{Finished, Sequence, attention, attention_backward};
 pub(crate) use buffer::{Unwritten, filled, keep, zeros};
 pub(crate) use distillation::{DistilledRow, Gradients, Side, distilled_rows, divergence_to};
 pub(crate) use embedding::{embedding, embedding_backward};

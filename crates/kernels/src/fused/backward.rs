@@ -164,7 +164,7 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         record::<C, 1>([node], y, move |dy, _| [Some(rotated(dy, &table, start, -1.0))])
     }
 
-    fn causal_attention(
+    fn attention(
         q: Tracked<C>,
         k: Tracked<C>,
         v: Tracked<C>,
@@ -196,7 +196,7 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
                     &mut dv[own(sequence.v.len())],
                     dsinks,
                 ];
-                cpu::causal_attention_backward(into, &sequence, &finished);
+                cpu::attention_backward(into, &sequence, &finished);
             }
             let mut found = found.into_iter();
             [&q, &k, &v, &sinks].map(|x| Some(tensor(found.next()?, dims(x))))

@@ -55,7 +55,7 @@ pub(super) fn attend(
         vec![0.0; sequences * queries * attention.shape.heads],
     );
     for (index, sequence) in self::sequences(q, k, v, sinks, attention).enumerate() {
-        cpu::causal_attention(
+        cpu::attention(
             &mut out[index * queries * width..][..queries * width],
             &mut log_sums[index * queries * attention.shape.heads..]
                 [..queries * attention.shape.heads],
@@ -182,7 +182,7 @@ impl FusedOps for Flex {
         rotated(x, &table, start, 1.0)
     }
 
-    fn causal_attention(
+    fn attention(
         q: FlexTensor,
         k: FlexTensor,
         v: FlexTensor,

@@ -58,8 +58,8 @@ pub(crate) trait FusedOps: Backend {
     fn add_bias(y: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
     /// See [`crate::rotate`].
     fn rotate(x: FloatTensor<Self>, table: RotaryTable, start: usize) -> FloatTensor<Self>;
-    /// See [`crate::causal_attention`].
-    fn causal_attention(
+    /// See [`crate::attention`].
+    fn attention(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
@@ -172,7 +172,7 @@ pub(crate) fn rotate(x: Tensor<3>, table: &RotaryTable, start: usize) -> Tensor<
     Tensor::from_dispatch(<Dispatch as FusedOps>::rotate(x.into_dispatch(), table.clone(), start))
 }
 
-pub(crate) fn causal_attention(
+pub(crate) fn attention(
     q: Tensor<3>,
     k: Tensor<3>,
     v: Tensor<3>,
@@ -184,7 +184,7 @@ pub(crate) fn causal_attention(
     let sinks = sinks.unwrap_or_else(none).into_dispatch();
     let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
     let attention = Attention { shape: *shape, documents: documents.cloned() };
-    Tensor::from_dispatch(<Dispatch as FusedOps>::causal_attention(q, k, v, sinks, attention))
+    Tensor::from_dispatch(<Dispatch as FusedOps>::attention(q, k, v, sinks, attention))
 }
 
 pub(crate) fn gated<const D: usize>(gate: Tensor<D>, up: Tensor<D>, kind: Gate) -> Tensor<D> {

@@ -153,7 +153,7 @@ fn run(at: usize, seed: u64, layers: usize) -> RunRecord {
     // The first group's models were kept along the way, the last of them the finished one.
     let along = (1..=if at < 2 { 5 } else { 0 }).map(|k| {
         let step = STEPS * k / 5;
-        let finished = AlongRecord::of(&diagnosis, step, step * TOKENS);
+        let finished = AlongRecord::of(&diagnosis, step, step * TOKENS).expect("a loss");
         let depth = 2.0 + finished.effective_depth.unwrap_or_default() * k as f64 / 6.0;
         let idle = (layers as u64).saturating_sub(2 * k + at as u64);
         AlongRecord { effective_depth: Some(depth), idle_layers: Some(idle), ..finished }

@@ -4,7 +4,7 @@
 //! written back, so that a round trip loses nothing. A key that would change the function and is
 //! not implemented is refused by name.
 //!
-//! A plain Pre-LN model keeps its family's `model_type`. Any other scheme is written with
+//! A stock model keeps its family's `model_type`. Any other scheme is written with
 //! `model_type` `lns_<family>` and a `norm_scheme` object, so that a stock runtime refuses the
 //! checkpoint instead of running it without its scheme.
 
@@ -76,7 +76,8 @@ impl ModelSpec {
 
         let mut spec = family.read(&mut keys)?;
         spec.norm_scheme = norm_scheme;
-        spec.embedding_norm = keys.flag("embedding_norm")?.unwrap_or(false);
+        spec.embedding_norm =
+            keys.flag("embedding_norm")?.unwrap_or_else(|| family.norms_embedding());
         spec.trained_layers = keys.size("trained_layers")?.unwrap_or(spec.num_hidden_layers);
         for_each_layer(
             &mut keys,
@@ -96,8 +97,8 @@ impl ModelSpec {
         spec.other_keys = keys.0;
         spec.validate()?;
         if !own && !spec.is_stock() {
-            let (key, does) = if spec.embedding_norm {
-                ("embedding_norm", "is true")
+            let (key, does) = if spec.embedding_norm != family.norms_embedding() {
+                ("embedding_norm", if spec.embedding_norm { "is true" } else { "is false" })
             } else {
                 ("layer_branches", "leaves out branches")
             };
@@ -117,10 +118,10 @@ impl ModelSpec {
     pub fn to_config(&self) -> Value {
         let mut config = self.other_keys.clone();
         let stock = self.is_stock();
-        let (prefix, class) = if stock {
-            ("", self.family.architecture().to_owned())
-        } else {
-            (SCHEME_PREFIX, format!("Lns{}", self.family.architecture()))
+        let class = self.family.architecture(self.has_head());
+        let (prefix, class) = match stock {
+            true => ("", class.to_owned()),
+            false => (SCHEME_PREFIX, format!("Lns{class}")),
         };
         let mut put = |key: &str, value: Value| config.insert(key.to_owned(), value);
         put("model_type", json!(format!("{prefix}{}", self.family.model_type())));
@@ -148,8 +149,8 @@ impl ModelSpec {
         put("rms_norm_eps", json!(self.rms_norm_eps));
         put("hidden_act", json!(self.hidden_act.name()));
         put("tie_word_embeddings", json!(self.tie_word_embeddings));
-        if self.embedding_norm {
-            put("embedding_norm", json!(true));
+        if self.embedding_norm != self.family.norms_embedding() {
+            put("embedding_norm", json!(self.embedding_norm));
         }
         put("rope_theta", json!(self.rope.theta));
         if self.rope.scaling != RopeScaling::Default {

@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 
 use super::Family;
 use crate::{
-    Activation, AttentionScale, LayerSpec, ModelSpec, NormKind, QkNorm, RopeSpec, Rotary,
-    SpecError,
+    Activation, AttentionScale, LayerSpec, ModelSpec, NormKind, Prediction, QkNorm, RopeSpec,
+    Rotary, SpecError,
     config::{
         keys::{Keys, invalid},
         rope::{Ropes, ropes},
@@ -119,9 +119,11 @@ pub(super) fn read(
         num_key_value_heads,
         head_dim,
         max_position_embeddings,
+        prediction: Prediction::NextToken,
         norm: NormKind::Rms,
         rms_norm_eps: keys.number("rms_norm_eps")?.unwrap_or(defaults.rms_norm_eps),
         learned_positions: false,
+        token_types: 0,
         rope: rope.main,
         local_rope: rope.local,
         rotary_dim,

@@ -11,6 +11,7 @@ pub(super) static FAMILY: Description = Description {
     architecture: "Gemma3ForCausalLM",
     names: &gemma2::NAMES,
     own_scheme: NormScheme::sandwich,
+    left_out: &["vision_tower.", "multi_modal_projector.", "vision_model."],
     inside: Some("gemma3"),
     computes: &["attn_logit_softcapping", "final_logit_softcapping", "rope_local_base_freq"],
     read,

@@ -4,6 +4,7 @@
 //! A family is one file of this folder and one line of [`REGISTRY`]. The arithmetic is shared: a family
 //! only describes.
 
+mod bert;
 mod common;
 mod deepseek;
 mod deepseek_v2;
@@ -37,7 +38,7 @@ use crate::{
 };
 
 /// Every family, in the order in which people are told of them.
-static REGISTRY: [&Description; 19] = [
+static REGISTRY: [&Description; 20] = [
     &llama::FAMILY,
     &mistral::FAMILY,
     &qwen2::FAMILY,
@@ -57,6 +58,7 @@ static REGISTRY: [&Description; 19] = [
     &gpt_oss::FAMILY,
     &deepseek_v2::FAMILY,
     &deepseek_v3::FAMILY,
+    &bert::FAMILY,
 ];
 
 /// Everything in which families differ.
@@ -65,6 +67,10 @@ pub(crate) struct Description {
     model_type: &'static str,
     /// The class name that goes into `architectures`.
     architecture: &'static str,
+    /// Whether attention sees both ways.
+    is_encoder: bool,
+    /// The class of a model without a head; none where there is no such model.
+    headless: Option<&'static str>,
     /// What its tensors are called. Roles that are not listed are those that only schemes bring
     /// ([`SCHEME_NAMES`]).
     names: &'static [StoredName],
@@ -72,10 +78,15 @@ pub(crate) struct Description {
     expert_names: &'static [StoredName],
     /// The scheme that a stock model has.
     own_scheme: fn() -> NormScheme,
+    /// Whether a stock model has a norm on the embedding.
+    norms_embedding: bool,
     /// What stands before a layer's number in the names of its tensors.
     layer_prefix: &'static str,
     /// What the names in some folders lack: GPT-2's first files have no `transformer.`.
     optional_prefix: &'static str,
+    /// How the names of tensors begin that some folders hold and that are no part of what is computed: heads
+    /// for other tasks, towers for other modalities.
+    left_out: &'static [&'static str],
     /// The `model_type` of models with other modalities beside, this family's being their `text_config`.
     inside: Option<&'static str>,
     /// Keys that change the function of other families and are computed in this one.
@@ -92,11 +103,15 @@ pub(crate) struct Description {
 const USUAL: Description = Description {
     model_type: "",
     architecture: "",
+    is_encoder: false,
+    headless: None,
     names: &[],
     expert_names: &[],
     own_scheme: NormScheme::pre,
+    norms_embedding: false,
     layer_prefix: "model.layers.",
     optional_prefix: "",
+    left_out: &[],
     inside: None,
     computes: &[],
     read: llama::read,
@@ -214,6 +229,8 @@ impl Family {
     pub const QWEN2: Self = Self(&qwen2::FAMILY);
     /// Qwen 3 (dense): norms on the heads of q and k
     pub const QWEN3: Self = Self(&qwen3::FAMILY);
+    /// BERT: an encoder, Post-LN
+    pub const BERT: Self = Self(&bert::FAMILY);
     /// Qwen 3 with experts
     pub const QWEN3_MOE: Self = Self(&qwen3_moe::FAMILY);
     /// DeepSeek-V3
@@ -255,9 +272,22 @@ impl Family {
         self.0.model_type
     }
 
-    /// The class name that goes into `architectures`.
-    pub fn architecture(self) -> &'static str {
-        self.0.architecture
+    /// The class name that goes into `architectures` of a model with or without a head.
+    pub fn architecture(self, has_head: bool) -> &'static str {
+        match self.0.headless {
+            Some(class) if !has_head => class,
+            _ => self.0.architecture,
+        }
+    }
+
+    /// Whether its models are encoders, whose attention sees both ways, instead of decoders.
+    pub fn is_encoder(self) -> bool {
+        self.0.is_encoder
+    }
+
+    /// Whether a stock model has a norm on the embedding.
+    pub fn norms_embedding(self) -> bool {
+        self.0.norms_embedding
     }
 
     /// The scheme that a stock model has.
@@ -320,8 +350,8 @@ impl Family {
     }
 
     /// The name that this project has for a tensor of a folder: without what stands before it in models
-    /// with other modalities, and with the prefix that some folders lack. `None` for a tensor of another
-    /// modality.
+    /// with other modalities, and with the prefix that some folders lack. `None` for a tensor of a part
+    /// that is left out: another modality's, or a head for another task.
     pub fn name_in_folder(self, name: &str) -> Option<String> {
         if self.0.inside.is_some() {
             if let Some(rest) = name.strip_prefix("language_model.") {
@@ -330,13 +360,19 @@ impl Family {
             if let Some(rest) = name.strip_prefix("model.language_model.") {
                 return Some(format!("model.{rest}"));
             }
-            let of_images = ["vision_tower.", "multi_modal_projector.", "vision_model."];
-            let own = name.strip_prefix("model.").unwrap_or(name);
-            if of_images.iter().any(|prefix| own.starts_with(prefix)) {
-                return None;
-            }
         }
+        // What TensorFlow called the gain and the bias of a norm.
+        let newer = [(".LayerNorm.gamma", ".weight"), (".LayerNorm.beta", ".bias")];
+        let newer = newer.into_iter().find_map(|(older, part)| {
+            Some(format!("{}.LayerNorm{part}", name.strip_suffix(older)?))
+        });
+        let name = newer.as_deref().unwrap_or(name);
         let prefix = self.0.optional_prefix;
+        let own = name.strip_prefix("model.").unwrap_or(name);
+        let own = own.strip_prefix(prefix).unwrap_or(own);
+        if self.0.left_out.iter().any(|beginning| own.starts_with(beginning)) {
+            return None;
+        }
         let lacks = !prefix.is_empty()
             && !name.starts_with(prefix)
             && self.names().any(|stored| {
@@ -414,9 +450,12 @@ fn is_of_layer(name: &StoredName) -> bool {
             role,
             Role::Embedding
                 | Role::PositionEmbedding
+                | Role::TokenTypeEmbedding
                 | Role::EmbeddingNorm
                 | Role::FinalNorm
+                | Role::HeadTransform
                 | Role::Head
+                | Role::HeadBias
         )
     })
 }

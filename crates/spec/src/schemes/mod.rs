@@ -160,6 +160,11 @@ impl NormScheme {
         Self::Pre(Pre {})
     }
 
+    /// Post-LN, N(x + F(x)).
+    pub fn post() -> Self {
+        Self::Post(Post {})
+    }
+
     /// Norms before and after each branch.
     pub fn sandwich() -> Self {
         Self::Sandwich(Sandwich {})

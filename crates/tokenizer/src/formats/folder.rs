@@ -14,12 +14,13 @@ use super::tokenizer_json::{self, MAX_BYTES};
 use crate::{Tokenizer, TokenizerError};
 
 /// What belongs to a tokenizer in a Hugging Face folder, and how text is made with the model.
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     tokenizer_json::FILE,
     tokenizer_config::FILE,
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
+    "vocab.txt",
     "merges.txt",
     "tokenizer.model",
     TEMPLATE_FILE,

@@ -80,6 +80,11 @@ pub enum RunError {
     )]
     BeyondContext { base: PathBuf, context: usize, length: usize },
     #[error(
+        "{base} is an encoder, which sees the tokens that training would have it predict; lns measures and \
+         prunes encoders and does not train them"
+    )]
+    Encoder { base: PathBuf },
+    #[error(
         "{base} is a mixture of experts, which lns runs, diagnoses and converts but does not train: nothing \
          here keeps the experts' load even"
     )]

@@ -85,13 +85,16 @@ impl Origin {
 /// Whether a run's settings suit the checkpoint that it goes on from, whatever its text.
 ///
 /// # Errors
-/// [`RunError::Mixture`], adapters that do not fit, [`RunError::AnnealTooLong`],
+/// [`RunError::Encoder`], [`RunError::Mixture`], adapters that do not fit, [`RunError::AnnealTooLong`],
 /// [`RunError::BeyondContext`].
 pub fn check_checkpoint(
     config: &RunConfig,
     from: &FinetuneConfig,
     spec: &ModelSpec,
 ) -> Result<(), RunError> {
+    if spec.family.is_encoder() {
+        return Err(RunError::Encoder { base: from.base.clone() });
+    }
     if spec.is_mixture() {
         return Err(RunError::Mixture { base: from.base.clone() });
     }

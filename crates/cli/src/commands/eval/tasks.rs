@@ -82,6 +82,7 @@ pub(crate) fn names(records: &[TasksRecord]) -> Vec<String> {
 
 fn open(path: &Path, args: &EvalArgs, printer: &Printer) -> anyhow::Result<Opened> {
     let checkpoint = model::open(path)?;
+    model::require_decoder(&checkpoint, "a continuation has no likelihood")?;
     let tokenizer = model::tokenizer(&checkpoint)?;
     model::compare_vocabularies(checkpoint.spec(), &tokenizer, printer);
     let cut = QuestionCut::of(&args.cut, &checkpoint, &tokenizer)?;

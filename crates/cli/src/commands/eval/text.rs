@@ -19,8 +19,12 @@ use crate::{
 pub(super) fn run(args: &EvalArgs, printer: &Printer) -> anyhow::Result<()> {
     let compute = args.compute.compute()?;
     // Everything is opened before anything is measured: a wrong path should not cost an evaluation.
-    let open =
-        |path: &PathBuf| text::open(path, text::From::Files(&args.files), &args.cut, printer);
+    let open = |path: &PathBuf| {
+        let opened = text::open(path, text::From::Files(&args.files), &args.cut, printer)?;
+        let instead = "`lns diagnose` shows what its layers do to its hidden states";
+        model::require_head(&opened.checkpoint, instead)?;
+        Ok(opened)
+    };
     let opened = args.models().map(open).collect::<anyhow::Result<Vec<_>>>()?;
     let mut records: Vec<EvalRecord> = Vec::new();
     let mut first: Option<(Vec<Window>, Evaluation)> = None;
@@ -72,7 +76,8 @@ fn evaluate(
     let advance = |passes| progress.advance(passes);
     let evaluation = lns_score::evaluate(&*source, &text.windows, &compute.workers, &advance)?;
     drop(progress);
-    let record = evaluation.record(name, text.window);
+    let masking = text.masking;
+    let record = EvalRecord { masking, ..evaluation.record(name, text.window) };
     Ok((text.windows, evaluation, record))
 }
 
