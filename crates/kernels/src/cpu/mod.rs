@@ -1,11 +1,12 @@
 //! The fused operations on plain `f32` slices, row-major, single-threaded unless said otherwise.
 //!
 //! Accumulation: dot products and sums run in f32 over 16 or 32 independent lanes that are added at
-//! the end in a fixed order; matrix products accumulate in f32 inside `gemm`; losses are summed in
-//! f64. The result depends on the instruction set in the last bits, never on the thread count.
+//! the end in a fixed order; matrix products accumulate in f32 inside `gemm`, those of experts feature by
+//! feature; losses are summed in f64. The result depends on the instruction set in the last bits, never on the thread count.
 //!
 //! Loops are written so that the compiler vectorises them; [`dispatch`] compiles each for several
-//! instruction sets and picks one when the program runs.
+//! instruction sets and picks one when the program runs. Only the products of experts are written with
+//! intrinsics.
 
 mod attention;
 mod buffer;
