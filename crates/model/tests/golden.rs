@@ -462,3 +462,29 @@ fn what_an_encoder_reads_later_changes_what_it_makes_of_earlier_tokens() {
         assert_eq!(first(9) != first(21), both_ways, "{folder}");
     }
 }
+
+#[test]
+#[ignore = "needs golden/minilm, which golden/minilm.py makes of a download"]
+fn the_hidden_states_of_minilm_are_those_of_transformers() {
+    let folder = lns_testing::golden::golden("minilm");
+    let checkpoint = Checkpoint::open(&folder).expect("golden/minilm.py made it");
+    let model = Decoder::from_checkpoint(&checkpoint, &Device::flex()).expect("loads");
+    let expected =
+        Expected(std::fs::read(folder.join("expected.safetensors")).expect("golden/minilm.py"));
+    let (mut worst, mut sentences) = (0f32, 0);
+    while let Some((shape, ids)) = expected.tensor(&format!("input_ids.{sentences}")) {
+        let ids: Vec<i32> = ids.into_iter().map(|id| id as i32).collect();
+        let tokens = Tensor::from_data(TensorData::new(ids, [1, shape[1]]), &Device::flex());
+        for (index, stream) in model.streams(tokens).into_iter().enumerate() {
+            let name = format!("stream.{sentences}.{index}");
+            let (_, reference) = expected.tensor(&name).expect("every stream");
+            let off =
+                values(stream).iter().zip(&reference).fold(0f32, |a, (x, y)| a.max((x - y).abs()));
+            println!("{name}: {off:e}");
+            worst = worst.max(off);
+        }
+        sentences += 1;
+    }
+    println!("worst of {sentences} sentences: {worst:e}");
+    assert!(sentences >= 5 && worst < 1e-4, "{worst:e}");
+}
