@@ -87,6 +87,32 @@ SAID = {
     "glm4": [dict(head_dim=16)],
     "qwen3_moe": [dict(mlp_only_layers=[])],
     "granite": [dict(head_dim=16, tie_word_embeddings=False)],
+    "deepseek_v2": [
+        dict(
+            topk_method="greedy",
+            rope_parameters=dict(
+                rope_type="yarn",
+                rope_theta=1e4,
+                factor=4.0,
+                original_max_position_embeddings=16,
+                mscale=0.7,
+                mscale_all_dim=0.7,
+            ),
+        )
+    ],
+    "deepseek_v2-small": [dict(num_hidden_layers=27)],
+    "deepseek_v3-small": [
+        dict(
+            n_routed_experts=8,
+            num_experts_per_tok=2,
+            n_group=4,
+            topk_group=2,
+            norm_topk_prob=True,
+            routed_scaling_factor=2.5,
+            rope_interleave=True,
+            attention_bias=False,
+        )
+    ],
 }
 ffi, llama = get_ffi(), get_lib()
 messages = []
@@ -236,7 +262,9 @@ def main():
     args = parser.parse_args()
     folders = sorted(Path(__file__).with_name("tiny").glob("[!s]*/config.json"))
     folders += sorted(Path(__file__).with_name("tiny").glob("smol*/config.json"))
-    folders = args.models or [config.parent for config in folders]
+    # Of FP8 blocks that are not whole transformers makes other numbers on a CPU (`quantised.py`).
+    folders = [config.parent for config in folders if config.parent.name != "deepseek_v3-fp8"]
+    folders = args.models or folders
     llama.llama_log_set(keep, ffi.NULL)
     llama.llama_backend_init()
     failed = []

@@ -355,6 +355,7 @@ fn a_gguf_file_of_every_family_computes_what_its_folder_does() {
         "qwen3_moe-small",
         "gpt_oss-small",
         "deepseek_v2",
+        "deepseek_v2-small",
         "deepseek_v3-small",
         // Encoders are not written.
         "bert",
@@ -399,6 +400,16 @@ fn a_gguf_file_has_what_llama_cpp_takes_for_granted_of_each_family() {
         ("glm4", json!({"attention_bias": false})),
         ("granite", json!({"attention_multiplier": 0.3, "logits_scaling": 8.0})),
         ("mixtral", json!({"num_experts_per_tok": 3, "sliding_window": null})),
+        // Queries have no latent in models of so many layers.
+        (
+            "deepseek_v2",
+            json!({
+                "num_hidden_layers": 26, "head_dim": null, "num_key_value_heads": 2, "q_lora_rank": null,
+                "kv_lora_rank": 6, "qk_nope_head_dim": 4, "qk_rope_head_dim": 2, "v_head_dim": 5,
+                "first_k_dense_replace": 24, "n_routed_experts": 4, "num_experts_per_tok": 2,
+                "moe_intermediate_size": 8, "n_shared_experts": 1,
+            }),
+        ),
         (
             "qwen3_moe",
             json!({

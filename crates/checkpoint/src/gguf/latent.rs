@@ -30,6 +30,20 @@ pub(super) fn fault(spec: &ModelSpec) -> Option<String> {
         let epsilon = spec.rms_norm_eps;
         return Some(format!("rms_norm_eps = {epsilon} beside 1e-6 for norms on latents"));
     }
+    // It tells a model whose queries have no latent (V2-Lite and others of its shape) by its size alone.
+    let layers = spec.num_hidden_layers;
+    let lite = matches!(layers, 26 | 27) || (layers == 48 && spec.vocab_size == 128_256);
+    match spec.latent.map(|latent| latent.q_lora_rank) {
+        Some(None) if !lite => {
+            return Some(format!(
+                "queries without a latent in {layers} layers: llama.cpp takes them of 26 or 27 layers"
+            ));
+        }
+        Some(Some(rank)) if lite => {
+            return Some(format!("q_lora_rank = {rank} in {layers} layers: llama.cpp takes none"));
+        }
+        _ => {}
+    }
     let experts = spec.per_layer.iter().find_map(|layer| layer.experts)?;
     let groups = experts.groups?;
     if !experts.router.is_corrected() {
