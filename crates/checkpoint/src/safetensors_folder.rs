@@ -48,6 +48,30 @@ pub(crate) fn open_file(file: &Path) -> Result<Parts, CheckpointError> {
     open_file_with(read_config(folder)?, folder, file)
 }
 
+/// The `config.json` of a folder, or beside a file, and the names of its tensors as far as they can be read.
+pub(crate) fn survey(path: &Path) -> Result<(Value, Vec<String>), CheckpointError> {
+    let folder = if path.is_dir() { path } else { folder_of(path) };
+    let config = read_config_json(folder)?;
+    let single = if path.is_dir() { folder.join(SINGLE) } else { path.to_owned() };
+    let names = if single.exists() {
+        let map = FileMap::open(&single)?;
+        read_header(&single, map.bytes(), 0)?.into_iter().map(|tensor| tensor.name).collect()
+    } else if folder.join(INDEX).exists() {
+        read_index(&folder.join(INDEX))?.into_keys().collect()
+    } else {
+        Vec::new()
+    };
+    Ok((config, names))
+}
+
+/// Takes out of a `config.json` how its weights are stored.
+pub(crate) fn take_quantisation(
+    path: &Path,
+    config: &mut Value,
+) -> Result<Quantisation, CheckpointError> {
+    Quantisation::take(path, config)
+}
+
 /// What `config.json` says of the model and of how its weights are stored.
 type Config = (ModelSpec, Quantisation);
 
@@ -133,6 +157,16 @@ fn is_inside(shard: &str) -> bool {
 }
 
 fn read_config(folder: &Path) -> Result<Config, CheckpointError> {
+    let mut config = read_config_json(folder)?;
+    let path = folder.join(CONFIG);
+    let quantisation = Quantisation::take(&path, &mut config);
+    // What the model is comes first: a stranger need not hear how its weights are stored.
+    let model = ModelSpec::from_config(&config)
+        .map_err(|error| CheckpointError::Spec { path: path.clone(), error })?;
+    Ok((model, quantisation?))
+}
+
+fn read_config_json(folder: &Path) -> Result<Value, CheckpointError> {
     let path = folder.join(CONFIG);
     if !path.exists() {
         if folder.join("adapter_config.json").exists() {
@@ -153,12 +187,7 @@ fn read_config(folder: &Path) -> Result<Config, CheckpointError> {
     let spec = |error| CheckpointError::Spec { path: path.clone(), error };
     let not_json = |reason| spec(SpecError::NotJson { reason });
     let text = String::from_utf8(read_json(&path)?).map_err(|error| not_json(error.to_string()))?;
-    let mut config: Value =
-        serde_json::from_str(&text).map_err(|error| not_json(error.to_string()))?;
-    let quantisation = Quantisation::take(&path, &mut config);
-    // What the model is comes first: a stranger need not hear how its weights are stored.
-    let model = ModelSpec::from_config(&config).map_err(spec)?;
-    Ok((model, quantisation?))
+    serde_json::from_str(&text).map_err(|error| not_json(error.to_string()))
 }
 
 fn read_json(path: &Path) -> Result<Vec<u8>, CheckpointError> {

@@ -26,6 +26,7 @@ mod presets;
 mod roles;
 mod rope;
 pub mod schemes;
+pub mod stranger;
 mod surgery;
 pub mod theory;
 

@@ -91,6 +91,72 @@ impl Keys<'_, '_> {
     }
 }
 
+/// Why each key that asks for what is not implemented is refused, in a file whose keys have that architecture's
+/// name before them and are read as those of `gguf`.
+pub(super) fn refusals<'m>(
+    metadata: &'m Metadata<'_>,
+    architecture: &'m str,
+    family: Family,
+    gguf: Gguf,
+) -> impl Iterator<Item = CheckpointError> + 'm {
+    let keys = Keys { metadata, architecture };
+    let latents = has_latents(family);
+    let named = REFUSED.into_iter().filter_map(move |(name, neutral, why)| {
+        let is_read = gguf.keys.iter().any(|(own, _)| *own == name)
+            || latents && name == latent::STRETCH
+            || gguf.long_rope && name == ATTENTION_FACTOR;
+        let refused = metadata.refuse(&format!("{architecture}.{name}"), neutral, why).err();
+        refused.filter(|_| !is_read)
+    });
+    named.chain(both_directions(&keys).err()).chain(gating(&keys, gguf).err())
+}
+
+fn both_directions(keys: &Keys<'_, '_>) -> Result<(), CheckpointError> {
+    let causal = keys.key("attention.causal");
+    match keys.metadata.flag(&causal)? {
+        Some(false) => {
+            Err(keys.metadata.unsupported(&causal, "attention in both directions is not"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Keys (after the architecture's name) that are read of every architecture, and those below which all are.
+const READ: [&str; 17] = [
+    "attention.causal",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.layer_norm_epsilon",
+    "attention.layer_norm_rms_epsilon",
+    "attention.sliding_window",
+    "attention.value_length",
+    "block_count",
+    "context_length",
+    "embedding_length",
+    "expert_gating_func",
+    "feed_forward_length",
+    "rope.dimension_count",
+    "rope.freq_base",
+    "tensor_data_layout",
+    "vocab_size",
+];
+
+/// The architecture's keys that reading them as those of `gguf` passes over.
+pub(super) fn unread(metadata: &Metadata<'_>, architecture: &str, gguf: Gguf) -> Vec<String> {
+    let own = metadata.keys().filter_map(|key| {
+        let name = key.strip_prefix(architecture)?.strip_prefix('.')?;
+        let is_read = READ.contains(&name)
+            || name.starts_with("rope.scaling.")
+            || REFUSED.iter().any(|(refused, ..)| *refused == name)
+            || gguf.keys.iter().any(|(own, _)| *own == name);
+        (!is_read).then(|| key.to_owned())
+    });
+    let mut own: Vec<String> = own.collect();
+    own.sort_unstable();
+    own
+}
+
 /// The specification that the metadata and the list of tensors describe.
 pub(super) fn read_spec(
     metadata: &Metadata<'_>,
@@ -99,20 +165,10 @@ pub(super) fn read_spec(
     tensors: &[TensorInfo],
 ) -> Result<ModelSpec, CheckpointError> {
     let keys = Keys { metadata, architecture: gguf.architecture };
+    if let Some(refusal) = refusals(metadata, gguf.architecture, family, gguf).next() {
+        return Err(refusal);
+    }
     let latents = has_latents(family);
-    for (name, neutral, why) in REFUSED {
-        let is_read = gguf.keys.iter().any(|(own, _)| *own == name)
-            || latents && name == latent::STRETCH
-            || gguf.long_rope && name == ATTENTION_FACTOR;
-        if is_read {
-            continue;
-        }
-        metadata.refuse(&keys.key(name), neutral, why)?;
-    }
-    let causal = keys.key("attention.causal");
-    if metadata.flag(&causal)? == Some(false) {
-        return Err(metadata.unsupported(&causal, "attention in both directions is not"));
-    }
     let mut config = sizes(&keys, family)?;
     config.insert("model_type".to_owned(), json!(family.model_type()));
     config.extend(facts_of_tensors(&keys, family, gguf, tensors)?);
@@ -127,7 +183,6 @@ pub(super) fn read_spec(
     config.extend(own_keys(&keys, gguf)?);
     let granted = gguf.takes_for_granted.iter();
     config.extend(granted.map(|(key, value)| ((*key).to_owned(), json!(value))));
-    gating(&keys, gguf)?;
     if let Some((key, layers)) = gguf.scale_by_head {
         let heads = keys.required_size("attention.head_count")?.max(1);
         let scalar = match keys.required_size("block_count")? == layers as u64 {

@@ -273,6 +273,10 @@ impl<'a> Metadata<'a> {
         self.path
     }
 
+    pub(super) fn keys(&self) -> impl Iterator<Item = &'a str> {
+        self.values.keys().copied()
+    }
+
     pub(super) fn wrong(&self, key: &str, expected: &'static str) -> CheckpointError {
         let found = self.found(key);
         CheckpointError::GgufKey {

@@ -16,7 +16,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use lns_record::ProvenanceRecord;
-use lns_spec::{ModelSpec, Role, StoredTensor};
+use lns_spec::{Family, Gguf, ModelSpec, Role, StoredTensor};
 
 use crate::map::FileMap;
 use crate::opened::{Format, Parts, TokenizerSource, folder_of, tokenizer_in};
@@ -57,6 +57,47 @@ pub(crate) fn open(path: &Path) -> Result<Parts, CheckpointError> {
         tokenizer,
         provenance,
     })
+}
+
+/// What a file says whose model is not read.
+pub(crate) struct Survey<'a> {
+    pub(crate) architecture: &'a str,
+    /// The names of its tensors, none if their list cannot be read.
+    pub(crate) names: Vec<String>,
+    metadata: Metadata<'a>,
+}
+
+/// Reads metadata and the names of tensors.
+pub(crate) fn survey<'a>(path: &'a Path, bytes: &'a [u8]) -> Result<Survey<'a>, CheckpointError> {
+    let mut reader = Reader::new(path, bytes);
+    read_magic_and_version(&mut reader)?;
+    let tensor_count = reader.count(tensors::LEAST_BYTES)?;
+    let entry_count = reader.count(LEAST_ENTRY)?;
+    let metadata = Metadata::read(&mut reader, entry_count)?;
+    let alignment = alignment(&metadata).unwrap_or(DEFAULT_ALIGNMENT);
+    let entries = tensors::read_entries(&mut reader, tensor_count, alignment).unwrap_or_default();
+    Ok(Survey {
+        architecture: metadata.text("general.architecture")?.unwrap_or_default(),
+        names: entries.into_iter().map(|(tensor, _)| tensor.name).collect(),
+        metadata,
+    })
+}
+
+impl Survey<'_> {
+    /// Why keys are refused in a file that is read as one of `gguf`.
+    pub(crate) fn refusals(&self, family: Family, gguf: Gguf) -> Vec<CheckpointError> {
+        config::refusals(&self.metadata, self.architecture, family, gguf).collect()
+    }
+
+    /// Keys that reading the file as one of `gguf` passes over.
+    pub(crate) fn unread_keys(&self, gguf: Gguf) -> Vec<String> {
+        config::unread(&self.metadata, self.architecture, gguf)
+    }
+
+    /// The family whose architecture it is.
+    pub(crate) fn family(&self) -> Option<(Family, Gguf)> {
+        config::family(&self.metadata, self.architecture).ok()
+    }
 }
 
 /// What a file says before its data.

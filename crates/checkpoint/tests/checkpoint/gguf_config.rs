@@ -1,5 +1,6 @@
 //! GGUF metadata → specification.
 
+use lns_checkpoint::{Checkpoint, Stranger};
 use lns_spec::{Family, RopeScaling, RopeSpec};
 
 use crate::files::{Gguf, GgufTensor, Meta};
@@ -294,4 +295,35 @@ fn longrope_that_is_not_whole_is_refused_by_name() {
     let mut file = Gguf::model("qwen3");
     file.tensors.push(GgufTensor::f32(LONG, &[2], good()));
     assert!(file.refused().contains("phi3 alone"));
+}
+
+#[test]
+fn a_file_of_another_architecture_is_told_what_it_would_take() {
+    let mut file = Gguf::model("gemma9");
+    file.set("gemma9.attn_logit_softcapping", Meta::F32(50.0));
+    file.set("gemma9.expert_count", Meta::U32(4));
+    file.set("gemma9.ssm.state_size", Meta::U32(4));
+    file.tensors.push(GgufTensor::f32("blk.0.ssm_in.weight", &[2], vec![0.0; 2]));
+    let (folder, path) = file.write();
+    let error = Checkpoint::open(&path).expect_err("refused");
+    let stranger = Stranger::of(&path, &error).expect("readable").expect("not supported");
+    assert!(!stranger.is_known && stranger.refused.is_empty());
+    let nearest = stranger.nearest.expect("it has a llama's tensors");
+    assert_eq!(nearest.found.family, Family::LLAMA);
+    assert_eq!(nearest.found.without_role, ["blk.N.ssm_in"]);
+    assert_eq!(nearest.unread_keys, ["gemma9.ssm.state_size"]);
+    assert!(nearest.refused[0].contains("expert_count"), "{:?}", nearest.refused);
+    assert!(nearest.refused[1].contains("attn_logit_softcapping"), "{:?}", nearest.refused);
+    drop(folder);
+
+    let mut file = Gguf::model("qwen3");
+    file.set("qwen3.logit_scale", Meta::F32(2.0));
+    file.set("qwen3.attention.causal", Meta::Bool(false));
+    let (_folder, path) = file.write();
+    let error = Checkpoint::open(&path).expect_err("refused");
+    let stranger = Stranger::of(&path, &error).expect("readable").expect("not supported");
+    assert!(stranger.is_known);
+    let told = stranger.refused.join("; ");
+    assert!(told.contains("logit_scale") && told.contains("both directions"), "{told}");
+    assert_eq!(stranger.refused.len(), 2);
 }

@@ -6,10 +6,10 @@ use clap::Args;
 use lns_checkpoint::{Checkpoint, Format, TensorInfo, TokenizerSource};
 use lns_model::f32_bytes;
 use lns_show::{counted, layers_in_words, with_prefix};
-use lns_spec::{LatentSpec, ModelSpec, Prediction, Removal, RopeScaling, Site};
+use lns_spec::{LatentSpec, ModelSpec, Prediction, Removal, RopeScaling, RopeSpec, Rotary, Site};
 use serde_json::json;
 
-use super::Verb;
+use super::{Verb, stranger};
 use crate::{
     model::{self, bytes},
     printer::Printer,
@@ -17,6 +17,10 @@ use crate::{
 
 /// Say what a model is: sizes, norm scheme, tensors, memory needed
 #[derive(Debug, Args)]
+#[command(
+    after_long_help = "Of a model that is not supported it tells everything that stops it, which family is \
+nearest, and in which keys and tensors the two differ."
+)]
 pub(crate) struct InspectArgs {
     /// Folder, .gguf file, or .safetensors file
     pub(crate) model: PathBuf,
@@ -42,8 +46,10 @@ impl Verb for InspectArgs {
 
 fn run(args: &InspectArgs, printer: &Printer) -> anyhow::Result<()> {
     let models = model::places(&args.model)?;
-    let models: Vec<Checkpoint> =
-        models.iter().map(|path| Checkpoint::open(path)).collect::<Result<_, _>>()?;
+    let open = |path: &PathBuf| {
+        Checkpoint::open(path).map_err(|error| stranger::told(path, error, printer))
+    };
+    let models: Vec<Checkpoint> = models.iter().map(open).collect::<Result<_, _>>()?;
     match &models[..] {
         [model] => printer.json(&as_json(model))?,
         models => printer.json(&models.iter().map(as_json).collect::<Vec<_>>())?,
@@ -237,12 +243,24 @@ fn as_text(checkpoint: &Checkpoint, every_tensor: bool) -> String {
     text
 }
 
-/// How the model knows where a token stands.
+/// How the model tells positions apart.
 fn positions(spec: &ModelSpec) -> String {
-    match spec.learned_positions {
-        true => "learned positions".to_owned(),
-        false => format!("RoPE base {}{}", spec.rope.theta, scaling(spec)),
+    let base = |rope: &RopeSpec| format!("RoPE base {}{}", rope.theta, scaling(rope));
+    let turns = |rotary| spec.per_layer.iter().any(|layer| layer.rotary == rotary);
+    let mut ways = Vec::new();
+    if spec.learned_positions {
+        ways.push("learned positions".to_owned());
     }
+    if turns(Rotary::Main) {
+        ways.push(base(&spec.rope));
+    }
+    if let Some(local) = spec.local_rope.as_ref().filter(|_| turns(Rotary::Local)) {
+        ways.push(format!("in layers with a window {}", base(local)));
+    }
+    if ways.is_empty() {
+        ways.push("no positions".to_owned());
+    }
+    ways.join(", ")
 }
 
 /// What the model predicts, and what its attention sees.
@@ -254,8 +272,8 @@ fn predicts(spec: &ModelSpec) -> &'static str {
     }
 }
 
-fn scaling(spec: &ModelSpec) -> &'static str {
-    match spec.rope.scaling {
+const fn scaling(rope: &RopeSpec) -> &'static str {
+    match rope.scaling {
         RopeScaling::Default => "",
         RopeScaling::Linear { .. } => ", scaled (linear)",
         RopeScaling::Dynamic { .. } => ", scaled (dynamic)",

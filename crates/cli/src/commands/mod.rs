@@ -15,6 +15,7 @@ mod prune;
 mod quickstart;
 mod report;
 mod retrofit;
+mod stranger;
 mod study;
 mod tokenize;
 mod train;

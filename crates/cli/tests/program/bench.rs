@@ -116,6 +116,13 @@ impl Bench {
         String::from_utf8(output.stdout).expect("UTF-8")
     }
 
+    /// Runs a command that tells something before it fails with `code`; both.
+    pub(crate) fn tells_and_fails(&self, arguments: &[&str], code: i32) -> (String, String) {
+        let output = self.lns(arguments).assert().code(code).get_output().clone();
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        (text(output.stdout), text(output.stderr))
+    }
+
     /// Runs a command that must fail with `code`; its error.
     pub(crate) fn fails(&self, arguments: &[&str], code: i32) -> String {
         let output = self.lns(arguments).assert().code(code).get_output().clone();

@@ -279,3 +279,118 @@ fn names_from_files_do_not_steer_the_terminal() {
         assert!(said.contains("a\u{fffd}[2Jb"), "{said}");
     }
 }
+
+/// A folder whose model is not supported.
+fn stranger(bench: &Bench, name: &str, config: &serde_json::Value, tensors: &[&str]) -> String {
+    let folder = bench.path(name);
+    fs::create_dir_all(&folder).expect("writable");
+    fs::write(folder.join("config.json"), config.to_string()).expect("writable");
+    let entry = |(place, name): (usize, &&str)| {
+        let offsets = [8 * place, 8 * place + 8];
+        ((*name).to_owned(), json!({"dtype": "F32", "shape": [2], "data_offsets": offsets}))
+    };
+    let header: serde_json::Map<_, _> = tensors.iter().enumerate().map(entry).collect();
+    let header = serde_json::Value::Object(header).to_string();
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.bytes());
+    file.resize(file.len() + 8 * tensors.len(), 0);
+    fs::write(folder.join("model.safetensors"), file).expect("writable");
+    folder.display().to_string()
+}
+
+#[test]
+fn inspect_tells_everything_that_a_model_which_is_not_supported_would_take() {
+    let bench = Bench::new("llama");
+    let sizes = |model_type: &str, more: serde_json::Value| {
+        let mut config = json!({
+            "model_type": model_type, "vocab_size": 32, "hidden_size": 32, "intermediate_size": 24,
+            "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2,
+        });
+        let keys = config.as_object_mut().expect("an object");
+        keys.extend(more.as_object().expect("an object").clone());
+        config
+    };
+    let llama = [
+        "embed_tokens.weight",
+        "norm.weight",
+        "layers.0.input_layernorm.weight",
+        "layers.0.post_attention_layernorm.weight",
+        "layers.0.self_attn.q_proj.weight",
+        "layers.0.self_attn.k_proj.weight",
+        "layers.0.self_attn.v_proj.weight",
+        "layers.0.self_attn.o_proj.weight",
+        "layers.0.mlp.gate_proj.weight",
+        "layers.0.mlp.up_proj.weight",
+        "layers.0.mlp.down_proj.weight",
+    ];
+    let with = |more: &[&str], without: &str| -> Vec<String> {
+        let of_model = llama.iter().chain(more).filter(|name| !name.contains(without));
+        of_model.map(|name| format!("language_model.model.{name}")).collect()
+    };
+    let experts =
+        ["layers.0.feed_forward.router.weight", "layers.0.feed_forward.experts.down_proj"];
+    let scalar = [
+        "layers.0.layer_scalar",
+        "layers.0.pre_feedforward_layernorm.weight",
+        "layers.0.post_feedforward_layernorm.weight",
+        "layers.0.self_attn.q_norm.weight",
+        "layers.0.self_attn.k_norm.weight",
+    ];
+    for (model_type, config, tensors, expected) in [
+        (
+            "gemma4",
+            json!({"model_type": "gemma4", "text_config": sizes("gemma4_text", json!({
+                "num_kv_shared_layers": 1, "attn_logit_softcapping": 5.0}))}),
+            with(&scalar, "~"),
+            vec![
+                "nearest      gemma3_text: it has 15 of the model's 16 kinds of tensors",
+                "unread keys  num_kv_shared_layers\n",
+                "no role for  model.layers.N.layer_scalar\n",
+            ],
+        ),
+        (
+            "llama4",
+            json!({"model_type": "llama4", "text_config": sizes("llama4_text", json!({
+                "num_local_experts": 16, "attn_temperature_tuning": true}))}),
+            with(&experts, "mlp"),
+            vec![
+                "it refuses   `num_local_experts` = 16",
+                "attn_temperature_tuning",
+                "no role for  model.layers.N.feed_forward.experts.down_proj, model.layers.N.feed_forward.router",
+                "missing      model.layers.N.mlp.down_proj",
+            ],
+        ),
+        (
+            "nemotron_h",
+            sizes("nemotron_h", json!({"ssm_state_size": 8})),
+            ["A_log", "D", "in_proj.weight"]
+                .map(|name| format!("backbone.layers.0.mixer.{name}"))
+                .to_vec(),
+            vec!["nearest      no supported family"],
+        ),
+        (
+            "llama",
+            sizes("llama", json!({"num_experts": 4, "alibi": true, "hidden_act": "relu"})),
+            with(&[], "~"),
+            vec![
+                "family       \"llama\"\n",
+                "`num_experts` = 4",
+                "`alibi` = true",
+                "`hidden_act` = relu",
+            ],
+        ),
+    ] {
+        let tensors: Vec<&str> = tensors.iter().map(String::as_str).collect();
+        let folder = stranger(&bench, model_type, &config, &tensors);
+        let (told, error) = bench.tells_and_fails(&["inspect", &folder], 2);
+        assert!(told.contains(&format!("family       \"{model_type}\"")), "{told}");
+        for part in expected {
+            assert!(told.contains(part), "{told} lacks {part}");
+        }
+        assert!(error.starts_with("error: ") && error.contains("is not supported"), "{error}");
+        let (json, _) = bench.tells_and_fails(&["inspect", &folder, "--json"], 2);
+        let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!(json["supported"], json!(false));
+        assert_eq!(json["model_type"], json!(model_type));
+    }
+}

@@ -237,7 +237,7 @@ impl Family {
     pub const DEEPSEEK_V3: Self = Self(&deepseek_v3::FAMILY);
 
     /// Every family, in the order in which people are told of them.
-    pub fn all() -> impl ExactSizeIterator<Item = Self> {
+    pub fn all() -> impl ExactSizeIterator<Item = Self> + DoubleEndedIterator {
         REGISTRY.into_iter().map(Self)
     }
 
@@ -324,6 +324,31 @@ impl Family {
             Some(layer) => format!("{}{layer}.{stem}{suffix}", self.0.layer_prefix),
             None => format!("{stem}{suffix}"),
         }
+    }
+
+    /// The names of its tensors that `wanted` picks, without `.weight`; `0` for a layer's number and an expert's.
+    /// Those that only other schemes than its own bring are not among them.
+    pub(crate) fn stored_stems<'a>(
+        self,
+        gguf: bool,
+        wanted: &'a dyn Fn(&StoredName) -> bool,
+    ) -> impl Iterator<Item = String> + 'a {
+        let names = self.0.names.iter().chain(self.0.expert_names);
+        names.filter(move |name| wanted(name)).filter_map(move |name| {
+            let stem = if gguf { name.gguf } else { name.hugging_face };
+            let stem = stem.replace("{expert}", "0");
+            match is_of_layer(name) {
+                _ if stem.is_empty() => None,
+                true if gguf => Some(format!("blk.0.{stem}")),
+                true => Some(format!("{}0.{stem}", self.0.layer_prefix)),
+                false => Some(stem),
+            }
+        })
+    }
+
+    /// Whether its layers may have experts.
+    pub(crate) fn has_expert_names(self) -> bool {
+        !self.0.expert_names.is_empty()
     }
 
     /// The name of the tensor that holds this one.
