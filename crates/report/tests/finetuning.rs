@@ -46,7 +46,7 @@ fn the_page_has_the_table_the_floor_the_marks_and_the_counts() {
         "Of 2 accuracies before fine-tuning, 2 are not distinguishable",
         "Of 2 accuracies after fine-tuning, none is not distinguishable",
         "50.00†",
-        "63.00<small>61.00 to 65.00</small>",
+        "63.00<small>± 2.00</small>",
         "+13.00",
         ">ties<",
         "always the first",
@@ -94,4 +94,14 @@ fn what_strangers_write_stays_text_and_what_is_missing_leaves_no_hole() {
     let empty = read(empty);
     assert!(finetuning_page(&empty).contains("3 models to come"));
     assert!(finetuning_table(&empty, style).contains("3 models to come"));
+}
+
+#[test]
+fn seeds_that_agree_to_the_last_digit_decide_nothing() {
+    let mut agreeing = record();
+    for end in ["low", "high"] {
+        agreeing["pairs"][0]["after"][2]["value"][end] = json!(0.03);
+    }
+    let page = finetuning_page(&read(agreeing));
+    assert!(page.contains("(95 %: +3.00 to +3.00), undecided"));
 }

@@ -7,7 +7,7 @@ mod table;
 use lns_record::{
     CellRecord, FinetunedGroupRecord, FinetunedPairRecord, FinetuningRecord, TaskColumnRecord,
 };
-use lns_show::{counted, signed};
+use lns_show::{counted, signed, with_minus};
 
 use crate::text::{clean, shortened};
 
@@ -27,7 +27,7 @@ fn label(name: &str) -> String {
 
 /// `63.42`, in per cent.
 fn share(value: f64) -> String {
-    format!("{:.2}", 100.0 * value)
+    with_minus(&format!("{:.2}", 100.0 * value))
 }
 
 /// `+1.20`, in percentage points.
@@ -52,6 +52,13 @@ fn interval(cell: &CellRecord, write: fn(f64) -> String) -> Option<String> {
     let value = cell.value?;
     let (low, high) = (value.low?, value.high?);
     (low.is_finite() && high.is_finite()).then(|| format!("{} to {}", write(low), write(high)))
+}
+
+/// `± 3.30`: half of a cell's interval, which is the same to both sides.
+fn margin(cell: &CellRecord) -> Option<String> {
+    let value = cell.value?;
+    let margin = value.high? - value.mean;
+    margin.is_finite().then(|| format!("± {:.2}", 100.0 * margin))
 }
 
 /// A row of those who do not read the questions.
@@ -81,6 +88,8 @@ impl Floor {
 fn told(cell: &CellRecord) -> &'static str {
     let ends = cell.value.and_then(|value| Some((value.low?, value.high?)));
     match ends {
+        // Accuracies are steps of a document: that seeds agree to the last digit is chance, not certainty.
+        Some((low, high)) if low == high => "undecided",
         Some((low, _)) if low > 0.0 => "higher",
         Some((_, high)) if high < 0.0 => "lower",
         Some(_) => "undecided",
@@ -164,7 +173,10 @@ fn interval_words(record: &FinetuningRecord) -> &'static str {
             "Intervals (95 %) are over the tasks' documents, because there is one seed: another seed may \
              give more than they allow."
         }
-        (false, true) => "Intervals (95 %) are Student's t over seeds.",
+        (false, true) => {
+            "Intervals (95 %) are Student's t over seeds: of two or three seeds they are wide, and where \
+             seeds happen to agree they are too narrow."
+        }
         (true, true) => {
             "Intervals (95 %) are Student's t over seeds; of a group with one seed over the tasks' \
              documents."

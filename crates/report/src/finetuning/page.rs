@@ -7,7 +7,7 @@ use lns_record::{
 use maud::{Markup, html};
 
 use super::{
-    AT_FLOOR, FLOORS, asked_words, format_words, headline, interval, interval_words, label, number,
+    AT_FLOOR, FLOORS, asked_words, format_words, headline, interval_words, label, margin, number,
     points, share, told,
 };
 use crate::number::{counted, grouped};
@@ -42,7 +42,7 @@ pub fn finetuning_page(record: &FinetuningRecord) -> String {
 fn cell(found: &CellRecord, write: fn(f64) -> String) -> Markup {
     html! {
         (number(found, write))
-        @if let Some(ends) = interval(found, write) { small { (ends) } }
+        @if let Some(margin) = margin(found) { small { (margin) } }
         @if let (Some(_), Some(reason)) = (&found.value, &found.reason) { small.alert { (clean(reason)) } }
     }
 }
