@@ -12,7 +12,7 @@ use lns_record::{
     TaskRemovalRecord,
 };
 use lns_score::{ScoreError, WithoutLayers, score_documents_without_layers};
-use lns_show::{counted, layers_in_words};
+use lns_show::{counted, layers_in_words, with_minus};
 use lns_statistics::{margin, mean, rank_correlation, rank_correlation_interval, standard_error};
 use lns_tasks::{Asked, Scored, compare, summary};
 
@@ -74,8 +74,8 @@ impl Probe for Tasks {
 }
 
 /// Documents for each worker that are scored before any is kept: few, so that somebody who stops the
-/// program waits seconds, and enough that neighbours with the same examples meet.
-const DOCUMENTS: usize = 16;
+/// program does not wait long, and as many as share the computation of the same examples.
+const DOCUMENTS: usize = 8;
 
 /// Asks every task; of one that is stopped, the documents that were scored by then count.
 fn run(questioned: &Questioned<'_>, record: &mut DiagnoseRecord) -> Result<(), ScoreError> {
@@ -289,8 +289,7 @@ fn sentences(record: &DiagnoseRecord, task: &TaskRemovalRecord) -> Vec<String> {
     let mut said = vec![whole_sentence(task)];
     said.extend(range_sentence(record, &task.answers.task));
     said.extend(surely_sentence(record, task));
-    let against = task.against_loss.iter().filter(|found| found.measure != "acc_norm");
-    said.extend(against.map(|found| against_sentence(&task.answers.task, found)));
+    said.extend(against_sentence(task));
     said.extend(idle_sentence(record, &task.answers.task));
     said
 }
@@ -370,38 +369,35 @@ fn surely_sentence(record: &DiagnoseRecord, task: &TaskRemovalRecord) -> Option<
 
 /// `0.83 (95 %: 0.67 to 0.92)`
 fn correlation(found: &AgainstLossRecord) -> String {
+    let written = |value: f64| with_minus(&format!("{value:.2}"));
     let interval = match (found.low, found.high) {
-        (Some(low), Some(high)) => format!(" (95 %: {} to {})", number(low), number(high)),
+        (Some(low), Some(high)) => format!(" (95 %: {} to {})", written(low), written(high)),
         _ => " (too few layers for an interval)".to_owned(),
     };
-    format!("{}{interval}", number(found.rank_correlation))
+    format!("{}{interval}", written(found.rank_correlation))
 }
 
-fn against_sentence(task: &str, found: &AgainstLossRecord) -> String {
+fn against_sentence(task: &TaskRemovalRecord) -> Option<String> {
+    let by = |measure: TaskMeasure| {
+        task.against_loss.iter().find(|found| found.measure == measure.name())
+    };
+    let (name, found) = (&task.answers.task, by(TaskMeasure::Gold)?);
+    let accuracy = by(TaskMeasure::Acc)
+        .map_or(String::new(), |found| format!(", by its accuracy {}", correlation(found)));
     let cheapest = found.cheapest_by_loss.len();
     let shared =
         found.cheapest_by_loss.iter().filter(|layer| found.cheapest_by_task.contains(layer));
     let by_chance = (cheapest * cheapest) as f64 / found.layers.max(1) as f64;
-    format!(
-        "By {task}'s {} and by loss the layers rank with a correlation (Spearman) of {} over {}. Of the {cheapest} \
-         that loss calls cheapest ({}), {} are among its {cheapest} cheapest ({}); by chance it would be {}.",
-        measured_by(&found.measure),
-        correlation(found),
+    Some(format!(
+        "Rank correlation (Spearman) with the cost in loss, over {}: by {name}'s right answers {}{accuracy}. Of \
+         the {cheapest} layers that loss calls cheapest ({}), {} are among the {cheapest} cheapest by the right \
+         answers ({}); chance would give {by_chance:.1}.",
         counted(found.layers, "layer"),
+        correlation(found),
         layers_in_words(&found.cheapest_by_loss),
         shared.count(),
         layers_in_words(&found.cheapest_by_task),
-        number(by_chance)
-    )
-}
-
-/// What a measure is called in a sentence.
-fn measured_by(measure: &str) -> &str {
-    match TaskMeasure::named(measure) {
-        Some(TaskMeasure::Gold) => "right answers",
-        Some(TaskMeasure::Acc) => "accuracy",
-        Some(TaskMeasure::AccNorm) | None => measure,
-    }
+    ))
 }
 
 /// What is idle by loss and is surely missed by the task.
