@@ -129,6 +129,7 @@ fn checked<'a>(
 }
 
 /// The families' way through the layers.
+#[expect(clippy::type_complexity, reason = "closures have no other names than their signatures")]
 fn jobs<'a>(
     families: &'a [Family<'a>],
     source: &'a dyn LayerSource,

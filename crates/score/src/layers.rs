@@ -48,7 +48,7 @@ where
             return self.in_memory(source, workers, in_memory);
         }
         let step = |job, layers: &[_], state| self.through(job, layers, state);
-        self.from_disk(source, workers, 1, &self.begin, step, &self.end)
+        self.streamed(source, workers, 1, &self.begin, step, &self.end)
     }
 
     /// Every job's results without layer 0, without layer 1 and so on, and last that of the whole model.
@@ -93,7 +93,7 @@ where
         let end = |job, head: &Head, states: Vec<S>| {
             states.into_iter().map(|state| (self.end)(job, head, state)).collect()
         };
-        self.from_disk(source, workers, layers + 1, begin, step, end)
+        self.streamed(source, workers, layers + 1, begin, step, end)
     }
 
     fn through(&self, job: usize, layers: &[TransformerLayerWithScaling], state: S) -> S {
@@ -114,7 +114,7 @@ where
 
     /// Batches of jobs through layers from disk, a job having at most `states` states of the size that
     /// was told.
-    fn from_disk<T: Send, Q: Send>(
+    fn streamed<T: Send, Q: Send>(
         &self,
         source: &dyn LayerSource,
         workers: &Workers,
