@@ -19,6 +19,9 @@ use lns_tokenizer::{Tokenizer, TokenizerError};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+/// Whether a study is to be stopped now.
+type Stops = dyn FnMut(&FinetuningProgress<'_>) -> bool;
+
 /// Models of two schemes, and documents written for them.
 struct Bench {
     folder: TempDir,
@@ -169,7 +172,7 @@ fn the_circle_ends_in_a_table_and_a_study_that_was_stopped_goes_on_to_the_same_b
 
     // At the second step of the first run, before the second model is asked, within its tuning, and after it.
     let mut steps = 0;
-    let mut stops: Vec<Box<dyn FnMut(&FinetuningProgress<'_>) -> bool>> = vec![
+    let mut stops: Vec<Box<Stops>> = vec![
         Box::new(|progress| matches!(progress, FinetuningProgress::Data(_))),
         Box::new(move |progress| {
             steps += u32::from(matches!(progress, FinetuningProgress::Event(Event::Step(_))));

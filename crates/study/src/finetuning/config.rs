@@ -231,7 +231,7 @@ impl FinetuningConfig {
 
     /// The text of a `study.toml` that says this study.
     pub fn to_toml(&self) -> String {
-        let table = Table::try_from(self).and_then(|table| Ok(toml::to_string_pretty(&table)));
+        let table = Table::try_from(self).map(|table| toml::to_string_pretty(&table));
         match table {
             Ok(Ok(text)) => text,
             Ok(Err(error)) | Err(error) => unreachable!("settings are plain tables: {error}"),
