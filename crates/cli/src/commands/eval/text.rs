@@ -83,9 +83,13 @@ fn evaluate(
 
 fn described(record: &EvalRecord) -> String {
     let error = record.nll_stderr.map_or(String::new(), |error| format!(" ± {error:.4}"));
-    let bits = record.bits_per_byte.map_or("unknown".to_owned(), |bits| format!("{bits:.4}"));
+    let (what, bits) = match (record.masking, record.bits_per_byte) {
+        // A masked token says nothing of the bytes around it.
+        (Some(_), _) => ("masked token", "none: only masked tokens are predicted".to_owned()),
+        (None, bits) => ("token", bits.map_or("unknown".to_owned(), |bits| format!("{bits:.4}"))),
+    };
     format!(
-        "nll         {:.4}{error} nats per token\nperplexity  {:.3}\nbits/byte   {bits}\n\
+        "nll         {:.4}{error} nats per {what}\nperplexity  {:.3}\nbits/byte   {bits}\n\
          text        {} of {}, {} predicted, {}\n\
          speed       {:.0} tokens/s\n",
         record.nll,
