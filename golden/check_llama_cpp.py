@@ -86,6 +86,7 @@ SAID = {
     ],
     "glm4": [dict(head_dim=16)],
     "qwen3_moe": [dict(mlp_only_layers=[])],
+    "gpt_oss": [dict(rope_parameters=dict(rope_type="default", rope_theta=150000.0))],
     "granite": [dict(head_dim=16, tie_word_embeddings=False)],
     "deepseek_v2": [
         dict(
@@ -194,12 +195,16 @@ def export(lns, model, out):
 def tiny(lns, folder, scratch):
     """The difference of the losses, and the largest of the logits as a share of the largest logit."""
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.set_num_threads(2)
     path = scratch / f"{folder.name}.gguf"
     export(lns, folder, path)
-    reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    config = AutoConfig.from_pretrained(folder)
+    if config.model_type == "gpt_oss" and "truncate" in config.rope_parameters:
+        # llama.cpp rounds the ends of YaRN's range, in every gpt-oss file; the original does not.
+        config.rope_parameters["truncate"] = True
+    reference = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32).eval()
     config = reference.config.get_text_config()
     window = min(WINDOW, config.max_position_embeddings)
     windows = np.random.default_rng(1).integers(0, config.vocab_size, (WINDOWS, window))

@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::{Args, builder::TypedValueParser};
 use lns_checkpoint::{Conversion, StorageType};
 use lns_convert::{GgufExport, Job, Made, export, export_gguf};
+use lns_spec::RopeScaling;
 use serde_json::json;
 
 use super::{Verb, convert, output};
@@ -160,6 +161,14 @@ fn gguf(args: &ExportArgs, export: &GgufExport<'_>, printer: &Printer) -> anyhow
             "{} has no tokenizer: the file will have none either.",
             source.path().display()
         ));
+    }
+    let spec = export.conversion.spec();
+    let exact = spec.family.gguf().is_some_and(|gguf| gguf.exact_yarn);
+    if exact && matches!(spec.rope.scaling, RopeScaling::Yarn { .. }) {
+        printer.note(
+            "llama.cpp rounds the ends of YaRN's range in every file of this architecture, the original \
+             model does not: its losses differ a little.",
+        );
     }
     let name = model::short_name(source.path());
     let bar = printer.bytes("Writing", export.bytes());

@@ -3,6 +3,7 @@
 mod bench;
 mod finetuning;
 mod folders;
+mod gpt_oss;
 mod latents;
 mod measure;
 mod numbers;
