@@ -65,7 +65,7 @@ pub(crate) struct FinetuningArgs {
     #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=1_000_000_000))]
     pub(crate) examples: Option<usize>,
 
-    /// How often every example is seen, instead of --steps (above 0; 3 if neither is given)
+    /// How often every example is seen, instead of --steps; 3 if neither is given (above 0, at most 1000000)
     #[arg(long, value_name = "N", conflicts_with_all = ["steps", "tokens"], value_parser = positive(1e6))]
     pub(crate) epochs: Option<f64>,
 
