@@ -35,7 +35,9 @@ pub fn record(config: &StudyConfig, folder: &Path) -> Result<StudyRecord, StudyE
         let mut noise_probe = false;
         for planned in plan.iter().filter(|planned| planned.group == title) {
             noise_probe = StudyConfig::is_noise_probe(&planned.config);
-            match run_record(&folder.join(&planned.folder), &planned.folder, planned.seed)? {
+            let kept = planned.config.checkpoint_steps();
+            let path = folder.join(&planned.folder);
+            match run_record(&path, &planned.folder, planned.seed, kept)? {
                 Some(run) => {
                     missing_runs += u64::from(!matches!(&*run.outcome, "finished" | "diverged"));
                     runs.push(run);

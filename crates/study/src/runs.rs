@@ -7,11 +7,13 @@ use lns_train::RunConfig;
 
 use crate::StudyError;
 
-/// The run at `path` so far, in the folder that the study calls `folder`; `None` before its first event.
+/// The run at `path` so far, in the folder that the study calls `folder`; `None` before its first event. `kept`
+/// are the steps after which its model is kept and diagnosed.
 pub(crate) fn run_record(
     path: &Path,
     folder: &str,
     seed: u64,
+    kept: impl IntoIterator<Item = u64>,
 ) -> Result<Option<RunRecord>, StudyError> {
     if !path.join(Event::FILE_NAME).exists() {
         return Ok(None);
@@ -58,10 +60,12 @@ pub(crate) fn run_record(
     if run.outcome != "finished" {
         run.loss = None;
     }
-    for (step, tokens) in &tokens {
-        let kept = path.join(RunConfig::checkpoint(*step));
-        if kept.join(DiagnoseRecord::FILE_NAME).exists() {
-            run.along.extend(AlongRecord::of(&DiagnoseRecord::read(&kept)?, *step, *tokens));
+    for step in kept {
+        let model = path.join(RunConfig::checkpoint(step));
+        if let Some(tokens) = tokens.get(&step)
+            && model.join(DiagnoseRecord::FILE_NAME).exists()
+        {
+            run.along.extend(AlongRecord::of(&DiagnoseRecord::read(&model)?, step, *tokens));
         }
     }
     if path.join(DiagnoseRecord::FILE_NAME).exists() {

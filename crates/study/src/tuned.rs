@@ -36,8 +36,8 @@ impl Tuned {
                     let next = tuning.next(&known);
                     let Next::Try(value) = next else { break next };
                     let planned = config.tuning_run(tuning, group, value)?;
-                    let run =
-                        run_record(&folder.join(&planned.folder), &planned.folder, planned.seed)?;
+                    let path = folder.join(&planned.folder);
+                    let run = run_record(&path, &planned.folder, planned.seed, [])?;
                     match run.as_ref().map(|run| (run.outcome.as_str(), run.loss)) {
                         Some(("finished", Some(loss))) => tried.push((value, loss)),
                         Some(("finished" | "diverged", _)) => tried.push((value, f64::NAN)),

@@ -25,5 +25,5 @@ pub use error::TaskError;
 pub use find::{Data, Source, Split};
 pub use instruction::{Instruction, TaskFormat};
 pub use row::TaskRow;
-pub use summary::{ChoiceScore, Scored, compare, sample, summary};
+pub use summary::{ChoiceScore, Scored, compare, sample, summary, task_difference};
 pub use tasks::{Metrics, Task, tasks};

@@ -215,6 +215,28 @@ pub fn sample<'a>(
     })
 }
 
+/// A metric of two models on the same documents, the second against the first; `None` where no difference can be
+/// taken.
+pub fn task_difference(
+    metric: &str,
+    first: &[f64],
+    second: &[f64],
+) -> Option<TaskDifferenceRecord> {
+    let found = paired_difference(first, second)?;
+    let only = |a: &[f64], b: &[f64]| a.iter().zip(b).filter(|(a, b)| a > b).count() as u64;
+    let (only_first, only_second) = (only(first, second), only(second, first));
+    Some(TaskDifferenceRecord {
+        metric: metric.to_owned(),
+        difference: found.nll,
+        stderr: found.stderr,
+        low: found.low,
+        high: found.high,
+        only_first,
+        only_second,
+        mcnemar_p: mcnemar_p(only_first, only_second),
+    })
+}
+
 /// The second model against the first, document by document; of those accuracies that both have.
 pub fn compare(
     asked: &Asked,
@@ -226,19 +248,7 @@ pub fn compare(
         has[0].and(has[1])?;
         let [first, second]: [Vec<f64>; 2] =
             [0, 1].map(|which| outcomes[which].iter().map(value).collect());
-        let found = paired_difference(&first, &second)?;
-        let only = |a: &[f64], b: &[f64]| a.iter().zip(b).filter(|(a, b)| a > b).count() as u64;
-        let (only_first, only_second) = (only(&first, &second), only(&second, &first));
-        Some(TaskDifferenceRecord {
-            metric: metric.to_owned(),
-            difference: found.nll,
-            stderr: found.stderr,
-            low: found.low,
-            high: found.high,
-            only_first,
-            only_second,
-            mcnemar_p: mcnemar_p(only_first, only_second),
-        })
+        task_difference(metric, &first, &second)
     };
     let (one, other) = (first.0, second.0);
     [

@@ -5,7 +5,8 @@
 //! documents would give.
 
 use lns_record::{CellRecord, Interval, TaskDifferenceRecord};
-use lns_statistics::{interval, mcnemar_p, paired_difference};
+use lns_statistics::interval;
+use lns_tasks::task_difference;
 
 use super::answers::Answers;
 
@@ -43,19 +44,7 @@ pub(super) fn compared(
     second: Option<&Answers>,
 ) -> Option<TaskDifferenceRecord> {
     let (first, second) = pair(first, second).ok()?;
-    let found = paired_difference(&first, &second)?;
-    let only = |a: &[f64], b: &[f64]| a.iter().zip(b).filter(|(a, b)| a > b).count() as u64;
-    let (only_first, only_second) = (only(&first, &second), only(&second, &first));
-    Some(TaskDifferenceRecord {
-        metric: "acc".to_owned(),
-        difference: found.nll,
-        stderr: found.stderr,
-        low: found.low,
-        high: found.high,
-        only_first,
-        only_second,
-        mcnemar_p: mcnemar_p(only_first, only_second),
-    })
+    task_difference("acc", &first, &second)
 }
 
 /// The mean over columns of one seed, if every column has its number. The columns' documents are

@@ -79,7 +79,7 @@ impl Asked {
 /// What the run of a model came to.
 fn tuned(folder: &Path, model: &FinishedModel) -> Result<FinetunedRunRecord, StudyError> {
     let place = model.folder();
-    let run = run_record(&folder.join(&place), &place, model.seed)?;
+    let run = run_record(&folder.join(&place), &place, model.seed, [])?;
     let first = run.as_ref().and_then(|run| run.curve.first());
     Ok(FinetunedRunRecord {
         seed: model.seed,
