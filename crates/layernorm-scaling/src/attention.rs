@@ -13,6 +13,7 @@ use lns_spec::{LayerIndex, ModelSpec, Part, Role, RopeFrequencies, RopeSpec, Rot
 use crate::{
     Latents, LayerCache, NormScaling, Projection,
     latent::Entering,
+    segments::{Before, through_segments},
     weights::{Builder, Weights},
 };
 
@@ -104,15 +105,14 @@ impl SelfAttention {
         })
     }
 
-    /// \[B, T, H\] → \[B, T, H\]; with a cache, the T tokens follow those in it. The documents of a
-    /// packed table do not see each other.
+    /// \[B, T, H\] → \[B, T, H\], the tokens standing after what `before` says. The documents of a packed
+    /// table do not see each other.
     pub(crate) fn forward(
         &self,
         x: Tensor<3>,
         rotary: &RotaryTable,
-        cache: Option<&mut LayerCache>,
+        before: Before<'_>,
     ) -> Tensor<3> {
-        let start = cache.as_ref().map_or(0, |cache| cache.len());
         let heads = |x: Tensor<3>, norm: &Option<NormScaling>| match norm {
             None => x,
             Some(norm) if norm.width() == x.dims()[2] => norm.forward(x),
@@ -122,34 +122,52 @@ impl SelfAttention {
                 norm.forward(per_head).reshape([b, t, width])
             }
         };
+        let Entering { queries, keys_and_values, rotary_keys } = match &self.latents {
+            Some(latents) => latents.forward(x),
+            None => Entering { queries: x.clone(), keys_and_values: x, rotary_keys: None },
+        };
+        let projected = Projected {
+            q: heads(self.q_proj.forward(queries), &self.q_norm),
+            k: heads(self.k_proj.forward(keys_and_values.clone()), &self.k_norm),
+            v: self.v_proj.forward(keys_and_values),
+            rotary_keys,
+        };
+        let mixed = match before {
+            Before::Nothing => self.mix(projected, rotary, None),
+            Before::Cache(cache) => self.mix(projected, rotary, Some(cache)),
+            Before::Segments(segments) => through_segments(
+                segments,
+                |first, count, shape| projected.rows(first, count, shape),
+                |own, cache| self.mix(own, rotary, Some(cache)),
+            ),
+        };
+        self.o_proj.forward(mixed)
+    }
+
+    /// What each token takes from those it sees, \[B, T, heads · value width\].
+    fn mix(
+        &self,
+        Projected { q, k, v, rotary_keys }: Projected,
+        rotary: &RotaryTable,
+        cache: Option<&mut LayerCache>,
+    ) -> Tensor<3> {
+        let start = cache.as_ref().map_or(0, |cache| cache.len());
         let turned = |x: Tensor<3>| match self.rotary {
             Rotary::Main => rotate(x, rotary, start),
             Rotary::Local => rotate(x, rotary.local(), start),
             Rotary::None => x,
         };
-        let Entering { queries, keys_and_values, rotary_keys } = match &self.latents {
-            Some(latents) => latents.forward(x),
-            None => Entering { queries: x.clone(), keys_and_values: x, rotary_keys: None },
-        };
-        let q = turned(heads(self.q_proj.forward(queries), &self.q_norm));
-        let k = self.k_proj.forward(keys_and_values.clone());
+        let q = turned(q);
         let k = match rotary_keys {
             Some(part) => self.with_rotary_part(k, part, rotary, start),
-            None => turned(heads(k, &self.k_norm)),
+            None => turned(k),
         };
-        let v = self.v_proj.forward(keys_and_values);
         let (k, v) = match cache {
             Some(cache) => cache.append(k, v),
             None => (k, v),
         };
-        self.o_proj.forward(attention(
-            q,
-            k,
-            v,
-            &self.shape,
-            self.sinks.as_ref().map(Param::val),
-            rotary.documents(),
-        ))
+        let sinks = self.sinks.as_ref().map(Param::val);
+        attention(q, k, v, &self.shape, sinks, rotary.documents())
     }
 
     /// Gives every head's key, \[B, T, heads · (D − R)\], the part that all of them share, \[B, T, R\], turned.
@@ -175,5 +193,30 @@ impl SelfAttention {
             queries.chain([&mut latents.keys_and_values.proj, &mut latents.rotary_keys])
         });
         latents.chain([&mut self.q_proj, &mut self.k_proj, &mut self.v_proj, &mut self.o_proj])
+    }
+}
+
+/// Queries, keys and values before they are turned, each \[B, T, its width\].
+struct Projected {
+    q: Tensor<3>,
+    k: Tensor<3>,
+    v: Tensor<3>,
+    /// The part of all heads' keys that is to be turned.
+    rotary_keys: Option<Tensor<3>>,
+}
+
+impl Projected {
+    /// `count` tokens from token `first` on of the one sequence there is, as `sequences` sequences.
+    fn rows(&self, first: usize, count: usize, [sequences, tokens]: [usize; 2]) -> Self {
+        let rows = |x: &Tensor<3>| {
+            let width = x.dims()[2];
+            x.clone().narrow(1, first, count).reshape([sequences, tokens, width])
+        };
+        Self {
+            q: rows(&self.q),
+            k: rows(&self.k),
+            v: rows(&self.v),
+            rotary_keys: self.rotary_keys.as_ref().map(rows),
+        }
     }
 }

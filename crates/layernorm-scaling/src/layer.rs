@@ -15,8 +15,9 @@ use lns_spec::{
 };
 
 use crate::{
-    Experts, LayerCache, Mlp, NormScaling, SelfAttention,
+    Experts, LayerCache, Mlp, NormScaling, Segment, SelfAttention,
     attention::rotary_table,
+    segments::Before,
     weights::{Builder, RandomWeights, Weights},
 };
 
@@ -232,7 +233,7 @@ impl TransformerLayerWithScaling {
 
     /// The stream after the layer. \[B, T, H\] → \[B, T, H\]
     pub fn forward(&self, stream: Tensor<3>, rotary: &RotaryTable) -> Tensor<3> {
-        self.forward_cached(stream, rotary, None)
+        self.forward_after(stream, rotary, Before::Nothing)
     }
 
     /// As [`forward`](Self::forward), the T tokens following those in `cache`.
@@ -240,9 +241,32 @@ impl TransformerLayerWithScaling {
         &self,
         stream: Tensor<3>,
         rotary: &RotaryTable,
-        cache: Option<&mut LayerCache>,
+        cache: &mut LayerCache,
     ) -> Tensor<3> {
-        let attention = self.attention_branch(&stream, rotary, cache);
+        self.forward_after(stream, rotary, Before::Cache(cache))
+    }
+
+    /// As [`forward`](Self::forward) of sequences that begin alike, their tokens being one row of segments:
+    /// \[1, tokens of all segments, H\] → the same.
+    ///
+    /// # Panics
+    /// If the segments have another number of tokens, or one of them follows a later one.
+    pub fn forward_segments(
+        &self,
+        stream: Tensor<3>,
+        rotary: &RotaryTable,
+        segments: &[Segment],
+    ) -> Tensor<3> {
+        self.forward_after(stream, rotary, Before::Segments(segments))
+    }
+
+    fn forward_after(
+        &self,
+        stream: Tensor<3>,
+        rotary: &RotaryTable,
+        before: Before<'_>,
+    ) -> Tensor<3> {
+        let attention = self.attention_branch(&stream, rotary, before);
         if let (Some(branch), Some(norm), Some(mlp)) =
             (&attention, &self.post_attention_layernorm, self.feed_forward())
             && self.sites_meet_in_a_sum_and_norm()
@@ -279,7 +303,7 @@ impl TransformerLayerWithScaling {
     /// \[B, T, H\]
     pub fn branch(&self, site: Site, stream: Tensor<3>, rotary: &RotaryTable) -> Tensor<3> {
         let branch = match site {
-            Site::Attention => self.attention_branch(&stream, rotary, None),
+            Site::Attention => self.attention_branch(&stream, rotary, Before::Nothing),
             Site::Mlp => self.mlp_branch(&stream),
         };
         branch.unwrap_or_else(|| stream.zeros_like())
@@ -317,11 +341,11 @@ impl TransformerLayerWithScaling {
         &self,
         stream: &Tensor<3>,
         rotary: &RotaryTable,
-        cache: Option<&mut LayerCache>,
+        before: Before<'_>,
     ) -> Option<Tensor<3>> {
         let attention = self.self_attn.as_ref()?;
         let x = self.entry(Site::Attention, stream.clone());
-        Some(self.exit(Site::Attention, attention.forward(x, rotary, cache)))
+        Some(self.exit(Site::Attention, attention.forward(x, rotary, before)))
     }
 
     fn mlp_branch(&self, stream: &Tensor<3>) -> Option<Tensor<3>> {

@@ -21,6 +21,7 @@ mod layer;
 mod mlp;
 mod norm;
 mod projection;
+mod segments;
 mod weights;
 
 pub use attention::{SelfAttention, packed_rotary_table, rotary_table};
@@ -34,4 +35,5 @@ pub use norm::{
     layer_norm_scaling, rms_norm_scaling,
 };
 pub use projection::Projection;
+pub use segments::Segment;
 pub use weights::{Builder, RandomWeights, Weights, tensor_seed};

@@ -367,7 +367,7 @@ impl Decoder {
         let last = tokens.dims()[1] - 1;
         let mut stream = self.embed_at(tokens, rotary, cache.len());
         for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
-            stream = layer.forward_cached(stream, rotary, Some(cache));
+            stream = layer.forward_cached(stream, rotary, cache);
         }
         self.head().logits(stream.narrow(1, last, 1).squeeze_dim(1))
     }

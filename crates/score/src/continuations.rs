@@ -6,23 +6,27 @@
 //! Requests with one context are a group. In each layer the context's keys and values are computed once
 //! and every continuation follows them, so that a cache lives no longer than its layer is at work, and
 //! a model whose layers come from disk shares contexts like one in memory. The continuations of a group
-//! go through the layer as one batch, the shorter ones padded behind: no token sees what comes after it.
-//! Contexts that follow each other and begin alike, as those after the same examples do, are a family,
-//! whose common beginning is computed once in the same way.
+//! are of equal length, the shorter ones padded behind: no token sees what comes after it. Contexts that
+//! follow each other and begin alike, as those after the same examples do, are a family, whose common
+//! beginning is computed once in the same way. Families go through the layers as one row of segments,
+//! because a layer's products are worth little on the few tokens of a question.
 
 use std::collections::HashMap;
 
-use burn::tensor::Tensor;
-use layernorm_scaling::{LayerCache, TransformerLayerWithScaling, rotary_table};
+use burn::tensor::{Tensor, TensorData};
+use layernorm_scaling::{Segment, TransformerLayerWithScaling, rotary_table};
 use lns_kernels::{RotaryTable, TokenScore, Workers};
 use lns_model::{Head, LayerSource, LoadError};
 use lns_spec::ModelSpec;
 
 use crate::{CountPasses, ScoreError, layers::Jobs};
 
-/// Continuations that go through a layer as one batch at most: more of one context, be it only the token
-/// that begins a sequence, are groups of their own, so that a batch fits into memory and every worker
-/// has one.
+/// Tokens of one row of families at most, unless one family alone has more: enough for the products, and
+/// few enough that every worker has a row.
+const TOKENS_TOGETHER: usize = 512;
+
+/// Continuations of one group at most: more of one context, be it only the token
+/// that begins a sequence, are groups of their own, so that a row fits into memory.
 const TOGETHER: usize = 16;
 
 /// Contexts whose common beginning is computed once at most: what is held of them must fit into memory,
@@ -70,8 +74,8 @@ pub fn log_likelihoods(
     workers: &Workers,
     progress: CountPasses<'_>,
 ) -> Result<Vec<Likelihood>, ScoreError> {
-    let families = checked(source, requests, window)?;
-    let jobs = jobs(&families, source, progress);
+    let batches = checked(source, requests, window)?;
+    let jobs = jobs(&batches, source, progress);
     Ok(in_order(requests.len(), jobs.run(source, workers)?.into_iter().flatten()))
 }
 
@@ -98,12 +102,12 @@ pub fn log_likelihoods_without_layers(
     workers: &Workers,
     progress: CountPasses<'_>,
 ) -> Result<WithoutLayers<Likelihood>, ScoreError> {
-    let families = checked(source, requests, window)?;
-    let jobs = jobs(&families, source, progress);
+    let batches = checked(source, requests, window)?;
+    let jobs = jobs(&batches, source, progress);
     let layers = source.spec().num_hidden_layers;
     let mut found: Vec<Vec<(usize, Likelihood)>> = vec![Vec::new(); layers + 1];
-    for of_family in jobs.run_without_layers(source, workers)? {
-        for (found, likelihoods) in found.iter_mut().zip(of_family) {
+    for of_batch in jobs.run_without_layers(source, workers)? {
+        for (found, likelihoods) in found.iter_mut().zip(of_batch) {
             found.extend(likelihoods);
         }
     }
@@ -112,12 +116,12 @@ pub fn log_likelihoods_without_layers(
     Ok(WithoutLayers { whole: found.next().unwrap_or_default(), without })
 }
 
-/// The families of requests that can be scored.
+/// The batches of requests that can be scored.
 fn checked<'a>(
     source: &dyn LayerSource,
     requests: &'a [Request],
     window: usize,
-) -> Result<Vec<Family<'a>>, ScoreError> {
+) -> Result<Vec<Batch<'a>>, ScoreError> {
     let spec = source.spec();
     if spec.family.is_encoder() {
         return Err(ScoreError::Encoder);
@@ -125,32 +129,32 @@ fn checked<'a>(
     for (index, request) in requests.iter().enumerate() {
         check(index, request, window, spec.vocab_size)?;
     }
-    Ok(families(grouped(requests, window, spec), spec))
+    Ok(batches(families(grouped(requests, window, spec), spec), spec))
 }
 
-/// The families' way through the layers.
+/// The batches' way through the layers.
 #[expect(clippy::type_complexity, reason = "closures have no other names than their signatures")]
 fn jobs<'a>(
-    families: &'a [Family<'a>],
+    batches: &'a [Batch<'a>],
     source: &'a dyn LayerSource,
     progress: CountPasses<'a>,
 ) -> Jobs<
-    impl Fn(usize) -> Result<FamilyStreams, LoadError> + Sync + 'a,
-    impl Fn(usize, &TransformerLayerWithScaling, FamilyStreams) -> FamilyStreams + Sync + 'a,
-    impl Fn(usize, &Head, FamilyStreams) -> Vec<(usize, Likelihood)> + Sync + 'a,
+    impl Fn(usize) -> Result<Row, LoadError> + Sync + 'a,
+    impl Fn(usize, &TransformerLayerWithScaling, Row) -> Row + Sync + 'a,
+    impl Fn(usize, &Head, Row) -> Vec<(usize, Likelihood)> + Sync + 'a,
 > {
-    let largest = families.iter().map(|family| family.tokens()).max().unwrap_or(0);
+    let largest = batches.iter().map(|batch| batch.ids.len()).max().unwrap_or(0);
     Jobs {
-        count: families.len(),
+        count: batches.len(),
         bytes_each: largest * source.spec().hidden_size * size_of::<f32>(),
-        begin: |family: usize| families[family].begin(source),
-        step: |family: usize, layer: &TransformerLayerWithScaling, streams: FamilyStreams| {
-            progress(families[family].groups.iter().map(|group| group.members.len() as u64).sum());
-            streams.through(layer)
+        begin: |batch: usize| batches[batch].begin(source),
+        step: |batch: usize, layer: &TransformerLayerWithScaling, Row { rotary, stream }: Row| {
+            let batch = &batches[batch];
+            progress(batch.asked.len() as u64);
+            let stream = layer.forward_segments(stream, &rotary, &batch.segments);
+            Row { rotary, stream }
         },
-        end: |family: usize, head: &Head, streams: FamilyStreams| {
-            families[family].scores(streams, head)
-        },
+        end: |batch: usize, head: &Head, row: Row| batches[batch].scores(row.stream, head),
     }
 }
 
@@ -280,25 +284,6 @@ impl Family<'_> {
         let shared = self.shared.len();
         shared + self.groups.iter().map(|group| group.tokens() - shared).sum::<usize>()
     }
-
-    fn begin(&self, source: &dyn LayerSource) -> Result<FamilyStreams, LoadError> {
-        let first = self.shared.len();
-        Ok(FamilyStreams {
-            rotary: rotary_table(source.spec(), self.length()),
-            shared: if first == 0 { None } else { Some(source.embed_ids(self.shared)?) },
-            groups: self
-                .groups
-                .iter()
-                .map(|group| group.begin(source, first))
-                .collect::<Result<_, _>>()?,
-        })
-    }
-
-    /// Place and likelihood of each request.
-    fn scores(&self, streams: FamilyStreams, head: &Head) -> Vec<(usize, Likelihood)> {
-        let groups = self.groups.iter().zip(streams.groups);
-        groups.flat_map(|(group, streams)| group.scores(streams, head)).collect()
-    }
 }
 
 /// Whether sequences of `a` and of `b` tokens turn their positions alike: some ways of stretching a
@@ -319,109 +304,141 @@ impl Group<'_> {
     fn tokens(&self) -> usize {
         self.context.len() + self.members.len() * self.longest
     }
+}
 
-    /// What enters the first layer, the context from its token number `from` on.
-    fn begin(&self, source: &dyn LayerSource, from: usize) -> Result<Streams, LoadError> {
-        let padded = |member: &Member<'_>| {
-            let read = &member.continuation[..member.continuation.len() - 1];
-            let mut padded = read.to_vec();
-            padded.resize(self.longest, PADDING);
-            padded
-        };
-        let continuations = if self.longest == 0 {
-            None
-        } else {
-            let ids: Vec<u32> = self.members.iter().flat_map(padded).collect();
-            let first = self.context.len() as u32;
-            let positions: Vec<u32> = (first..first + self.longest as u32).collect();
-            let stream = source.embed_ids_at(&ids, &positions.repeat(self.members.len()))?;
-            let hidden = stream.dims()[2];
-            Some(stream.reshape([self.members.len(), self.longest, hidden]))
-        };
-        let positions: Vec<u32> = (from as u32..self.context.len() as u32).collect();
-        let context = source.embed_ids_at(&self.context[from..], &positions)?;
-        Ok(Streams { context, continuations })
+/// Families that go through the layers together.
+#[derive(Default)]
+struct Batch<'a> {
+    /// How the row's tokens follow each other.
+    segments: Vec<Segment>,
+    /// The row's tokens, and where each stands in its sequence.
+    ids: Vec<u32>,
+    positions: Vec<u32>,
+    asked: Vec<Asked<'a>>,
+    /// Tokens of its longest sequence.
+    length: usize,
+}
+
+/// A request in a row.
+struct Asked<'a> {
+    index: usize,
+    dropped: usize,
+    continuation: &'a [u32],
+    /// The row's token that predicts the continuation's first, and the one that predicts its second; the
+    /// others follow that.
+    predicting: [usize; 2],
+}
+
+/// The families in their order, as many together as a row takes.
+fn batches<'a>(families: Vec<Family<'a>>, spec: &ModelSpec) -> Vec<Batch<'a>> {
+    let mut batches: Vec<Batch<'a>> = Vec::new();
+    for family in families {
+        match batches.last_mut() {
+            Some(batch)
+                if batch.ids.len() + family.tokens() <= TOKENS_TOGETHER
+                    && positions_agree(spec, batch.length, family.length()) =>
+            {
+                batch.add(family);
+            }
+            _ => {
+                let mut batch = Batch::default();
+                batch.add(family);
+                batches.push(batch);
+            }
+        }
+    }
+    batches
+}
+
+impl<'a> Batch<'a> {
+    fn add(&mut self, family: Family<'a>) {
+        self.length = self.length.max(family.length());
+        let shared = family.shared.len();
+        let beginning = (shared > 0).then(|| self.push(None, [family.shared], shared, 0));
+        for group in family.groups {
+            let end = group.context.len();
+            let own = &group.context[shared..];
+            let context = self.push(beginning, [own], own.len(), shared);
+            let (last, after) = (self.ids.len() - 1, self.ids.len());
+            let read = |member: &Member<'a>| &member.continuation[..member.continuation.len() - 1];
+            if group.longest > 0 {
+                self.push(Some(context), group.members.iter().map(read), group.longest, end);
+            }
+            for (place, Member { index, continuation, dropped }) in
+                group.members.into_iter().enumerate()
+            {
+                let predicting = [last, after + place * group.longest];
+                self.asked.push(Asked { index, dropped, continuation, predicting });
+            }
+        }
+    }
+
+    /// Adds sequences, filled up to `tokens`, that go on from segment `after` at position `from`; its number.
+    fn push<'b>(
+        &mut self,
+        after: Option<usize>,
+        sequences: impl IntoIterator<Item = &'b [u32]>,
+        tokens: usize,
+        from: usize,
+    ) -> usize {
+        let mut count = 0;
+        for sequence in sequences {
+            self.ids.extend(sequence);
+            self.ids.extend(std::iter::repeat_n(PADDING, tokens - sequence.len()));
+            self.positions.extend(from as u32..(from + tokens) as u32);
+            count += 1;
+        }
+        self.segments.push(Segment { after, sequences: count, tokens });
+        self.segments.len() - 1
+    }
+
+    /// What enters the first layer.
+    fn begin(&self, source: &dyn LayerSource) -> Result<Row, LoadError> {
+        let stream = source.embed_ids_at(&self.ids, &self.positions)?;
+        Ok(Row { rotary: rotary_table(source.spec(), self.length), stream })
     }
 
     /// Place and likelihood of each request.
-    fn scores(&self, streams: Streams, head: &Head) -> Vec<(usize, Likelihood)> {
-        let [_, length, hidden] = streams.context.dims();
-        let last = streams.context.narrow(1, length - 1, 1).reshape([1, hidden]);
-        let mut rows = Vec::new();
-        for (sequence, member) in self.members.iter().enumerate() {
-            rows.push(last.clone());
-            if let (Some(stream), read @ 1..) =
-                (&streams.continuations, member.continuation.len() - 1)
-            {
-                let own = stream.clone().narrow(0, sequence, 1).narrow(1, 0, read);
-                rows.push(own.reshape([read, hidden]));
-            }
-        }
+    fn scores(&self, stream: Tensor<3>, head: &Head) -> Vec<(usize, Likelihood)> {
+        let rows: Vec<i64> = self.asked.iter().flat_map(Asked::rows).collect();
+        let rows = TensorData::new(rows, [self.targets()]);
+        let rows = Tensor::from_data(rows, &stream.device());
         let targets: Vec<u32> =
-            self.members.iter().flat_map(|member| member.continuation.iter().copied()).collect();
-        let scores = head.scores(Tensor::cat(rows, 0), &targets);
+            self.asked.iter().flat_map(|asked| asked.continuation.iter().copied()).collect();
+        let scores = head.scores(stream.squeeze_dim::<2>(0).select(0, rows), &targets);
         let mut rest = &scores[..];
-        let likelihood = |member: &Member<'_>| {
-            let (own, after) = rest.split_at(member.continuation.len());
+        let likelihood = |asked: &Asked<'_>| {
+            let (own, after) = rest.split_at(asked.continuation.len());
             rest = after;
             let likelihood = Likelihood {
                 log_probability: own.iter().map(|token: &TokenScore| token.log_probability).sum(),
                 greedy: own.iter().all(|token| token.likeliest),
-                dropped: member.dropped,
+                dropped: asked.dropped,
             };
-            (member.index, likelihood)
+            (asked.index, likelihood)
         };
-        self.members.iter().map(likelihood).collect()
+        self.asked.iter().map(likelihood).collect()
+    }
+
+    /// Tokens whose likelihood is asked for.
+    fn targets(&self) -> usize {
+        self.asked.iter().map(|asked| asked.continuation.len()).sum()
     }
 }
 
-/// A family on its way through the layers.
+impl Asked<'_> {
+    /// The row's tokens that predict the continuation's.
+    fn rows(&self) -> impl Iterator<Item = i64> {
+        let [first, second] = self.predicting.map(|row| row as i64);
+        let others = self.continuation.len() as i64 - 1;
+        std::iter::once(first).chain(second..second + others)
+    }
+}
+
+/// A batch on its way through the layers.
 #[derive(Clone)]
-struct FamilyStreams {
+struct Row {
     rotary: RotaryTable,
-    /// \[1, tokens of the common beginning, H\]
-    shared: Option<Tensor<3>>,
-    groups: Vec<Streams>,
-}
-
-/// A group on its way through the layers.
-#[derive(Clone)]
-struct Streams {
-    /// \[1, tokens of the context after what its family shares, H\]
-    context: Tensor<3>,
-    /// \[requests, tokens of the longest continuation but its last, H\]; absent when every continuation
-    /// is one token.
-    continuations: Option<Tensor<3>>,
-}
-
-impl FamilyStreams {
-    fn through(self, layer: &TransformerLayerWithScaling) -> Self {
-        let rotary = self.rotary;
-        let mut cache = LayerCache::default();
-        let shared =
-            self.shared.map(|stream| layer.forward_cached(stream, &rotary, Some(&mut cache)));
-        let through = |streams: Streams| {
-            let own = if shared.is_some() { cache.for_sequences(1) } else { LayerCache::default() };
-            streams.through(layer, &rotary, own)
-        };
-        let groups = self.groups.into_iter().map(through).collect();
-        Self { rotary, shared, groups }
-    }
-}
-
-impl Streams {
-    /// `cache` holds what stands before the context.
-    fn through(
-        self,
-        layer: &TransformerLayerWithScaling,
-        rotary: &RotaryTable,
-        mut cache: LayerCache,
-    ) -> Self {
-        let context = layer.forward_cached(self.context, rotary, Some(&mut cache));
-        let continuations = self.continuations.map(|stream| {
-            let mut cache = cache.for_sequences(stream.dims()[0]);
-            layer.forward_cached(stream, rotary, Some(&mut cache))
-        });
-        Self { context, continuations }
-    }
+    /// \[1, tokens of all segments, H\]
+    stream: Tensor<3>,
 }
