@@ -137,7 +137,7 @@ impl SelfAttention {
             Before::Cache(cache) => self.mix(projected, rotary, Some(cache)),
             Before::Segments(segments) => through_segments(
                 segments,
-                |first, count, shape| projected.rows(first, count, shape),
+                |first, count| projected.rows(first, count),
                 |own, cache| self.mix(own, rotary, Some(cache)),
             ),
         };
@@ -206,12 +206,9 @@ struct Projected {
 }
 
 impl Projected {
-    /// `count` tokens from token `first` on of the one sequence there is, as `sequences` sequences.
-    fn rows(&self, first: usize, count: usize, [sequences, tokens]: [usize; 2]) -> Self {
-        let rows = |x: &Tensor<3>| {
-            let width = x.dims()[2];
-            x.clone().narrow(1, first, count).reshape([sequences, tokens, width])
-        };
+    /// `count` tokens from token `first` on.
+    fn rows(&self, first: usize, count: usize) -> Self {
+        let rows = |x: &Tensor<3>| x.clone().narrow(1, first, count);
         Self {
             q: rows(&self.q),
             k: rows(&self.k),

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 /// The cache of one layer: \[B, tokens, key_value_heads · head_dim\], of keys and of values.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct LayerCache {
     room: Option<(Tensor<3>, Tensor<3>)>,
     len: usize,
@@ -18,13 +18,6 @@ impl LayerCache {
     /// Whether nothing is cached yet.
     pub fn is_empty(&self) -> bool {
         self.len == 0
-    }
-
-    /// What one sequence left in the cache, for each of `sequences` that go on from it.
-    pub fn for_sequences(&self, sequences: usize) -> Self {
-        let seen = |room: &Tensor<3>| room.clone().narrow(1, 0, self.len).repeat_dim(0, sequences);
-        let room = self.room.as_ref().map(|(keys, values)| (seen(keys), seen(values)));
-        Self { room, len: self.len }
     }
 
     /// Adds the keys and values of new tokens and returns those of all tokens.

@@ -5,14 +5,12 @@ use burn::tensor::Tensor;
 
 use crate::LayerCache;
 
-/// Tokens that stand next to each other in a row, \[1, sum of all segments, H\]: `sequences` times `tokens`.
+/// Tokens that follow each other, and stand next to each other in a row, \[1, tokens of all segments, H\].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
-    /// The earlier segment, of one sequence, that each of the sequences goes on from.
+    /// The earlier segment that they go on from.
     pub after: Option<usize>,
-    /// How many there are, of equal length.
-    pub sequences: usize,
-    /// Tokens of each.
+    /// How many.
     pub tokens: usize,
 }
 
@@ -24,27 +22,21 @@ pub(crate) enum Before<'a> {
     Segments(&'a [Segment]),
 }
 
-/// Each segment's part of a row, `rows(first, count, [sequences, tokens])`, through `mix` with the cache of
-/// what it follows; the results as a row again.
+/// Each segment's part of a row, `rows(first, count)`, through `mix` with the cache of what it follows; the
+/// results as a row again.
 pub(crate) fn through_segments<T>(
     segments: &[Segment],
-    rows: impl Fn(usize, usize, [usize; 2]) -> T,
+    rows: impl Fn(usize, usize) -> T,
     mix: impl Fn(T, &mut LayerCache) -> Tensor<3>,
 ) -> Tensor<3> {
     let mut caches: Vec<LayerCache> = Vec::with_capacity(segments.len());
     let mut mixed = Vec::with_capacity(segments.len());
     let mut first = 0;
-    for &Segment { after, sequences, tokens } in segments {
-        let mut cache = match after {
-            Some(before) => caches[before].for_sequences(sequences),
-            None => LayerCache::default(),
-        };
-        let count = sequences * tokens;
-        let own = mix(rows(first, count, [sequences, tokens]), &mut cache);
-        let width = own.dims()[2];
-        mixed.push(own.reshape([1, count, width]));
+    for &Segment { after, tokens } in segments {
+        let mut cache = after.map_or_else(LayerCache::default, |before| caches[before].clone());
+        mixed.push(mix(rows(first, tokens), &mut cache));
         caches.push(cache);
-        first += count;
+        first += tokens;
     }
     Tensor::cat(mixed, 1)
 }

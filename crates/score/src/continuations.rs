@@ -5,11 +5,10 @@
 //!
 //! Requests with one context are a group. In each layer the context's keys and values are computed once
 //! and every continuation follows them, so that a cache lives no longer than its layer is at work, and
-//! a model whose layers come from disk shares contexts like one in memory. The continuations of a group
-//! are of equal length, the shorter ones padded behind: no token sees what comes after it. Contexts that
-//! follow each other and begin alike, as those after the same examples do, are a family, whose common
-//! beginning is computed once in the same way. Families go through the layers as one row of segments,
-//! because a layer's products are worth little on the few tokens of a question.
+//! a model whose layers come from disk shares contexts like one in memory. Contexts that follow each
+//! other and begin alike, as those after the same examples do, are a family, whose common beginning is
+//! computed once in the same way. Families go through the layers as one row of segments, because a
+//! layer's products are slow on the few tokens of one question.
 
 use std::collections::HashMap;
 
@@ -35,9 +34,6 @@ const CONTEXTS_TOGETHER: usize = 8;
 
 /// Shorter beginnings, the words with which every question of a task opens, are not worth sharing.
 const SHARED_AT_LEAST: usize = 32;
-
-/// Stands behind a shorter continuation; which id it is changes nothing.
-const PADDING: u32 = 0;
 
 /// What to score.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -197,7 +193,7 @@ struct Group<'a> {
     /// What is left of it, at least one token.
     context: &'a [u32],
     members: Vec<Member<'a>>,
-    /// Tokens that are read of the longest continuation: its last predicts nothing.
+    /// Tokens that are read of the longest continuation.
     longest: usize,
 }
 
@@ -207,6 +203,13 @@ struct Member<'a> {
     continuation: &'a [u32],
     /// Tokens of the context that are not left.
     dropped: usize,
+}
+
+impl<'a> Member<'a> {
+    /// What is read of the continuation: its last token predicts nothing.
+    fn read(&self) -> &'a [u32] {
+        &self.continuation[..self.continuation.len() - 1]
+    }
 }
 
 /// The groups in the order in which their first requests come.
@@ -302,7 +305,7 @@ impl Group<'_> {
 
     /// Tokens of all its streams.
     fn tokens(&self) -> usize {
-        self.context.len() + self.members.len() * self.longest
+        self.context.len() + self.members.iter().map(|member| member.read().len()).sum::<usize>()
     }
 }
 
@@ -321,9 +324,7 @@ struct Batch<'a> {
 
 /// A request in a row.
 struct Asked<'a> {
-    index: usize,
-    dropped: usize,
-    continuation: &'a [u32],
+    member: Member<'a>,
     /// The row's token that predicts the continuation's first, and the one that predicts its second; the
     /// others follow that.
     predicting: [usize; 2],
@@ -354,41 +355,25 @@ impl<'a> Batch<'a> {
     fn add(&mut self, family: Family<'a>) {
         self.length = self.length.max(family.length());
         let shared = family.shared.len();
-        let beginning = (shared > 0).then(|| self.push(None, [family.shared], shared, 0));
+        let beginning = (shared > 0).then(|| self.push(None, family.shared, 0));
         for group in family.groups {
-            let end = group.context.len();
-            let own = &group.context[shared..];
-            let context = self.push(beginning, [own], own.len(), shared);
-            let (last, after) = (self.ids.len() - 1, self.ids.len());
-            let read = |member: &Member<'a>| &member.continuation[..member.continuation.len() - 1];
-            if group.longest > 0 {
-                self.push(Some(context), group.members.iter().map(read), group.longest, end);
-            }
-            for (place, Member { index, continuation, dropped }) in
-                group.members.into_iter().enumerate()
-            {
-                let predicting = [last, after + place * group.longest];
-                self.asked.push(Asked { index, dropped, continuation, predicting });
+            let context = self.push(beginning, &group.context[shared..], shared);
+            let last = self.ids.len() - 1;
+            for member in group.members {
+                let predicting = [last, self.ids.len()];
+                if !member.read().is_empty() {
+                    self.push(Some(context), member.read(), group.context.len());
+                }
+                self.asked.push(Asked { member, predicting });
             }
         }
     }
 
-    /// Adds sequences, filled up to `tokens`, that go on from segment `after` at position `from`; its number.
-    fn push<'b>(
-        &mut self,
-        after: Option<usize>,
-        sequences: impl IntoIterator<Item = &'b [u32]>,
-        tokens: usize,
-        from: usize,
-    ) -> usize {
-        let mut count = 0;
-        for sequence in sequences {
-            self.ids.extend(sequence);
-            self.ids.extend(std::iter::repeat_n(PADDING, tokens - sequence.len()));
-            self.positions.extend(from as u32..(from + tokens) as u32);
-            count += 1;
-        }
-        self.segments.push(Segment { after, sequences: count, tokens });
+    /// Adds tokens that go on from segment `after` at position `from`; the number of their segment.
+    fn push(&mut self, after: Option<usize>, tokens: &[u32], from: usize) -> usize {
+        self.ids.extend(tokens);
+        self.positions.extend(from as u32..(from + tokens.len()) as u32);
+        self.segments.push(Segment { after, tokens: tokens.len() });
         self.segments.len() - 1
     }
 
@@ -401,28 +386,23 @@ impl<'a> Batch<'a> {
     /// Place and likelihood of each request.
     fn scores(&self, stream: Tensor<3>, head: &Head) -> Vec<(usize, Likelihood)> {
         let rows: Vec<i64> = self.asked.iter().flat_map(Asked::rows).collect();
-        let rows = TensorData::new(rows, [self.targets()]);
-        let rows = Tensor::from_data(rows, &stream.device());
-        let targets: Vec<u32> =
-            self.asked.iter().flat_map(|asked| asked.continuation.iter().copied()).collect();
+        let count = rows.len();
+        let rows = Tensor::from_data(TensorData::new(rows, [count]), &stream.device());
+        let continuations = self.asked.iter().map(|asked| asked.member.continuation);
+        let targets: Vec<u32> = continuations.flatten().copied().collect();
         let scores = head.scores(stream.squeeze_dim::<2>(0).select(0, rows), &targets);
         let mut rest = &scores[..];
-        let likelihood = |asked: &Asked<'_>| {
-            let (own, after) = rest.split_at(asked.continuation.len());
+        let likelihood = |Asked { member, .. }: &Asked<'_>| {
+            let (own, after) = rest.split_at(member.continuation.len());
             rest = after;
             let likelihood = Likelihood {
                 log_probability: own.iter().map(|token: &TokenScore| token.log_probability).sum(),
                 greedy: own.iter().all(|token| token.likeliest),
-                dropped: asked.dropped,
+                dropped: member.dropped,
             };
-            (asked.index, likelihood)
+            (member.index, likelihood)
         };
         self.asked.iter().map(likelihood).collect()
-    }
-
-    /// Tokens whose likelihood is asked for.
-    fn targets(&self) -> usize {
-        self.asked.iter().map(|asked| asked.continuation.len()).sum()
     }
 }
 
@@ -430,8 +410,7 @@ impl Asked<'_> {
     /// The row's tokens that predict the continuation's.
     fn rows(&self) -> impl Iterator<Item = i64> {
         let [first, second] = self.predicting.map(|row| row as i64);
-        let others = self.continuation.len() as i64 - 1;
-        std::iter::once(first).chain(second..second + others)
+        std::iter::once(first).chain(second..second + self.member.read().len() as i64)
     }
 }
 
