@@ -146,9 +146,9 @@ fn documents_are_the_same_whoever_scores_them_and_those_before_a_stop_count() {
 
     let stopped = diagnosed(&model, &asked, 1, true);
     let [task] = &stopped.tasks[..] else { panic!("{:?}", stopped.tasks) };
-    assert_eq!((task.answers.documents, task.answers.of), (8, 40));
+    assert_eq!((task.answers.documents, task.answers.of), (32, 40));
     let mut few = asked[0].clone();
-    few.documents.truncate(8);
+    few.documents.truncate(32);
     assert_eq!(task.answers, summary(&few, &scores(&model, &few)));
 }
 

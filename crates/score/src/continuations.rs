@@ -3,37 +3,23 @@
 //! last `window` + 1 tokens of context and continuation count, all of them but the last are read, and
 //! the continuation's are predicted.
 //!
-//! Requests with one context are a group. In each layer the context's keys and values are computed once
-//! and every continuation follows them, so that a cache lives no longer than its layer is at work, and
-//! a model whose layers come from disk shares contexts like one in memory. Contexts that follow each
-//! other and begin alike, as those after the same examples do, are a family, whose common beginning is
-//! computed once in the same way. Families go through the layers as one row of segments, because a
-//! layer's products are slow on the few tokens of one question.
-
-use std::collections::HashMap;
+//! What requests begin with alike, the context of a question's choices or the examples before many
+//! questions, is computed once: the sequences of a batch are a tree, and each layer takes all of the
+//! tree's tokens as one row of segments. A layer's products are slow on the few tokens of one question,
+//! and a cache lives no longer than its layer is at work, so that a model whose layers come from disk
+//! shares beginnings like one in memory.
 
 use burn::tensor::{Tensor, TensorData};
 use layernorm_scaling::{Segment, TransformerLayerWithScaling, rotary_table};
-use lns_kernels::{RotaryTable, TokenScore, Workers};
+use lns_kernels::{RotaryTable, Workers};
 use lns_model::{Head, LayerSource, LoadError};
 use lns_spec::ModelSpec;
 
 use crate::{CountPasses, ScoreError, layers::Jobs};
 
-/// Tokens of one row of families at most, unless one family alone has more: enough for the products, and
-/// few enough that every worker has a row.
+/// Tokens of a batch, beside those that its next request shares with it: enough for the products, and few
+/// enough that every worker has a batch.
 const TOKENS_TOGETHER: usize = 512;
-
-/// Continuations of one group at most: more of one context, be it only the token
-/// that begins a sequence, are groups of their own, so that a row fits into memory.
-const TOGETHER: usize = 16;
-
-/// Contexts whose common beginning is computed once at most: what is held of them must fit into memory,
-/// and every worker have some.
-const CONTEXTS_TOGETHER: usize = 8;
-
-/// Shorter beginnings, the words with which every question of a task opens, are not worth sharing.
-const SHARED_AT_LEAST: usize = 32;
 
 /// What to score.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +58,7 @@ pub fn log_likelihoods(
 ) -> Result<Vec<Likelihood>, ScoreError> {
     let batches = checked(source, requests, window)?;
     let jobs = jobs(&batches, source, progress);
-    Ok(in_order(requests.len(), jobs.run(source, workers)?.into_iter().flatten()))
+    Ok(jobs.run(source, workers)?.into_iter().flatten().collect())
 }
 
 /// What a model gives continuations, and what it gives them without each of its layers.
@@ -101,15 +87,14 @@ pub fn log_likelihoods_without_layers(
     let batches = checked(source, requests, window)?;
     let jobs = jobs(&batches, source, progress);
     let layers = source.spec().num_hidden_layers;
-    let mut found: Vec<Vec<(usize, Likelihood)>> = vec![Vec::new(); layers + 1];
+    let mut found: Vec<Vec<Likelihood>> = vec![Vec::new(); layers + 1];
     for of_batch in jobs.run_without_layers(source, workers)? {
         for (found, likelihoods) in found.iter_mut().zip(of_batch) {
             found.extend(likelihoods);
         }
     }
-    let mut found = found.into_iter().map(|found| in_order(requests.len(), found));
-    let without = found.by_ref().take(layers).collect();
-    Ok(WithoutLayers { whole: found.next().unwrap_or_default(), without })
+    let whole = found.pop().unwrap_or_default();
+    Ok(WithoutLayers { whole, without: found })
 }
 
 /// The batches of requests that can be scored.
@@ -125,7 +110,7 @@ fn checked<'a>(
     for (index, request) in requests.iter().enumerate() {
         check(index, request, window, spec.vocab_size)?;
     }
-    Ok(batches(families(grouped(requests, window, spec), spec), spec))
+    Ok(batches(requests, window, spec))
 }
 
 /// The batches' way through the layers.
@@ -137,9 +122,9 @@ fn jobs<'a>(
 ) -> Jobs<
     impl Fn(usize) -> Result<Row, LoadError> + Sync + 'a,
     impl Fn(usize, &TransformerLayerWithScaling, Row) -> Row + Sync + 'a,
-    impl Fn(usize, &Head, Row) -> Vec<(usize, Likelihood)> + Sync + 'a,
+    impl Fn(usize, &Head, Row) -> Vec<Likelihood> + Sync + 'a,
 > {
-    let largest = batches.iter().map(|batch| batch.ids.len()).max().unwrap_or(0);
+    let largest = batches.iter().map(|batch| batch.tree.nodes.len()).max().unwrap_or(0);
     Jobs {
         count: batches.len(),
         bytes_each: largest * source.spec().hidden_size * size_of::<f32>(),
@@ -152,18 +137,6 @@ fn jobs<'a>(
         },
         end: |batch: usize, head: &Head, row: Row| batches[batch].scores(row.stream, head),
     }
-}
-
-/// Likelihoods by the places of their requests, each of which is in one group.
-fn in_order(
-    requests: usize,
-    likelihoods: impl IntoIterator<Item = (usize, Likelihood)>,
-) -> Vec<Likelihood> {
-    let mut found: Vec<Option<Likelihood>> = vec![None; requests];
-    for (index, likelihood) in likelihoods {
-        found[index] = Some(likelihood);
-    }
-    found.into_iter().flatten().collect()
 }
 
 fn check(
@@ -188,107 +161,6 @@ fn check(
     Ok(())
 }
 
-/// Requests that share a context.
-struct Group<'a> {
-    /// What is left of it, at least one token.
-    context: &'a [u32],
-    members: Vec<Member<'a>>,
-    /// Tokens that are read of the longest continuation.
-    longest: usize,
-}
-
-struct Member<'a> {
-    /// Place in the caller's list.
-    index: usize,
-    continuation: &'a [u32],
-    /// Tokens of the context that are not left.
-    dropped: usize,
-}
-
-impl<'a> Member<'a> {
-    /// What is read of the continuation: its last token predicts nothing.
-    fn read(&self) -> &'a [u32] {
-        &self.continuation[..self.continuation.len() - 1]
-    }
-}
-
-/// The groups in the order in which their first requests come.
-fn grouped<'a>(requests: &'a [Request], window: usize, spec: &ModelSpec) -> Vec<Group<'a>> {
-    let mut groups: Vec<Group<'a>> = Vec::new();
-    // The newest group of each context.
-    let mut places: HashMap<&'a [u32], usize> = HashMap::new();
-    for (index, Request { context, continuation }) in requests.iter().enumerate() {
-        let dropped = context.len().saturating_sub(window + 1 - continuation.len());
-        let (context, read) = (&context[dropped..], continuation.len() - 1);
-        let joins = |group: &Group<'_>| {
-            let (theirs, own) = (context.len() + group.longest, context.len() + read);
-            group.members.len() < TOGETHER && positions_agree(spec, theirs, own)
-        };
-        let place = match places.get(context) {
-            Some(place) if joins(&groups[*place]) => *place,
-            _ => {
-                groups.push(Group { context, members: Vec::new(), longest: 0 });
-                groups.len() - 1
-            }
-        };
-        places.insert(context, place);
-        let group = &mut groups[place];
-        group.members.push(Member { index, continuation, dropped });
-        group.longest = group.longest.max(read);
-    }
-    groups
-}
-
-/// Groups whose contexts begin alike.
-struct Family<'a> {
-    /// What all contexts begin with; none of them ends there. Empty where a group is alone.
-    shared: &'a [u32],
-    groups: Vec<Group<'a>>,
-}
-
-/// The groups in their order, neighbours that share a beginning together.
-fn families<'a>(groups: Vec<Group<'a>>, spec: &ModelSpec) -> Vec<Family<'a>> {
-    let mut families: Vec<Family<'a>> = Vec::new();
-    for group in groups {
-        match families.last_mut() {
-            Some(family) if let Some(shared) = family.shared_with(&group, spec) => {
-                family.shared = &group.context[..shared];
-                family.groups.push(group);
-            }
-            _ => families.push(Family { shared: &[], groups: vec![group] }),
-        }
-    }
-    families
-}
-
-impl Family<'_> {
-    /// How many tokens it would share if the group joined; `None` if it should not.
-    fn shared_with(&self, group: &Group<'_>, spec: &ModelSpec) -> Option<usize> {
-        let before = match &self.groups[..] {
-            [alone] => &alone.context[..alone.context.len() - 1],
-            _ => self.shared,
-        };
-        let own = &group.context[..group.context.len() - 1];
-        let common = before.iter().zip(own).take_while(|(a, b)| a == b).count();
-        // A group that shares much less than the others would cost them more than it saves.
-        let worth = common >= SHARED_AT_LEAST && 4 * common >= 3 * self.shared.len();
-        let fits = self.groups.len() < CONTEXTS_TOGETHER
-            && positions_agree(spec, self.length(), group.length());
-        (worth && fits).then_some(common)
-    }
-
-    /// Tokens of its longest sequence.
-    fn length(&self) -> usize {
-        self.groups.iter().map(Group::length).max().unwrap_or(0)
-    }
-
-    /// Tokens of all its streams.
-    fn tokens(&self) -> usize {
-        let shared = self.shared.len();
-        shared + self.groups.iter().map(|group| group.tokens() - shared).sum::<usize>()
-    }
-}
-
 /// Whether sequences of `a` and of `b` tokens turn their positions alike: some ways of stretching a
 /// context depend on how much of it is used.
 fn positions_agree(spec: &ModelSpec, a: usize, b: usize) -> bool {
@@ -297,120 +169,166 @@ fn positions_agree(spec: &ModelSpec, a: usize, b: usize) -> bool {
     a == b || frequencies(a) == frequencies(b)
 }
 
-impl Group<'_> {
-    /// Tokens of its longest sequence.
-    fn length(&self) -> usize {
-        self.context.len() + self.longest
-    }
-
-    /// Tokens of all its streams.
-    fn tokens(&self) -> usize {
-        self.context.len() + self.members.iter().map(|member| member.read().len()).sum::<usize>()
-    }
-}
-
-/// Families that go through the layers together.
-#[derive(Default)]
+/// Requests that go through the layers together.
 struct Batch<'a> {
-    /// How the row's tokens follow each other.
+    tree: Tree,
+    /// How the row's tokens follow each other, and the row's place of each of the tree's.
     segments: Vec<Segment>,
-    /// The row's tokens, and where each stands in its sequence.
-    ids: Vec<u32>,
-    positions: Vec<u32>,
+    places: Vec<usize>,
     asked: Vec<Asked<'a>>,
     /// Tokens of its longest sequence.
     length: usize,
 }
 
-/// A request in a row.
+/// A request in a batch.
 struct Asked<'a> {
-    member: Member<'a>,
-    /// The row's token that predicts the continuation's first, and the one that predicts its second; the
-    /// others follow that.
-    predicting: [usize; 2],
+    continuation: &'a [u32],
+    /// Tokens of the context that are not left.
+    dropped: usize,
+    /// The tree's tokens that predict the continuation's.
+    predicting: Vec<usize>,
 }
 
-/// The families in their order, as many together as a row takes.
-fn batches<'a>(families: Vec<Family<'a>>, spec: &ModelSpec) -> Vec<Batch<'a>> {
+/// The requests in their order, as many together as a batch takes.
+fn batches<'a>(requests: &'a [Request], window: usize, spec: &ModelSpec) -> Vec<Batch<'a>> {
     let mut batches: Vec<Batch<'a>> = Vec::new();
-    for family in families {
-        match batches.last_mut() {
-            Some(batch)
-                if batch.ids.len() + family.tokens() <= TOKENS_TOGETHER
-                    && positions_agree(spec, batch.length, family.length()) =>
-            {
-                batch.add(family);
-            }
-            _ => {
-                let mut batch = Batch::default();
-                batch.add(family);
-                batches.push(batch);
-            }
-        }
+    for Request { context, continuation } in requests {
+        let dropped = context.len().saturating_sub(window + 1 - continuation.len());
+        // The last token of a continuation predicts nothing.
+        let read = context[dropped..].iter().chain(&continuation[..continuation.len() - 1]);
+        let sequence: Vec<u32> = read.copied().collect();
+        let length = sequence.len();
+        let joins = |batch: &&mut Batch<'_>| {
+            let shared = batch.tree.shared(&sequence);
+            batch.tree.nodes.len() + length <= TOKENS_TOGETHER + 2 * shared
+                && positions_agree(spec, batch.length, length)
+        };
+        let batch = match batches.last_mut().filter(joins) {
+            Some(batch) => batch,
+            None => batches.push_mut(Batch {
+                tree: Tree::default(),
+                segments: Vec::new(),
+                places: Vec::new(),
+                asked: Vec::new(),
+                length,
+            }),
+        };
+        let path = batch.tree.insert(&sequence);
+        let predicting = path[length - continuation.len()..].to_vec();
+        batch.asked.push(Asked { continuation, dropped, predicting });
+        batch.length = batch.length.max(length);
+    }
+    for batch in &mut batches {
+        (batch.segments, batch.places) = batch.tree.row();
     }
     batches
 }
 
-impl<'a> Batch<'a> {
-    fn add(&mut self, family: Family<'a>) {
-        self.length = self.length.max(family.length());
-        let shared = family.shared.len();
-        let beginning = (shared > 0).then(|| self.push(None, family.shared, 0));
-        for group in family.groups {
-            let context = self.push(beginning, &group.context[shared..], shared);
-            let last = self.ids.len() - 1;
-            for member in group.members {
-                let predicting = [last, self.ids.len()];
-                if !member.read().is_empty() {
-                    self.push(Some(context), member.read(), group.context.len());
-                }
-                self.asked.push(Asked { member, predicting });
-            }
-        }
-    }
-
-    /// Adds tokens that go on from segment `after` at position `from`; the number of their segment.
-    fn push(&mut self, after: Option<usize>, tokens: &[u32], from: usize) -> usize {
-        self.ids.extend(tokens);
-        self.positions.extend(from as u32..(from + tokens.len()) as u32);
-        self.segments.push(Segment { after, tokens: tokens.len() });
-        self.segments.len() - 1
-    }
-
+impl Batch<'_> {
     /// What enters the first layer.
     fn begin(&self, source: &dyn LayerSource) -> Result<Row, LoadError> {
-        let stream = source.embed_ids_at(&self.ids, &self.positions)?;
+        let count = self.places.len();
+        let (mut ids, mut positions) = (vec![0; count], vec![0; count]);
+        for (node, place) in self.tree.nodes.iter().zip(&self.places) {
+            (ids[*place], positions[*place]) = (node.id, node.position);
+        }
+        let stream = source.embed_ids_at(&ids, &positions)?;
         Ok(Row { rotary: rotary_table(source.spec(), self.length), stream })
     }
 
-    /// Place and likelihood of each request.
-    fn scores(&self, stream: Tensor<3>, head: &Head) -> Vec<(usize, Likelihood)> {
-        let rows: Vec<i64> = self.asked.iter().flat_map(Asked::rows).collect();
+    /// What each request is given.
+    fn scores(&self, stream: Tensor<3>, head: &Head) -> Vec<Likelihood> {
+        let rows = self.asked.iter().flat_map(|asked| &asked.predicting);
+        let rows: Vec<i64> = rows.map(|node| self.places[*node] as i64).collect();
         let count = rows.len();
         let rows = Tensor::from_data(TensorData::new(rows, [count]), &stream.device());
-        let continuations = self.asked.iter().map(|asked| asked.member.continuation);
+        let continuations = self.asked.iter().map(|asked| asked.continuation);
         let targets: Vec<u32> = continuations.flatten().copied().collect();
         let scores = head.scores(stream.squeeze_dim::<2>(0).select(0, rows), &targets);
         let mut rest = &scores[..];
-        let likelihood = |Asked { member, .. }: &Asked<'_>| {
-            let (own, after) = rest.split_at(member.continuation.len());
+        let likelihood = |asked: &Asked<'_>| {
+            let (own, after) = rest.split_at(asked.continuation.len());
             rest = after;
-            let likelihood = Likelihood {
-                log_probability: own.iter().map(|token: &TokenScore| token.log_probability).sum(),
+            Likelihood {
+                log_probability: own.iter().map(|token| token.log_probability).sum(),
                 greedy: own.iter().all(|token| token.likeliest),
-                dropped: member.dropped,
-            };
-            (member.index, likelihood)
+                dropped: asked.dropped,
+            }
         };
         self.asked.iter().map(likelihood).collect()
     }
 }
 
-impl Asked<'_> {
-    /// The row's tokens that predict the continuation's.
-    fn rows(&self) -> impl Iterator<Item = i64> {
-        let [first, second] = self.predicting.map(|row| row as i64);
-        std::iter::once(first).chain(second..second + self.member.read().len() as i64)
+/// Sequences that share what they begin with alike.
+#[derive(Default)]
+struct Tree {
+    nodes: Vec<Node>,
+    /// The tokens that begin a sequence.
+    roots: Vec<usize>,
+}
+
+struct Node {
+    id: u32,
+    position: u32,
+    /// The tokens that follow it.
+    next: Vec<usize>,
+}
+
+impl Tree {
+    /// The tokens of a sequence that are there already, from its beginning.
+    fn path(&self, sequence: &[u32]) -> Vec<usize> {
+        let mut path = Vec::with_capacity(sequence.len());
+        let mut next = &self.roots;
+        for id in sequence {
+            let Some(found) = next.iter().find(|node| self.nodes[**node].id == *id) else { break };
+            path.push(*found);
+            next = &self.nodes[*found].next;
+        }
+        path
+    }
+
+    /// How many tokens of a sequence are there already.
+    fn shared(&self, sequence: &[u32]) -> usize {
+        self.path(sequence).len()
+    }
+
+    /// The tokens of a sequence, which is there afterwards.
+    fn insert(&mut self, sequence: &[u32]) -> Vec<usize> {
+        let mut path = self.path(sequence);
+        for (position, id) in sequence.iter().enumerate().skip(path.len()) {
+            let node = self.nodes.len();
+            self.nodes.push(Node { id: *id, position: position as u32, next: Vec::new() });
+            match path.last() {
+                Some(before) => self.nodes[*before].next.push(node),
+                None => self.roots.push(node),
+            }
+            path.push(node);
+        }
+        path
+    }
+
+    /// The tree as a row, each segment as long as nothing branches off; and each token's place in the row.
+    fn row(&self) -> (Vec<Segment>, Vec<usize>) {
+        let (mut segments, mut places) = (Vec::new(), vec![0; self.nodes.len()]);
+        let mut place = 0;
+        // First tokens of segments, and the segment that each follows.
+        let mut open: Vec<(usize, Option<usize>)> =
+            self.roots.iter().rev().map(|root| (*root, None)).collect();
+        while let Some((mut node, after)) = open.pop() {
+            let first = place;
+            loop {
+                places[node] = place;
+                place += 1;
+                match self.nodes[node].next[..] {
+                    [only] => node = only,
+                    _ => break,
+                }
+            }
+            let segment = segments.len();
+            segments.push(Segment { after, tokens: place - first });
+            open.extend(self.nodes[node].next.iter().rev().map(|next| (*next, Some(segment))));
+        }
+        (segments, places)
     }
 }
 

@@ -73,9 +73,9 @@ impl Probe for Tasks {
     }
 }
 
-/// Documents for each worker that are scored before any is kept: few, so that somebody who stops the
-/// program does not wait long, and as many as share the computation of the same examples.
-const DOCUMENTS: usize = 8;
+/// Documents that are scored before any is kept: few, so that somebody who stops the program does not wait
+/// long, and enough for several workers. How many workers there are must not show in the numbers.
+const DOCUMENTS: usize = 32;
 
 /// Asks every task; of one that is stopped, the documents that were scored by then count.
 fn run(questioned: &Questioned<'_>, record: &mut DiagnoseRecord) -> Result<(), ScoreError> {
@@ -108,7 +108,7 @@ fn scores(
     let Questioned { source, reading, workers, control, .. } = *questioned;
     let layers = source.spec().num_hidden_layers;
     let mut all = WithoutLayers { whole: Vec::new(), without: vec![Vec::new(); layers] };
-    for documents in asked.documents.chunks(DOCUMENTS * workers.count()) {
+    for documents in asked.documents.chunks(DOCUMENTS) {
         if control.is_stopped() {
             break;
         }
