@@ -9,6 +9,8 @@
 //! and a cache lives no longer than its layer is at work, so that a model whose layers come from disk
 //! shares beginnings like one in memory.
 
+use std::collections::HashMap;
+
 use burn::tensor::{Tensor, TensorData};
 use layernorm_scaling::{Segment, TransformerLayerWithScaling, rotary_table};
 use lns_kernels::{RotaryTable, Workers};
@@ -98,11 +100,11 @@ pub fn log_likelihoods_without_layers(
 }
 
 /// The batches of requests that can be scored.
-fn checked<'a>(
+fn checked(
     source: &dyn LayerSource,
-    requests: &'a [Request],
+    requests: &[Request],
     window: usize,
-) -> Result<Vec<Batch<'a>>, ScoreError> {
+) -> Result<Vec<Batch>, ScoreError> {
     let spec = source.spec();
     if spec.family.is_encoder() {
         return Err(ScoreError::Encoder);
@@ -116,7 +118,7 @@ fn checked<'a>(
 /// The batches' way through the layers.
 #[expect(clippy::type_complexity, reason = "closures have no other names than their signatures")]
 fn jobs<'a>(
-    batches: &'a [Batch<'a>],
+    batches: &'a [Batch],
     source: &'a dyn LayerSource,
     progress: CountPasses<'a>,
 ) -> Jobs<
@@ -170,52 +172,60 @@ fn positions_agree(spec: &ModelSpec, a: usize, b: usize) -> bool {
 }
 
 /// Requests that go through the layers together.
-struct Batch<'a> {
+#[derive(Default)]
+struct Batch {
     tree: Tree,
     /// How the row's tokens follow each other, and the row's place of each of the tree's.
     segments: Vec<Segment>,
     places: Vec<usize>,
-    asked: Vec<Asked<'a>>,
+    /// A token of the tree, and the id after it whose probability is asked for.
+    predictions: Vec<(usize, u32)>,
+    asked: Vec<Asked>,
     /// Tokens of its longest sequence.
     length: usize,
 }
 
 /// A request in a batch.
-struct Asked<'a> {
-    continuation: &'a [u32],
+struct Asked {
     /// Tokens of the context that are not left.
     dropped: usize,
-    /// The tree's tokens that predict the continuation's.
-    predicting: Vec<usize>,
+    /// Which of the batch's predictions are those of its continuation.
+    predictions: Vec<usize>,
 }
 
 /// The requests in their order, as many together as a batch takes.
-fn batches<'a>(requests: &'a [Request], window: usize, spec: &ModelSpec) -> Vec<Batch<'a>> {
-    let mut batches: Vec<Batch<'a>> = Vec::new();
+fn batches(requests: &[Request], window: usize, spec: &ModelSpec) -> Vec<Batch> {
+    let mut batches: Vec<Batch> = Vec::new();
+    // Where each prediction of the newest batch stands in it.
+    let mut standing = HashMap::new();
     for Request { context, continuation } in requests {
         let dropped = context.len().saturating_sub(window + 1 - continuation.len());
         // The last token of a continuation predicts nothing.
         let read = context[dropped..].iter().chain(&continuation[..continuation.len() - 1]);
         let sequence: Vec<u32> = read.copied().collect();
         let length = sequence.len();
-        let joins = |batch: &&mut Batch<'_>| {
+        let joins = |batch: &&mut Batch| {
             let shared = batch.tree.shared(&sequence);
             batch.tree.nodes.len() + length <= TOKENS_TOGETHER + 2 * shared
                 && positions_agree(spec, batch.length, length)
         };
         let batch = match batches.last_mut().filter(joins) {
             Some(batch) => batch,
-            None => batches.push_mut(Batch {
-                tree: Tree::default(),
-                segments: Vec::new(),
-                places: Vec::new(),
-                asked: Vec::new(),
-                length,
-            }),
+            None => {
+                standing.clear();
+                batches.push_mut(Batch::default())
+            }
         };
         let path = batch.tree.insert(&sequence);
-        let predicting = path[length - continuation.len()..].to_vec();
-        batch.asked.push(Asked { continuation, dropped, predicting });
+        let asked = path[length - continuation.len()..].iter().zip(continuation);
+        let place = |(node, id): (&usize, &u32)| {
+            *standing.entry((*node, *id)).or_insert_with(|| {
+                batch.predictions.push((*node, *id));
+                batch.predictions.len() - 1
+            })
+        };
+        let predictions = asked.map(place).collect();
+        batch.asked.push(Asked { dropped, predictions });
         batch.length = batch.length.max(length);
     }
     for batch in &mut batches {
@@ -224,7 +234,7 @@ fn batches<'a>(requests: &'a [Request], window: usize, spec: &ModelSpec) -> Vec<
     batches
 }
 
-impl Batch<'_> {
+impl Batch {
     /// What enters the first layer.
     fn begin(&self, source: &dyn LayerSource) -> Result<Row, LoadError> {
         let count = self.places.len();
@@ -238,20 +248,17 @@ impl Batch<'_> {
 
     /// What each request is given.
     fn scores(&self, stream: Tensor<3>, head: &Head) -> Vec<Likelihood> {
-        let rows = self.asked.iter().flat_map(|asked| &asked.predicting);
-        let rows: Vec<i64> = rows.map(|node| self.places[*node] as i64).collect();
-        let count = rows.len();
-        let rows = Tensor::from_data(TensorData::new(rows, [count]), &stream.device());
-        let continuations = self.asked.iter().map(|asked| asked.continuation);
-        let targets: Vec<u32> = continuations.flatten().copied().collect();
-        let scores = head.scores(stream.squeeze_dim::<2>(0).select(0, rows), &targets);
-        let mut rest = &scores[..];
-        let likelihood = |asked: &Asked<'_>| {
-            let (own, after) = rest.split_at(asked.continuation.len());
-            rest = after;
+        let rows = self.predictions.iter().map(|(node, _)| self.places[*node] as i64).collect();
+        let rows = TensorData::new::<i64, _>(rows, [self.predictions.len()]);
+        let rows =
+            stream.clone().squeeze_dim::<2>(0).select(0, Tensor::from_data(rows, &stream.device()));
+        let targets: Vec<u32> = self.predictions.iter().map(|(_, id)| *id).collect();
+        let scores = head.scores(rows, &targets);
+        let likelihood = |asked: &Asked| {
+            let own = || asked.predictions.iter().map(|place| scores[*place]);
             Likelihood {
-                log_probability: own.iter().map(|token| token.log_probability).sum(),
-                greedy: own.iter().all(|token| token.likeliest),
+                log_probability: own().map(|token| token.log_probability).sum(),
+                greedy: own().all(|token| token.likeliest),
                 dropped: asked.dropped,
             }
         };
