@@ -6,6 +6,7 @@
 
 mod choose;
 mod derivative;
+mod elimination;
 mod estimate;
 mod growth;
 mod observer;
@@ -48,7 +49,7 @@ use lns_tasks::Asked;
 /// Who watches a diagnosis and may end it.
 #[derive(Clone, Copy)]
 pub struct Control<'a> {
-    /// Told of the layer passes that are done; [`work`] in all.
+    /// Told of the layer passes that are done or that turned out not to be needed; [`work`] in all.
     pub progress: CountPasses<'a>,
     /// Set from elsewhere to end early, with the windows that are whole by then.
     pub stop: &'a AtomicBool,
@@ -93,7 +94,7 @@ pub fn diagnose(
 
     let start = Instant::now();
     let (names, observers) = shared(probes);
-    let found = pass::run(source, text, &observers, workers, control)?;
+    let found = pass::run(source, text, &observers, probes.removal_error(), workers, control)?;
     if found.windows() == 0 {
         return Ok(None);
     }
@@ -113,6 +114,7 @@ pub fn diagnose(
             window_len: length as u64,
             masking: text.masking,
         },
+        removal_error: probes.removal_error(),
         baseline,
         stream: Vec::new(),
         heavy_tokens: Vec::new(),
@@ -233,7 +235,7 @@ pub fn read(path: &Path) -> Result<DiagnoseRecord, RecordError> {
 }
 
 /// Layer passes over one window that [`diagnose`] will report to its progress; a head counts as the
-/// layers it costs as much as.
+/// layers it costs as much as. With a removal error they are the most that can be needed.
 pub fn work(spec: &ModelSpec, windows: usize, probes: &Probes) -> u64 {
     let (_, observers) = shared(probes);
     let own = probes.iter().map(|probe| match probe.course() {

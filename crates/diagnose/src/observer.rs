@@ -13,9 +13,9 @@ use lns_model::Head;
 use lns_record::{DiagnoseRecord, RemovalRecord, StreamRecord};
 use lns_score::CountPasses;
 use lns_spec::LayerIndex;
-use lns_statistics::{margin, mean, standard_error};
+use lns_statistics::{margin, margin_at, mean, standard_error};
 
-use crate::statistics::StreamSums;
+use crate::{elimination::level, statistics::StreamSums};
 
 /// A probe that watches the one pass: it is shown every layer and the end of every window, by several
 /// workers at once, and writes its numbers when the pass is over.
@@ -44,7 +44,7 @@ pub trait Observer: Send + Sync {
     }
 
     /// The stream that would leave the layer without a part of it, for each of the parts; the model
-    /// goes on from there, and [`Passed::removal`] tells what that costs.
+    /// goes on from there, where more windows are wanted, and [`Passed::removal`] tells what that costs.
     fn without(&self, _at: &AtLayer<'_>) -> Vec<Tensor<3>> {
         Vec::new()
     }
@@ -154,7 +154,7 @@ impl<T> Notes<T> {
 }
 
 /// What a variant lacks: which part of which observer's, in which layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Lacks {
     pub(crate) observer: usize,
     pub(crate) part: usize,
@@ -171,6 +171,15 @@ pub(crate) struct Measured {
     pub(crate) losses: Vec<(Lacks, f64)>,
 }
 
+/// What it costs to lack a part, in each window that tells: the loss without it, minus the loss with it.
+pub(crate) fn differences(measured: &[Measured], wanted: Lacks) -> Vec<f64> {
+    let of = |window: &Measured| {
+        let own = window.losses.iter().find(|(lacks, _)| *lacks == wanted)?;
+        Some(own.1 - window.baseline?)
+    };
+    measured.iter().filter_map(of).collect()
+}
+
 /// A pass that is over, as one observer sees it.
 pub struct Passed<'a> {
     /// The windows that were whole.
@@ -183,6 +192,8 @@ pub struct Passed<'a> {
     pub spell: &'a dyn Fn(u32) -> String,
     pub(crate) measured: &'a [Measured],
     pub(crate) observer: usize,
+    /// Whether variants were measured on as many windows as they needed.
+    pub(crate) as_needed: bool,
 }
 
 impl Passed<'_> {
@@ -201,19 +212,25 @@ impl Passed<'_> {
         &self.measured[window].streams[index].variances
     }
 
+    /// Half the 95 % confidence interval of a mean over the windows of a variant; `None` with fewer than
+    /// two of them.
+    pub fn margin(&self, windows: &[f64]) -> Option<f64> {
+        match self.as_needed {
+            true => margin_at(windows, level(windows.len(), self.windows.len())),
+            false => margin(windows),
+        }
+    }
+
     /// What it costs that `layer` lacks the observer's `part`, in the order of
     /// [`Observer::without`]: the mean paired difference over windows. `None` when it was not run.
     pub fn removal(&self, part: usize, layer: usize) -> Option<RemovalRecord> {
-        let wanted = Lacks { observer: self.observer, part, layer };
-        let of = |window: &Measured| {
-            let own = window.losses.iter().find(|(lacks, _)| *lacks == wanted)?;
-            Some(own.1 - window.baseline?)
-        };
-        let differences: Vec<f64> = self.measured.iter().filter_map(of).collect();
+        let lacks = Lacks { observer: self.observer, part, layer };
+        let differences = differences(self.measured, lacks);
         (!differences.is_empty()).then(|| RemovalRecord {
             delta_nll: mean(&differences),
             stderr: standard_error(&differences),
-            margin: margin(&differences),
+            margin: self.margin(&differences),
+            windows: Some(differences.len() as u64),
         })
     }
 }

@@ -14,12 +14,13 @@ use lns_corpus::{Window, Windows};
 use lns_kernels::{RotaryTable, Workers, with_slices};
 use lns_model::{Head, LayerSource, LoadError};
 use lns_record::{DiagnoseRecord, StreamRecord};
-use lns_score::{CountPasses, ScoreError, require_finite, window_length, window_loss};
+use lns_score::{CountPasses, ScoreError, window_length, window_loss};
 use lns_spec::{LayerIndex, ModelSpec, Prediction, Site};
 use lns_statistics::mean;
 
 use crate::{
     Control,
+    elimination::Elimination,
     observer::{AtEnd, AtEndWithout, AtLayer, Lacks, Measured, Observers, Passed},
     representation::last_hidden,
     statistics::{StreamSums, content, median, stream_sums},
@@ -56,9 +57,14 @@ struct Step {
 }
 
 /// Bytes of streams one window needs at the end of the pass.
-fn bytes_per_window(layers: usize, length: usize, hidden: usize, observers: &Observers) -> usize {
-    let streams = if keeps_streams(observers) { layers + 1 } else { 2 };
-    (streams + variants(observers) * layers) * length * hidden * size_of::<f32>()
+fn bytes_per_window(
+    spec: &ModelSpec,
+    length: usize,
+    observers: &Observers,
+    variants: usize,
+) -> usize {
+    let streams = if keeps_streams(observers) { spec.num_hidden_layers + 1 } else { 2 };
+    (streams + variants) * length * spec.hidden_size * size_of::<f32>()
 }
 
 fn keeps_streams(observers: &Observers) -> bool {
@@ -80,17 +86,30 @@ pub(crate) fn work(spec: &ModelSpec, windows: usize, observers: &Observers) -> u
     (passes + heads * head_passes(spec)) * windows as u64
 }
 
-/// How many layers a head costs as much as, at least one.
-fn head_passes(spec: &ModelSpec) -> u64 {
-    let count = spec.parameter_count();
-    (count.embedding * spec.num_hidden_layers as u64 / count.layers.max(1)).max(1)
+/// Layer passes over one window that a variant takes which lacks a part of `layer`.
+fn work_without(spec: &ModelSpec, layer: usize) -> u64 {
+    let layers = spec.num_hidden_layers.saturating_sub(layer + 1);
+    layers as u64 + head_passes(spec)
 }
 
-/// Measures window after window; when asked to stop, what is not whole by then is dropped.
+/// How many layers a head costs as much as, at least one.
+fn head_passes(spec: &ModelSpec) -> u64 {
+    (head_in_layers(spec) as u64).max(1)
+}
+
+/// How many layers a head costs as much as.
+pub(crate) fn head_in_layers(spec: &ModelSpec) -> f64 {
+    let count = spec.parameter_count();
+    (count.embedding * spec.num_hidden_layers as u64) as f64 / count.layers.max(1) as f64
+}
+
+/// Measures window after window; when asked to stop, what is not whole by then is dropped. With a
+/// `removal_error`, variants end as [`Elimination`] says, and the passes that they are spared count as done.
 pub(crate) fn run(
     source: &dyn LayerSource,
     text: &Windows,
     observers: &Observers,
+    removal_error: Option<f64>,
     workers: &Workers,
     control: Control<'_>,
 ) -> Result<Findings, ScoreError> {
@@ -98,10 +117,15 @@ pub(crate) fn run(
     let length = window_length(&text.windows)?;
     let rotary = rotary_table(spec, length);
     let content = content(text);
-    let batch = batch(source, length, observers, workers);
+    let mut elimination = Elimination::new(removal_error);
     let mut measured: Vec<Measured> = Vec::with_capacity(text.windows.len());
-    'batches: for (windows, content) in text.windows.chunks(batch).zip(content.chunks(batch)) {
-        let mut runs = start(source, windows, content)?;
+    'batches: while measured.len() < text.windows.len() {
+        let first = measured.len();
+        let open = variants(observers) * spec.num_hidden_layers - elimination.done();
+        let most = batch(source, bytes_per_window(spec, length, observers, open), workers);
+        let count = elimination.windows_before_the_next_look(first, most);
+        let batch = first..(first + count).min(text.windows.len());
+        let mut runs = start(source, &text.windows[batch.clone()], &content[batch])?;
         for layer in spec.layers() {
             if control.is_stopped() {
                 break 'batches;
@@ -112,33 +136,30 @@ pub(crate) fn run(
                 rotary: &rotary,
                 layer,
                 observers,
+                elimination: &elimination,
                 progress: control.progress,
-                first: measured.len(),
+                first,
             };
             advance(&mut runs, &context, workers)?;
         }
         let report = |heads: u64| (control.progress)(heads * head_passes(spec));
         let head = spec.has_head().then(|| source.head()).transpose()?;
-        let end = End { head: head.as_ref(), prediction: spec.prediction, first: measured.len() };
+        let end = End { head: head.as_ref(), prediction: spec.prediction, first };
         finish(&mut runs, &end, observers, workers, &report)?;
         measured.extend(runs.into_iter().map(|run| run.measured));
+        require_finite_losses(&measured[first..], first)?;
+        let spared: u64 =
+            elimination.look(&measured).iter().map(|lacks| work_without(spec, lacks.layer)).sum();
+        (control.progress)(spared * (text.windows.len() - measured.len()) as u64);
     }
-    require_finite_losses(&measured)?;
-    Ok(Findings { measured, content })
+    Ok(Findings { measured, content, as_needed: removal_error.is_some() })
 }
 
 /// Windows that go through the layers together. What is read from disk is read once a batch, so that
 /// a batch is as large as its streams may be; in memory, a few windows keep the workers busy, and the
 /// sooner a batch is whole, the more is there when someone stops the program.
-fn batch(
-    source: &dyn LayerSource,
-    length: usize,
-    observers: &Observers,
-    workers: &Workers,
-) -> usize {
+fn batch(source: &dyn LayerSource, per_window: usize, workers: &Workers) -> usize {
     const BUSY: usize = 4;
-    let spec = source.spec();
-    let per_window = bytes_per_window(spec.num_hidden_layers, length, spec.hidden_size, observers);
     let most = (STREAM_BUDGET / per_window.max(1)).max(1);
     match source.layers_at_once() {
         1 => most,
@@ -168,6 +189,7 @@ struct Context<'a> {
     rotary: &'a RotaryTable,
     layer: LayerIndex,
     observers: &'a Observers,
+    elimination: &'a Elimination,
     progress: CountPasses<'a>,
     /// Index of the batch's first window in the text.
     first: usize,
@@ -275,15 +297,25 @@ fn step(run: &WindowState<'_>, window: usize, context: &Context<'_>) -> Step {
         out: &out,
     };
     let lost = observers.iter().find_map(|observer| observer.at_layer(&at).err());
-    let mut variants = Vec::new();
-    for (observer, own) in observers.iter().enumerate() {
-        let variant = |(part, stream)| Variant {
-            lacks: Lacks { observer, part, layer: layer.get() },
-            stream,
-        };
-        variants.extend(own.without(&at).into_iter().enumerate().map(variant));
-    }
+    let variants = variants_that_begin(&at, context);
     Step { variants, entering: sums_of(stream), lost, stream: out }
+}
+
+/// The variants that begin in a layer and need more windows.
+fn variants_that_begin(at: &AtLayer<'_>, context: &Context<'_>) -> Vec<Variant> {
+    let mut variants = Vec::new();
+    for (observer, own) in context.observers.iter().enumerate() {
+        let lacks = |part| Lacks { observer, part, layer: at.layer.get() };
+        let is_open = |part: &usize| !context.elimination.is_done(lacks(*part));
+        let open: Vec<usize> = (0..own.variants()).filter(is_open).collect();
+        if open.is_empty() {
+            continue;
+        }
+        let streams = own.without(at).into_iter().enumerate();
+        let streams = streams.filter(|(part, _)| open.contains(part));
+        variants.extend(streams.map(|(part, stream)| Variant { lacks: lacks(part), stream }));
+    }
+    variants
 }
 
 fn sums_of(stream: &Tensor<3>) -> StreamSums {
@@ -358,11 +390,13 @@ fn finish(
     Ok(())
 }
 
-/// Refuses losses that are no numbers, of the untouched model or without a part.
-fn require_finite_losses(measured: &[Measured]) -> Result<(), ScoreError> {
-    let baseline: Vec<f64> = measured.iter().filter_map(|window| window.baseline).collect();
-    require_finite("the loss", &baseline)?;
-    for (window, measured) in measured.iter().enumerate() {
+/// Refuses losses that are no numbers, of the untouched model or without a part. `first` is the index of the
+/// first of these windows in the text.
+fn require_finite_losses(measured: &[Measured], first: usize) -> Result<(), ScoreError> {
+    for (window, measured) in (first..).zip(measured) {
+        if measured.baseline.is_some_and(|loss| !loss.is_finite()) {
+            return Err(ScoreError::NotFinite { what: "the loss".to_owned(), window });
+        }
         if let Some((lacks, _)) = measured.losses.iter().find(|loss| !loss.1.is_finite()) {
             return Err(ScoreError::NotFinite {
                 what: format!("the loss without layer {}", lacks.layer),
@@ -377,6 +411,7 @@ fn require_finite_losses(measured: &[Measured]) -> Result<(), ScoreError> {
 pub(crate) struct Findings {
     measured: Vec<Measured>,
     content: Vec<Vec<bool>>,
+    as_needed: bool,
 }
 
 impl Findings {
@@ -405,7 +440,9 @@ impl Findings {
             .collect();
         for (at, observer) in observers.iter().enumerate() {
             let (measured, streams) = (&self.measured[..], &streams[..]);
-            let passed = Passed { windows, content, streams, spell, measured, observer: at };
+            let as_needed = self.as_needed;
+            let passed =
+                Passed { windows, content, streams, spell, measured, observer: at, as_needed };
             observer.conclude(&passed, record);
         }
     }

@@ -16,7 +16,7 @@ use lns_kernels::with_slices;
 use lns_model::Head;
 use lns_record::{ChartDescription, ChartScale, Format, LayerRecord, Quantity, SeriesDescription};
 use lns_spec::Prediction;
-use lns_statistics::{margin, mean, standard_error};
+use lns_statistics::{mean, standard_error};
 use serde_json::{Map, json};
 
 use crate::{
@@ -83,7 +83,8 @@ impl Changes {
             }
             let measured = |which: usize| {
                 let values: Vec<f64> = changes.iter().map(|change| change[which]).collect();
-                let errors = [("stderr", standard_error(&values)), ("margin", margin(&values))];
+                let errors =
+                    [("stderr", standard_error(&values)), ("margin", passed.margin(&values))];
                 let errors =
                     errors.into_iter().filter_map(|(key, error)| Some((key, json!(error?))));
                 let record = [("mean", json!(mean(&values)))].into_iter().chain(errors);

@@ -175,6 +175,7 @@ mod tests {
                 window_len: 512,
                 masking: None,
             },
+            removal_error: None,
             baseline: Some(BaselineRecord { nll: 3.0, perplexity: 3f64.exp(), nll_stderr: None }),
             stream,
             heavy_tokens: Vec::new(),
@@ -224,6 +225,7 @@ mod tests {
                 delta_nll: *delta_nll,
                 stderr: Some(margin / 3.0),
                 margin: Some(margin),
+                windows: None,
             }),
             ..LayerRecord::default()
         };

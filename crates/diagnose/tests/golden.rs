@@ -350,6 +350,141 @@ fn a_stopped_diagnosis_keeps_exactly_the_windows_that_were_whole() {
     assert_eq!(nothing, None, "no window was whole");
 }
 
+/// Diagnosed until costs are known to ±`error`.
+fn run_until(
+    source: &dyn LayerSource,
+    text: &Windows,
+    probes: &str,
+    error: f64,
+    control: Control<'_>,
+) -> Option<DiagnoseRecord> {
+    let probes: Probes = probes.parse().expect("probes");
+    let probes = probes.with_removal_error(Some(error));
+    let labels =
+        Labels { name: "tiny".to_owned(), files: Vec::new(), spell: &|id| format!("t{id}") };
+    let workers = Workers::new(2).expect("threads start");
+    diagnose(source, text, &probes, &workers, control, labels).expect("no error")
+}
+
+/// Eighteen windows: three of the reference, one after the other.
+fn eighteen_windows() -> Windows {
+    let text = repeated(&text(&expected("llama")), 6);
+    assert_eq!(text.windows.len(), 18);
+    text
+}
+
+#[test]
+fn a_removal_that_is_known_early_is_that_of_the_first_windows_and_tells_how_many() {
+    let (text, model) = (eighteen_windows(), model("llama"));
+    let control = Control { progress: &|_| {}, stop: &AtomicBool::new(false) };
+    let probes = "default,sublayers";
+    let record = run_until(&model, &text, probes, 0.02, control).expect("nobody stopped it");
+    let full = run(&model, &text, probes, 1);
+    // Everything that is not left out is measured on every window, as ever.
+    assert_eq!((&record.baseline, &record.stream), (&full.baseline, &full.stream));
+    assert_eq!(record.angular_distance, full.angular_distance);
+    assert_eq!(record.removal_error, Some(0.02));
+    let mut seen = Vec::new();
+    for (layer, full) in record.layers.iter().zip(&full.layers) {
+        let parts = [
+            (layer.removal, full.removal, "representation"),
+            (layer.removal_attention, full.removal_attention, "representation_attention"),
+            (layer.removal_mlp, full.removal_mlp, "representation_mlp"),
+        ];
+        for (found, full, representation) in parts {
+            let (found, full) = (found.expect("measured"), full.expect("measured"));
+            assert_eq!(full.windows, Some(18));
+            let windows = found.windows.expect("counted") as usize;
+            assert!([4, 8, 16, 18].contains(&windows), "{windows}");
+            seen.push(windows);
+            let first = Windows { windows: text.windows[..windows].to_vec(), ..text.clone() };
+            let first = run(&model, &first, probes, 1);
+            let first = &first.layers[layer.layer];
+            let alone = match representation {
+                "representation" => first.removal,
+                "representation_attention" => first.removal_attention,
+                _ => first.removal_mlp,
+            };
+            let alone = alone.expect("measured");
+            // To rounding: other variants stand beside it in the products.
+            let close = |a: Option<f64>, b: Option<f64>| (a.unwrap() - b.unwrap()).abs() < 1e-6;
+            assert!(close(Some(found.delta_nll), Some(alone.delta_nll)), "{found:?} {alone:?}");
+            assert!(close(found.stderr, alone.stderr), "{found:?} {alone:?}");
+            assert!(found.margin > alone.margin, "the looks are allowed for");
+            let change = |layer: &lns_record::LayerRecord| {
+                layer.more[representation]["cosine_distance"]["mean"].as_f64()
+            };
+            assert!(close(change(layer), change(first)));
+        }
+    }
+    assert!(seen.contains(&4) && seen.iter().any(|windows| *windows > 4), "{seen:?}");
+    let said = record.verdict.evidence.join(" ");
+    assert!(said.contains("of 18, ") && said.contains("% of the work of all"), "{said}");
+    // The table and the page are told to say it.
+    let numbers = Numbers::of(&record);
+    let windows: Vec<_> = record.quantities().filter(|q| q.field.ends_with(".windows")).collect();
+    assert_eq!(windows.len(), 3);
+    assert!(windows.iter().all(|quantity| numbers.has(quantity)));
+    assert!(full.quantities().all(|quantity| !quantity.field.ends_with(".windows")));
+}
+
+#[test]
+fn a_diagnosis_that_ends_removals_early_and_is_stopped_is_that_of_the_windows_it_kept() {
+    let (text, model) = (eighteen_windows(), model("llama"));
+    let work = lns_diagnose::work(model.spec(), 18, &"default".parse().expect("probes"));
+    for share in [3, 5, 8] {
+        let (passes, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+        let progress = |done: u64| {
+            let all = passes.fetch_add(done, Ordering::Relaxed) + done;
+            stop.fetch_or(all > work * share / 10, Ordering::Relaxed);
+        };
+        let control = Control { progress: &progress, stop: &stop };
+        let mut stopped =
+            run_until(&model, &text, "default", 1e-9, control).expect("four at least");
+        let whole = stopped.text.windows as usize;
+        assert!((4..18).contains(&whole), "{whole}");
+        let alone = Windows { windows: text.windows[..whole].to_vec(), ..text.clone() };
+        let control = Control { progress: &|_| {}, stop: &AtomicBool::new(false) };
+        let mut alone = run_until(&model, &alone, "default", 1e-9, control).expect("whole");
+        for record in [&mut stopped, &mut alone] {
+            record.probes.clear();
+        }
+        assert_eq!(stopped, alone);
+    }
+}
+
+#[test]
+fn the_work_of_removals_that_end_early_is_at_most_what_was_announced_and_adds_up_to_it() {
+    let (text, model) = (eighteen_windows(), model("llama"));
+    for (probes, error) in [("default", 0.02), ("removal,sublayers", 1e-9), ("all", 1.0)] {
+        let passes = AtomicU64::new(0);
+        let progress = |done: u64| {
+            passes.fetch_add(done, Ordering::Relaxed);
+        };
+        let control = Control { progress: &progress, stop: &AtomicBool::new(false) };
+        run_until(&model, &text, probes, error, control).expect("nobody stopped it");
+        let announced = lns_diagnose::work(model.spec(), 18, &probes.parse().expect("probes"));
+        assert_eq!(passes.into_inner(), announced, "{probes}");
+    }
+}
+
+#[test]
+fn a_diagnosis_from_disk_ends_removals_where_one_in_memory_does() {
+    let text = eighteen_windows();
+    let without_times = |record: Option<DiagnoseRecord>| {
+        let mut record = record.expect("nobody stopped it");
+        record.probes.clear();
+        record
+    };
+    let checkpoint = Checkpoint::open(&folder("llama")).expect("llama");
+    let streaming = StreamingDecoder::new(checkpoint, Device::flex()).expect("llama");
+    let control = Control { progress: &|_| {}, stop: &AtomicBool::new(false) };
+    assert_eq!(
+        without_times(run_until(&streaming, &text, "all", 0.02, control)),
+        without_times(run_until(&model("llama"), &text, "all", 0.02, control))
+    );
+}
+
 #[test]
 fn a_probe_that_was_stopped_leaves_no_number() {
     let text = text(&expected("llama"));

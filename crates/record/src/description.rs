@@ -102,6 +102,12 @@ impl Quantity {
         }
     }
 
+    /// The windows that such a difference was measured on.
+    pub fn windows_of(name: &str, label: &str) -> Self {
+        let of_layers = Self::of_layers(&format!("{name}.windows"), label);
+        Self { format: Format::Count, ..of_layers }
+    }
+
     /// With this column in a terminal's table.
     #[must_use]
     pub fn in_column(self, heading: &str, rank: u32, place: u32) -> Self {
@@ -132,6 +138,8 @@ pub enum Format {
     Percent,
     /// With its standard error wherever it stands.
     Measured,
+    /// A whole number.
+    Count,
     /// A difference of shares of one, in percentage points, with its standard error wherever it stands.
     Points,
     /// Three significant digits; on the page with its standard error if it has one.

@@ -22,6 +22,10 @@ pub struct DiagnoseRecord {
     pub model: Value,
     /// The text that the model was fed.
     pub text: TextRecord,
+    /// Where the windows of a removal were spent as needed: the half-width in nats per token at which the
+    /// interval of a cost was narrow enough. Absent where every removal was measured on all windows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removal_error: Option<f64>,
     /// Loss of the untouched model on the text; absent where the model has no head and so no loss.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline: Option<BaselineRecord>,
@@ -149,9 +153,14 @@ pub struct RemovalRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stderr: Option<f64>,
     /// Half the 95 % confidence interval, Student's t(0.975, windows − 1) · `stderr`; absent with
-    /// fewer than two windows, and in files of earlier versions.
+    /// fewer than two windows, and in files of earlier versions. Where windows were spent as needed
+    /// ([`DiagnoseRecord::removal_error`]) it is wider, so that it holds whichever look was the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub margin: Option<f64>,
+    /// Windows that it was measured on, from the text's first; absent in files of earlier versions,
+    /// which measured all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub windows: Option<u64>,
 }
 
 impl RemovalRecord {

@@ -52,6 +52,7 @@ fn written(
     };
     let cells = match quantity.format {
         Format::Percent => plain(percent),
+        Format::Count => plain(|value| format!("{value:.0}")),
         Format::Measured | Format::Points | Format::Figure if with_errors => {
             let scale = if quantity.format == Format::Points { 100.0 } else { 1.0 };
             let stderrs = quantity.stderr.iter().flat_map(|field| numbers.column(field));

@@ -66,7 +66,8 @@ fn the_removal_chart_has_a_bar_a_whisker_and_a_tooltip_for_each_layer() {
 fn bars_grow_from_zero_with_their_value() {
     let mut record = sample::default_probes("m", 3);
     for (layer, delta_nll) in record.layers.iter_mut().zip([1.0, 2.0, -1.0]) {
-        layer.removal = Some(RemovalRecord { delta_nll, stderr: None, margin: None });
+        layer.removal =
+            Some(RemovalRecord { delta_nll, stderr: None, margin: None, windows: None });
     }
     let charts = charts(&[record]);
     let removal = chart(&charts, "removal");
@@ -200,7 +201,12 @@ fn set_all(record: &mut DiagnoseRecord, next: &mut impl FnMut() -> f64) {
     }
     for layer in &mut record.layers {
         let removal = |next: &mut dyn FnMut() -> f64| {
-            Some(RemovalRecord { delta_nll: next(), stderr: Some(next()), margin: Some(next()) })
+            Some(RemovalRecord {
+                delta_nll: next(),
+                stderr: Some(next()),
+                margin: Some(next()),
+                windows: None,
+            })
         };
         *layer = LayerRecord {
             layer: layer.layer,

@@ -262,7 +262,12 @@ fn panels_show_each_diagnosed_group_on_one_scale() {
     let mut small = record.clone();
     for run in small.groups.iter_mut().flat_map(|group| &mut group.runs) {
         for layer in run.diagnosis.iter_mut().flat_map(|found| &mut found.layers) {
-            layer.removal = Some(RemovalRecord { delta_nll: -0.0001, stderr: None, margin: None });
+            layer.removal = Some(RemovalRecord {
+                delta_nll: -0.0001,
+                stderr: None,
+                margin: None,
+                windows: None,
+            });
         }
         run.diagnosis.iter_mut().for_each(|found| found.verdict.idle_threshold = None);
     }

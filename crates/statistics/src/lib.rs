@@ -35,9 +35,18 @@ pub fn standard_error(values: &[f64]) -> Option<f64> {
 
 /// Half the 95 % confidence interval of the mean; `None` with fewer than two values.
 pub fn margin(values: &[f64]) -> Option<f64> {
+    margin_at(values, LEVEL)
+}
+
+/// How often an interval may miss the mean, where nothing else is said.
+pub const LEVEL: f64 = 0.05;
+
+/// Half the confidence interval of the mean that misses it with probability `level`; `None` with fewer than
+/// two values.
+pub fn margin_at(values: &[f64], level: f64) -> Option<f64> {
     let stderr = standard_error(values)?;
     let t = StudentsT::new(0.0, 1.0, values.len() as f64 - 1.0).ok()?;
-    Some(t.inverse_cdf(0.975) * stderr)
+    Some(t.inverse_cdf(1.0 - level / 2.0) * stderr)
 }
 
 /// Mean and 95 % confidence interval, which one value does not have; `None` for no values.
@@ -183,6 +192,19 @@ mod tests {
         assert!((found.high.expect("3 values") - (2.0 + half)).abs() < 1e-6, "{found:?}");
         assert_eq!(interval(&[]), None);
         assert_eq!(interval(&[5.0]).map(|one| (one.mean, one.low)), Some((5.0, None)));
+    }
+
+    #[test]
+    fn an_interval_that_may_miss_less_often_is_wider() {
+        // s/√n of 1, 2, 4, 5 times scipy.stats.t.ppf(1 - level/2, 3).
+        let values = [1.0, 2.0, 4.0, 5.0];
+        let stderr = standard_error(&values).expect("four values");
+        for (level, t) in [(0.05, 3.182_446_305_284), (0.025, 4.176_534_846_317)] {
+            let margin = margin_at(&values, level).expect("four values");
+            assert!((margin / stderr - t).abs() < 1e-6, "{level}: {margin}");
+        }
+        assert_eq!(margin(&values), margin_at(&values, LEVEL));
+        assert_eq!(margin_at(&[1.0], 0.025), None);
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub(crate) struct CutArgs {
     pub(crate) window: Option<usize>,
 
     /// Read at most this many tokens, in whole windows. `diagnose` reads 2048 if not given (four
-    /// windows, where those are longer), other verbs all (1–1000000000000000)
+    /// windows, where those are longer; four times as many with --removal-error), other verbs all (1–1000000000000000)
     #[arg(long, value_name = "N", value_parser = whole::<u64>(TOKENS))]
     pub(crate) max_tokens: Option<u64>,
 

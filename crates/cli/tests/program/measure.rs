@@ -38,6 +38,41 @@ fn a_diagnosis_reads_2048_tokens_unless_told_otherwise_and_says_what_more_would_
 }
 
 #[test]
+fn removal_ends_where_it_is_known_and_says_on_how_many_windows() {
+    let bench = Bench::new("llama");
+    write_words(&bench, "long.txt", 20_000);
+    let own = ["diagnose", "model", "--text", "long.txt", "--probes", "removal"];
+    let mut found = bench.lns(&[&own[..], &["--removal-error", "0.5", "--out", "found"]].concat());
+    let found = found.assert().success().get_output().clone();
+    let said = String::from_utf8(found.stdout).expect("UTF-8");
+    let record = json(&fs::read_to_string(bench.path("found/diagnose.json")).expect("written"));
+    assert_eq!(record["removal_error"], 0.5);
+    assert_eq!(
+        record["text"]["windows"], 128,
+        "four times as many as otherwise, of the model's context"
+    );
+    for layer in record["layers"].as_array().expect("layers") {
+        assert_eq!(layer["removal"]["windows"], 4);
+    }
+    let row = said.lines().find(|line| line.trim_start().starts_with("0 ")).expect("a row");
+    assert!(said.contains("windows") && row.contains(" 4 "), "{said}");
+    let page = fs::read_to_string(bench.path("found/report.html")).expect("written");
+    assert!(page.contains("windows, layer") && page.contains("of 128, 3 layers on 4;"), "{said}");
+
+    let refused = |more: &[&str]| {
+        let own = ["diagnose", "model", "--text", "long.txt", "--json"];
+        let output = bench.lns(&[&own[..], more].concat()).assert().code(2);
+        String::from_utf8(output.get_output().stderr.clone()).expect("UTF-8")
+    };
+    let said = refused(&["--probes", "stream", "--removal-error", "0.01"]);
+    assert!(said.contains("the probes removal and sublayers"), "{said}");
+    for error in ["0", "-1", "NaN", "x"] {
+        let said = refused(&[&format!("--removal-error={error}")]);
+        assert!(said.contains("expected a number above 0"), "{said}");
+    }
+}
+
+#[test]
 fn too_few_windows_judge_no_layer_and_the_remedy_works() {
     let bench = Bench::new("llama");
     write_words(&bench, "short.txt", 130);

@@ -133,7 +133,8 @@ fn run(examined: &Examined<'_>, record: &mut DiagnoseRecord) -> Result<(), Score
         for (part, name) in NAMES.into_iter().enumerate() {
             let windows: Vec<f64> = estimates.iter().map(|estimate| estimate[part]).collect();
             let (stderr, margin) = (standard_error(&windows), margin(&windows));
-            layer.note(name, &RemovalRecord { delta_nll: mean(&windows), stderr, margin });
+            let delta_nll = mean(&windows);
+            layer.note(name, &RemovalRecord { delta_nll, stderr, margin, windows: None });
         }
     }
     Ok(())

@@ -167,24 +167,46 @@ pub struct Probes {
     chosen: Vec<&'static dyn Probe>,
     /// Those that were asked for by their names.
     named: Vec<&'static str>,
+    removal_error: Option<f64>,
 }
 
 impl Default for Probes {
     fn default() -> Self {
         let chosen = probes().filter(|probe| probe.is_default()).collect();
-        Self { chosen, named: Vec::new() }
+        Self { chosen, named: Vec::new(), removal_error: None }
     }
 }
 
 impl Probes {
     /// These probes, in this order.
     pub(crate) fn of(probes: &[&'static dyn Probe]) -> Self {
-        Self { chosen: probes.to_vec(), named: Vec::new() }
+        Self { chosen: probes.to_vec(), named: Vec::new(), removal_error: None }
     }
 
     /// The probes, cheap ones first.
     pub fn iter(&self) -> impl Iterator<Item = &'static dyn Probe> + '_ {
         self.chosen.iter().copied()
+    }
+
+    /// The same, with windows of removals spent as needed: a part is left out in no more windows once
+    /// the 95 % interval of its cost in nats per token is not wider than ±`removal_error`, or lies on one
+    /// side of the threshold below which a layer is idle. Without it every window counts.
+    #[must_use]
+    pub fn with_removal_error(self, removal_error: Option<f64>) -> Self {
+        Self { removal_error, ..self }
+    }
+
+    /// The half-width at which the interval of a removal's cost is narrow enough, if one is.
+    pub fn removal_error(&self) -> Option<f64> {
+        self.removal_error
+    }
+
+    /// Whether any of them leaves parts of a model out, so that a removal error has a meaning.
+    pub fn leave_parts_out(&self) -> bool {
+        self.iter().any(|probe| match probe.course() {
+            Course::Shared(observer) => observer.variants() > 0,
+            Course::Own { .. } | Course::Questions { .. } => false,
+        })
     }
 
     /// The names of those that mean nothing for a model because it has no head and so no loss.
@@ -206,7 +228,7 @@ impl Probes {
             }
         }
         let chosen = self.iter().filter(|probe| probe.lacks(model).is_none()).collect();
-        Ok(Self { chosen, named: self.named.clone() })
+        Ok(Self { chosen, named: self.named.clone(), removal_error: self.removal_error })
     }
 }
 
@@ -256,7 +278,8 @@ impl FromStr for Probes {
                 || asked.contains(&probe.name())
         };
         let named = probes().map(|probe| probe.name()).filter(|name| asked.contains(name));
-        Ok(Self { chosen: of_text().filter(is_asked).collect(), named: named.collect() })
+        let (chosen, named) = (of_text().filter(is_asked).collect(), named.collect());
+        Ok(Self { chosen, named, removal_error: None })
     }
 }
 

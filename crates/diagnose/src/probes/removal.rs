@@ -3,15 +3,19 @@
 //! Removing layer i means that the stream entering i enters i + 1: under Post-LN its norms go with it. A model
 //! without a head has no loss, and the output's change is all there is.
 
+use std::collections::BTreeMap;
+
 use burn::tensor::Tensor;
 use lns_record::{
     ChartDescription, DiagnoseRecord, Group, LayerRecord, Quantity, RemovalRecord, VerdictRecord,
 };
+use lns_show::{counted, layers_in_words};
 use lns_spec::ModelSpec;
 
 use super::{Course, Probe};
 use crate::{
     observer::{AtEndWithout, AtLayer, Observer, Passed},
+    pass::head_in_layers,
     representation::{self, Changes},
     words::number,
 };
@@ -53,7 +57,10 @@ impl Probe for Removal {
 
     fn quantities_in(&self, record: &DiagnoseRecord) -> Vec<Quantity> {
         if record.baseline.is_some() {
-            return self.quantities();
+            let windows = Quantity::windows_of("removal", "windows, layer");
+            let windows = windows.in_column("windows", 13, 121);
+            let spent = record.removal_error.map(|_| windows);
+            return self.quantities().into_iter().chain(spent).collect();
         }
         let [cosine, l2, mean] = representation::quantities(CHANGE, "");
         vec![
@@ -80,6 +87,8 @@ impl Probe for Removal {
     fn evidence(&self, record: &DiagnoseRecord) -> Vec<String> {
         range_sentence(record)
             .into_iter()
+            .chain(spent_sentence(record))
+            .chain(open_sentence(record))
             .chain(output_sentence(record))
             .chain(no_loss(record))
             .collect()
@@ -158,6 +167,56 @@ fn range_sentence(record: &DiagnoseRecord) -> Option<String> {
         dearest.0,
         predicted_token(record)
     ))
+}
+
+/// On how many windows the layers' removal was measured, where they were spent as needed.
+fn spent_sentence(record: &DiagnoseRecord) -> Option<String> {
+    let error = record.removal_error?;
+    let all = record.text.windows;
+    let windows: Vec<u64> =
+        removals(record)?.into_iter().map(|(_, removal)| removal.windows.unwrap_or(all)).collect();
+    let mut layers_by_windows = BTreeMap::new();
+    for windows in &windows {
+        *layers_by_windows.entry(*windows).or_insert(0u64) += 1;
+    }
+    let groups: Vec<String> = layers_by_windows
+        .into_iter()
+        .map(|(windows, layers)| format!("{} on {windows}", counted(layers, "layer")))
+        .collect();
+    // Without layer i, the layers after it and the head are computed.
+    let layers = windows.len();
+    let head = ModelSpec::from_config(&record.model).map_or(0.0, |spec| head_in_layers(&spec));
+    let price = |layer: usize| (layers - 1 - layer) as f64 + head;
+    let spent: f64 =
+        windows.iter().enumerate().map(|(i, windows)| price(i) * *windows as f64).sum();
+    let full: f64 = (0..layers).map(price).sum::<f64>() * all as f64;
+    Some(format!(
+        "Windows were spent until a cost was known to ±{} nats or surely beside {IDLE_THRESHOLD}: of {all}, {}; \
+         {:.0} % of the work of all. The intervals allow for the repeated looks.",
+        number(error),
+        groups.join(", "),
+        100.0 * spent / full.max(f64::MIN_POSITIVE)
+    ))
+}
+
+/// The layers whose cost may lie on either side of the threshold, where windows were spent as needed.
+fn open_sentence(record: &DiagnoseRecord) -> Option<String> {
+    record.removal_error?;
+    let is_open = |removal: &RemovalRecord| {
+        let distance = (removal.delta_nll - IDLE_THRESHOLD).abs();
+        removal.margin.is_none_or(|margin| distance <= margin)
+    };
+    let open: Vec<usize> = removals(record)?
+        .into_iter()
+        .filter(|(_, removal)| is_open(removal))
+        .map(|(layer, _)| layer)
+        .collect();
+    (!open.is_empty()).then(|| {
+        format!(
+            "Neither surely below nor surely above {IDLE_THRESHOLD} nats: {}.",
+            layers_in_words(&open)
+        )
+    })
 }
 
 /// What a loss is per.

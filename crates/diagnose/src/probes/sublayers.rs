@@ -53,7 +53,11 @@ impl Probe for Sublayers {
 
     fn quantities_in(&self, record: &DiagnoseRecord) -> Vec<Quantity> {
         if record.baseline.is_some() {
-            return self.quantities();
+            let windows = [("removal_attention", "attention"), ("removal_mlp", "MLP")];
+            let windows =
+                windows.map(|(name, of)| Quantity::windows_of(name, &format!("windows, {of}")));
+            let spent = record.removal_error.map(|_| windows);
+            return self.quantities().into_iter().chain(spent.into_iter().flatten()).collect();
         }
         let changes = CHANGES.map(|(name, of)| representation::quantities(name, of));
         let [[attention, ..], [mlp, ..]] = changes.clone();

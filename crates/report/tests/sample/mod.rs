@@ -54,6 +54,7 @@ fn layer(layer: usize, layers: usize) -> LayerRecord {
         delta_nll: delta * share * (0.6 + 0.8 * noise(seed)),
         stderr: Some(0.004 + 0.05 * delta.abs()),
         margin: Some(2.131 * (0.004 + 0.05 * delta.abs())),
+        windows: None,
     };
     let cosine = 1.0 - 0.4 * (-8.0 * depth).exp() - 0.03 - 0.02 * noise(layer + 50);
     LayerRecord {
@@ -71,6 +72,7 @@ fn layer(layer: usize, layers: usize) -> LayerRecord {
             delta_nll: delta,
             stderr: Some(0.006 + 0.05 * delta.abs()),
             margin: Some(2.131 * (0.006 + 0.05 * delta.abs())),
+            windows: None,
         }),
         removal_attention: Some(removed(0.4, layer + 100)),
         removal_mlp: Some(removed(0.6, layer + 200)),
@@ -150,6 +152,7 @@ pub(crate) fn full(name: &str, layers: usize) -> DiagnoseRecord {
             window_len: 512,
             masking: None,
         },
+        removal_error: None,
         baseline: Some(BaselineRecord { nll: 3.108, perplexity: 22.38, nll_stderr: Some(0.043) }),
         stream: (0..=layers).map(|index| stream(index, layers)).collect(),
         heavy_tokens: heavy_tokens(layers),
@@ -264,6 +267,7 @@ pub(crate) fn bare(name: &str, layers: usize) -> DiagnoseRecord {
         name: name.to_owned(),
         model: json!(null),
         text: TextRecord { files: vec![], tokens: 0, windows: 0, window_len: 0, masking: None },
+        removal_error: None,
         baseline: Some(BaselineRecord { nll: 3.0, perplexity: 20.09, nll_stderr: None }),
         stream: vec![],
         heavy_tokens: vec![],
