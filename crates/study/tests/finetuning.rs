@@ -297,6 +297,8 @@ fn what_makes_no_study_is_refused_with_what_to_do() {
     let missing = error(&|config| config.tasks.names.push("sciq".to_owned()));
     assert!(missing.contains("no data for sciq (test)"), "{missing}");
     assert!(error(&|config| config.models.clear()).contains("no finished model"));
+    let gone = error(&|config| config.models = vec![ModelEntry::of_study("gone".into())]);
+    assert!(gone.contains("gone: there is no study.toml") && gone.contains("one by one"), "{gone}");
     let twice = error(&|config| config.models[1].group = Some("PRE".to_owned()));
     assert!(twice.contains("are both PRE, seed 1"), "{twice}");
     let baseline = error(&|config| config.baseline = Some("post".to_owned()));

@@ -104,11 +104,18 @@ fn of_study(
     groups: Option<&[String]>,
     seeds: Option<&[u64]>,
 ) -> Result<Vec<FinishedModel>, StudyError> {
-    let study = StudyConfig::read(&folder.join(StudyConfig::FILE_NAME))?;
-    let known = record(&study, folder)?.groups;
     let refused = |what: String| StudyError::Models {
         reason: format!("the study {}: {what}", folder.display()),
     };
+    let file = folder.join(StudyConfig::FILE_NAME);
+    if !file.is_file() {
+        return Err(refused(format!(
+            "there is no {}; put the study back where it was, or name its models one by one in place of \
+             `study`: `group`, `seed` and `path`",
+            StudyConfig::FILE_NAME
+        )));
+    }
+    let known = record(&StudyConfig::read(&file)?, folder)?.groups;
     if let Some(unknown) =
         groups.into_iter().flatten().find(|name| !known.iter().any(|group| group.name == **name))
     {
