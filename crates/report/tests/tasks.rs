@@ -114,6 +114,12 @@ fn subjects_are_averaged_beside_the_documents_and_listed() {
     .unwrap();
     let page = tasks_page(&[vec![record.clone()]], &names(&["m"]));
     in_order(&page, &["mean of groups", "31.25", "mmlu by group", "law", "20.00 ± 9.00"]);
-    let table = tasks_table(&[record], &names(&["m"]));
+    let table = tasks_table(&[record.clone()], &names(&["m"]));
     in_order(&table, &["by group", "31.25", "law"]);
+    record.tasks[0].groups[0].documents = 2;
+    let table = tasks_table(&[record], &names(&["m"]));
+    assert!(
+        !table.contains("law") && table.contains("1 groups of 2 documents, too few"),
+        "{table}"
+    );
 }

@@ -68,13 +68,26 @@ fn row(found: &TaskRecord, name: &str) -> Vec<String> {
     ]
 }
 
-/// A row for each subject or phenomenon, where the task has them.
+/// Subjects of fewer documents say nothing by themselves: 0 of 2 looks like a sure 0.
+const LISTED_FROM: u64 = 10;
+
+/// A row for each subject or phenomenon, where the task has them, or why there is none.
 fn by_group(task: usize, records: &[TasksRecord], names: &[String]) -> String {
     let Some(first) = records.first().map(|record| &record.tasks[task]) else {
         return String::new();
     };
     if first.groups.is_empty() {
         return String::new();
+    }
+    let documents = || first.groups.iter().map(|group| group.documents);
+    if let (Some(least), Some(most)) = (documents().min(), documents().max())
+        && least < LISTED_FROM
+    {
+        let range = if least == most { format!("{most}") } else { format!("{least} to {most}") };
+        let (task, count) = (&first.task, first.groups.len());
+        return format!(
+            "\n{task}: {count} groups of {range} documents, too few to be listed (--json has them).\n"
+        );
     }
     let mut rows = vec![vec![first.task.clone(), "documents".to_owned()]];
     rows[0].extend(names.iter().map(|name| format!("{name}, acc %")));
