@@ -5,8 +5,8 @@
     python golden/check_run.py RUN batches.bin [--start RUN/checkpoints/step-00000000]
 
 The model is transformers' Llama; for the scheme `lns` a hook multiplies what every norm of layer l but the
-final one gives by l^-1/2. The optimiser is torch's AdamW. Runs that clip, decay nothing and follow the cosine
-schedule are understood. `--start` names the weights as they were drawn, where another run of the same seed
+final one gives by l^-1/2. The optimiser is torch's AdamW without decay, which is Adam. Runs that decay nothing and
+follow the cosine schedule are understood. `--start` names the weights as they were drawn, where another run of the same seed
 kept them. Prints the largest difference of a step's loss and fails when it is above 1e-3 nats.
 """
 
@@ -33,7 +33,7 @@ config = json.loads((start / "config.json").read_text())
 scheme = config.get("norm_scheme", {"name": "pre"})["name"]
 assert scheme in ("pre", "lns"), scheme
 optimiser, schedule, data = run["optimiser"], run["schedule"], run["data"]
-assert optimiser["name"] == "adamw" and schedule["shape"] == "cosine", (optimiser, schedule)
+assert optimiser["name"] in ("adam", "adamw") and schedule["shape"] == "cosine", (optimiser, schedule)
 assert optimiser.get("weight_decay", 0.0) == 0.0 and optimiser.get("z_loss", 0.0) == 0.0
 
 model = LlamaForCausalLM(LlamaConfig.from_dict({**config, "model_type": "llama"})).float()

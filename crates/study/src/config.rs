@@ -6,7 +6,9 @@ use lns_corpus::CorpusError;
 use lns_record::{EventsError, RecordError, SMALL_FILE, read_regular_text};
 use lns_spec::{Initialisation, NormScheme};
 use lns_tasks::TaskError;
-use lns_train::{ConfigError, RunConfig, RunError, Settings, explained, ranges::SEED};
+use lns_train::{
+    ConfigError, RUN_PRESETS, RunConfig, RunError, Settings, explained, ranges::SEED, run_preset,
+};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -92,7 +94,7 @@ pub struct StudyConfig {
     /// How finished models are diagnosed.
     #[serde(default)]
     pub diagnosis: DiagnosisConfig,
-    /// What every run has in common.
+    /// What every run has in common; in a file over the preset that `preset` names there, else over `laptop`.
     #[serde(default)]
     pub run: RunConfig,
     /// A setting that is tuned for each group before its seeds are run.
@@ -112,6 +114,24 @@ pub struct StudyConfig {
 
 fn yes() -> bool {
     true
+}
+
+/// The preset that `[run]` begins from, if it names one; what else stands there; and the other tables.
+fn of_preset(mut study: Table) -> Option<(Value, Table, Table)> {
+    let run = study.get_mut("run")?.as_table_mut()?;
+    let name = run.remove("preset")?;
+    let own = std::mem::take(run);
+    study.remove("run");
+    Some((name, own, study))
+}
+
+/// The settings of a preset.
+fn preset(name: &Value) -> Result<RunConfig, StudyError> {
+    let known = name.as_str().and_then(run_preset);
+    known.map(|preset| preset.config).ok_or_else(|| StudyError::Malformed {
+        place: "[run]".to_owned(),
+        reason: format!("there is no preset {name}; presets are {}", RUN_PRESETS.join(", ")),
+    })
 }
 
 /// How finished models are diagnosed.
@@ -232,10 +252,18 @@ impl StudyConfig {
     pub fn read(path: &Path) -> Result<Self, StudyError> {
         let text = read_regular_text(path, SMALL_FILE)
             .map_err(|source| StudyError::Io { path: path.to_owned(), source })?;
-        let study: Self = toml::from_str(&text).map_err(|error| StudyError::Malformed {
+        let malformed = |error: &toml::de::Error| StudyError::Malformed {
             place: path.display().to_string(),
-            reason: explained(&error, &text, &["run"]),
-        })?;
+            reason: explained(error, &text, &["run"]),
+        };
+        let study = match text.parse::<Table>().ok().and_then(of_preset) {
+            None => toml::from_str::<Self>(&text).map_err(|error| malformed(&error))?,
+            Some((name, own, others)) => {
+                let run = preset(&name)?.with(&[Settings::from_table("[run]", own)])?;
+                let study: Self = others.try_into().map_err(|error| malformed(&error))?;
+                Self { run, ..study }
+            }
+        };
         study.spelled_out()
     }
 

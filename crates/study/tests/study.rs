@@ -10,6 +10,7 @@ use lns_corpus::{Language, Limits, Part, prepare_documents};
 use lns_kernels::Compute;
 use lns_record::Event;
 use lns_study::{StudyConfig, StudyOutcome, StudyProgress, record, run};
+use lns_train::run_preset;
 
 /// Two groups of tiny models on the built-in language, 6 steps each, tuned before they are compared.
 const TUNED: &str = r#"
@@ -158,4 +159,29 @@ fn models_kept_along_the_way_are_diagnosed_and_their_numbers_stand_in_the_record
     let common = |what: &str| &whole.settings.iter().find(|row| row.0 == what).expect(what).1;
     assert!(common("initialisation").ends_with("; groups differ in this"));
     assert!(!common("learning rate").contains("differ"));
+}
+
+#[test]
+fn a_studys_file_may_begin_from_a_preset_as_the_paper_s_table_does() {
+    let page = include_str!("../../../docs/reproduce.md");
+    let (_, file) = page.split_once("```toml\n").expect("a study's file");
+    let (file, _) = file.split_once("```").expect("its end");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("study.toml");
+    let read = |text: &str| {
+        std::fs::write(&path, text).expect("writes");
+        StudyConfig::read(&path).map_err(|error| error.to_string())
+    };
+    let study = read(file).expect("a study");
+    let preset = run_preset("paper-130m").expect("a preset").config;
+    assert_eq!((study.run.model, study.run.steps), (preset.model, preset.steps));
+    assert_eq!(study.run.data.layout, preset.data.layout);
+    assert_eq!(study.run.data.sources.len(), 1);
+
+    let unknown = read(&file.replace("paper-130m", "paper-13b")).expect_err("no such preset");
+    assert!(unknown.contains("no preset") && unknown.contains("paper-1b"), "{unknown}");
+    let unknown = read(&file.replace("data = {", "dta = {")).expect_err("no such setting");
+    assert!(unknown.contains("[run]") && unknown.contains("data"), "{unknown}");
+    let unknown = read(&file.replace("seeds", "seed")).expect_err("no such key");
+    assert!(unknown.contains("seed"), "{unknown}");
 }
