@@ -67,3 +67,11 @@ fn packages_of_the_workspace_ask_for_each_other_by_the_workspaces_version() {
     }
     assert!(asked >= 20, "only {asked} packages were looked at");
 }
+
+#[test]
+fn the_python_package_has_the_workspaces_version() {
+    let root = root();
+    let (rust, python) =
+        (manifest(&root.join("Cargo.toml")), manifest(&root.join("python/pyproject.toml")));
+    assert_eq!(python["project"]["version"], rust["workspace"]["package"]["version"]);
+}

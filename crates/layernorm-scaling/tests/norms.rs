@@ -63,3 +63,52 @@ fn norm_modules_equal_their_functions_and_the_formula() {
     let unbiased = LayerNormScalingConfig::new(10, 4).with_bias(false).init(&device);
     assert!(unbiased.beta.is_none());
 }
+
+/// What `golden/torch_norms.py` wrote, which the Python package's tests hold its PyTorch layers against.
+#[derive(serde::Deserialize)]
+struct TorchNorms {
+    x: Vec<Vec<f32>>,
+    gamma: Vec<f32>,
+    beta: Vec<f32>,
+    cases: Vec<TorchCase>,
+}
+
+#[derive(serde::Deserialize)]
+struct TorchCase {
+    layer_idx: usize,
+    exponent: f64,
+    rms: Vec<Vec<f32>>,
+    layer: Vec<Vec<f32>>,
+}
+
+#[test]
+fn norms_give_the_values_that_the_pytorch_layers_are_held_against() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../golden/torch_norms.json");
+    let text = std::fs::read_to_string(path).expect("golden/torch_norms.json");
+    let golden: TorchNorms = serde_json::from_str(&text).expect("values of norms");
+    let device = Device::flex();
+    let rows = golden.x.concat();
+    let x = Tensor::<1>::from_floats(rows.as_slice(), &device)
+        .reshape([golden.x.len(), golden.gamma.len()]);
+    let row = |values: &[f32]| Tensor::<1>::from_floats(values, &device);
+    let near = |found: Tensor<2>, expected: &[Vec<f32>]| {
+        for (found, expected) in found.into_data().iter::<f32>().zip(expected.concat()) {
+            assert!((found - expected).abs() < 1e-6, "{found} instead of {expected}");
+        }
+    };
+    assert_eq!(golden.cases.len(), 4);
+    for case in &golden.cases {
+        let features = golden.gamma.len();
+        let config =
+            RmsNormScalingConfig::new(features, case.layer_idx).with_exponent(case.exponent);
+        let mut norm = config.init(&device);
+        norm.gamma = norm.gamma.map(|_| row(&golden.gamma));
+        near(norm.forward(x.clone()), &case.rms);
+        let config =
+            LayerNormScalingConfig::new(features, case.layer_idx).with_exponent(case.exponent);
+        let mut norm = config.init(&device);
+        norm.gamma = norm.gamma.map(|_| row(&golden.gamma));
+        norm.beta = norm.beta.map(|beta| beta.map(|_| row(&golden.beta)));
+        near(norm.forward(x.clone()), &case.layer);
+    }
+}
