@@ -146,15 +146,20 @@ fn spelling(prefixed: bool) -> tokenizers::Result<NormalizerWrapper> {
 }
 
 /// Whether a space is put in front of text, if it is prepared as SentencePiece does it: by this
-/// module's normalizer, or by `Metaspace`.
+/// module's normalizer, or by `Metaspace`. Gemma's own `tokenizer.json` splits at spaces when they are all
+/// spelt out, which does nothing.
 pub(crate) fn is_prefixed(
     normalizer: Option<&NormalizerWrapper>,
     pre_tokenizer: Option<&PreTokenizerWrapper>,
 ) -> Option<bool> {
     match (normalizer, pre_tokenizer) {
-        (Some(normalizer), None) => [true, false]
-            .into_iter()
-            .find(|prefixed| spelling(*prefixed).is_ok_and(|known| is_same(&known, normalizer))),
+        (Some(normalizer), split) if split.is_none_or(finds_only_spaces) => {
+            let bare = || Replace::new(" ", SPACE).map(NormalizerWrapper::from);
+            [(true, spelling(true)), (false, spelling(false)), (false, bare())]
+                .into_iter()
+                .find(|(_, known)| known.as_ref().is_ok_and(|known| is_same(known, normalizer)))
+                .map(|(prefixed, _)| prefixed)
+        }
         (None, Some(PreTokenizerWrapper::Metaspace(metaspace)))
             if metaspace.get_replacement() == SPACE && !metaspace.split =>
         {
@@ -162,6 +167,14 @@ pub(crate) fn is_prefixed(
         }
         _ => None,
     }
+}
+
+fn finds_only_spaces(pre_tokenizer: &PreTokenizerWrapper) -> bool {
+    let PreTokenizerWrapper::Split(split) = pre_tokenizer else { return false };
+    // What it looks for is known only to what is written of it.
+    let finds_a_space =
+        |written: serde_json::Value| written["pattern"] == serde_json::json!({"String": " "});
+    !split.invert && serde_json::to_value(split).is_ok_and(finds_a_space)
 }
 
 fn is_same(one: &NormalizerWrapper, other: &NormalizerWrapper) -> bool {

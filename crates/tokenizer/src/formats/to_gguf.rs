@@ -16,7 +16,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, ModelWrapper, NormalizedString, Normalizer};
 
 use super::gguf::{BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, is_prefixed};
-use super::pre_tokenizer;
+use super::pre_tokenizer::{self, SPACE};
 use crate::guard::guarded;
 use crate::{Tokenizer, TokenizerError};
 
@@ -57,7 +57,7 @@ impl Tokenizer {
         let ModelWrapper::BPE(_) = self.inner.get_model() else {
             return Err("its model is not BPE".to_owned());
         };
-        let bpe = bpe(&self.inner)?;
+        let mut bpe = bpe(&self.inner)?;
         let has_affix =
             |affix: &Option<String>| affix.as_ref().is_some_and(|text| !text.is_empty());
         if has_affix(&bpe.continuing_subword_prefix) || has_affix(&bpe.end_of_word_suffix) {
@@ -73,15 +73,27 @@ impl Tokenizer {
         };
         (gguf.tokens, gguf.token_types) = self.tokens_and_types(&bpe, vocab_size);
         if bpe.byte_fallback {
+            bpe.merges.retain(|merge| self.is_ever_made(merge));
             self.describe_sentencepiece(&bpe, &mut gguf)?;
         } else {
             self.describe_byte_level(&bpe, &mut gguf)?;
         }
         // What is read from the file must be what was put into it.
-        if merges_of(&gguf)? != bpe.merges {
+        let mut read = merges_of(&gguf)?;
+        read.retain(|merge| !bpe.byte_fallback || self.is_ever_made(merge));
+        if read != bpe.merges {
             return Err("its merges would be others when they are read".to_owned());
         }
         Ok(gguf)
+    }
+
+    /// Whether a SentencePiece tokenizer ever makes this merge. An added token is found in the text before
+    /// anything is merged, and all spaces are spelt [`SPACE`] by then; Gemma lists hundreds of merges
+    /// into such tokens, in an order that follows from no score.
+    fn is_ever_made(&self, (left, right): &(String, String)) -> bool {
+        let whole = format!("{left}{right}");
+        let is_added = || self.inner.get_added_vocabulary().get_vocab().contains_key(&whole);
+        !whole.contains(' ') && (whole.contains(SPACE) || !is_added())
     }
 
     fn describe_byte_level(&self, bpe: &Bpe, gguf: &mut GgufTokenizer) -> Result<(), String> {
@@ -122,7 +134,8 @@ impl Tokenizer {
         gguf.pre = Some("default".to_owned());
         gguf.add_space_prefix = Some(prefixed);
         gguf.scores = scores(&gguf.tokens, &bpe.merges)?;
-        let implied = merges_of(gguf)?;
+        let mut implied = merges_of(gguf)?;
+        implied.retain(|merge| self.is_ever_made(merge));
         let known: HashSet<_> = bpe.merges.iter().collect();
         if let Some((left, right)) = implied.iter().find(|merge| !known.contains(merge)) {
             return Err(format!("it never merges \"{left}\" and \"{right}\" into their token"));
@@ -352,6 +365,59 @@ mod tests {
         let merges = [("a", "bc"), ("d", "e"), ("ab", "c")]
             .map(|(left, right)| (left.to_owned(), right.to_owned()));
         assert!(scores(&tokens, &merges).unwrap_err().contains("from merge 1 on"));
+    }
+
+    #[test]
+    fn merges_into_added_tokens_need_no_score_as_no_text_comes_to_them() {
+        let mut gguf = GgufTokenizer { add_space_prefix: Some(false), ..sentencepiece() };
+        // As in Gemma's files: runs that the makers defined, all with the score of some other token.
+        let made = gguf.tokens.iter().rposition(|token| token == "▁the").unwrap();
+        let score = gguf.scores[made];
+        for run in ["~", "~~", "~~~", "~~~~", "  ", "   ", "    ", "      "] {
+            gguf.tokens.push(run.to_owned());
+            gguf.token_types.push(USER_DEFINED);
+            gguf.scores.push(score);
+        }
+        let original = build(&gguf);
+        let unordered = scores(&gguf.tokens, &bpe(&original.inner).unwrap().merges);
+        assert!(unordered.unwrap_err().contains("do not follow from scores"));
+        let again = changed(&original, |_| ()).to_gguf(gguf.tokens.len(), None).unwrap();
+        assert!(again.merges.is_empty(), "scores say it all");
+        let order = |scores: &[f32], one: usize, other: usize| {
+            scores[one].partial_cmp(&scores[other]).unwrap()
+        };
+        for other in (0..made).filter(|id| gguf.token_types[*id] == NORMAL) {
+            if gguf.scores[other] != 0.0 && again.scores[other] != again.scores[0] {
+                let expected = order(&gguf.scores, made, other);
+                assert_eq!(order(&again.scores, made, other), expected, "{}", gguf.tokens[other]);
+            }
+        }
+        let again = build(&again);
+        for text in ["the~~~~~river", "  the     river", "~ ~  ~~ the", "▁▁the"] {
+            assert_eq!(again.encode(text).unwrap(), original.encode(text).unwrap(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn gemmas_own_way_to_spell_spaces_is_known() {
+        let gguf = GgufTokenizer { add_space_prefix: Some(false), ..sentencepiece() };
+        let own = |pattern: &'static str, invert: bool| {
+            move |json: &mut Value| {
+                json["normalizer"] =
+                    json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"});
+                json["pre_tokenizer"] = json!({"type": "Split", "pattern": {"String": pattern},
+                                               "behavior": "MergedWithPrevious", "invert": invert});
+            }
+        };
+        let gemma = changed(&build(&gguf), own(" ", false));
+        let again = build(&gemma.to_gguf(gemma.vocab_size(), None).unwrap());
+        for text in ["the  river", " a\n b 12 ", ""] {
+            assert_eq!(again.encode(text).unwrap().ids, gemma.encode(text).unwrap().ids);
+        }
+        for (pattern, invert) in [("▁", false), (" ", true)] {
+            let message = refusal(&build(&gguf), own(pattern, invert));
+            assert!(message.contains("as SentencePiece does"), "{message}");
+        }
     }
 
     #[test]
