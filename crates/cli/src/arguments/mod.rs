@@ -17,4 +17,4 @@ pub(crate) use corpus::{CorpusArgs, TokenizerArgs};
 pub(crate) use scale::ScaleArgs;
 pub(crate) use settings::{SettingArgs, ShapeArgs};
 pub(crate) use tasks::{QuestionCut, TaskArgs, split_named};
-pub(crate) use text::{CutArgs, text_help};
+pub(crate) use text::{BosArgs, CutArgs, text_help};

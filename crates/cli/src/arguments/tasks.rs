@@ -7,7 +7,7 @@ use clap::{
 use lns_checkpoint::Checkpoint;
 use lns_score::Reading;
 use lns_tasks::{AskOptions, Asked, Data, Split, Task, ask};
-use lns_tokenizer::{Tokenizer, begins_with_bos};
+use lns_tokenizer::Tokenizer;
 
 use super::{CutArgs, names::any_of, numbers::whole};
 use crate::failure::usage;
@@ -105,12 +105,7 @@ impl QuestionCut {
                 checkpoint.path().display()
             )));
         }
-        if cut.bos && tokenizer.bos_id().is_none() {
-            return Err(usage(
-                "--bos: the tokenizer names no beginning-of-sequence token; leave --bos out",
-            ));
-        }
-        Ok(Self { window, bos: cut.bos || begins_with_bos(checkpoint)? })
+        Ok(Self { window, bos: cut.bos.of(checkpoint, tokenizer)? })
     }
 
     /// The same with the model's tokenizer.

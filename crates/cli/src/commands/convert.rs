@@ -145,10 +145,11 @@ pub(crate) fn show_result(
 
 /// Refuses options of a measurement where nothing is measured.
 pub(crate) fn refuse_idle(cut: &CutArgs, compute: &ComputeArgs) -> anyhow::Result<()> {
-    let cuts = cut.window.is_some() || cut.max_tokens.is_some() || cut.bos;
+    let cuts = cut.window.is_some() || cut.max_tokens.is_some() || cut.bos.given().is_some();
     if cuts || compute.threads.is_some() || compute.stream {
         return Err(usage(
-            "--window, --max-tokens, --bos, --threads and --stream are for measuring on --text FILE",
+            "--window, --max-tokens, --bos, --no-bos, --threads and --stream are for measuring on --text \
+             FILE",
         ));
     }
     Ok(())

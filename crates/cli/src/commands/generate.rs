@@ -21,7 +21,7 @@ use serde::Serialize;
 use super::Verb;
 use crate::{
     arguments::{
-        PlaceArgs,
+        BosArgs, PlaceArgs,
         numbers::{NEW_TOKENS, NOT_NEGATIVE, positive, real, whole},
     },
     chat,
@@ -57,10 +57,8 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) stop: Vec<String>,
 
-    /// Begin with the model's begin-of-text token, as Llama and Mistral were trained; a chat template
-    /// has its own
-    #[arg(long, conflicts_with = "chat")]
-    pub(crate) bos: bool,
+    #[command(flatten)]
+    pub(crate) bos: BosArgs,
 
     /// Print machine-readable JSON when the text has ended
     #[arg(long)]
@@ -135,8 +133,8 @@ fn run(args: &GenerateArgs, printer: &Printer) -> anyhow::Result<()> {
     let end_tokens = checkpoint.spec().eos_token_ids();
     let writer = Writer {
         end_tokens: end_tokens.into_iter().chain(tokenizer.end_of_text_id()).collect(),
+        bos: begins_with_bos(args, &checkpoint, &tokenizer)?,
         tokenizer,
-        bos: args.bos,
         stops: StopStrings::new(stops),
         limit: args.max_new_tokens,
         sampling: Sampling {
@@ -199,6 +197,21 @@ fn run(args: &GenerateArgs, printer: &Printer) -> anyhow::Result<()> {
             }
         }
     })?
+}
+
+/// Whether a prompt begins with the begin-of-text token; a chat template has its own.
+fn begins_with_bos(
+    args: &GenerateArgs,
+    checkpoint: &Checkpoint,
+    tokenizer: &Tokenizer,
+) -> anyhow::Result<bool> {
+    match (args.chat, args.bos.given()) {
+        (true, Some(flag)) => Err(usage(format!(
+            "{flag}: the chat template says how a conversation begins; leave {flag} out"
+        ))),
+        (true, None) => Ok(false),
+        (false, _) => args.bos.of(checkpoint, tokenizer),
+    }
 }
 
 /// What is to be continued or answered; `None` for a conversation.
@@ -343,11 +356,9 @@ impl Writer<'_> {
     fn ids(&self, text: &str, checkpoint: &Checkpoint) -> anyhow::Result<Vec<u32>> {
         let spec = checkpoint.spec();
         let mut ids = self.tokenizer.encode(text)?.ids;
-        if self.bos {
-            let missing =
-                || usage("--bos: the model names no begin-of-text token; leave --bos out");
-            ids.insert(0, self.tokenizer.bos_id().ok_or_else(missing)?);
-        }
+        // Who spells it out in the prompt does not want it twice.
+        let bos = self.tokenizer.bos_id().filter(|bos| self.bos && ids.first() != Some(bos));
+        ids.splice(0..0, bos);
         if ids.is_empty() {
             return Err(usage("the prompt has no token; give at least one word to continue"));
         }

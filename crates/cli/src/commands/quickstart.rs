@@ -23,7 +23,7 @@ use lns_train::ranges::{STEPS, THREADS};
 
 use super::{Verb, diagnose::Request, output};
 use crate::{
-    arguments::{CorpusArgs, CutArgs, TokenizerArgs, numbers::whole},
+    arguments::{BosArgs, CorpusArgs, CutArgs, TokenizerArgs, numbers::whole},
     corpus, model,
     printer::Printer,
     stop::Stop,
@@ -93,7 +93,8 @@ const SPEECHES: Package = Package {
     suffix: ".txt",
 };
 
-const CUT: CutArgs = CutArgs { window: None, max_tokens: Some(2048), bos: false };
+const CUT: CutArgs =
+    CutArgs { window: None, max_tokens: Some(2048), bos: BosArgs::AS_THE_MODEL_SAYS };
 
 fn run(args: &QuickstartArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
     let _claim = output::claim(&args.out, FolderKind::Quickstart, None)?;

@@ -141,6 +141,48 @@ fn models_of_different_tokens_are_not_paired() {
 }
 
 #[test]
+fn windows_and_prompts_begin_as_the_models_own_files_say() {
+    let bench = Bench::new("llama");
+    bench.config(|config| config["bos_token_id"] = 1.into());
+    let run = |flags: &[&str]| {
+        let arguments = ["eval", "model", "--text", "text.txt", "--window", "16", "--json"];
+        let output = bench.lns(&[&arguments[..], flags].concat()).assert().success();
+        let output = output.get_output().clone();
+        let said = String::from_utf8(output.stderr).expect("UTF-8");
+        (json(&String::from_utf8(output.stdout).expect("UTF-8"))["nll"].clone(), said)
+    };
+    let prompt = |flags: &[&str]| {
+        let arguments = ["generate", "model", "--prompt", "w5", "--max-new-tokens", "1", "--json"];
+        json(&bench.succeeds(&[&arguments[..], flags].concat()))["prompt_tokens"].clone()
+    };
+    let (with, without) = (run(&["--bos"]).0, run(&["--no-bos"]).0);
+    assert_ne!(with, without);
+    assert_eq!(run(&[]).0, without, "no file asks for it");
+    assert_eq!(prompt(&[]), 1);
+
+    let config = bench.path("model/tokenizer_config.json");
+    fs::write(&config, r#"{"add_bos_token": true}"#).expect("writable");
+    let (by_itself, said) = run(&[]);
+    assert_eq!(by_itself, with);
+    assert!(said.contains("begins with w1") && said.contains("--no-bos leaves it out"), "{said}");
+    assert_eq!(run(&["--no-bos"]).0, without);
+    assert_eq!((prompt(&[]), prompt(&["--no-bos"])), (2.into(), 1.into()));
+
+    // Without that file the tokenizer's own post-processor decides.
+    fs::remove_file(&config).expect("there");
+    let tokenizer = bench.path("model/tokenizer.json");
+    let mut changed = json(&fs::read_to_string(&tokenizer).expect("there"));
+    changed["post_processor"] = serde_json::json!({
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "w1", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"w1": {"id": "w1", "ids": [1], "tokens": ["w1"]}},
+    });
+    fs::write(&tokenizer, changed.to_string()).expect("writable");
+    assert_eq!(run(&[]).0, with);
+}
+
+#[test]
 fn every_step_of_a_pruning_has_its_errors() {
     let bench = Bench::new("llama");
     let arguments =

@@ -87,9 +87,8 @@ pub fn gguf_tokenizer(checkpoint: &Checkpoint) -> Result<Option<GgufTokenizer>, 
 /// A tokenizer that cannot be read.
 pub fn begins_with_bos(checkpoint: &Checkpoint) -> Result<bool, TokenizerError> {
     let path = match checkpoint.tokenizer() {
-        // Where a file does not say, llama.cpp adds it to SentencePiece and to nothing else.
         TokenizerSource::Gguf(gguf) => {
-            return Ok(gguf.add_bos_token.unwrap_or(gguf.model == "llama"));
+            return Ok(gguf.add_bos_token.unwrap_or_else(|| begins_by_its_kind(&gguf)));
         }
         TokenizerSource::None => return Ok(false),
         TokenizerSource::Json(path) => path,
@@ -98,6 +97,13 @@ pub fn begins_with_bos(checkpoint: &Checkpoint) -> Result<bool, TokenizerError> 
     let tokenizer = Tokenizer::from_json_file(&path)?;
     let bos = checkpoint.spec().bos_token_id().or(tokenizer.bos_id());
     adds_bos(&path, &config, bos.and_then(|id| tokenizer.token(id)).as_deref())
+}
+
+/// Whether the token is put in front where a file does not say: llama.cpp does so with SentencePiece, and with
+/// Llama 3's and Mistral's ways to split text (`llama-vocab.cpp`).
+fn begins_by_its_kind(gguf: &GgufTokenizer) -> bool {
+    gguf.model == "llama"
+        || ["llama-bpe", "llama3", "llama-v3", "tekken"].map(Some).contains(&gguf.pre.as_deref())
 }
 
 fn adds_bos(
