@@ -17,6 +17,7 @@ mod experts_on_disk;
 mod generate;
 mod load;
 mod lora;
+mod lora_file;
 mod memory;
 mod pruned;
 mod retrofit;
@@ -31,6 +32,7 @@ pub use generate::{Generation, Sampling};
 pub use lns_spec::ConversionError;
 pub use load::LoadError;
 pub use lora::{LoraConfig, LoraError};
+pub use lora_file::PeftModules;
 pub use memory::{
     Layers, available_memory, f32_bytes, f32_bytes_without_experts, fits, fits_without_experts,
     open_layers, room_for_experts,

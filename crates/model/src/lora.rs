@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Decoder,
+    lora_file::{Factors, Side, read, written},
     tensors::{field_name, tensor_id, visit_parameters},
 };
 
@@ -71,7 +72,7 @@ pub enum LoraError {
 }
 
 impl LoraConfig {
-    fn targets(&self, id: TensorId) -> bool {
+    pub(crate) fn targets(&self, id: TensorId) -> bool {
         let name = field_name(id.role).filter(|_| id.part == Part::Weight);
         name.is_some_and(|name| self.targets.iter().any(|target| target == name))
     }
@@ -116,8 +117,8 @@ impl LoraConfig {
     }
 }
 
-/// Where the two factors of an adapter come from: the name in an adapter's file, and the shape.
-type Factors<'a> = dyn FnMut(&str, [usize; 2]) -> Result<Vec<f32>, LoraError> + 'a;
+/// Gives a factor of the adapter beside a matrix, by its shape.
+type Make<'a> = dyn FnMut(TensorId, Side, [usize; 2]) -> Vec<f32> + 'a;
 
 impl Decoder {
     /// The same function, every parameter frozen, with an adapter beside each target: B zeros, A
@@ -126,20 +127,25 @@ impl Decoder {
     /// # Errors
     /// [`LoraError`].
     pub fn with_lora(self, config: &LoraConfig, seed: u64) -> Result<Self, LoraError> {
-        self.with_factors(config, &mut |name, [rows, columns]| {
+        self.with_factors(config, &mut |id, side, [rows, columns]| {
             let count = rows * columns;
-            if name.ends_with("lora_B.weight") {
-                return Ok(vec![0.0; count]);
+            if side == Side::B {
+                return vec![0.0; count];
             }
-            let mut rng = ChaCha8Rng::seed_from_u64(tensor_seed(seed, name));
+            // Named as beside a Llama's matrix, whatever the family.
+            let name = id.to_string();
+            let module = name.strip_suffix(".weight").unwrap_or(&name);
+            let name = format!("base_model.model.{module}.lora_A.weight");
+            let mut rng = ChaCha8Rng::seed_from_u64(tensor_seed(seed, &name));
             let Ok(normal) = Normal::new(0.0, (3.0 * columns as f64).sqrt().recip()) else {
                 unreachable!("a matrix has columns")
             };
-            Ok((0..count).map(|_| normal.sample(&mut rng) as f32).collect())
+            (0..count).map(|_| normal.sample(&mut rng) as f32).collect()
         })
     }
 
-    /// As [`with_lora`](Self::with_lora), going on from adapters that were saved.
+    /// As [`with_lora`](Self::with_lora), going on from [`adapters`](Self::adapters) that were saved, which
+    /// are asked for by name and shape.
     ///
     /// # Errors
     /// [`LoraError::Adapter`] for one that is missing or of another shape.
@@ -148,69 +154,55 @@ impl Decoder {
         config: &LoraConfig,
         mut saved: impl FnMut(&str, &[usize]) -> Option<Vec<f32>>,
     ) -> Result<Self, LoraError> {
-        self.with_factors(config, &mut |name, shape| {
-            saved(name, &shape)
-                .ok_or_else(|| LoraError::Adapter { name: name.to_owned(), shape: shape.to_vec() })
+        config.check(self.spec())?;
+        let mut factors = read(self.spec(), config, &mut saved)?;
+        self.with_factors(config, &mut |id, side, _| {
+            factors.remove(&(id, side)).unwrap_or_default()
         })
     }
 
-    fn with_factors(
-        self,
-        config: &LoraConfig,
-        factors: &mut Factors<'_>,
-    ) -> Result<Self, LoraError> {
+    fn with_factors(self, config: &LoraConfig, make: &mut Make<'_>) -> Result<Self, LoraError> {
         config.check(self.spec())?;
         // Every factor first, since what attaches them cannot fail.
         let mut made = Vec::new();
-        let mut failed = None;
         visit_parameters(&self, &mut |parameter| {
-            let id = tensor_id(parameter.path);
-            if failed.is_some() || !id.is_some_and(|id| config.targets(id)) {
+            let Some(id) = tensor_id(parameter.path).filter(|id| config.targets(*id)) else {
                 return;
-            }
+            };
             let (rows, columns) = (parameter.shape[0], parameter.shape[1]);
-            let [a, b] = file_names(parameter.path);
-            let a = factors(&a, [config.rank, columns]);
-            let b = factors(&b, [rows, config.rank]);
-            match (a, b) {
-                (Ok(a), Ok(b)) => made.push((parameter.path.to_owned(), a, b)),
-                (Err(error), _) | (_, Err(error)) => failed = Some(error),
-            }
+            let a = make(id, Side::A, [config.rank, columns]);
+            let b = make(id, Side::B, [rows, config.rank]);
+            made.push((parameter.path.to_owned(), a, b));
         });
-        match failed {
-            Some(error) => Err(error),
-            None => {
-                let attach = Attach { config, made: made.into_iter() };
-                Ok(self.apply_reparameterization(attach))
-            }
-        }
+        let attach = Attach { config, made: made.into_iter() };
+        Ok(self.apply_reparameterization(attach))
     }
 
-    /// The adapters' factors, named as in an `adapter_model.safetensors` of PEFT.
+    /// The adapters' factors as the tensors of an `adapter_model.safetensors` of PEFT: one adapter for each
+    /// module of the family's model in transformers, which may be several matrices of a layer.
     pub fn adapters(&self) -> Vec<NamedTensor<'static>> {
-        let mut tensors = Vec::new();
+        let (mut factors, mut rank) = (Factors::new(), 0);
         visit_parameters(self, &mut |parameter| {
-            let (path, factor) = match parameter.path.rsplit_once(".lora.") {
-                Some((path, "b")) => (path, 0),
-                Some((path, "a")) => (path, 1),
+            // Burn's `a` is the left factor.
+            let (path, side) = match parameter.path.rsplit_once(".lora.") {
+                Some((path, "b")) => (path, Side::A),
+                Some((path, "a")) => (path, Side::B),
                 _ => return,
             };
-            let [a, b] = file_names(path);
-            tensors.push(parameter.copied(if factor == 0 { a } else { b }));
+            let Some(id) = tensor_id(path) else { return };
+            let factor = parameter.copied(String::new());
+            if side == Side::A {
+                rank = factor.shape[0];
+            }
+            factors.insert((id, side), factor.values.into_owned());
         });
-        tensors
+        written(self.spec(), &factors, rank)
     }
 
     /// The model with its adapters added to the matrices.
     pub fn merged(&self) -> Self {
         self.clone().materialize()
     }
-}
-
-/// Names of A, \[rank, in\], and B, \[out, rank\], of the matrix at a path of fields.
-fn file_names(path: &str) -> [String; 2] {
-    let module = path.strip_suffix(".weight").unwrap_or(path);
-    ["A", "B"].map(|factor| format!("base_model.model.model.{module}.lora_{factor}.weight"))
 }
 
 /// Attaches factors that were made, in the order in which the module is mapped: that of its visit.

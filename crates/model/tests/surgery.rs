@@ -1,7 +1,9 @@
 //! Surgery in memory: scales brought in, layers and branches left out, adapters beside frozen matrices.
 
+use std::collections::HashMap;
+
 use layernorm_scaling::rotary_table;
-use lns_checkpoint::{Checkpoint, Conversion};
+use lns_checkpoint::{Checkpoint, Conversion, NamedTensor};
 use lns_kernels::Device;
 use lns_model::{
     Decoder, LayerSource, LoraConfig, LoraError, Pruned, Retrofit, apply_curse_of_depth_mitigation,
@@ -180,6 +182,109 @@ fn a_seed_makes_the_same_adapters_and_another_seed_others() {
     };
     assert_eq!(of(1), of(1));
     assert_ne!(of(1), of(2));
+}
+
+/// The tensors of an adapter file with numbers of some size in them, by name: shape and values.
+type AdapterFile = HashMap<String, (Vec<usize>, Vec<f32>)>;
+
+/// What a file of adapters of a model may hold. B is zero where a part of a module has no adapter of its own.
+fn drawn(plain: &Decoder, config: &LoraConfig) -> AdapterFile {
+    let ones = |_: &str, shape: &[usize]| Some(vec![1.0; shape.iter().product()]);
+    let shown = plain.clone().with_saved_lora(config, ones).expect("fits").adapters();
+    let mut number = 0.0_f32;
+    let mut draw = |one: &f32| {
+        number += 0.7;
+        one * 0.1 * number.sin()
+    };
+    let draw = |tensor: NamedTensor<'_>| {
+        let values = tensor.values.iter().map(&mut draw).collect();
+        (tensor.name, (tensor.shape, values))
+    };
+    shown.into_iter().map(draw).collect()
+}
+
+/// As PEFT adds them: W + alpha/rank · B·A, or its transpose.
+fn assert_added_as_peft_does(
+    plain: &Decoder,
+    moved: &Decoder,
+    file: &AdapterFile,
+    config: &LoraConfig,
+) {
+    let told = config.peft_modules(plain.spec());
+    let before: HashMap<_, _> =
+        plain.tensors().into_iter().map(|tensor| (tensor.name, tensor.values)).collect();
+    let mut adapted = 0;
+    for after in moved.tensors() {
+        let module = after.name.strip_suffix(".weight").unwrap_or(&after.name);
+        let of = |side| file.get(&format!("base_model.model.{module}.lora_{side}.weight"));
+        let before = &before[&after.name];
+        let (Some((_, a)), Some((shape, b))) = (of("A"), of("B")) else {
+            assert_eq!(before, &after.values, "{}", after.name);
+            continue;
+        };
+        adapted += 1;
+        let (rows, rank, columns) = (shape[0], shape[1], a.len() / shape[1]);
+        let ends = |end: &&String| module.ends_with(&format!(".{end}"));
+        let target = told.target_modules.iter().find(ends).expect("a target");
+        let alpha = told.alpha_pattern.get(target).copied().unwrap_or(config.alpha) as f32;
+        assert_eq!(told.rank_pattern.get(target).copied().unwrap_or(config.rank), rank);
+        for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |c| (row, c))) {
+            let product: f32 = (0..rank).map(|r| b[row * rank + r] * a[r * columns + column]).sum();
+            let at = if told.fan_in_fan_out { column * rows + row } else { row * columns + column };
+            let expected = before[at] + alpha / rank as f32 * product;
+            assert!((after.values[at] - expected).abs() < 1e-5, "{module} at {at}");
+        }
+    }
+    assert_eq!(2 * adapted, file.len());
+}
+
+#[test]
+fn adapters_in_files_are_beside_the_modules_that_the_family_stores() {
+    let all = LoraConfig { rank: 2, alpha: 6.0, ..LoraConfig::default() };
+    let some =
+        LoraConfig { targets: vec!["v_proj".to_owned(), "o_proj".to_owned()], ..all.clone() };
+    for (family, of_all, of_some, fused) in [
+        ("gpt2", "c_attn c_fc c_proj", "attn.c_proj c_attn", "c_attn"),
+        (
+            "gpt_neox",
+            "dense dense_4h_to_h dense_h_to_4h query_key_value",
+            "dense query_key_value",
+            "query_key_value",
+        ),
+        (
+            "phi3",
+            "down_proj gate_up_proj o_proj qkv_proj",
+            "o_proj qkv_proj",
+            "gate_up_proj qkv_proj",
+        ),
+        (
+            "glm4",
+            "down_proj gate_up_proj k_proj o_proj q_proj v_proj",
+            "o_proj v_proj",
+            "gate_up_proj",
+        ),
+        ("qwen3", "down_proj gate_proj k_proj o_proj q_proj up_proj v_proj", "o_proj v_proj", ""),
+    ] {
+        let plain =
+            Decoder::from_checkpoint(&tiny_checkpoint(family), &Device::flex()).expect("loads");
+        for (config, targets, fused) in [(&all, of_all, fused), (&some, of_some, "")] {
+            let mut told = config.peft_modules(plain.spec());
+            told.target_modules.sort_unstable();
+            assert_eq!(told.target_modules.join(" "), targets, "{family}");
+            let other_ranks: Vec<&str> = told.rank_pattern.keys().map(String::as_str).collect();
+            assert_eq!(other_ranks.join(" "), fused, "{family}");
+            assert_eq!(told.fan_in_fan_out, family == "gpt2");
+            let file = drawn(&plain, config);
+            let saved = |name: &str, shape: &[usize]| {
+                file.get(name).filter(|(own, _)| own == shape).map(|(_, values)| values.clone())
+            };
+            let moved = plain.clone().with_saved_lora(config, saved).expect("fits");
+            for tensor in moved.adapters() {
+                assert_eq!(tensor.values, file[&tensor.name].1, "{family}: {}", tensor.name);
+            }
+            assert_added_as_peft_does(&plain, &moved, &file, config);
+        }
+    }
 }
 
 #[test]

@@ -20,6 +20,41 @@ fn every_family_has_its_row_in_the_documentation() {
     }
 }
 
+#[test]
+fn the_readme_names_every_family_once_and_counts_them_and_their_checkpoints() {
+    let readme = fs::read_to_string(repository().join("README.md")).expect("in the repository");
+    let table = readme.lines().skip_while(|line| !line.starts_with("| family |")).skip(2);
+    let rows: Vec<Vec<&str>> = table
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.split('|').map(str::trim).collect())
+        .collect();
+    let mut named = Vec::new();
+    for row in &rows {
+        let types: Vec<&str> = row[2].split(", ").map(|name| name.trim_matches('`')).collect();
+        for name in &types {
+            let family = Family::named(name).unwrap_or_else(|| panic!("no family is {name}"));
+            assert!(!family.is_encoder() || row[5] == "no", "{name} is not trained");
+        }
+        named.extend(types);
+    }
+    let mut registered: Vec<&str> = Family::all().map(Family::model_type).collect();
+    (named.sort_unstable(), registered.sort_unstable());
+    assert_eq!(named, registered);
+
+    let folders = fs::read_dir(repository().join("golden/tiny")).expect("in the repository");
+    let compared = folders
+        .filter(|entry| {
+            entry.as_ref().expect("readable").path().join("expected.safetensors").is_file()
+        })
+        .count();
+    for said in [
+        format!("{compared} tiny checkpoints: {} families", registered.len()),
+        format!("[{} families](docs/families.md)", registered.len()),
+    ] {
+        assert!(readme.contains(&said), "the README does not say \"{said}\"");
+    }
+}
+
 /// Other values for a value: of other types, none, and out of all proportion.
 fn others(value: &Value) -> Vec<Value> {
     let mut others = vec![json!(null), json!("x"), json!([]), json!({}), json!(true)];

@@ -16,8 +16,9 @@ use std::{
 use lns_checkpoint::{Checkpoint, NamedTensor, write_tensors};
 use lns_corpus::Position;
 use lns_kernels::Compute;
-use lns_model::{Decoder, LoraConfig};
+use lns_model::{Decoder, LoraConfig, PeftModules};
 use lns_record::{NewFolder, SMALL_FILE, file_sha256, read_regular};
+use lns_spec::ModelSpec;
 use lns_tokenizer::TokenizerError;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
@@ -127,7 +128,7 @@ impl Snapshots {
             Some((base, lora)) => {
                 write_tensors(&new.path().join(ADAPTERS), &trainer.model().adapters())
                     .map_err(|error| unwritable(error.to_string()))?;
-                let config = format!("{:#}\n", peft_config(base, lora));
+                let config = format!("{:#}\n", peft_config(base, lora, trainer.model().spec()));
                 std::fs::write(new.path().join(ADAPTER_CONFIG), config).map_err(io)?;
             }
         }
@@ -301,7 +302,9 @@ fn read_tensor(tensors: &SafeTensors<'_>, name: &str, shape: &[usize]) -> Option
 }
 
 /// An `adapter_config.json` as PEFT reads it, for adapters of the checkpoint `base`.
-fn peft_config(base: &Path, lora: &LoraConfig) -> serde_json::Value {
+fn peft_config(base: &Path, lora: &LoraConfig, spec: &ModelSpec) -> serde_json::Value {
+    let PeftModules { target_modules, rank_pattern, alpha_pattern, fan_in_fan_out } =
+        lora.peft_modules(spec);
     serde_json::json!({
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -310,7 +313,10 @@ fn peft_config(base: &Path, lora: &LoraConfig) -> serde_json::Value {
         "lora_alpha": lora.alpha,
         "lora_dropout": 0.0,
         "bias": "none",
-        "target_modules": lora.targets,
+        "target_modules": target_modules,
+        "rank_pattern": rank_pattern,
+        "alpha_pattern": alpha_pattern,
+        "fan_in_fan_out": fan_in_fan_out,
     })
 }
 

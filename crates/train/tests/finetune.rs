@@ -351,6 +351,9 @@ fn a_teacher_that_cannot_teach_or_is_another_than_before_is_refused() {
     let with = |teacher: PathBuf| towards(place.config(None), TeacherConfig::of(teacher));
     let error = refused(&with(place.run("gone")), &folder);
     assert!(matches!(error, RunError::Teacher { .. }), "{error}");
+    let encoder = lns_testing::golden::golden("tiny").join("bert");
+    let error = refused(&with(encoder), &folder);
+    assert!(matches!(error, RunError::TeacherEncoder { .. }), "{error}");
 
     let model = teach(&place, Family::QWEN3);
     let mut config = with(model.clone());

@@ -148,6 +148,20 @@ fn impossible_values_are_refused_by_key() {
 }
 
 #[test]
+fn an_older_phi3_calls_longrope_yarn_and_yarn_itself_is_refused_by_name() {
+    let factors = json!([1.0, 1.0, 1.0, 1.0]);
+    let phi3 = |scaling: Value| with(&[("model_type", json!("phi3")), ("rope_scaling", scaling)]);
+    let older = json!({"type": "yarn", "short_factor": factors, "long_factor": factors});
+    let spec = ModelSpec::from_config(&phi3(older)).expect("LongRoPE");
+    assert!(matches!(spec.rope.scaling, crate::RopeScaling::LongRope { .. }));
+    let error = ModelSpec::from_config(&phi3(json!({"rope_type": "yarn", "factor": 2.0})));
+    let message = error.expect_err("no LongRoPE").to_string();
+    for said in ["rope_scaling.rope_type", "yarn", "longrope", "short_factor", "phi3"] {
+        assert!(message.contains(said), "{message} lacks {said}");
+    }
+}
+
+#[test]
 fn families_have_their_own_biases_norms_and_windows() {
     let qwen2 = with(&[
         ("model_type", json!("qwen2")),

@@ -46,7 +46,18 @@ fn read(keys: &mut Keys) -> Result<ModelSpec, SpecError> {
     let original = keys.size("original_max_position_embeddings")?;
     for key in ["rope_scaling", "rope_parameters"] {
         let Some(Value::Object(scaling)) = keys.0.get_mut(key) else { continue };
+        let lacks_factors =
+            !["short_factor", "long_factor"].iter().all(|list| scaling.contains_key(*list));
         for name in ["type", "rope_type"] {
+            if lacks_factors && scaling.get(name).is_some_and(|kind| kind == "yarn") {
+                return Err(SpecError::Unsupported {
+                    key: format!("{key}.{name}"),
+                    value: "yarn".to_owned(),
+                    why: "in a phi3 it is an older name of longrope, whose short_factor and long_factor are \
+                          not there; YaRN itself is not computed for phi3"
+                        .to_owned(),
+                });
+            }
             if scaling.get(name).is_some_and(|kind| kind == "su" || kind == "yarn") {
                 scaling.insert(name.to_owned(), json!("longrope"));
             }

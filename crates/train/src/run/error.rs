@@ -85,6 +85,11 @@ pub enum RunError {
     )]
     Encoder { base: PathBuf },
     #[error(
+        "the teacher {teacher} is an encoder, which sees the tokens that it would have to predict; name a \
+         model that predicts the next token"
+    )]
+    TeacherEncoder { teacher: PathBuf },
+    #[error(
         "{base} is a mixture of experts, which lns runs, diagnoses and converts but does not train: nothing \
          here keeps the experts' load even"
     )]

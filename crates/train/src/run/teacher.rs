@@ -44,6 +44,9 @@ pub fn check_teacher(
     length: usize,
 ) -> Result<(), RunError> {
     let teacher = config.model.clone();
+    if checkpoint.spec().family.is_encoder() {
+        return Err(RunError::TeacherEncoder { teacher });
+    }
     let Some(own) = model_tokenizer(checkpoint)? else {
         return Err(RunError::TeacherWithoutTokenizer { teacher });
     };
