@@ -2,6 +2,8 @@
 //! input, then from the last layer to the first forward again with autodiff and backward. Memory is every
 //! window's streams, (L + 1) · T · H numbers each, and one layer's tape and gradient per worker.
 
+use std::sync::OnceLock;
+
 use burn::{
     module::{Module, ModuleVisitor, Param},
     tensor::{Gradients, Tensor},
@@ -25,7 +27,13 @@ pub struct Examined<'a> {
     pub workers: &'a Workers,
     /// To be told of every layer that a window has passed, and asked between layers whether to stop.
     pub control: Control<'a>,
+    /// The forward pass that the first probe makes and all use.
+    pub forward: &'a Forward,
 }
+
+/// stream\[0..=L\] of each window, once a probe has asked for them.
+#[derive(Debug, Default)]
+pub struct Forward(OnceLock<Vec<Vec<Tensor<3>>>>);
 
 /// The loss's derivative at one layer, for one window.
 pub(crate) struct AtDerivative<'a> {
@@ -46,8 +54,18 @@ impl Examined<'_> {
     pub(crate) fn streams(
         &self,
         rotary: &RotaryTable,
-    ) -> Result<Option<Vec<Vec<Tensor<3>>>>, LoadError> {
-        let Self { source, windows, workers, control } = *self;
+    ) -> Result<Option<&[Vec<Tensor<3>>]>, LoadError> {
+        let Forward(forward) = self.forward;
+        if forward.get().is_none() {
+            let Some(streams) = self.forward(rotary)? else { return Ok(None) };
+            // Probes run one after another, so that nobody else has set it.
+            let _ = forward.set(streams);
+        }
+        Ok(forward.get().map(Vec::as_slice))
+    }
+
+    fn forward(&self, rotary: &RotaryTable) -> Result<Option<Vec<Vec<Tensor<3>>>>, LoadError> {
+        let Self { source, windows, workers, control, .. } = *self;
         let mut streams = windows
             .iter()
             .map(|window| Ok(vec![source.embed_ids(&window.ids)?]))
@@ -78,7 +96,7 @@ impl Examined<'_> {
         mut window_done: impl FnMut(&mut S, T),
         mut layer_done: impl FnMut(usize, S, &[Tensor<3>]) -> Result<(), ScoreError>,
     ) -> Result<bool, ScoreError> {
-        let Self { source, windows, workers, control } = *self;
+        let Self { source, windows, workers, control, .. } = *self;
         let rotary = self.rotary()?;
         let Some(streams) = self.streams(&rotary)? else { return Ok(false) };
         let predicted = windows.iter().map(predicted).sum::<usize>() as f64;

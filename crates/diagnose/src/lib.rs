@@ -20,7 +20,7 @@ mod verdict;
 mod words;
 
 pub use choose::{Choice, ChooseError, Chosen, PruneRule, choose};
-pub use derivative::Examined;
+pub use derivative::{Examined, Forward};
 pub use growth::fit_growth;
 pub use observer::{AtEnd, AtEndWithout, AtLayer, Observer, Observers, Passed};
 pub use probes::{Course, Probe, Probes, UnknownProbe, UnsuitedProbe, probes};
@@ -131,7 +131,8 @@ pub fn diagnose(
     found.conclude(text, &observers, labels.spell, &mut record);
     timed(names.join("+"), start);
 
-    let examined = Examined { source, windows, workers, control };
+    let forward = Forward::default();
+    let examined = Examined { source, windows, workers, control, forward: &forward };
     for probe in probes.iter() {
         if let Course::Own { run, .. } = probe.course() {
             let start = Instant::now();
@@ -238,10 +239,12 @@ pub fn read(path: &Path) -> Result<DiagnoseRecord, RecordError> {
 /// layers it costs as much as. With a removal error they are the most that can be needed.
 pub fn work(spec: &ModelSpec, windows: usize, probes: &Probes) -> u64 {
     let (_, observers) = shared(probes);
-    let own = probes.iter().map(|probe| match probe.course() {
-        Course::Shared(_) => 0,
-        Course::Own { passes, .. } => passes * (spec.num_hidden_layers * windows) as u64,
-        Course::Questions { .. } => 0,
+    let own = probes.iter().filter_map(|probe| match probe.course() {
+        Course::Own { passes, .. } => Some(passes),
+        Course::Shared(_) | Course::Questions { .. } => None,
     });
-    pass::work(spec, windows, &observers) + own.sum::<u64>()
+    let own: Vec<u64> = own.collect();
+    // One more makes the streams that all of them start from.
+    let passes = own.iter().sum::<u64>() + u64::from(!own.is_empty());
+    pass::work(spec, windows, &observers) + passes * (spec.num_hidden_layers * windows) as u64
 }

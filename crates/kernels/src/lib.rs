@@ -37,6 +37,7 @@ use burn::tensor::{DType, Gradients, Int, Tensor};
 
 pub use burn::tensor::{Device, DeviceKind};
 pub use compute::{Compute, Exchange, cpu_device, is_cpu};
+pub use cpu::{InstructionSet, InstructionSetError};
 pub use distillation::{
     DistillationLoss, DistillationTerms, Projection, distillation_loss, divergence_to,
 };

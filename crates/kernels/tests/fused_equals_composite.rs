@@ -248,6 +248,23 @@ proptest! {
     }
 
     #[test]
+    fn divergences_of_rows_that_come_several_times_are_those_of_each_time(
+        rows in 1usize..40, width in 1usize..20, vocabulary in 2usize..600, times in 1usize..4,
+    ) {
+        let p = projection(rows, width, vocabulary, None);
+        let all = projection(rows * times, width, vocabulary, Some(2.0));
+        let found = divergence_to(&p, &all, 1.0);
+        prop_assert_eq!(found.len(), rows * times);
+        for time in 0..times {
+            let hidden = all.hidden.clone().narrow(0, time * rows, rows);
+            let alone = divergence_to(&p, &Projection { hidden, ..all.clone() }, 1.0);
+            for ((found, _), (alone, _)) in found[time * rows..].iter().zip(&alone) {
+                prop_assert!((found - alone).abs() < 1e-6 * (1.0 + alone), "{found} {alone}");
+            }
+        }
+    }
+
+    #[test]
     fn distillations(
         rows in 1usize..40, width in 1usize..30, vocabulary in 2usize..2600, padding in 0usize..4,
         temperature in 0.5f64..4.0, share in 0.01f64..1.0, z_loss in 0.0f64..0.1,

@@ -58,6 +58,10 @@ pub struct BenchRecord {
     pub peak_gflops: f64,
     /// Worker threads.
     pub threads: u64,
+    /// Vector instructions of the CPU's loops and products; absent on other devices and in records of
+    /// earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instruction_set: Option<String>,
     /// Cores that other programs kept busy meanwhile, where the system says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub busy_elsewhere: Option<f64>,

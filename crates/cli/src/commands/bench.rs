@@ -9,7 +9,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use lns_bench::{Effort, Load, Workload};
 use lns_checkpoint::Checkpoint;
-use lns_kernels::{Workers, is_cpu, with_threads};
+use lns_kernels::{InstructionSet, Workers, is_cpu, with_threads};
 use lns_model::available_memory;
 use lns_record::{BenchRecord, BenchResult, NormRecord};
 use lns_show::counted;
@@ -92,6 +92,11 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "N", value_parser = whole::<usize>(THREADS))]
     pub(crate) threads: Option<usize>,
 
+    /// Vector instructions of the loops and matrix products on the CPU: baseline, avx2 or avx512; the widest
+    /// that the machine has if not given. One machine can so tell what another would do, its clock apart
+    #[arg(long, value_name = "SET")]
+    pub(crate) isa: Option<InstructionSet>,
+
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
 
@@ -143,6 +148,12 @@ fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<()> {
     if args.estimate {
         return estimate(&workloads, threads, &options, printer);
     }
+    if let Some(set) = args.isa {
+        if !is_cpu(&args.place.device) {
+            return Err(usage("--isa is about the CPU's instructions; --device cpu only"));
+        }
+        set.force().map_err(|error| usage(format!("--isa {set}: {error}")))?;
+    }
     if args.mode.contains(&BenchMode::Norm) && !is_cpu(&args.place.device) {
         return Err(usage(
             "--mode norm holds the norm against this machine's memory; --device cpu only",
@@ -153,17 +164,20 @@ fn run(args: &BenchArgs, printer: &Printer) -> anyhow::Result<()> {
     }
     let model = args.model.as_deref().map(|path| open(path, args)).transpose()?;
     let compute = model::compute(Some(threads), &args.place)?;
+    let instruction_set = is_cpu(&compute.device).then(InstructionSet::in_use);
     let load = Load::now();
     let peak_gflops = lns_bench::peak_gflops(&compute);
     printer.note(&format!(
-        "peak of matrix products, {}: {peak_gflops:.0} GFLOP/s",
-        counted(threads, "thread")
+        "peak of matrix products, {}{}: {peak_gflops:.0} GFLOP/s",
+        counted(threads, "thread"),
+        instruction_set.map(|set| format!(", {set}")).unwrap_or_default()
     ));
     let effort =
         Effort { seconds: args.seconds, options, losses: args.losses, peak_gflops, compute };
     let mut record = BenchRecord {
         peak_gflops,
         threads: threads as u64,
+        instruction_set: instruction_set.map(|set| set.name().to_owned()),
         busy_elsewhere: None,
         workloads: Vec::new(),
         norm: None,

@@ -273,6 +273,19 @@ fn a_benchmark_of_nothing_says_so_instead_of_an_empty_table() {
     assert!(error.contains("nothing to measure"), "{error}");
 }
 
+#[test]
+fn a_benchmark_names_its_instruction_set_and_uses_the_one_that_is_asked_for() {
+    let bench = Bench::new("llama");
+    let measure = ["bench", "--workload", "", "--mode", "norm", "--threads", "1", "--json"];
+    let of = |set: &str| -> Value {
+        let more = ["--isa", set];
+        serde_json::from_str(&bench.succeeds(&[&measure[..], &more].concat())).expect("JSON")
+    };
+    assert_eq!(of("baseline")["instruction_set"], "baseline");
+    let error = bench.fails(&[&measure[..], &["--isa", "mmx"]].concat(), 2);
+    assert!(error.contains("expected one of baseline, avx2, avx512"), "{error}");
+}
+
 /// Names of other encodings, as old disks and archives have.
 #[cfg(target_os = "linux")]
 #[test]

@@ -98,7 +98,7 @@ impl Probe for Attribution {
     }
 
     fn course(&self) -> Course {
-        Course::Own { passes: 2, run }
+        Course::Own { passes: 1, run }
     }
 
     fn evidence(&self, record: &DiagnoseRecord) -> Vec<String> {

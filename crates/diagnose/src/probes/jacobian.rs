@@ -74,13 +74,13 @@ impl Probe for Jacobian {
     }
 
     fn course(&self) -> Course {
-        Course::Own { passes: 2, run }
+        Course::Own { passes: 1, run }
     }
 }
 
 /// Distances with their standard errors over random vectors; none when it was stopped.
 fn run(examined: &Examined<'_>, record: &mut DiagnoseRecord) -> Result<(), ScoreError> {
-    let Examined { source, windows, workers, control } = *examined;
+    let Examined { source, windows, workers, control, .. } = *examined;
     let rotary = examined.rotary()?;
     let Some(streams) = examined.streams(&rotary)? else { return Ok(()) };
     let mut distances = Vec::new();

@@ -1,6 +1,8 @@
 //! `lens`: how far the final prediction is already there after each layer. The logit lens applies the
 //! final norm and head to an earlier point of the stream.
 
+use std::ops::Range;
+
 use burn::tensor::Tensor;
 use lns_kernels::divergence_to;
 use lns_model::Head;
@@ -53,7 +55,7 @@ impl Probe for Lens {
     }
 
     fn price(&self, layers: f64) -> f64 {
-        layers * 0.5
+        layers * 0.3
     }
 
     fn group(&self) -> Group {
@@ -99,6 +101,14 @@ impl Probe for Lens {
     }
 }
 
+/// Points of the stream that are held against the final prediction together: its logits are made once for
+/// them. Not all at once, so that there is something to do for many workers.
+const TOGETHER: usize = 8;
+
+/// Rows of a window that are compared at once, for the same reason; fewer would make the head's preparation
+/// for a product dear.
+const ROWS: usize = 128;
+
 /// Notes Σ over tokens of each stream of each window.
 #[derive(Default)]
 struct Watch(Notes<Vec<(f64, usize)>>);
@@ -108,18 +118,35 @@ impl Observer for Watch {
         true
     }
 
-    /// Of the final prediction and of the stream's, for each point of the stream.
+    /// Of each point of the stream, and of the final prediction for as many of them as are taken together.
     fn heads(&self, layers: u64) -> u64 {
-        2 * (layers + 1)
+        let points = layers + 1;
+        points + points.div_ceil(TOGETHER as u64)
     }
 
     fn at_end(&self, at: &AtEnd<'_>) -> Result<(), String> {
         let Some(head) = at.head else { return Ok(()) };
-        let found = at.workers.map(at.streams.len(), |i| {
-            let sums = sums(head, &at.streams[i], at.last());
-            (at.progress)(2);
+        let groups: Vec<&[Tensor<3>]> = at.streams.chunks(TOGETHER).collect();
+        let rows = at.last().dims()[1];
+        let parts = rows.div_ceil(ROWS);
+        let jobs = at.workers.map(groups.len() * parts, |job| {
+            let (group, first) = (groups[job / parts], job % parts * ROWS);
+            let sums = sums(head, group, at.last(), first..(first + ROWS).min(rows));
+            if first == 0 {
+                (at.progress)(group.len() as u64 + 1);
+            }
             sums
         });
+        let mut found = Vec::with_capacity(at.streams.len());
+        for parts in jobs.chunks(parts) {
+            let mut sums = vec![(0.0, 0); parts[0].len()];
+            for part in parts {
+                for (sum, part) in sums.iter_mut().zip(part) {
+                    *sum = (sum.0 + part.0, sum.1 + part.1);
+                }
+            }
+            found.extend(sums);
+        }
         if let Some(i) = found.iter().position(|(kl, _)| !kl.is_finite()) {
             return Err(format!("the prediction read off stream {i}"));
         }
@@ -138,13 +165,23 @@ impl Observer for Watch {
     }
 }
 
-/// Σ over tokens of KL(final prediction ‖ prediction from `stream`), and how many tokens agree on the
-/// most likely next one. Streams \[1, T, H\].
-fn sums(head: &Head, stream: &Tensor<3>, last: &Tensor<3>) -> (f64, usize) {
-    let predicting = |stream: &Tensor<3>| {
-        let [_, length, hidden] = stream.dims();
-        head.projection(stream.clone().reshape([length, hidden]))
+/// Σ over tokens of KL(final prediction ‖ prediction from a stream), and how many tokens agree on the most
+/// likely next one, for each of `streams`. Streams \[1, T, H\], of which some rows count.
+fn sums(
+    head: &Head,
+    streams: &[Tensor<3>],
+    last: &Tensor<3>,
+    rows: Range<usize>,
+) -> Vec<(f64, usize)> {
+    let count = rows.len();
+    let part = |stream: &Tensor<3>| {
+        let hidden = stream.dims()[2];
+        stream.clone().narrow(1, rows.start, count).reshape([count, hidden])
     };
-    let rows = divergence_to(&predicting(last), &predicting(stream), 1.0);
-    (rows.iter().map(|row| row.0).sum(), rows.iter().filter(|row| row.1).count())
+    let stacked = Tensor::cat(streams.iter().map(part).collect(), 0);
+    let found = divergence_to(&head.projection(part(last)), &head.projection(stacked), 1.0);
+    let of = |rows: &[(f64, bool)]| {
+        (rows.iter().map(|row| row.0).sum(), rows.iter().filter(|row| row.1).count())
+    };
+    found.chunks(count).map(of).collect()
 }

@@ -92,9 +92,9 @@ pub trait Probe: Sync {
 pub enum Course {
     /// It watches the one pass that every diagnosis makes.
     Shared(Box<dyn Observer>),
-    /// It makes passes of its own after that one.
+    /// It makes passes of its own after that one, from the streams of a forward pass that such probes share.
     Own {
-        /// How often every window passes every layer, as it is reported to the progress.
+        /// How often every window passes every layer beyond that one, as it is reported to the progress.
         passes: u64,
         /// Measures, and writes its numbers into the record's layers.
         run: fn(&Examined<'_>, &mut DiagnoseRecord) -> Result<(), ScoreError>,

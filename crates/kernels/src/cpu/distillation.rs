@@ -248,28 +248,35 @@ dispatch! {
     }
 }
 
-/// For each row, KL(softmax(reference/T) ‖ softmax(other/T)) in nats over the entries that both have, and
-/// whether both have their largest logit at the same place.
+/// For each row of `other`, KL(softmax(reference/T) ‖ softmax(other/T)) in nats over the entries that both
+/// have, and whether both have their largest logit at the same place. `other` has as many rows as the
+/// reference, or that many times over; the reference's logits are made once for all of them.
 pub(crate) fn divergence_to(
     reference: Side<'_>,
     other: Side<'_>,
     temperature: f64,
 ) -> Vec<(f64, bool)> {
     let widths = [reference, other].map(|side| side.vocabulary());
+    let [rows, others] = [reference, other].map(|side| side.hidden.len() / side.width);
     let block = (DIVERGENCE_LOGITS / widths[0].max(widths[1])).clamp(1, ROW_BLOCK);
+    let block = block.min(rows.max(1));
     let [mut p, mut q] = widths.map(|vocabulary| vec![0f32; block * vocabulary]);
-    let total = other.hidden.len() / other.width;
-    let mut out = Vec::with_capacity(total);
-    for first in (0..total).step_by(block) {
-        let count = block.min(total - first);
+    let common = widths[0].min(widths[1]);
+    let mut used_up = vec![0f32; common];
+    let mut out = vec![(0.0, false); others];
+    for first in (0..rows).step_by(block) {
+        let count = block.min(rows - first);
         let (p, q) = (&mut p[..count * widths[0]], &mut q[..count * widths[1]]);
         reference.logits(p, first, count);
-        other.logits(q, first, count);
-        for (p, q) in p.chunks_exact_mut(widths[0]).zip(q.chunks_exact(widths[1])) {
-            let common = p.len().min(q.len());
-            let (p, q) = (&mut p[..common], &q[..common]);
-            let agree = first_largest(p) == first_largest(q);
-            out.push((compare(p, q, temperature).divergence, agree));
+        for first in (first..others).step_by(rows) {
+            other.logits(q, first, count);
+            let logits = p.chunks_exact(widths[0]).zip(q.chunks_exact(widths[1]));
+            for ((p, q), out) in logits.zip(&mut out[first..]) {
+                let (p, q) = (&p[..common], &q[..common]);
+                let agree = first_largest(p) == first_largest(q);
+                used_up.copy_from_slice(p);
+                *out = (compare(&mut used_up, q, temperature).divergence, agree);
+            }
         }
     }
     out

@@ -12,6 +12,7 @@ use super::{
     Unwritten, activate,
     buffer::{over, with_scratch},
     clamped_swiglu, dispatch, gated,
+    instructions::InstructionSet,
     simd::dot,
 };
 use crate::{Gate, GateClamp};
@@ -77,20 +78,14 @@ impl<'a> ExpertMlp<'a> {
     }
 }
 
-/// Whether this machine has the registers and the instruction that the sums here are made of.
+/// Whether there are the registers and the instruction that the sums here are made of.
 pub(crate) fn has_fused_multiply_add() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-    #[cfg(not(target_arch = "x86_64"))]
-    false
+    InstructionSet::in_use() >= InstructionSet::Avx2
 }
 
-/// Whether it has 32 registers of a whole lane.
+/// Whether there are 32 registers of a whole lane.
 fn has_wide_registers() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl");
-    #[cfg(not(target_arch = "x86_64"))]
-    false
+    InstructionSet::in_use() == InstructionSet::Avx512
 }
 
 /// What an expert makes of some rows of `tokens`, \[N, width\]: \[rows, width\].

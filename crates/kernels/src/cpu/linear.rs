@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::{
     buffer::Unwritten,
     dispatch,
+    instructions::InstructionSet,
     simd::{add_to, dot},
 };
 
@@ -71,7 +72,7 @@ pub(super) fn product(
     // slice; `c` is borrowed mutably, so it overlaps neither `a` nor `b`; it is read only where
     // `add` says that it holds numbers.
     unsafe {
-        gemm::gemm(
+        products::of(InstructionSet::in_use())(
             m,
             n,
             k,
@@ -93,6 +94,96 @@ pub(super) fn product(
             parallelism,
         );
     }
+}
+
+/// `gemm` picks its kernels by what the machine has, once and for all. Where a narrower set is in use, they are
+/// called past that choice.
+mod products {
+    use gemm::Parallelism;
+    use gemm_common::{gemm::gemm_basic_generic, simd::MixedSimd};
+
+    use super::InstructionSet;
+
+    /// As `gemm::gemm`: m, n, k; the result, its columns' and rows' strides, whether it is added to; the left
+    /// and the right factor with theirs; what the result and the product are multiplied by; whether the three
+    /// are conjugated; threads.
+    pub(super) type Product = unsafe fn(
+        usize,
+        usize,
+        usize,
+        *mut f32,
+        isize,
+        isize,
+        bool,
+        *const f32,
+        isize,
+        isize,
+        *const f32,
+        isize,
+        isize,
+        f32,
+        f32,
+        bool,
+        bool,
+        bool,
+        Parallelism,
+    );
+
+    pub(super) fn of(set: InstructionSet) -> Product {
+        match set {
+            set if set == InstructionSet::widest() => gemm::gemm,
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => fma,
+            _ => scalar,
+        }
+    }
+
+    macro_rules! kernels {
+        ($(#[$meta:meta])* $name:ident, $module:ident, $simd:ty, $lanes:literal) => {
+            $(#[$meta])*
+            #[allow(clippy::too_many_arguments, reason = "the signature is gemm's")]
+            unsafe fn $name(
+                m: usize, n: usize, k: usize,
+                c: *mut f32, c_columns: isize, c_rows: isize, add: bool,
+                a: *const f32, a_columns: isize, a_rows: isize,
+                b: *const f32, b_columns: isize, b_rows: isize,
+                alpha: f32, beta: f32,
+                conjugate_c: bool, conjugate_a: bool, conjugate_b: bool,
+                parallelism: Parallelism,
+            ) {
+                use gemm_f32::microkernel::$module::f32::{H_M, H_N, H_UKR, MR_DIV_N, NR, UKR};
+                // The kernels want a result whose columns are contiguous: transposed, rows are.
+                let transposed = c_columns < c_rows;
+                let (m, n, c_columns, c_rows) =
+                    if transposed { (n, m, c_rows, c_columns) } else { (m, n, c_columns, c_rows) };
+                let (a, a_columns, a_rows, b, b_columns, b_rows) = match transposed {
+                    true => (b, b_rows, b_columns, a, a_rows, a_columns),
+                    false => (a, a_columns, a_rows, b, b_columns, b_rows),
+                };
+                let Some(simd) = <$simd as MixedSimd<f32, f32, f32, f32>>::try_new() else {
+                    // A set is in use only where the machine has it.
+                    unreachable!("the machine lacks {}", stringify!($module));
+                };
+                // SAFETY: the caller's pointers and strides, as they are promised to `gemm::gemm`.
+                unsafe {
+                    gemm_basic_generic::<_, f32, $lanes, { MR_DIV_N * $lanes }, NR, MR_DIV_N, H_M, H_N>(
+                        simd, m, n, k, c, c_columns, c_rows, add, a, a_columns, a_rows, b, b_columns,
+                        b_rows, alpha, beta, conjugate_c, conjugate_a, conjugate_b,
+                        |a, b, c| a * b + c, &UKR, &H_UKR, false, parallelism,
+                    );
+                }
+            }
+        };
+    }
+
+    kernels!(
+        #[cfg(target_arch = "x86_64")]
+        fma,
+        fma,
+        gemm_common::simd::V3,
+        8
+    );
+    kernels!(scalar, scalar, gemm_common::simd::Scalar, 1);
 }
 
 /// y\[rows, out\] = x\[rows, in\] · weightᵀ, weight \[out, in\].

@@ -15,6 +15,7 @@ mod embedding;
 mod exp;
 mod expert;
 mod gate;
+mod instructions;
 mod linear;
 mod loss;
 mod norm;
@@ -30,6 +31,7 @@ pub(crate) use expert::{Affine, ExpertMlp, Middle, expert, has_fused_multiply_ad
 pub(crate) use gate::{
     activate, activate_backward, clamped_swiglu, clamped_swiglu_backward, gated, gated_backward,
 };
+pub use instructions::{InstructionSet, InstructionSetError};
 pub(crate) use linear::{add_bias, add_rows, linear, linear_input_gradient, new_weight_gradient};
 pub(crate) use loss::{RowLoss, row_losses, row_losses_with_gradients};
 pub(crate) use norm::{add_rms_norm, layer_norm, layer_norm_backward, rms_norm, rms_norm_backward};

@@ -1,6 +1,7 @@
 //! One loop, compiled for several instruction sets and chosen at run time.
 
-/// Defines functions that run their body with the widest vectors the machine has.
+/// Defines functions that run their body with the vectors of [`InstructionSet`](crate::InstructionSet) in use,
+/// the widest the machine has if nothing else was asked for.
 ///
 /// The body is inlined into one copy per instruction set, so everything it calls must be
 /// `#[inline(always)]` to be vectorised with it. AVX-512 (F, VL, DQ, BW), AVX2 with FMA, and the
@@ -26,19 +27,12 @@ macro_rules! dispatch {
                 fn avx2($($arg: $ty),*) $(-> $ret)? {
                     body($($arg),*)
                 }
-                if is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512vl")
-                    && is_x86_feature_detected!("avx512dq")
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx2")
-                    && is_x86_feature_detected!("fma")
-                {
-                    // SAFETY: every feature the function enables was just detected.
-                    return unsafe { avx512($($arg),*) };
-                }
-                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                    // SAFETY: every feature the function enables was just detected.
-                    return unsafe { avx2($($arg),*) };
+                match $crate::InstructionSet::in_use() {
+                    // SAFETY: a set is in use only where the machine has every feature of it.
+                    $crate::InstructionSet::Avx512 => return unsafe { avx512($($arg),*) },
+                    // SAFETY: as above.
+                    $crate::InstructionSet::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::InstructionSet::Baseline => {}
                 }
             }
             body($($arg),*)
