@@ -14,7 +14,7 @@ use lns_corpus::{Window, Windows};
 use lns_kernels::{RotaryTable, Workers, with_slices};
 use lns_model::{Head, LayerSource, LoadError};
 use lns_record::{DiagnoseRecord, StreamRecord};
-use lns_score::{CountPasses, ScoreError, window_length, window_loss};
+use lns_score::{CountPasses, ScoreError, window_length, window_losses};
 use lns_spec::{LayerIndex, ModelSpec, Prediction, Site};
 use lns_statistics::mean;
 
@@ -206,7 +206,7 @@ fn advance(
         (context.progress)(1);
         step
     });
-    let stacks = stacks(runs);
+    let stacks = stacks(runs, STACK);
     let done = workers.map(stacks.len(), |job| {
         let (window, range) = stacks[job].clone();
         let stack = stacked(&runs[window], range.clone());
@@ -259,12 +259,16 @@ fn add_stream(
 /// products is shared.
 const STACK: usize = 4;
 
-/// The variants of every window, as (window, range of its variants), at most [`STACK`] together.
-fn stacks(runs: &[WindowState<'_>]) -> Vec<(usize, Range<usize>)> {
+/// Rows of variants of one window that go through the head together: so many fill one of its products, and of
+/// more the logits would leave the cache (`lns_kernels` takes as many at once).
+const HEAD_ROWS: usize = 512;
+
+/// The variants of every window, as (window, range of its variants), at most so many together.
+fn stacks(runs: &[WindowState<'_>], together: usize) -> Vec<(usize, Range<usize>)> {
     let of = |(window, run): (usize, &WindowState<'_>)| {
         let count = run.variants.len();
-        let range = move |start: usize| (window, start..(start + STACK).min(count));
-        (0..count).step_by(STACK).map(range).collect::<Vec<_>>()
+        let range = move |start: usize| (window, start..(start + together).min(count));
+        (0..count).step_by(together).map(range).collect::<Vec<_>>()
     };
     runs.iter().enumerate().flat_map(of).collect()
 }
@@ -347,36 +351,39 @@ fn finish(
         let layers = runs[window].measured.streams.len();
         add_stream(&mut runs[window], layers, first + window, sums)?;
     }
-    let loss_of = |run: &WindowState<'_>, stream: &Tensor<3>| {
-        let loss = head.map(|head| window_loss(head, stream, run.window));
-        progress(1);
-        loss
+    let losses_of = |run: &WindowState<'_>, streams: &[Tensor<3>]| {
+        let losses = head.map(|head| window_losses(head, streams, run.window));
+        progress(streams.len() as u64);
+        losses.unwrap_or_default()
     };
     let hidden = |stream: &Tensor<3>| last_hidden(prediction, head, stream);
     let outputs = workers.map(runs.len(), |window| hidden(&last(&runs[window])));
-    let baselines = workers.map(runs.len(), |window| loss_of(&runs[window], &last(&runs[window])));
-    let variants: Vec<(usize, &Variant)> = runs
-        .iter()
-        .enumerate()
-        .flat_map(|(window, run)| run.variants.iter().map(move |variant| (window, variant)))
-        .collect();
-    let losses: Vec<(usize, Lacks, Option<f64>)> = workers.map(variants.len(), |job| {
-        let (window, variant) = variants[job];
-        let Lacks { observer, part, layer } = variant.lacks;
-        let (whole, without) = (&outputs[window], &hidden(&variant.stream));
-        let (content, at) = (runs[window].content, first + window);
-        observers[observer].at_end_without(&AtEndWithout {
-            window: at,
-            content,
-            layer,
-            part,
-            whole,
-            without,
-        });
-        (window, variant.lacks, loss_of(&runs[window], &variant.stream))
+    let baselines = workers.map(runs.len(), |window| {
+        losses_of(&runs[window], &[last(&runs[window])]).first().copied()
     });
-    for (window, lacks, loss) in losses {
-        runs[window].measured.losses.extend(loss.map(|loss| (lacks, loss)));
+    let together = runs.first().map_or(1, |run| (HEAD_ROWS / run.window.ids.len().max(1)).max(1));
+    let stacks = stacks(runs, together);
+    let losses = workers.map(stacks.len(), |job| {
+        let (window, range) = stacks[job].clone();
+        let run = &runs[window];
+        let variants = &run.variants[range];
+        for Variant { lacks: Lacks { observer, part, layer }, stream } in variants {
+            observers[*observer].at_end_without(&AtEndWithout {
+                window: first + window,
+                content: run.content,
+                layer: *layer,
+                part: *part,
+                whole: &outputs[window],
+                without: &hidden(stream),
+            });
+        }
+        let streams: Vec<_> = variants.iter().map(|variant| variant.stream.clone()).collect();
+        let losses = losses_of(run, &streams);
+        let lacks = variants.iter().map(|variant| variant.lacks);
+        (window, lacks.zip(losses).collect::<Vec<_>>())
+    });
+    for (window, losses) in losses {
+        runs[window].measured.losses.extend(losses);
     }
     for (window, (run, baseline)) in runs.iter_mut().zip(baselines).enumerate() {
         let window = first + window;

@@ -40,7 +40,7 @@ pub use sequences::{HeldOut, Reference, evaluate_sequences};
 pub use tasks::{Reading, score_documents, score_documents_without_layers};
 pub use windows::{
     Evaluation, evaluate, paired, predicted, require_finite, targets, window_length, window_loss,
-    work,
+    window_losses, work,
 };
 
 /// Called with the number of layer passes over one window or request that were just finished.

@@ -121,15 +121,24 @@ pub fn evaluate(
 
 /// Mean nats per predicted token of a window whose stream, \[1, T, H\], left the last layer.
 pub fn window_loss(head: &Head, stream: &Tensor<3>, window: &Window) -> f64 {
-    let losses = match &window.targets {
-        None => head.nll(predictors(stream), &window.ids[1..]),
-        Some(targets) => {
-            let (rows, targets) = asked(stream, targets);
-            head.nll(rows, &targets)
-        }
+    window_losses(head, std::slice::from_ref(stream), window).into_iter().sum()
+}
+
+/// As [`window_loss`], for each of several streams of one window, which go through the head in one product.
+pub fn window_losses(head: &Head, streams: &[Tensor<3>], window: &Window) -> Vec<f64> {
+    let predicting = |stream: &Tensor<3>| match &window.targets {
+        None => (predictors(stream), window.ids[1..].to_vec()),
+        Some(targets) => asked(stream, targets),
     };
+    let (rows, targets): (Vec<_>, Vec<_>) = streams.iter().map(predicting).unzip();
+    let Some(count) = targets.first().map(Vec::len) else { return Vec::new() };
+    let losses = head.nll(Tensor::cat(rows, 0), &targets.concat());
     with_slices([&losses], |[losses]| {
-        losses.iter().map(|loss| f64::from(*loss)).sum::<f64>() / losses.len() as f64
+        let of = |index: usize| {
+            let own = &losses[index * count..][..count];
+            own.iter().map(|loss| f64::from(*loss)).sum::<f64>() / count as f64
+        };
+        (0..streams.len()).map(of).collect()
     })
 }
 
