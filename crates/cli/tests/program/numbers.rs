@@ -276,7 +276,8 @@ fn a_benchmark_of_nothing_says_so_instead_of_an_empty_table() {
 #[test]
 fn a_benchmark_names_its_instruction_set_and_uses_the_one_that_is_asked_for() {
     let bench = Bench::new("llama");
-    let measure = ["bench", "--workload", "", "--mode", "norm", "--threads", "1", "--json"];
+    let least = ["--prompt-tokens", "4", "--new-tokens", "2", "--seconds", "0", "--threads", "1"];
+    let measure = [&["bench", "--workload", "", "--model", "model", "--json"][..], &least].concat();
     let of = |set: &str| -> Value {
         let more = ["--isa", set];
         serde_json::from_str(&bench.succeeds(&[&measure[..], &more].concat())).expect("JSON")
