@@ -8,8 +8,8 @@
 Prints the mean loss over windows of 512 tokens, without a begin-of-text token. With `--corpus FOLDER`,
 made by `lns tokenize --tokenizer gemma3-270m.gguf --text TEXT --validation OTHER --out FOLDER`, it holds
 the ids there against SentencePiece's own, whose model is made of the file's pieces, scores and types.
-Two things it does otherwise on purpose: control tokens that are spelt out in a text are found in it, as
-transformers does, and a literal U+2581 is no space.
+One thing it does otherwise on purpose: control tokens that are spelt out in a text are found in it, as
+transformers does.
 """
 
 import argparse

@@ -16,6 +16,7 @@ use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::split::SplitPattern;
 use tokenizers::{AddedToken, ModelWrapper, SplitDelimiterBehavior, Tokenizer};
 
+use crate::formats::gguf::is_run_of_spaces;
 use crate::formats::pre_tokenizer::{SPACE, TILING};
 
 /// What makes a place safe to cut.
@@ -73,7 +74,8 @@ impl Cut {
         let stays = !token.lstrip && !token.rstrip && !token.single_word;
         let touches = match self {
             Self::Split => content.contains('\n'),
-            Self::Marked => token.normalized,
+            // A run of spaces begins behind the cut or ends before it.
+            Self::Marked => token.normalized && !is_run_of_spaces(token),
             Self::Prefixed => {
                 let ends = [content.chars().next(), content.chars().next_back()];
                 token.normalized || ends.into_iter().flatten().any(char::is_alphanumeric)

@@ -130,9 +130,19 @@ fn sentencepiece(gguf: &GgufTokenizer) -> Result<Tokenizer, String> {
         }
         tokenizer.with_normalizer(Some(spelling(prefixed)?))?;
         tokenizer.with_decoder(Some(Decoders::new(decoders)));
-        tokenizer.add_tokens(added_tokens(gguf))?;
+        let added = added_tokens(gguf).into_iter().map(|token| {
+            let spelt = !prefixed && is_run_of_spaces(&token);
+            token.normalized(spelt)
+        });
+        tokenizer.add_tokens(added.collect::<Vec<_>>())?;
         Ok(tokenizer)
     })
+}
+
+/// Whether an added token is nothing but spaces. SentencePiece looks for such a token when spaces are spelt out,
+/// and so finds it where a text has them spelt out itself, as [`SPACE`].
+pub(crate) fn is_run_of_spaces(token: &AddedToken) -> bool {
+    !token.special && token.content.bytes().all(|byte| byte == b' ')
 }
 
 /// How SentencePiece prepares text: a space in front, and spaces spelt out.
@@ -386,6 +396,10 @@ mod tests {
         assert_eq!(ids("     the"), [&[three, two][..], &the].concat());
         assert_eq!(ids("the<br>  the"), [&the[..], &[line, two], &the].concat());
         assert_eq!(tokenizer.decode(&ids("the   the<br>the")).unwrap(), "the   the<br>the");
+        // SentencePiece knows no difference between a space and its spelling.
+        assert_eq!(ids("the▁▁ the▁the"), ids("the   the the"));
+        let encoding = tokenizer.encode("▁▁ the").unwrap();
+        assert_eq!((encoding.ids[0], encoding.bytes[0]), (three, 7));
         // A piece of spaces that merges would have to make is one that no text has.
         gguf.token_types[two as usize] = NORMAL;
         assert!(refusal(&gguf).contains("spaces that SentencePiece would spell"));

@@ -1,7 +1,7 @@
 //! The forms that a tokenizer comes in and is written in: Hugging Face's files and GGUF's metadata.
 
 pub(crate) mod folder;
-mod gguf;
+pub(crate) mod gguf;
 pub(crate) mod pre_tokenizer;
 mod to_gguf;
 pub(crate) mod tokenizer_config;

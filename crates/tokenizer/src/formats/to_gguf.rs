@@ -15,7 +15,9 @@ use serde::Deserialize;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, ModelWrapper, NormalizedString, Normalizer};
 
-use super::gguf::{BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, is_prefixed};
+use super::gguf::{
+    BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, is_prefixed, is_run_of_spaces,
+};
 use super::pre_tokenizer::{self, SPACE};
 use crate::guard::guarded;
 use crate::{Tokenizer, TokenizerError};
@@ -155,8 +157,9 @@ impl Tokenizer {
         };
         let describe = |id: u32| match (self.token(id), added.get(&id)) {
             (None, _) => (format!("[PAD{id}]"), UNUSED),
-            (Some(token), Some(added)) => {
-                (token, if added.special { CONTROL } else { USER_DEFINED })
+            // Of a token that is found in spelt out text the library tells the spelling.
+            (Some(_), Some(added)) => {
+                (added.content.clone(), if added.special { CONTROL } else { USER_DEFINED })
             }
             (Some(token), None) if bpe.byte_fallback && is_byte(&token) => (token, BYTE),
             (Some(token), None) if bpe.unk_token.as_ref() == Some(&token) => (token, UNKNOWN),
@@ -170,6 +173,7 @@ impl Tokenizer {
     fn refuse_added_tokens(&self) -> Result<(), String> {
         let added = self.inner.get_added_vocabulary().get_added_tokens_decoder();
         let normalizer = self.inner.get_normalizer();
+        let spelt = is_prefixed(normalizer, self.inner.get_pre_tokenizer()) == Some(false);
         let changes = |token: &AddedToken| {
             let mut text = NormalizedString::from(token.content.as_str());
             let normalized =
@@ -183,6 +187,8 @@ impl Tokenizer {
                 "takes the white space beside it"
             } else if token.single_word {
                 "is found only as a whole word"
+            } else if spelt && is_run_of_spaces(token) {
+                continue;
             } else if token.normalized && !token.special && changes(token) {
                 "is found only after the text is normalised"
             } else {
@@ -383,6 +389,7 @@ mod tests {
         assert!(unordered.unwrap_err().contains("do not follow from scores"));
         let again = changed(&original, |_| ()).to_gguf(gguf.tokens.len(), None).unwrap();
         assert!(again.merges.is_empty(), "scores say it all");
+        assert_eq!((&again.tokens, &again.token_types), (&gguf.tokens, &gguf.token_types));
         let order = |scores: &[f32], one: usize, other: usize| {
             scores[one].partial_cmp(&scores[other]).unwrap()
         };
