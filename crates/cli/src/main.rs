@@ -15,6 +15,7 @@ mod model;
 mod pipes;
 mod printer;
 mod progress;
+mod pulse;
 mod stop;
 mod text;
 

@@ -15,6 +15,8 @@ use lns_report::TableStyle;
 use lns_show::{clean, clean_coloured, clean_json, clean_lines, clean_prose};
 use serde::Serialize;
 
+use crate::pulse::{Amount, Pulse};
+
 /// Writes what a verb has to say.
 pub(crate) struct Printer {
     /// Whether notes and progress are left out.
@@ -99,7 +101,7 @@ impl Printer {
     pub(crate) fn count(&self, what: &str) -> Count {
         let bar = self.bar(0, "{msg} {human_pos} tokens, {per_sec}");
         bar.set_message(clean(what));
-        Count(bar)
+        self.counted(bar, Amount::new(what, "tokens", 0))
     }
 
     /// A bar of bytes that are written.
@@ -108,7 +110,11 @@ impl Printer {
             "{msg} {wide_bar:.cyan/dim} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
         let bar = self.bar(total, template);
         bar.set_message(clean(what));
-        Count(bar)
+        self.counted(bar, Amount::new(what, "bytes", total))
+    }
+
+    fn counted(&self, bar: ProgressBar, amount: Amount) -> Count {
+        Count { bar, pulse: Pulse::begin(self.quiet), amount }
     }
 
     /// A bar for `passes` layer passes, each of which is so many tokens through the whole model.
@@ -139,7 +145,8 @@ impl Printer {
         }
         bar.set_message(clean(what));
         bar.enable_steady_tick(Duration::from_millis(200));
-        Progress { bar, done: AtomicU64::new(0), units_per_pass }
+        let (pulse, amount) = (Pulse::begin(self.quiet), Amount::new(what, unit, total));
+        Progress { bar, pulse, amount, done: AtomicU64::new(0), units_per_pass }
     }
 }
 
@@ -161,9 +168,11 @@ fn speaks_unicode() -> bool {
     })
 }
 
-/// A progress bar, counted in tokens, or whatever its unit is, through the whole model.
+/// A progress bar, or lines, counted in tokens, or whatever its unit is, through the whole model.
 pub(crate) struct Progress {
     bar: ProgressBar,
+    pulse: Option<Pulse>,
+    amount: Amount,
     done: AtomicU64,
     units_per_pass: f64,
 }
@@ -171,22 +180,33 @@ pub(crate) struct Progress {
 impl Progress {
     pub(crate) fn advance(&self, passes: u64) {
         let done = self.done.fetch_add(passes, Ordering::Relaxed) + passes;
-        self.bar.set_position((done as f64 * self.units_per_pass) as u64);
+        let done = (done as f64 * self.units_per_pass) as u64;
+        self.bar.set_position(done);
+        if let Some(pulse) = &self.pulse {
+            pulse.beat(|elapsed| self.amount.line(done, elapsed));
+        }
     }
 }
 
 /// A count that goes up.
-pub(crate) struct Count(ProgressBar);
+pub(crate) struct Count {
+    bar: ProgressBar,
+    pulse: Option<Pulse>,
+    amount: Amount,
+}
 
 impl Count {
     pub(crate) fn set(&self, count: u64) {
-        self.0.set_position(count);
+        self.bar.set_position(count);
+        if let Some(pulse) = &self.pulse {
+            pulse.beat(|elapsed| self.amount.line(count, elapsed));
+        }
     }
 }
 
 impl Drop for Count {
     fn drop(&mut self) {
-        self.0.finish_and_clear();
+        self.bar.finish_and_clear();
     }
 }
 

@@ -12,12 +12,13 @@ use lns_show::{counted, grouped};
 use lns_train::RunConfig;
 use lns_watch::TensorBoard;
 
-use crate::printer::Printer;
+use crate::{printer::Printer, pulse::Pulse};
 
 /// One run's line, and its TensorBoard file.
 pub(crate) struct RunProgress<'a> {
     printer: &'a Printer,
     bar: ProgressBar,
+    pulse: Option<Pulse>,
     folder: PathBuf,
     tensorboard: Option<TensorBoard>,
     begun: bool,
@@ -34,6 +35,7 @@ impl<'a> RunProgress<'a> {
         Self {
             printer,
             bar,
+            pulse: Pulse::begin(printer.is_quiet()),
             folder: folder.to_owned(),
             tensorboard: None,
             begun: false,
@@ -66,12 +68,16 @@ impl<'a> RunProgress<'a> {
                     self.held_out.map_or(String::new(), |loss| format!(" (held out {loss:.4})"));
                 self.bar.set_position(event.step);
                 let kl = event.kl.map_or(String::new(), |kl| format!("  to the teacher {kl:.4}"));
-                self.bar.set_message(format!(
+                let message = format!(
                     "loss {loss}{held_out}{kl}  lr {:.2e}  {:.0} tokens/s  {} left",
                     event.learning_rate,
                     event.tokens_per_second,
                     indicatif::FormattedDuration(Duration::from_secs(seconds as u64)),
-                ));
+                );
+                if let Some(pulse) = &self.pulse {
+                    pulse.beat(|_| format!("step {:>6}/{}  {message}", event.step, self.steps));
+                }
+                self.bar.set_message(message);
             }
             Event::Eval(event) => {
                 self.held_out = event.loss;

