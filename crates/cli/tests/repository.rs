@@ -75,3 +75,33 @@ fn the_python_package_has_the_workspaces_version() {
         (manifest(&root.join("Cargo.toml")), manifest(&root.join("python/pyproject.toml")));
     assert_eq!(python["project"]["version"], rust["workspace"]["package"]["version"]);
 }
+
+/// The targets of `[…](target)` in a Markdown text, code blocks and code in a line left out.
+fn links(text: &str) -> Vec<String> {
+    let prose: String = text.split("```").step_by(2).collect();
+    let prose: String = prose.split('`').step_by(2).collect();
+    let targets = prose.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
+    targets.map(|(target, _)| target.to_owned()).collect()
+}
+
+#[test]
+fn every_relative_link_of_the_documentation_leads_to_a_file() {
+    let root = root();
+    let (mut documents, mut followed) = (Vec::new(), 0);
+    for folder in ["", "docs", "docs/studies", "python", "golden"] {
+        let entries = fs::read_dir(root.join(folder)).expect(folder);
+        documents.extend(entries.map(|entry| entry.expect("an entry").path()));
+    }
+    for document in documents.iter().filter(|path| path.extension().is_some_and(|e| e == "md")) {
+        let folder = document.parent().expect("a folder");
+        for link in links(&fs::read_to_string(document).expect("a document")) {
+            let file = link.split('#').next().unwrap_or_default();
+            if file.is_empty() || link.contains("://") {
+                continue;
+            }
+            followed += 1;
+            assert!(folder.join(file).exists(), "{} links to {link}", document.display());
+        }
+    }
+    assert!(followed > 40, "only {followed} links were followed");
+}
