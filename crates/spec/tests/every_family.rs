@@ -38,7 +38,8 @@ fn the_readme_names_every_family_once_and_counts_them_and_their_checkpoints() {
         named.extend(types);
     }
     let mut registered: Vec<&str> = Family::all().map(Family::model_type).collect();
-    (named.sort_unstable(), registered.sort_unstable());
+    named.sort_unstable();
+    registered.sort_unstable();
     assert_eq!(named, registered);
 
     let folders = fs::read_dir(repository().join("golden/tiny")).expect("in the repository");
