@@ -7,6 +7,7 @@ use clap::Args;
 use lns_checkpoint::Checkpoint;
 use lns_model::LoraConfig;
 use lns_record::{Claim, FolderKind};
+use lns_tokenizer::begins_with_bos;
 use lns_train::{
     RunConfig, Settings, TeacherConfig, check_checkpoint, check_memory, check_teacher,
     finetune_defaults,
@@ -216,6 +217,12 @@ fn run(args: &FinetuneArgs, printer: &Printer) -> anyhow::Result<ExitCode> {
     }
     if there.is_none() {
         printer.note(&format!("Going on from {}: {}.", from.base.display(), checkpoint.spec()));
+        if args.instructions.is_empty() && begins_with_bos(&checkpoint)? {
+            printer.note(
+                "Sequences of a packed text begin anywhere, without the begin-of-text token that the \
+                 model's own files ask for: measure what comes of it with --no-bos.",
+            );
+        }
         if let (Some(teacher), Some(spec)) = (&from.teacher, taught) {
             printer.note(&format!(
                 "Learning from {}, {spec}: {} of the objective at temperature {}.",

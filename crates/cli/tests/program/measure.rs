@@ -167,6 +167,15 @@ fn windows_and_prompts_begin_as_the_models_own_files_say() {
     assert!(said.contains("begins with w1") && said.contains("--no-bos leaves it out"), "{said}");
     assert_eq!(run(&["--no-bos"]).0, without);
     assert_eq!((prompt(&[]), prompt(&["--no-bos"])), (2.into(), 1.into()));
+    // What is trained on packed text has no such beginnings, which is said.
+    fs::copy(bench.path("text.txt"), bench.path("held.txt")).expect("copies");
+    let words: Vec<String> = (0..400).map(|i| format!("w{}", i * 5 % 95)).collect();
+    fs::write(bench.path("more.txt"), words.join(" ")).expect("writable");
+    let tune = ["finetune", "model", "--text", "more.txt", "--validation", "held.txt"];
+    let more = ["--steps", "1", "--length", "16", "--out", "tuned"];
+    let output = bench.lns(&[&tune[..], &more].concat()).assert().success();
+    let said = String::from_utf8(output.get_output().stderr.clone()).expect("UTF-8");
+    assert!(said.contains("without the begin-of-text token"), "{said}");
 
     // Without that file the tokenizer's own post-processor decides.
     fs::remove_file(&config).expect("there");
