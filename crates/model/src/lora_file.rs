@@ -16,6 +16,9 @@ use serde::Serialize;
 
 use crate::{LoraConfig, LoraError};
 
+/// The values of a saved tensor by its name, if it is there in this shape.
+type Saved<'a> = &'a mut dyn FnMut(&str, &[usize]) -> Option<Vec<f32>>;
+
 /// Which of an adapter's two factors: A, \[rank, in\], or B, \[out, rank\].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Side {
@@ -111,12 +114,7 @@ impl AdaptedModule {
         NamedTensor { name: self.file_name(side), shape, values: Cow::Owned(values) }
     }
 
-    fn read(
-        &self,
-        rank: usize,
-        saved: &mut dyn FnMut(&str, &[usize]) -> Option<Vec<f32>>,
-        factors: &mut Factors,
-    ) -> Result<(), LoraError> {
+    fn read(&self, rank: usize, saved: Saved<'_>, factors: &mut Factors) -> Result<(), LoraError> {
         let whole = rank * self.parts.len();
         let mut file = |side, shape: [usize; 2]| {
             let name = self.file_name(side);
@@ -186,7 +184,7 @@ pub(crate) fn written(
 pub(crate) fn read(
     spec: &ModelSpec,
     config: &LoraConfig,
-    saved: &mut dyn FnMut(&str, &[usize]) -> Option<Vec<f32>>,
+    saved: Saved<'_>,
 ) -> Result<Factors, LoraError> {
     let mut factors = Factors::new();
     for module in AdaptedModule::all(spec, |id| config.targets(id)) {
