@@ -96,9 +96,7 @@ impl Elimination {
 }
 
 fn is_look(windows: usize) -> bool {
-    windows >= FIRST_LOOK
-        && windows.is_multiple_of(FIRST_LOOK)
-        && (windows / FIRST_LOOK).is_power_of_two()
+    windows > 0 && next_look(windows - 1) == windows
 }
 
 #[cfg(test)]
